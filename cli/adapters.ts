@@ -1,0 +1,66 @@
+/** How adapters are shown, wherever a command lists them. */
+import type { Skipped } from '../src/lora/patch.js';
+import type { AdapterSummary, ParameterShare } from '../src/lora/report.js';
+import type { Column } from './table.js';
+import { count, measure, percent, plural, printable } from './text.js';
+
+/** `64 x 256` */
+export function by([rows, columns]: readonly [number, number]): string {
+  return `${rows} x ${columns}`;
+}
+
+/** Rank, with the rank of the global part beside the blocks where there is one. */
+export function rankText({ rank, hybridRank }: { rank: number; hybridRank: number }): string {
+  return hybridRank > 0 ? `${rank}+${hybridRank}` : String(rank);
+}
+
+/** Columns that say what an adapter is like. */
+export function adapterColumns(total: number, { withNorm = false } = {}): Column<AdapterSummary>[] {
+  const norm: Column<AdapterSummary> = {
+    title: '|ΔW|',
+    value: (adapter) => measure(adapter.norm),
+    align: 'right',
+  };
+  return [
+    { title: 'module', value: ({ name }) => name, flexible: true },
+    { title: 'in x out', value: ({ shape }) => by(shape), align: 'right' },
+    { title: 'structure', value: ({ structure }) => structure },
+    { title: 'grid', value: ({ grid }) => by(grid), align: 'right' },
+    { title: 'rank', value: rankText, align: 'right' },
+    { title: 'params', value: ({ parameters }) => count(parameters), align: 'right' },
+    {
+      title: 'share',
+      value: ({ parameters }) => percent(total === 0 ? 0 : (100 * parameters) / total),
+      align: 'right',
+    },
+    ...(withNorm ? [norm] : []),
+  ];
+}
+
+/** PEFT's line, as its `print_trainable_parameters` has it. */
+export function trainableLine({ trainable, total, percent: share }: ParameterShare): string {
+  return `trainable params: ${count(trainable)} || all params: ${count(total)} || trainable%: ${share.toFixed(4)}`;
+}
+
+/** Why layers were skipped: each with its reason, or how many there are of each. */
+export function skippedLines(skipped: readonly Skipped[], verbose: boolean): string[] {
+  if (skipped.length === 0) return [];
+  if (verbose) {
+    const lines = skipped.map(({ node, reason }) => `  ${printable(`${node}: ${reason}`)}`);
+    return [`skipped ${plural(skipped.length, 'node')}:`, ...lines];
+  }
+  const counts = new Map<string, number>();
+  for (const { reason } of skipped)
+    counts.set(general(reason), (counts.get(general(reason)) ?? 0) + 1);
+  const grouped = [...counts].sort(([, a], [, b]) => b - a);
+  const width = count(grouped[0]![1]).length;
+  return [
+    `skipped ${plural(skipped.length, 'node')} (--verbose lists them):`,
+    ...grouped.map(([reason, times]) => `  ${count(times).padStart(width)}  ${printable(reason)}`),
+  ];
+}
+
+/** A reason without what is special to one node. */
+function general(reason: string): string {
+  return reason.replace(/^(its weight) \S+/, '$1');
+}

@@ -1,0 +1,51 @@
+import { adapterFormats, extract } from '../../src/lora/extract.js';
+import { defineCommand } from '../command.js';
+import { forceOption } from '../options.js';
+import { plural, printable } from '../text.js';
+
+export const extractCommand = defineCommand({
+  name: 'extract',
+  summary: 'the adapters of a model, as a file of their own',
+  positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
+  options: {
+    name: {
+      type: 'string',
+      group: 'Adapters',
+      value: 'NAME',
+      summary: 'the adapter set, where the model has more than one',
+      example: '--name german',
+    },
+    output: {
+      type: 'path',
+      group: 'Output',
+      value: 'PATH',
+      short: 'o',
+      required: true,
+      summary: 'where to write them; the ending names the format',
+      example: '-o adapter.safetensors',
+    },
+    format: {
+      type: 'string',
+      group: 'Output',
+      value: 'NAME',
+      choices: adapterFormats,
+      default: 'by the ending',
+      summary: 'format of the file',
+      example: '--format safetensors',
+    },
+    ...forceOption,
+  },
+  examples: [
+    {
+      command: 'onnx-lora extract model.lora.onnx -o adapter.safetensors',
+      summary: 'a small file to share; apply puts it into a model',
+    },
+  ],
+  async run({ model, ...options }, ui) {
+    const result = await extract(model, { ...options, ...ui.work });
+    const { output, format, adapters } = result;
+    const text = () =>
+      `wrote ${printable(output)}: ${plural(adapters.length, 'adapter')} (${format})\n`;
+    return { result, text };
+  },
+});

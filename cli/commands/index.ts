@@ -1,0 +1,19 @@
+/** Every command, in the order of the help. */
+import type { Command } from '../command.js';
+import { applyCommand } from './apply.js';
+import { extractCommand } from './extract.js';
+import { inspectCommand } from './inspect.js';
+import { mergeCommand } from './merge.js';
+import { patchCommand } from './patch.js';
+import { providersCommand } from './providers.js';
+import { unpatchCommand } from './unpatch.js';
+
+export const commands: readonly Command[] = [
+  inspectCommand,
+  patchCommand,
+  unpatchCommand,
+  mergeCommand,
+  extractCommand,
+  applyCommand,
+  providersCommand,
+];

@@ -1,0 +1,151 @@
+import {
+  type InspectedTarget,
+  type InspectedValue,
+  type InspectResult,
+  inspect,
+} from '../../src/lora/inspect.js';
+import type { AdapterSummary } from '../../src/lora/report.js';
+import { by, rankText } from '../adapters.js';
+import { defineCommand } from '../command.js';
+import { forceOption } from '../options.js';
+import type { Column } from '../table.js';
+import { bytes, count, measure, percent, plural, printable, wrap } from '../text.js';
+import type { Ui } from '../ui.js';
+
+export const inspectCommand = defineCommand({
+  name: 'inspect',
+  summary: 'what is in a model, what can take an adapter, and why not',
+  positionals: { model: { value: 'MODEL', summary: 'the model, an .onnx file' } },
+  options: {
+    why: {
+      type: 'boolean',
+      group: 'Output',
+      summary: 'list every layer with the reason why it can take an adapter or not',
+      example: '--why | less',
+    },
+    html: {
+      type: 'path',
+      group: 'Output',
+      value: 'FILE',
+      summary: 'write a page with all of it and a map of what the adapters changed',
+      example: '--html report.html',
+    },
+    ...forceOption,
+  },
+  examples: [
+    { command: 'onnx-lora inspect model.onnx', summary: 'the layers that can take an adapter' },
+    {
+      command: 'onnx-lora inspect model.lora.onnx --html report.html',
+      summary: 'a page to look at, with the norm of each block',
+    },
+  ],
+  async run({ model, why, ...options }, ui) {
+    const result = await inspect(model, { ...options, ...ui.work });
+    const text = () => {
+      const parts = [modelLines(result), why ? reasonLines(result, ui) : layerLines(result, ui)];
+      const page = options.html === undefined ? [] : [`wrote ${printable(options.html)}`];
+      return `${[...parts.flatMap((lines) => [...lines, '']), ...summaryLines(result), ...page].join('\n')}\n`;
+    };
+    return { result, text };
+  },
+});
+
+function modelLines({ model, inputs, outputs, sets }: InspectResult): string[] {
+  const opsets = model.opsets.map(({ domain, version }) => `${domain} ${version}`).join(', ');
+  const facts: [string, string][] = [
+    ['model', `${model.path}, ${bytes(model.bytes)}, ${count(model.parameters)} parameters`],
+    ['format', `IR ${model.irVersion}, opset ${opsets}`],
+    ['producer', model.producer || 'unknown'],
+    ...model.externalData.map(({ location, bytes: size }): [string, string] => [
+      'data',
+      `${location}, ${size === null ? 'missing' : bytes(size)}`,
+    ]),
+    ...inputs.map((value): [string, string] => ['input', valueText(value)]),
+    ...outputs.map((value): [string, string] => ['output', valueText(value)]),
+    ...sets.map((set): [string, string] => [
+      'adapters',
+      `${set.name}: ${count(set.adapters)} with ${count(set.parameters)} parameters, by ${set.createdBy}`,
+    ]),
+  ];
+  return facts.map(([name, value]) => `${name.padEnd(8)}  ${printable(value)}`);
+}
+
+function valueText({ name, type, shape }: InspectedValue): string {
+  const dims = shape?.map((dim) => dim ?? '?').join(', ');
+  return `${name}: ${type} ${dims === undefined ? 'of any shape' : `[${dims}]`}`;
+}
+
+/** A layer with one of its adapters, if it has any. */
+interface Row {
+  readonly target: InspectedTarget;
+  readonly adapter: AdapterSummary | undefined;
+}
+
+function layerLines({ model, targets, sets }: InspectResult, ui: Ui): string[] {
+  const eligible = targets.filter((target) => target.eligible);
+  if (eligible.length === 0) return ['no layer can take an adapter (--why says why)'];
+  const rows = eligible.flatMap((target): Row[] =>
+    target.adapters.length === 0
+      ? [{ target, adapter: undefined }]
+      : target.adapters.map((adapter) => ({ target, adapter })),
+  );
+  const share = (part: number) =>
+    percent(model.parameters === 0 ? 0 : (100 * part) / model.parameters);
+  const columns = [
+    ...weightColumns(),
+    ...(sets.length === 0 ? sizeColumns(share) : adapterColumns(share, sets.length > 1)),
+  ];
+  return [ui.table(columns, rows)];
+}
+
+function weightColumns(): Column<Row>[] {
+  return [
+    { title: 'module', value: ({ target }) => target.module, flexible: true },
+    { title: 'op', value: ({ target }) => target.op.replace(/^.*:/, '') },
+    { title: 'in x out', value: ({ target }) => by(target.weight!.shape), align: 'right' },
+    { title: 'dtype', value: ({ target }) => target.weight!.dtype },
+  ];
+}
+
+function sizeColumns(share: (part: number) => string): Column<Row>[] {
+  const size = ({ target }: Row) => target.weight!.shape[0] * target.weight!.shape[1];
+  return [
+    { title: 'weights', value: (row) => count(size(row)), align: 'right' },
+    { title: 'share', value: (row) => share(size(row)), align: 'right' },
+  ];
+}
+
+function adapterColumns(share: (part: number) => string, withSet: boolean): Column<Row>[] {
+  const column = (title: string, value: (adapter: AdapterSummary) => string): Column<Row> => ({
+    title,
+    value: ({ adapter }) => (adapter ? value(adapter) : '-'),
+    align: 'right',
+  });
+  return [
+    ...(withSet ? [column('set', ({ set }) => set)] : []),
+    column('grid', ({ grid }) => by(grid)),
+    column('rank', rankText),
+    column('params', ({ parameters }) => count(parameters)),
+    column('share', ({ parameters }) => share(parameters)),
+    column('|ΔW|', ({ norm }) => measure(norm)),
+  ];
+}
+
+// A reason is a sentence: cut short it says nothing, so it gets lines of its own.
+function reasonLines({ targets }: InspectResult, ui: Ui): string[] {
+  return targets.flatMap(({ eligible, module, node, op, reason }) => {
+    const mark = eligible ? ui.colors.green('yes') : ui.colors.red('no ');
+    const details = printable(`${op} ${node}: ${reason}`);
+    const lines = ui.width === undefined ? [details] : wrap(details, ui.width - 5);
+    return [`${mark}  ${printable(module)}`, ...lines.map((line) => `     ${line}`)];
+  });
+}
+
+function summaryLines({ summary }: InspectResult): string[] {
+  const { targets, eligible, adapted, adapterParameters, percent: share } = summary;
+  const able = `${count(eligible)} of ${plural(targets, 'layer')} can take an adapter`;
+  if (adapted === 0) return [`${able}, none has one`];
+  return [
+    `${able}, ${count(adapted)} ${adapted === 1 ? 'has' : 'have'} one: ${count(adapterParameters)} parameters, ${percent(share)} of the model`,
+  ];
+}

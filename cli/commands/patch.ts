@@ -1,0 +1,98 @@
+import { OnnxLoraError } from '../../src/errors.js';
+import { patch } from '../../src/lora/patch.js';
+import { adapterColumns, skippedLines, trainableLine } from '../adapters.js';
+import { defineCommand, kebabCase } from '../command.js';
+import { adapterOptions, checkOptions, outputOptions, selectionOptions } from '../options.js';
+import { printable } from '../text.js';
+import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
+
+export const patchCommand = defineCommand({
+  name: 'patch',
+  summary: 'insert adapters beside the linear layers of a model',
+  description:
+    'The adapters start at zero: the patched model computes exactly what the model does. Train it, then fold it with merge.',
+  positionals: { model: { value: 'MODEL', summary: 'the model, an .onnx file' } },
+  options: {
+    ...selectionOptions,
+    adapter: {
+      type: 'path',
+      group: 'Adapters',
+      value: 'PATH',
+      summary: 'insert the adapters of this file instead of new ones',
+      example: '--adapter adapter.safetensors',
+    },
+    ...adapterOptions,
+    name: {
+      type: 'string',
+      group: 'Adapters',
+      value: 'NAME',
+      default: 'default',
+      summary: 'name of the adapter set; a model can carry several',
+      example: '--name german',
+    },
+    verify: {
+      type: 'boolean',
+      group: 'Check',
+      summary: 'run both models and check that their outputs are equal, to the last bit',
+      example: '--verify',
+    },
+    ...checkOptions,
+    ...outputOptions('model.lora.onnx'),
+    verbose: {
+      type: 'boolean',
+      group: 'Output',
+      summary: 'list every skipped node with its reason',
+      example: '--verbose | less',
+    },
+  },
+  examples: [
+    {
+      command: 'onnx-lora patch model.onnx --rank 8 --targets query --targets value',
+      summary: 'adapters of rank 8 beside the query and value projections',
+    },
+    {
+      command: 'onnx-lora patch model.onnx --structure global --exclude classifier',
+      summary: 'plain LoRA everywhere but in the classifier',
+    },
+  ],
+  async run({ model, verbose, provider, ...options }, ui) {
+    if (options.adapter !== undefined) checkFromFile({ provider, ...options });
+    const used = await chosenProvider(provider, ui);
+    const result = await patch(model, { ...options, provider: used, ...ui.work });
+    const { output, adapters, skipped, parameters, verification } = result;
+    const text = () => {
+      const lines = [
+        ui.table(adapterColumns(parameters.total), adapters),
+        '',
+        ...skippedLines(skipped, verbose ?? false),
+        ...verificationLines(verification),
+        `wrote ${printable(output)}`,
+        trainableLine(parameters),
+      ];
+      return `${lines.join('\n')}\n`;
+    };
+    const failure = verificationFailure(
+      verification,
+      output,
+      'A patched model computes what its base does. Please report this: npm bugs onnx-lora',
+    );
+    return { result, text, failure };
+  },
+});
+
+/** An adapter file says where its adapters belong and what they are like. */
+const notWithAdapter = [
+  ...Object.keys({ ...selectionOptions, ...adapterOptions, ...checkOptions }),
+  'verify',
+];
+
+/** @throws OnnxLoraError `invalid-argument` for an option that would have no effect */
+function checkFromFile(options: Readonly<Record<string, unknown>>): void {
+  const idle = notWithAdapter.find((key) => options[key] !== undefined);
+  if (idle === undefined) return;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `--${kebabCase(idle)} has no effect on the adapters of a file`,
+    { hint: 'Leave it out, or leave --adapter out to make new adapters.' },
+  );
+}

@@ -1,0 +1,27 @@
+import { unpatch } from '../../src/lora/unpatch.js';
+import { defineCommand } from '../command.js';
+import { nameOption, outputOptions } from '../options.js';
+import { printable } from '../text.js';
+
+export const unpatchCommand = defineCommand({
+  name: 'unpatch',
+  summary: 'the base model back, bit for bit',
+  positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
+  options: { ...nameOption, ...outputOptions('model.base.onnx') },
+  examples: [
+    {
+      command: 'onnx-lora unpatch model.lora.onnx -o model.onnx',
+      summary: 'takes all adapters out',
+    },
+    {
+      command: 'onnx-lora unpatch model.lora.onnx --name german',
+      summary: 'takes one adapter set out and keeps the others',
+    },
+  ],
+  async run({ model, ...options }, ui) {
+    const result = await unpatch(model, { ...options, ...ui.work });
+    const text = () =>
+      `removed ${result.removed.map(printable).join(', ')}\nwrote ${printable(result.output)}\n`;
+    return { result, text };
+  },
+});

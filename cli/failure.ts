@@ -1,0 +1,54 @@
+/** How failures look, and the exit status of each kind. */
+import { OnnxLoraError } from '../src/errors.js';
+import { version } from '../src/version.js';
+import { printable } from './text.js';
+import { colorsOf } from './ui.js';
+
+export const exitCodes = { done: 0, input: 1, verification: 2, bug: 70, interrupted: 130 } as const;
+
+/** A failure as `--json` has it. */
+export function failureResult(error: unknown): object {
+  if (!(error instanceof OnnxLoraError)) {
+    return { error: { code: 'internal', message: messageOf(error) } };
+  }
+  const { code, message, node, hint } = error;
+  return { error: { code, message, node, hint } };
+}
+
+/** A failure as people read it, with its newline. */
+export function failureText(error: unknown): string {
+  const { red, bold } = colorsOf(process.stderr);
+  const label = red(bold('error:'));
+  if (error instanceof OnnxLoraError) return `${label} ${userText(error)}`;
+  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return `${label} a bug in onnx-lora ${version}, node ${process.version}, ${process.platform}-${process.arch}
+${stack}
+Please report it with these lines and the command: \`npm bugs onnx-lora\` opens the place.
+`;
+}
+
+function userText({ message, node, hint }: OnnxLoraError): string {
+  const where = node !== undefined && !message.includes(node) ? ` (node ${node})` : '';
+  const lines = [oneLine(message + where), ...(hint?.split('\n') ?? []).map(indented)];
+  return `${lines.join('\n')}\n`;
+}
+
+// Messages of ONNX Runtime come in several lines.
+function oneLine(text: string): string {
+  return printable(text.trim().replace(/\s*\n\s*/g, ' '));
+}
+
+function indented(line: string): string {
+  return `  ${printable(line)}`;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The exit status for a failure. */
+export function exitCodeOf(error: unknown): number {
+  if (!(error instanceof OnnxLoraError)) return exitCodes.bug;
+  if (error.code === 'aborted') return exitCodes.interrupted;
+  return error.code === 'verification' ? exitCodes.verification : exitCodes.input;
+}

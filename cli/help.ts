@@ -1,0 +1,119 @@
+/** The help texts, made from the descriptions of the commands. */
+import { version } from '../src/version.js';
+import { type Command, groups, kebabCase, type OptionSpec, type OptionSpecs } from './command.js';
+import { commonOptions } from './options.js';
+import { wrap } from './text.js';
+import type { Colors } from './ui.js';
+import { oneOf } from './values.js';
+
+// Longer lines are tiring to read, whatever the terminal allows.
+const MAX_WIDTH = 92;
+const MIN_WIDTH = 60;
+
+interface Style {
+  readonly colors: Colors;
+  readonly width: number;
+}
+
+/** The style of help on a stream. */
+export function helpStyle(stream: NodeJS.WriteStream, colors: Colors): Style {
+  return { colors, width: Math.max(MIN_WIDTH, Math.min(MAX_WIDTH, stream.columns || MAX_WIDTH)) };
+}
+
+/** `onnx-lora --help` */
+export function programHelp(commands: readonly Command[], style: Style): string {
+  const { bold } = style.colors;
+  const lines = [
+    `${bold('onnx-lora')} ${version}: localized low-rank adapters for ONNX models`,
+    '',
+    'Usage: onnx-lora COMMAND [options]',
+    '',
+    bold('Commands'),
+    ...listing(
+      commands.map((command) => [synopsis(command), [command.summary]]),
+      style,
+    ),
+    '',
+    bold('From a model to an adapted one'),
+    '  onnx-lora inspect model.onnx         what can take an adapter, and why not',
+    '  onnx-lora patch model.onnx           -> model.lora.onnx',
+    '  onnx-lora merge model.lora.onnx      -> model.merged.onnx',
+    '',
+    'onnx-lora COMMAND --help documents every option with an example.',
+    '',
+  ];
+  return lines.join('\n');
+}
+
+/** `onnx-lora COMMAND --help` */
+export function commandHelp(command: Command, style: Style): string {
+  const { bold, dim } = style.colors;
+  const { name, summary, description, positionals, examples } = command;
+  const lines = [`${bold(`onnx-lora ${name}`)}: ${summary}`];
+  if (description) lines.push('', ...wrap(description, style.width));
+  lines.push('', `Usage: onnx-lora ${synopsis(command)} [options]`);
+  const operands = Object.values(positionals).map((spec) => [spec.value, [spec.summary]] as const);
+  if (operands.length > 0) lines.push('', ...listing(operands, style));
+  lines.push(...optionGroups({ ...command.options, ...commonOptions }, style));
+  lines.push('', bold('Examples'));
+  for (const example of examples)
+    lines.push(`  ${example.command}`, dim(`      ${example.summary}`));
+  return `${lines.join('\n')}\n`;
+}
+
+function synopsis({ name, positionals, options }: Command): string {
+  const operands = Object.values(positionals).map(({ value }) => value);
+  const required = Object.entries(options).flatMap(([key, spec]) =>
+    spec.required ? [`${spec.short ? `-${spec.short}` : `--${kebabCase(key)}`} ${spec.value}`] : [],
+  );
+  return [name, ...operands, ...required].join(' ');
+}
+
+function optionGroups(options: OptionSpecs, style: Style): string[] {
+  return groups.flatMap((group) => {
+    const members = Object.entries(options).filter(([, spec]) => spec.group === group);
+    if (members.length === 0) return [];
+    const rows = members.map(([key, spec]) => [flag(key, spec), explained(spec)] as const);
+    return ['', style.colors.bold(group), ...listing(rows, style, TERM_WIDTH)];
+  });
+}
+
+function flag(key: string, spec: OptionSpec): string {
+  const long = `--${spec.onByDefault ? 'no-' : ''}${kebabCase(key)}`;
+  const names = spec.short ? `-${spec.short}, ${long}` : long;
+  return spec.value ? `${names} ${spec.value}` : names;
+}
+
+/** What the option does, then its example. */
+function explained(spec: OptionSpec): [string, string] {
+  const details = [
+    ...(spec.choices ? [oneOf(spec.choices)] : []),
+    ...(spec.repeatable ? ['repeatable'] : []),
+    ...(spec.required ? ['required'] : []),
+    ...(spec.default === undefined ? [] : [`default ${spec.default}`]),
+  ];
+  const summary = details.length > 0 ? `${spec.summary} (${details.join('; ')})` : spec.summary;
+  return [summary, spec.example];
+}
+
+// Of options: the same in every group, so that the explanations stand in one column.
+const TERM_WIDTH = 24;
+
+/** Terms on the left, explanations on the right, an example below. */
+function listing(
+  rows: readonly (readonly [string, readonly [string, string?]])[],
+  { colors, width }: Style,
+  termWidth = Math.max(...rows.map(([term]) => term.length)),
+): string[] {
+  const column = termWidth + 4;
+  const indent = ' '.repeat(column);
+  return rows.flatMap(([term, [summary, example]]) => {
+    const [first, ...rest] = wrap(summary, width - column);
+    const opening =
+      term.length + 4 > column
+        ? [`  ${term}`, indent + first]
+        : [`  ${term}`.padEnd(column) + first];
+    const more = rest.map((line) => indent + line);
+    return [...opening, ...more, ...(example ? [indent + colors.dim(example)] : [])];
+  });
+}

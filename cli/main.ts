@@ -1,0 +1,279 @@
+#!/usr/bin/env node
+/** The command line: the one place that knows yargs, signals and exit codes. */
+import yargs, { type Argv, type Options as YargsOptions } from 'yargs';
+import { OnnxLoraError } from '../src/errors.js';
+import { version } from '../src/version.js';
+import { type Command, camelCase, kebabCase, type OptionSpecs } from './command.js';
+import { commands } from './commands/index.js';
+import { readConfig } from './config.js';
+import { exitCodeOf, exitCodes, failureResult, failureText } from './failure.js';
+import { commandHelp, helpStyle, programHelp } from './help.js';
+import { didYouMean } from './near.js';
+import { commonOptions } from './options.js';
+import { colorsOf, createUi, type Ui } from './ui.js';
+import { typedValues } from './values.js';
+
+/** What was asked for, before anything in it is checked. */
+interface Request {
+  readonly command: Command | undefined;
+  readonly words: readonly string[];
+  /** By camelCase name. */
+  readonly given: ReadonlyMap<string, unknown>;
+}
+
+const allBooleans = booleans(Object.assign({}, commonOptions, ...commands.map((c) => c.options)));
+
+function parse(argv: readonly string[]): Request {
+  let command: Command | undefined;
+  const parser = yargs([...argv])
+    .scriptName('onnx-lora')
+    .help(false)
+    .version(false)
+    .exitProcess(false)
+    // Nothing is guessed from the text of a value: the descriptions of the options say what it is.
+    .parserConfiguration({
+      'boolean-negation': true,
+      'camel-case-expansion': false,
+      'dot-notation': false,
+      'duplicate-arguments-array': true,
+      'greedy-arrays': false,
+      'parse-numbers': false,
+      'parse-positional-numbers': false,
+      'short-option-groups': false,
+      'strip-aliased': true,
+    })
+    .updateStrings({ 'Not enough arguments following: %s': '--%s needs a value' })
+    .fail((message, error) => {
+      if (error && error.name !== 'YError') throw error;
+      throw usageError(message || error.message, command);
+    })
+    // So that no option in front of the command takes the command for its value.
+    .boolean([...allBooleans, 'version'])
+    .options(yargsOptions(commonOptions));
+  for (const one of commands) {
+    parser.command(
+      `${one.name} [words..]`,
+      one.summary,
+      (sub: Argv) => {
+        command = one;
+        return sub.options(yargsOptions(one.options));
+      },
+      () => {},
+    );
+  }
+  const { _, $0, words, ...rest } = parser.parseSync() as Record<string, unknown>;
+  const given = new Map<string, unknown>();
+  for (const [key, value] of Object.entries(rest)) {
+    if (value !== undefined) given.set(camelCase(key), value);
+  }
+  // A command's own name is the first of `_`.
+  const others = (_ as unknown[]).map(String).slice(command ? 1 : 0);
+  return { command, words: [...((words as string[] | undefined) ?? []), ...others], given };
+}
+
+function yargsOptions(specs: OptionSpecs): Record<string, YargsOptions> {
+  return Object.fromEntries(
+    Object.entries(specs).map(([key, spec]) => [
+      kebabCase(key),
+      {
+        ...(spec.short ? { alias: spec.short } : {}),
+        ...(spec.type === 'boolean'
+          ? { type: 'boolean' as const }
+          : { type: spec.repeatable ? ('array' as const) : ('string' as const), nargs: 1 }),
+      },
+    ]),
+  );
+}
+
+function booleans(specs: OptionSpecs): string[] {
+  return Object.keys(specs)
+    .filter((key) => specs[key]!.type === 'boolean')
+    .map(kebabCase);
+}
+
+function usageError(problem: string, command?: Command, hint?: string): OnnxLoraError {
+  const help = command ? `onnx-lora ${command.name} --help` : 'onnx-lora --help';
+  return new OnnxLoraError('invalid-argument', problem, { hint: hint ?? `See: ${help}` });
+}
+
+/** @throws OnnxLoraError for the first option that the command does not have */
+function checkKnown(command: Command, given: Request['given'], specs: OptionSpecs): void {
+  for (const [key, value] of given) {
+    if (Object.hasOwn(specs, key)) continue;
+    const name = kebabCase(key);
+    const written = name.length === 1 ? `-${name}` : `--${value === false ? 'no-' : ''}${name}`;
+    const names = Object.keys(specs).map((known) => `--${kebabCase(known)}`);
+    const hint = didYouMean(`--${name}`, names, `See: onnx-lora ${command.name} --help`);
+    throw usageError(`unknown option ${written} of ${command.name}`, command, hint);
+  }
+}
+
+/** yargs looks options up in plain objects, and trips over what those inherit. */
+function checkNames(argv: readonly string[]): void {
+  const nameOf = (word: string) => /^--?(?:no-)?([^=]+)/.exec(word)?.[1] ?? '';
+  const inherited = argv.find((word) => nameOf(word) in Object.prototype);
+  if (inherited !== undefined) throw usageError(`unknown option ${inherited}`);
+}
+
+/** yargs reads `--force=yes` as false. */
+function checkBooleans(argv: readonly string[]): void {
+  for (const word of argv) {
+    const [, name, value] = /^--(?:no-)?([a-z-]+)=(.*)$/s.exec(word) ?? [];
+    if (name === undefined || !allBooleans.includes(name) || /^(true|false)$/.test(value!))
+      continue;
+    throw usageError(`--${name} is ${JSON.stringify(value)}, expected no value`);
+  }
+}
+
+function operands(command: Command, words: readonly string[]): Record<string, string> {
+  const names = Object.keys(command.positionals);
+  const missing = names.slice(words.length).map((name) => command.positionals[name]!);
+  const example = command.examples[0]!.command;
+  if (missing.length > 0) {
+    const [{ value, summary }] = missing as [(typeof missing)[number]];
+    throw usageError(`${command.name} needs ${value}: ${summary}`, command, `Example: ${example}`);
+  }
+  const [extra] = words.slice(names.length);
+  if (extra !== undefined) {
+    const expected = Object.values(command.positionals).map(({ value }) => value);
+    throw usageError(
+      `unexpected argument ${JSON.stringify(extra)}; ${command.name} takes ${expected.join(' ') || 'none'}`,
+      command,
+    );
+  }
+  return Object.fromEntries(names.map((name, i) => [name, words[i]!]));
+}
+
+/** Checked arguments: the command line over the config file. */
+function resolveArguments({ given, words }: Request, command: Command): Record<string, unknown> {
+  const specs: OptionSpecs = { ...command.options, ...commonOptions };
+  checkKnown(command, given, specs);
+  const typed = typedValues(lastOf(given, specs), specs);
+  const config = typeof typed.config === 'string' ? readConfig(typed.config, specs) : {};
+  const options = { ...config, ...typed };
+  const positionals = operands(command, words);
+  for (const [key, spec] of Object.entries(specs)) {
+    if (!spec.required || key in options) continue;
+    throw usageError(
+      `${command.name} needs --${kebabCase(key)}: ${spec.summary}`,
+      command,
+      `For example: ${spec.example}`,
+    );
+  }
+  return { ...options, ...positionals };
+}
+
+/** Where an option that takes one value is given twice, the last one counts. */
+function lastOf(given: Request['given'], specs: OptionSpecs): Map<string, unknown> {
+  return new Map(
+    [...given].map(([key, value]) => [
+      key,
+      Array.isArray(value) && !specs[key]!.repeatable ? value.at(-1) : value,
+    ]),
+  );
+}
+
+function unknownCommand(name: string): OnnxLoraError {
+  const names = commands.map((command) => command.name);
+  const hint = didYouMean(name, names, `Commands: ${names.join(', ')}.`);
+  return usageError(`unknown command ${JSON.stringify(name)}`, undefined, hint);
+}
+
+function findCommand(name: string): Command {
+  const found = commands.find((command) => command.name === name);
+  if (!found) throw unknownCommand(name);
+  return found;
+}
+
+/** Help and version; undefined where a command is to run. */
+function information(request: Request): string | undefined {
+  const { command, words, given } = request;
+  const style = helpStyle(process.stdout, colorsOf(process.stdout));
+  if (given.get('version') === true) return `${version}\n`;
+  if (command) return given.get('help') === true ? commandHelp(command, style) : undefined;
+  const [first, second] = words;
+  if (first === 'help' && second !== undefined) return commandHelp(findCommand(second), style);
+  if (first !== undefined && first !== 'help') throw unknownCommand(first);
+  if (given.get('help') === true || first === 'help') return programHelp(commands, style);
+  throw usageError('no command was given');
+}
+
+const SIGNALS = { SIGINT: exitCodes.interrupted, SIGTERM: 143 } as const;
+
+/** The first signal stops the work and lets it clean up, the second one stops the process. */
+function abortOnSignal(currentUi: () => Ui | undefined): AbortController {
+  const controller = new AbortController();
+  for (const [signal, code] of Object.entries(SIGNALS)) {
+    process.on(signal, () => {
+      currentUi()?.stop();
+      if (controller.signal.aborted) process.exit(code);
+      process.stderr.write('stopping; once more stops at once\n');
+      controller.abort(code);
+    });
+  }
+  return controller;
+}
+
+/** Fails when the signal comes. */
+function interruption(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    const stop = () => reject(new OnnxLoraError('aborted', 'interrupted'));
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop, { once: true });
+  });
+}
+
+/** A reader that has seen enough (`| head`) is no failure. */
+function tolerateClosedPipes(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error;
+    });
+  }
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  let json = argv.some((word) => word === '--json' || word === '--json=true');
+  let ui: Ui | undefined;
+  const controller = abortOnSignal(() => ui);
+  try {
+    checkNames(argv);
+    checkBooleans(argv);
+    const request = parse(argv);
+    const text = information(request);
+    if (text !== undefined) {
+      process.stdout.write(text);
+      return exitCodes.done;
+    }
+    const command = request.command!;
+    const args = resolveArguments(request, command);
+    json = args.json === true;
+    ui = createUi(controller.signal, args.quiet === true);
+    const outcome = await (command.readOnly
+      ? Promise.race([command.run(args, ui), interruption(controller.signal)])
+      : command.run(args, ui));
+    ui.stop();
+    process.stdout.write(json ? document(outcome.result) : outcome.text());
+    if (!outcome.failure) return exitCodes.done;
+    process.stderr.write(failureText(outcome.failure));
+    return exitCodeOf(outcome.failure);
+  } catch (error) {
+    ui?.stop();
+    if (json) process.stdout.write(document(failureResult(error)));
+    process.stderr.write(failureText(error));
+    const { signal } = controller;
+    return signal.aborted && exitCodeOf(error) === exitCodes.interrupted
+      ? (signal.reason as number)
+      : exitCodeOf(error);
+  }
+}
+
+function document(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+tolerateClosedPipes();
+const exitCode = await main(process.argv.slice(2));
+// Work that was interrupted and given up may still hold the process.
+if (exitCode >= 128) process.exit(exitCode);
+process.exitCode = exitCode;

@@ -1,0 +1,47 @@
+/** What a command sees of the terminal. stdout is for results; everything else goes to stderr. */
+import pc from 'picocolors';
+import type { WorkOptions } from '../src/onnx/write.js';
+import { noProgress, progressOn } from './progress.js';
+import { type Column, renderTable } from './table.js';
+import { printable } from './text.js';
+
+export type Colors = ReturnType<typeof pc.createColors>;
+
+export interface Ui {
+  /** For the library's long work: Ctrl-C, and the progress bar. */
+  readonly work: Required<WorkOptions>;
+  /** Of stdout. */
+  readonly colors: Colors;
+  /** Columns of the terminal on stdout; undefined where stdout is none. */
+  readonly width: number | undefined;
+  table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string;
+  /** A remark for people, not with `--quiet`. */
+  note(text: string): void;
+  /** Takes the progress bar away, before something else is printed. */
+  stop(): void;
+}
+
+/** The user interface on this process's streams. */
+export function createUi(signal: AbortSignal, quiet: boolean): Ui {
+  const { stdout, stderr } = process;
+  const colors = colorsOf(stdout);
+  const progress = quiet ? noProgress : progressOn(stderr);
+  const width = stdout.isTTY ? stdout.columns || undefined : undefined;
+  const style = { width, heading: colors.bold };
+  return {
+    work: { signal, onProgress: (state) => progress.update(state) },
+    colors,
+    width,
+    table: (columns, rows) => renderTable(columns, rows, style),
+    note: (text) => {
+      if (!quiet) stderr.write(`${printable(text)}\n`);
+    },
+    stop: () => progress.stop(),
+  };
+}
+
+/** Colours where a person looks at the stream and has not asked for none (https://no-color.org). */
+export function colorsOf(stream: NodeJS.WriteStream): Colors {
+  const { NO_COLOR, TERM } = process.env;
+  return pc.createColors(Boolean(stream.isTTY) && !NO_COLOR && TERM !== 'dumb');
+}

@@ -1,0 +1,103 @@
+/** From what was typed, or stands in a config file, to the values of options. */
+import { OnnxLoraError } from '../src/errors.js';
+import { kebabCase, type OptionSpec, type OptionSpecs } from './command.js';
+import { didYouMean } from './near.js';
+
+type Scalar = string | number | boolean;
+
+/**
+ * Checks the values of options from the command line, where all are strings or booleans.
+ * @throws OnnxLoraError `invalid-argument` naming the option
+ */
+export function typedValues(
+  given: ReadonlyMap<string, unknown>,
+  specs: OptionSpecs,
+): Record<string, unknown> {
+  return values(given, specs, (key, spec, raw) => scalar(`--${kebabCase(key)}`, spec, raw, true));
+}
+
+/** Checks the values of options from a JSON file: numbers are numbers there, not strings. */
+export function configValues(
+  given: ReadonlyMap<string, unknown>,
+  specs: OptionSpecs,
+  file: string,
+): Record<string, unknown> {
+  return values(given, specs, (key, spec, raw) => scalar(`${file}: ${key}`, spec, raw, false));
+}
+
+function values(
+  given: ReadonlyMap<string, unknown>,
+  specs: OptionSpecs,
+  convert: (key: string, spec: OptionSpec, raw: unknown) => Scalar,
+): Record<string, unknown> {
+  const result: Record<string, unknown> = {};
+  for (const [key, raw] of given) {
+    const spec = specs[key]!;
+    const list = Array.isArray(raw) ? raw : [raw];
+    result[key] = spec.repeatable
+      ? list.map((one) => convert(key, spec, one))
+      : convert(key, spec, raw);
+  }
+  return result;
+}
+
+function scalar(where: string, spec: OptionSpec, raw: unknown, isText: boolean): Scalar {
+  switch (spec.type) {
+    case 'boolean':
+      if (typeof raw === 'boolean') return raw;
+      throw wrong(where, raw, isText ? 'no value, or =true or =false' : 'true or false', spec);
+    case 'number':
+    case 'integer':
+      return checkedNumber(where, spec, isText ? parseNumber(raw) : raw, raw);
+    default:
+      return checkedText(where, spec, raw);
+  }
+}
+
+const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
+/** Stricter than Number(), for which the empty string is 0. */
+function parseNumber(raw: unknown): number {
+  return typeof raw === 'string' && NUMBER.test(raw.trim()) ? Number(raw) : Number.NaN;
+}
+
+function checkedNumber(where: string, spec: OptionSpec, value: unknown, raw: unknown): number {
+  const isInteger = spec.type === 'integer';
+  const isRight = isInteger ? Number.isSafeInteger(value) : Number.isFinite(value);
+  if (isRight) return value as number;
+  throw wrong(where, raw, isInteger ? 'a whole number' : 'a number', spec);
+}
+
+function checkedText(where: string, spec: OptionSpec, raw: unknown): string {
+  const { choices } = spec;
+  const article = spec.type === 'path' ? 'a path' : 'a text';
+  if (typeof raw !== 'string' || raw === '') throw wrong(where, raw, article, spec);
+  if (spec.type === 'path' && raw === '-') {
+    throw new OnnxLoraError('invalid-argument', `${where} is -: standard streams are no files`, {
+      hint: `Name a file, for example: ${spec.example}`,
+    });
+  }
+  if (choices && !choices.includes(raw)) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `${where} is ${shown(raw)}, expected ${oneOf(choices)}`,
+      { hint: didYouMean(raw, choices, `For example: ${spec.example}`) },
+    );
+  }
+  return raw;
+}
+
+/** `a, b or c` */
+export function oneOf(names: readonly string[]): string {
+  return names.length < 2 ? names.join() : `${names.slice(0, -1).join(', ')} or ${names.at(-1)}`;
+}
+
+function wrong(where: string, raw: unknown, expected: string, spec: OptionSpec): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', `${where} is ${shown(raw)}, expected ${expected}`, {
+    hint: `For example: ${spec.example}`,
+  });
+}
+
+function shown(raw: unknown): string {
+  return raw === '' ? 'empty' : (JSON.stringify(raw) ?? 'missing');
+}

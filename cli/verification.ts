@@ -1,0 +1,44 @@
+/** The check of a result by running models, as commands that do it show it. */
+import { OnnxLoraError } from '../src/errors.js';
+import type { Verification } from '../src/runtime/compare.js';
+import type { ProviderName } from '../src/runtime/provider-names.js';
+import { resolveProvider } from '../src/runtime/providers.js';
+import { measure, plural } from './text.js';
+import type { Ui } from './ui.js';
+
+/** Decides what `auto` stands for, and says so. */
+export async function chosenProvider(
+  requested: ProviderName | 'auto' | undefined,
+  ui: Ui,
+): Promise<ProviderName | undefined> {
+  if (requested !== 'auto') return requested;
+  const { used, reason } = await resolveProvider('auto');
+  ui.note(`provider auto: ${used} (${reason})`);
+  return used;
+}
+
+/** One line with the numbers; none where nothing was checked. */
+export function verificationLines(verification: Verification | undefined): string[] {
+  if (!verification) return [];
+  const { samples, maxAbsDiff, maxRelDiff, tolerance, passed } = verification;
+  const difference = `max |Δ| ${measure(maxAbsDiff)}, relative ${measure(maxRelDiff)}`;
+  return [
+    `verification: ${plural(samples, 'sample')}, ${difference}, tolerance ${measure(tolerance)}, ${passed ? 'passed' : 'FAILED'}`,
+  ];
+}
+
+/** The failure of a check that was not passed. */
+export function verificationFailure(
+  verification: Verification | undefined,
+  output: string,
+  hint: string,
+): OnnxLoraError | undefined {
+  if (!verification || verification.passed) return undefined;
+  const { maxRelDiff, tolerance, output: worst } = verification;
+  const where = worst === undefined ? '' : ` in ${worst}`;
+  return new OnnxLoraError(
+    'verification',
+    `${output} does not compute what it should: relative difference ${measure(maxRelDiff)}${where}, tolerance ${measure(tolerance)}`,
+    { hint },
+  );
+}

@@ -1,0 +1,195 @@
+/**
+ * Reverse-mode differentiation of an ONNX graph, by adding nodes to it. Only what lies between the
+ * wanted values and the loss is differentiated: there is no gradient of a frozen weight.
+ */
+import { OnnxLoraError } from '../errors.js';
+import type { GraphBuilder } from '../graph/builder.js';
+import type { AttributeValue, NewNode } from '../onnx/encode.js';
+import { Calculus } from './calculus.js';
+import type { GradientRule, RuleContext } from './rule.js';
+import { ruleFor } from './rules/index.js';
+import { isDifferentiable, type ValueType, type ValueTypes } from './value.js';
+
+/**
+ * Adds to `graph` the nodes that compute the gradients of `loss` (a scalar).
+ * @param types of every value of the graph; see inferTypes
+ * @returns the name of the gradient of each of `wrt`; zero where the loss does not depend on it
+ * @throws OnnxLoraError `unsupported` for an operator without a rule on the way, naming the node
+ * and the path to it
+ */
+export function differentiate(
+  graph: GraphBuilder,
+  types: ValueTypes,
+  loss: string,
+  wrt: readonly string[],
+): Map<string, string> {
+  const calculus = new Calculus(graph, new Map(types));
+  const forward = [...graph.nodes];
+  const active = activeValues(forward, types, wrt);
+  const tape = nodesTowards(forward, active, loss);
+  const gradients = new Gradients(calculus);
+  gradients.add(loss, calculus.number(loss, 1));
+  for (const node of [...tape].reverse()) backward(node, calculus, gradients, active, forward);
+  return new Map(wrt.map((value) => [value, gradients.of(value) || zeros(calculus, value)]));
+}
+
+/** Values that depend on one of `wrt` in a differentiable way. */
+function activeValues(
+  nodes: readonly NewNode[],
+  types: ValueTypes,
+  wrt: readonly string[],
+): Set<string> {
+  const active = new Set(wrt);
+  for (const node of nodes) {
+    if (!node.inputs.some((name) => active.has(name)) || isConstantFunction(node)) continue;
+    for (const output of node.outputs) if (isDifferentiable(types.get(output))) active.add(output);
+  }
+  return active;
+}
+
+/** Operators whose result does not move with small changes of their input. */
+function isConstantFunction({ opType, domain = '' }: NewNode): boolean {
+  return domain === '' && CONSTANT_FUNCTIONS.has(opType);
+}
+
+const CONSTANT_FUNCTIONS = new Set([
+  'ArgMax',
+  'ArgMin',
+  'Ceil',
+  'ConstantOfShape',
+  'Floor',
+  'IsInf',
+  'IsNaN',
+  'NonZero',
+  'OneHot',
+  'Round',
+  'Shape',
+  'Sign',
+  'Size',
+]);
+
+/** The active nodes that the loss depends on, in the order of the graph. */
+function nodesTowards(
+  nodes: readonly NewNode[],
+  active: ReadonlySet<string>,
+  loss: string,
+): NewNode[] {
+  const wanted = new Set([loss]);
+  const tape: NewNode[] = [];
+  for (const node of [...nodes].reverse()) {
+    if (!node.outputs.some((name) => wanted.has(name) && active.has(name))) continue;
+    tape.unshift(node);
+    for (const name of node.inputs) wanted.add(name);
+  }
+  return tape;
+}
+
+/** Sums of the gradients that reach a value. */
+class Gradients {
+  private readonly parts = new Map<string, string[]>();
+
+  constructor(private readonly calculus: Calculus) {}
+
+  add(value: string, gradient: string): void {
+    const parts = this.parts.get(value);
+    if (parts) parts.push(gradient);
+    else this.parts.set(value, [gradient]);
+  }
+
+  /** The gradient of a value, `''` where none reached it. */
+  of(value: string): string {
+    const parts = this.parts.get(value) ?? [];
+    if (parts.length === 0) return '';
+    const sum = parts.reduce((a, b) => this.calculus.add(a, b));
+    this.parts.set(value, [sum]);
+    return sum;
+  }
+}
+
+function backward(
+  node: NewNode,
+  c: Calculus,
+  gradients: Gradients,
+  active: ReadonlySet<string>,
+  forward: readonly NewNode[],
+): void {
+  const dy = node.outputs.map((name) => (name === '' ? '' : gradients.of(name)));
+  if (dy.every((name) => name === '')) return;
+  const rule = ruleFor(node);
+  if (!rule) throw withoutRule(node, active, forward);
+  const inputGradients = rule(contextOf(node, dy, c));
+  node.inputs.forEach((input, i) => {
+    if (input === '' || !active.has(input)) return;
+    const gradient = inputGradients[i];
+    if (!gradient) return;
+    const value = gradient();
+    checkShape(node, c, input, value);
+    gradients.add(input, value);
+  });
+}
+
+function contextOf(node: NewNode, dy: readonly string[], c: Calculus): RuleContext {
+  const attribute = (name: string): AttributeValue | undefined => node.attributes?.[name];
+  return {
+    node,
+    x: node.inputs,
+    y: node.outputs,
+    dy,
+    c,
+    int: (name, otherwise) => get(attribute(name), 'int') ?? otherwise,
+    float: (name, otherwise) => get(attribute(name), 'float') ?? otherwise,
+    ints: (name) => get(attribute(name), 'ints'),
+    text: (name, otherwise) => get(attribute(name), 'text') ?? otherwise,
+  };
+}
+
+type AttributeKinds = { int: number; float: number; ints: readonly number[]; text: string };
+
+function get<K extends keyof AttributeKinds>(
+  value: AttributeValue | undefined,
+  kind: K,
+): AttributeKinds[K] | undefined {
+  return value && kind in value ? (value as unknown as AttributeKinds)[kind] : undefined;
+}
+
+/** A rule that gives a gradient of another shape than the input is a bug that would train wrongly. */
+function checkShape(node: NewNode, c: Calculus, input: string, gradient: string): void {
+  const [expected, found] = [c.shape(input), c.shape(gradient)];
+  if (!expected || !found) return;
+  const differs = (a: ValueType['shape'], b: ValueType['shape']) =>
+    a!.length !== b!.length ||
+    a!.some((dim, i) => typeof dim === 'number' && typeof b![i] === 'number' && dim !== b![i]);
+  if (!differs(expected, found)) return;
+  throw new Error(
+    `the gradient rule of ${node.opType} (${node.name}) gives [${found}] for the input ${input} of [${expected}]`,
+  );
+}
+
+function zeros(c: Calculus, value: string): string {
+  return c.mul(value, c.number(value, 0));
+}
+
+function withoutRule(
+  node: NewNode,
+  active: ReadonlySet<string>,
+  forward: readonly NewNode[],
+): OnnxLoraError {
+  const path = [node];
+  for (let at: NewNode | undefined = node; at && path.length < 6; ) {
+    const input: string | undefined = at.inputs.find((name) => active.has(name));
+    at = forward.find((other) => input !== undefined && other.outputs.includes(input));
+    if (at) path.unshift(at);
+  }
+  const name = node.domain ? `${node.domain}:${node.opType}` : node.opType;
+  const way = path.map((step) => step.name || step.outputs[0]).join(' -> ');
+  return new OnnxLoraError(
+    'unsupported',
+    `${node.name || node.outputs[0]}: no gradient rule for ${name}, which lies between an adapter and the loss (${way})`,
+    {
+      node: node.name,
+      hint: 'Adapt only layers behind this node (--layers, --targets), or export the model with simpler operators.',
+    },
+  );
+}
+
+export type { GradientRule };

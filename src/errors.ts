@@ -1,0 +1,54 @@
+/**
+ * What went wrong, in the terms of the user's own input. The CLI prints it as one line and exits
+ * with 1; anything else that is thrown is a bug of ours.
+ */
+export type ErrorCode =
+  | 'invalid-argument'
+  | 'file-not-found'
+  | 'not-a-file'
+  | 'io'
+  | 'output-exists'
+  | 'invalid-model'
+  | 'external-data'
+  | 'unsupported'
+  | 'no-target'
+  | 'no-match'
+  | 'no-adapter'
+  | 'invalid-adapter'
+  | 'adapter-mismatch'
+  | 'invalid-manifest'
+  | 'provider'
+  | 'runtime'
+  | 'verification'
+  | 'aborted';
+
+export interface ErrorDetails {
+  /** The node the error is about. */
+  node?: string | undefined;
+  /** What the user can do. */
+  hint?: string | undefined;
+  cause?: unknown;
+}
+
+/** The one error type of the library: `code` for programs, `message` and `hint` for people. */
+export class OnnxLoraError extends Error {
+  override readonly name = 'OnnxLoraError';
+  readonly code: ErrorCode;
+  readonly node: string | undefined;
+  readonly hint: string | undefined;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(oneLine(message), details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    this.node = details.node === undefined ? undefined : oneLine(details.node);
+    this.hint = details.hint;
+  }
+}
+
+// Names come from files that are not trusted: an error stays one line that fits a screen.
+const MAX_MESSAGE = 2000;
+
+function oneLine(text: string): string {
+  const cut = text.length > MAX_MESSAGE ? `${text.slice(0, MAX_MESSAGE)}…` : text;
+  return cut.replace(/\p{Cc}/gu, (char) => JSON.stringify(char).slice(1, -1));
+}

@@ -1,0 +1,162 @@
+/**
+ * A graph in memory that grows: what step graphs and other new models are built with. Weights stay
+ * where they are, as pieces; `modelPieces` is the whole as an ONNX file.
+ */
+import onnxProto from 'onnx-proto';
+import { type DataTypeName, dataTypeNumber, fromFloat64, isConvertible } from '../onnx/dtype.js';
+import type { Piece } from '../onnx/edit.js';
+import {
+  type AttributeValue,
+  initializerRecord,
+  type NewNode,
+  type NewTensor,
+  nodeRecord,
+  record,
+  stringRecord,
+} from '../onnx/encode.js';
+import { GraphField, ModelField } from '../onnx/fields.js';
+import type { Dim, OpsetImport } from '../onnx/model.js';
+
+const { onnx } = onnxProto;
+
+/** A graph input or output; a null shape says nothing, not even the rank. */
+export interface ValueSpec {
+  readonly name: string;
+  readonly dtype: DataTypeName | undefined;
+  readonly shape: readonly Dim[] | null;
+}
+
+/** Attributes by name. */
+export type Attributes = Readonly<Record<string, AttributeValue>>;
+
+export class GraphBuilder {
+  readonly nodes: NewNode[] = [];
+  readonly initializers = new Map<string, NewTensor>();
+  readonly inputs: ValueSpec[] = [];
+  readonly outputs: ValueSpec[] = [];
+  private readonly taken = new Set<string>();
+  private readonly constants = new Map<string, string>();
+
+  constructor(
+    readonly opsets: readonly OpsetImport[],
+    readonly irVersion = 8,
+  ) {}
+
+  /** The version of the standard operators. */
+  get opset(): number {
+    return this.opsets.find(({ domain }) => domain === '')?.version ?? 1;
+  }
+
+  /** `wanted`, or with a number behind it where that is taken. */
+  fresh(wanted: string): string {
+    let name = wanted;
+    for (let i = 1; this.taken.has(name); i++) name = `${wanted}_${i}`;
+    this.taken.add(name);
+    return name;
+  }
+
+  /** Keeps a name from being handed out. */
+  reserve(name: string): void {
+    this.taken.add(name);
+  }
+
+  /** Adds a node as it is. */
+  add(node: NewNode): void {
+    for (const name of node.outputs) this.reserve(name);
+    this.nodes.push(node);
+  }
+
+  /** Adds a node and gives the name of its only output. */
+  op(
+    opType: string,
+    inputs: readonly string[],
+    attributes: Attributes = {},
+    hint = opType,
+  ): string {
+    return this.ops(opType, inputs, 1, attributes, hint)[0]!;
+  }
+
+  /** Adds a node with several outputs. */
+  ops(
+    opType: string,
+    inputs: readonly string[],
+    outputCount: number,
+    attributes: Attributes = {},
+    hint = opType,
+  ): string[] {
+    const name = this.fresh(hint.toLowerCase());
+    const outputs =
+      outputCount === 1
+        ? [name]
+        : Array.from({ length: outputCount }, (_, i) => this.fresh(`${name}:${i}`));
+    this.nodes.push({ name, opType, inputs, outputs, attributes });
+    return outputs;
+  }
+
+  addInitializer(tensor: NewTensor): void {
+    this.reserve(tensor.name);
+    this.initializers.set(tensor.name, tensor);
+  }
+
+  /** A constant of the given numbers; the same numbers give the same one. */
+  constant(dtype: DataTypeName, dims: readonly number[], values: readonly number[]): string {
+    const key = `${dtype}[${dims}]${values}`;
+    const known = this.constants.get(key);
+    if (known !== undefined) return known;
+    const name = this.fresh(`const_${dtype}_${dims.join('x') || 'scalar'}`);
+    this.addInitializer({ name, dtype, dims, data: bytesOf(dtype, values) });
+    this.constants.set(key, name);
+    return name;
+  }
+
+  scalar(dtype: DataTypeName, value: number): string {
+    return this.constant(dtype, [], [value]);
+  }
+
+  /** A 1-D int64 constant: axes, shapes, starts. */
+  integers(values: readonly number[]): string {
+    return this.constant('int64', [values.length], values);
+  }
+
+  /** The model as the pieces of a file. */
+  modelPieces(metadata: Readonly<Record<string, string>> = {}): Piece[] {
+    const header = onnx.ModelProto.encode({
+      irVersion: this.irVersion,
+      producerName: 'onnx-lora',
+      opsetImport: this.opsets.map(({ domain, version }) => ({ domain, version })),
+      metadataProps: Object.entries(metadata).map(([key, value]) => ({ key, value })),
+    }).finish();
+    return [header, ...record(ModelField.graph, ...this.graphPieces())];
+  }
+
+  private graphPieces(): Piece[] {
+    const pieces: Piece[] = [stringRecord(GraphField.name, 'graph')];
+    const add = (more: readonly Piece[]) => {
+      for (const piece of more) pieces.push(piece);
+    };
+    for (const node of this.nodes) add(nodeRecord(node));
+    for (const tensor of this.initializers.values()) add(initializerRecord(tensor));
+    for (const input of this.inputs) add(record(GraphField.input, valueInfo(input)));
+    for (const output of this.outputs) add(record(GraphField.output, valueInfo(output)));
+    return pieces;
+  }
+}
+
+function bytesOf(dtype: DataTypeName, values: readonly number[]): Uint8Array {
+  if (isConvertible(dtype)) return fromFloat64(dtype, Float64Array.from(values));
+  if (dtype === 'int64') return new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
+  if (dtype === 'int32') return new Uint8Array(Int32Array.from(values).buffer);
+  if (dtype === 'bool') return Uint8Array.from(values);
+  throw new Error(`no constants of type ${dtype}`);
+}
+
+function valueInfo({ name, dtype, shape }: ValueSpec): Uint8Array {
+  if (dtype === undefined) return onnx.ValueInfoProto.encode({ name }).finish();
+  const dim = (shape ?? []).map((size) => {
+    if (size === null) return {};
+    return typeof size === 'number' ? { dimValue: size } : { dimParam: size };
+  });
+  const elemType = dataTypeNumber(dtype);
+  const tensorType = shape === null ? { elemType } : { elemType, shape: { dim } };
+  return onnx.ValueInfoProto.encode({ name, type: { tensorType } }).finish();
+}

@@ -1,0 +1,30 @@
+import { allGraphs, type Model } from '../onnx/model.js';
+
+/** Hands out names that the model does not use yet, in any of its graphs. */
+export class NameAuthority {
+  private readonly taken = new Set<string>();
+
+  constructor(model: Model) {
+    for (const graph of allGraphs(model.graph)) {
+      for (const { name } of [...graph.inputs, ...graph.outputs, ...graph.valueInfo])
+        this.reserve(name);
+      for (const name of graph.initializers.keys()) this.reserve(name);
+      for (const node of graph.nodes) {
+        this.reserve(node.name);
+        for (const name of node.outputs) this.reserve(name);
+      }
+    }
+  }
+
+  reserve(name: string): void {
+    this.taken.add(name);
+  }
+
+  /** `wanted` itself, or with the first number behind it that makes it new. */
+  fresh(wanted: string): string {
+    let name = wanted;
+    for (let i = 1; this.taken.has(name); i++) name = `${wanted}_${i}`;
+    this.taken.add(name);
+    return name;
+  }
+}

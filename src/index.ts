@@ -1,0 +1,109 @@
+/**
+ * onnx-lora as a library: what the commands do, and the pieces that they are made of. Options are
+ * those of the command line in camelCase, results are what it prints with `--json`, failures are
+ * `OnnxLoraError`.
+ */
+
+// The errors.
+export { type ErrorCode, type ErrorDetails, OnnxLoraError } from './errors.js';
+
+// Adapter files.
+export { openSafetensors, type SafetensorsFile } from './formats/safetensors.js';
+
+// The graph.
+export { type Constant, traceConstant } from './graph/constants.js';
+export { type Use, type Value, ValueIndex } from './graph/uses.js';
+
+// The commands, and how layers and structures are chosen.
+export { type ApplyOptions, type ApplyResult, apply } from './lora/apply.js';
+export {
+  type AdapterFormat,
+  adapterFormats,
+  type ExtractOptions,
+  type ExtractResult,
+  extract,
+} from './lora/extract.js';
+export { type InitName, inits } from './lora/init.js';
+export {
+  type InspectedSet,
+  type InspectedTarget,
+  type InspectedValue,
+  type InspectedWeight,
+  type InspectOptions,
+  type InspectResult,
+  type InspectSummary,
+  inspect,
+  type ModelFacts,
+} from './lora/inspect.js';
+export { findLayers, type Layer } from './lora/layers.js';
+export {
+  type AdapterRecord,
+  type ModelManifest,
+  type PatchedAdapter,
+  readManifests,
+} from './lora/manifest.js';
+export { type MergedWeight, type MergeOptions, type MergeResult, merge } from './lora/merge.js';
+export {
+  type AdapterOptions,
+  type PatchOptions,
+  type PatchResult,
+  patch,
+  type Skipped,
+} from './lora/patch.js';
+export type { AdapterSummary, ParameterShare } from './lora/report.js';
+export { matcher, type Selectable, type Selection, select } from './lora/select.js';
+export {
+  planStructure,
+  type Scaling,
+  type Structure,
+  type StructureName,
+  type StructureOptions,
+  scalings,
+  structures,
+} from './lora/structure.js';
+export {
+  type Finding,
+  findLinearLayers,
+  type Geometry,
+  type LinearLayer,
+  type Weight,
+} from './lora/targets/index.js';
+export { type UnpatchOptions, type UnpatchResult, unpatch } from './lora/unpatch.js';
+export { type VerifyOptions, verifyModels } from './lora/verify.js';
+
+// The file.
+export type { DataTypeName, FloatName } from './onnx/dtype.js';
+export { ExternalFiles } from './onnx/external.js';
+export {
+  allGraphs,
+  type Dim,
+  type Graph,
+  type Model,
+  type Node,
+  nodeLabel,
+  type Tensor,
+  type ValueInfo,
+} from './onnx/model.js';
+export { openModel, parseModel } from './onnx/parse.js';
+export { type ByteSource, FileSource, MemorySource } from './onnx/source.js';
+export { TensorReader } from './onnx/tensor.js';
+export type { Progress, WorkOptions, WriteOptions } from './onnx/write.js';
+
+// ONNX Runtime.
+export {
+  type CompareOptions,
+  compareModels,
+  type ModelSource,
+  type Verification,
+} from './runtime/compare.js';
+export { type ProviderName, providerNames } from './runtime/provider-names.js';
+export {
+  listProviders,
+  type ProviderChoice,
+  type ProviderInfo,
+  resolveProvider,
+} from './runtime/providers.js';
+export { type OpenSessionOptions, openSession, type Session } from './runtime/session.js';
+export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
+
+export { version } from './version.js';

@@ -1,0 +1,133 @@
+/** Adapter sets in a file of their own: safetensors with our manifest in its metadata. */
+import { OnnxLoraError } from '../errors.js';
+import {
+  openSafetensors,
+  type SafetensorsFile,
+  safetensorsPieces,
+} from '../formats/safetensors.js';
+import type { Piece } from '../onnx/edit.js';
+import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
+import type { FactorName, NewAdapter } from './insert.js';
+import { structureOf } from './insert.js';
+import { type FileManifest, type ModelManifest, parseFileManifest } from './manifest.js';
+import type { PatchedModel } from './patched.js';
+import { shapeOfA, shapeOfB } from './structure.js';
+
+const FORMAT = 'onnx-lora';
+
+/** An adapter of a file, not yet bound to a layer. */
+export interface StoredAdapter {
+  readonly record: NewAdapter['record'];
+  /** Names of the nodes that it was extracted from. */
+  readonly nodes: readonly string[];
+  values(factor: FactorName): Float64Array;
+}
+
+/** An open adapter file. */
+export interface AdapterFile {
+  readonly path: string;
+  /** The name that the adapter set had. */
+  readonly set: string;
+  readonly adapters: readonly StoredAdapter[];
+  close(): void;
+}
+
+/**
+ * Opens an adapter file; numbers are read when asked for.
+ * @throws OnnxLoraError `invalid-adapter`, `invalid-manifest`, `file-not-found`, `not-a-file`
+ */
+export function openAdapterFile(path: string): AdapterFile {
+  const file = openSafetensors(path);
+  try {
+    const manifest = manifestOf(file, path);
+    const adapters = manifest.adapters.map((adapter) => storedAdapter(file, path, adapter));
+    return { path, set: manifest.set, adapters, close: () => file.close() };
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+function manifestOf(file: SafetensorsFile, path: string): FileManifest {
+  const { format, manifest } = file.metadata;
+  if (format === FORMAT && manifest !== undefined) return parseFileManifest(manifest, path);
+  throw new OnnxLoraError(
+    'invalid-adapter',
+    `${path} is not an adapter file of onnx-lora: expected the metadata format "${FORMAT}" and a manifest, found ${format ? `format "${format}"` : 'no format'}`,
+    { hint: 'Adapter files are written by: onnx-lora extract MODEL -o adapter.safetensors' },
+  );
+}
+
+function storedAdapter(
+  file: SafetensorsFile,
+  path: string,
+  adapter: FileManifest['adapters'][number],
+): StoredAdapter {
+  const { nodes, a, b, generalA, generalB, ...record } = adapter;
+  const names = { a, b, generalA, generalB };
+  const structure = structureOf(record);
+  const { hybridRank } = structure;
+  checkTensor(file, path, a, shapeOfA(structure));
+  checkTensor(file, path, b, shapeOfB(structure));
+  if (hybridRank > 0) {
+    checkTensor(file, path, generalA ?? '', [structure.in, hybridRank]);
+    checkTensor(file, path, generalB ?? '', [hybridRank, structure.out]);
+  }
+  return { record, nodes, values: (factor) => finite(file, path, names[factor]!) };
+}
+
+function checkTensor(file: SafetensorsFile, path: string, name: string, shape: number[]): void {
+  const found = file.tensors.get(name);
+  const matches = found?.shape.join() === shape.join();
+  if (matches) return;
+  throw new OnnxLoraError(
+    'invalid-adapter',
+    `${path}: expected tensor ${JSON.stringify(name)} of shape [${shape.join(', ')}], found ${found ? `[${found.shape.join(', ')}]` : 'none'}`,
+    { hint: 'The file was changed or cut off: extract it again.' },
+  );
+}
+
+function finite(file: SafetensorsFile, path: string, name: string): Float64Array {
+  const values = file.readFloat64(name);
+  const bad = values.findIndex((value) => !Number.isFinite(value));
+  if (bad < 0) return values;
+  throw new OnnxLoraError(
+    'invalid-adapter',
+    `${path}: tensor ${JSON.stringify(name)} holds ${values[bad]} at index ${bad}, expected finite numbers`,
+    { hint: 'The training run diverged, or the file is damaged.' },
+  );
+}
+
+/** The contents of an adapter file for a set that is in a model; the numbers are not copied. */
+export function adapterFilePieces(
+  patched: PatchedModel,
+  set: ModelManifest,
+  reader: TensorReader,
+): Piece[] {
+  const tensors: Parameters<typeof safetensorsPieces>[0][number][] = [];
+  const add = (name: string, initializer: string) => {
+    const tensor = patched.initializer(initializer);
+    const dtype = dtypeOf(tensor, patched.model);
+    const data = reader.span(tensor) ?? reader.bytes(tensor);
+    tensors.push({ name, dtype, shape: tensor.dims, data });
+    return name;
+  };
+  const adapters = set.adapters.map(({ sites, scaleTensor: _, ...record }) => {
+    const { name, generalA, generalB } = record;
+    return {
+      ...record,
+      nodes: sites.map(({ node }) => node),
+      a: add(`${name}.A`, record.a),
+      b: add(`${name}.B`, record.b),
+      ...(generalA && generalB
+        ? {
+            generalA: add(`${name}.A_general`, generalA),
+            generalB: add(`${name}.B_general`, generalB),
+          }
+        : {}),
+    };
+  });
+  const { version, createdBy } = set;
+  const manifest: FileManifest = { version, set: set.set, createdBy, adapters };
+  return safetensorsPieces(tensors, { format: FORMAT, manifest: JSON.stringify(manifest) });
+}

@@ -1,0 +1,47 @@
+import { totalNorm } from '../analysis/norms.js';
+import { openModel } from '../onnx/parse.js';
+import { type AdapterFile, openAdapterFile } from './adapter-file.js';
+import { bindAdapters } from './bind.js';
+import { factorsOf, insertAdapters, type NewAdapter, structureOf } from './insert.js';
+import { defaultOutput, writeModel } from './output.js';
+import type { PatchOptions, PatchResult } from './patch.js';
+import { PatchedModel } from './patched.js';
+import { describeAdapters } from './report.js';
+
+export type ApplyOptions = Pick<
+  PatchOptions,
+  'output' | 'name' | 'force' | 'signal' | 'onProgress'
+>;
+export type ApplyResult = Omit<PatchResult, 'skipped'>;
+
+/**
+ * Inserts the adapters of a file into the model at `path`.
+ * @throws OnnxLoraError `adapter-mismatch`, `invalid-adapter`, and those of reading and writing
+ */
+export async function apply(
+  path: string,
+  adapterPath: string,
+  options: ApplyOptions = {},
+): Promise<ApplyResult> {
+  const model = openModel(path);
+  let file: AdapterFile | undefined;
+  try {
+    file = openAdapterFile(adapterPath);
+    const patched = new PatchedModel(model);
+    const adapters = bindAdapters(patched, file);
+    const { edit, manifest } = insertAdapters(patched, options.name ?? file.set, adapters);
+    const output = options.output ?? defaultOutput(path, 'lora');
+    await writeModel(model, edit, output, options);
+    const norms = adapters.map(adapterNorm);
+    return { output, ...describeAdapters(model, manifest, (i) => norms[i]!) };
+  } finally {
+    file?.close();
+    model.close();
+  }
+}
+
+/** |ΔW| of an adapter before it is inserted. */
+function adapterNorm(adapter: NewAdapter): number {
+  const { record } = adapter;
+  return totalNorm(structureOf(record), factorsOf(adapter), record.scale);
+}

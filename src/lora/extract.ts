@@ -1,0 +1,71 @@
+import { OnnxLoraError } from '../errors.js';
+import { ExternalFiles } from '../onnx/external.js';
+import { openModel } from '../onnx/parse.js';
+import { TensorReader } from '../onnx/tensor.js';
+import { type WriteOptions, writeFiles } from '../onnx/write.js';
+import { adapterFilePieces } from './adapter-file.js';
+import { adapterParameters } from './insert.js';
+import { inputFiles } from './output.js';
+import { PatchedModel } from './patched.js';
+
+export const adapterFormats = ['safetensors'] as const;
+export type AdapterFormat = (typeof adapterFormats)[number];
+
+export interface ExtractOptions extends WriteOptions {
+  readonly output: string;
+  /** The adapter set. May be left out where the model has one. */
+  readonly name?: string | undefined;
+  /** Default: from the output's ending. */
+  readonly format?: AdapterFormat | undefined;
+}
+
+export interface ExtractResult {
+  readonly output: string;
+  readonly format: AdapterFormat;
+  readonly set: string;
+  /** Names of the adapters. */
+  readonly adapters: readonly string[];
+  readonly parameters: number;
+}
+
+/**
+ * Writes one adapter set of the model at `path` to a file of its own.
+ * @throws OnnxLoraError `no-adapter`, `invalid-argument`, and those of reading and writing
+ */
+export async function extract(path: string, options: ExtractOptions): Promise<ExtractResult> {
+  const { output } = options;
+  const format = options.format ?? formatOf(output);
+  const model = openModel(path);
+  const files = new ExternalFiles(model);
+  try {
+    const patched = new PatchedModel(model);
+    const set = theSet(patched, options.name);
+    const pieces = adapterFilePieces(patched, set, new TensorReader(model, files));
+    await writeFiles([{ path: output, pieces }], inputFiles(model), options);
+    const adapters = set.adapters.map(({ name }) => name);
+    const parameters = set.adapters.reduce((sum, record) => sum + adapterParameters(record), 0);
+    return { output, format, set: set.set, adapters, parameters };
+  } finally {
+    files.close();
+    model.close();
+  }
+}
+
+function theSet(patched: PatchedModel, name: string | undefined) {
+  const sets = patched.chosenSets(name);
+  if (sets.length === 1) return sets[0]!;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${patched.model.source.label} has ${sets.length} adapter sets (${sets.map(({ set }) => set).join(', ')}), expected one to extract`,
+    { hint: 'Choose one with --name.' },
+  );
+}
+
+function formatOf(output: string): AdapterFormat {
+  if (output.endsWith('.safetensors')) return 'safetensors';
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${output}: its ending names no adapter format, expected .safetensors`,
+    { hint: 'Give the output a known ending, or name the format with --format.' },
+  );
+}

@@ -1,0 +1,169 @@
+/**
+ * Quantized weights as floating-point matrices, computed by ONNX Runtime with the model's own
+ * operators, so that no quantization format is interpreted twice.
+ */
+import onnxProto from 'onnx-proto';
+import { OnnxLoraError } from '../../errors.js';
+import { traceConstant } from '../../graph/constants.js';
+import type { ValueIndex } from '../../graph/uses.js';
+import type { FloatName } from '../../onnx/dtype.js';
+import { type Piece, totalLength } from '../../onnx/edit.js';
+import { type AttributeValue, initializerRecord, nodeRecord, record } from '../../onnx/encode.js';
+import { GraphField, ModelField } from '../../onnx/fields.js';
+import { type Model, type Node, nodeLabel, standardOpset } from '../../onnx/model.js';
+import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
+import { openSession } from '../../runtime/session.js';
+import type { Feeds } from '../../runtime/tensor-value.js';
+import type { LinearLayer } from '../targets/index.js';
+import type { BaseWeight } from './folded-weight.js';
+
+const { onnx } = onnxProto;
+
+/** What is needed to look at a model's weights. */
+export interface WeightContext {
+  readonly model: Model;
+  readonly values: ValueIndex;
+  readonly reader: TensorReader;
+}
+
+/** The output of a DequantizeLinear over constants. Computed when its first row is asked for. */
+export function dequantizedTensor(
+  context: WeightContext,
+  node: Node,
+  dims: readonly number[],
+  dtype: FloatName,
+): BaseWeight {
+  const columns = dims.slice(1).reduce((a, b) => a * b, 1);
+  let all: Promise<Uint8Array> | undefined;
+  return {
+    dtype,
+    rows: dims[0]!,
+    columns,
+    async readRows(start, end) {
+      all ??= evaluate(context, node, [], dtype).then(async ({ run, release }) => {
+        const bytes = await run(new Map());
+        await release();
+        return bytes;
+      });
+      const width = (await all).byteLength / dims[0]!;
+      return (await all).subarray(start * width, end * width);
+    },
+  };
+}
+
+/**
+ * The weight [in, out] of a layer that is quantized inside its operator (MatMulNBits): the layer's
+ * answer to rows of the identity matrix, in full precision.
+ */
+export function weightByIdentity(context: WeightContext, layer: LinearLayer): BaseWeight {
+  const { in: rows, out: columns, dtype } = layer.weight;
+  let evaluator: Promise<Evaluator> | undefined;
+  return {
+    dtype,
+    rows,
+    columns,
+    async readRows(start, end) {
+      evaluator ??= evaluate(context, layer.node, [layer.input], dtype, WITHOUT_ROUNDING);
+      const identity = new Float32Array((end - start) * rows);
+      for (let row = start; row < end; row++) identity[(row - start) * rows + row] = 1;
+      const { run, release } = await evaluator;
+      const dims = [end - start, rows];
+      const feeds = new Map([[layer.input, { dtype: 'float32', dims, data: identity }]] as const);
+      const bytes = await run(feeds);
+      if (end === rows) await release();
+      return bytes;
+    },
+  };
+}
+
+// MatMulNBits at accuracy level 4 rounds its input to 8 bits; without the attribute it computes in
+// float32. Its bias is not part of the weight.
+const WITHOUT_ROUNDING = { attributes: ['accuracy_level'], inputs: [5] };
+
+interface Evaluator {
+  run(feeds: Feeds): Promise<Uint8Array>;
+  release(): Promise<void>;
+}
+
+/** One node of the model in a session of its own, its constants as initializers. */
+async function evaluate(
+  context: WeightContext,
+  node: Node,
+  fed: readonly string[],
+  dtype: FloatName,
+  without: { attributes: string[]; inputs: number[] } = { attributes: [], inputs: [] },
+): Promise<Evaluator> {
+  if (dtype !== 'float32') {
+    throw new OnnxLoraError(
+      'unsupported',
+      `${nodeLabel(node)}: its weight dequantizes to ${dtype}, only float32 can be folded into`,
+      { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
+    );
+  }
+  const inputs = node.inputs.map((name, i) => (without.inputs.includes(i) ? '' : name));
+  while (inputs.at(-1) === '') inputs.pop();
+  const constants = inputs.filter((name) => name !== '' && !fed.includes(name));
+  const output = node.outputs[0]!;
+  const kept = [...node.attributes].filter(([name]) => !without.attributes.includes(name));
+  const attributes = Object.fromEntries(kept.map(([name, value]) => [name, attributeValue(value)]));
+  const pieces = [
+    ...nodeRecord({ ...node, inputs, outputs: [output], attributes }),
+    ...constants.flatMap((name) => constantRecord(context, node, name)),
+    ...fed.flatMap((name) => record(GraphField.input, floatValue(name))),
+    ...record(GraphField.output, floatValue(output)),
+  ];
+  const session = await openSession(modelBytes(context.model, pieces));
+  return {
+    run: async (feeds) => {
+      const values = (await session.run(feeds)).get(output)!.data as Float32Array;
+      return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+    },
+    release: () => session.release(),
+  };
+}
+
+function attributeValue(attribute: {
+  i: number | undefined;
+  f: number | undefined;
+  ints: readonly number[];
+}): AttributeValue {
+  if (attribute.i !== undefined) return { int: attribute.i };
+  return attribute.f !== undefined ? { float: attribute.f } : { ints: attribute.ints };
+}
+
+function constantRecord(
+  { values, reader, model }: WeightContext,
+  node: Node,
+  name: string,
+): Piece[] {
+  const constant = traceConstant(values, node.graph, name);
+  if (!constant || constant.steps.length > 0) {
+    throw new OnnxLoraError(
+      'unsupported',
+      `${nodeLabel(node)}: its input ${name} is not stored in the file, so its weight cannot be folded into`,
+      { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
+    );
+  }
+  const { tensor } = constant;
+  const dtype = dtypeOf(tensor, model);
+  return initializerRecord({ name, dtype, dims: tensor.dims, data: reader.bytes(tensor) });
+}
+
+function floatValue(name: string): Uint8Array {
+  const elemType = onnx.TensorProto.DataType.FLOAT;
+  return onnx.ValueInfoProto.encode({ name, type: { tensorType: { elemType } } }).finish();
+}
+
+function modelBytes(model: Model, graph: readonly Piece[]): Uint8Array {
+  const header = onnx.ModelProto.encode({
+    irVersion: Math.max(4, model.irVersion),
+    opsetImport: [
+      { domain: '', version: standardOpset(model) },
+      { domain: 'com.microsoft', version: 1 },
+    ],
+  }).finish();
+  const pieces = record(ModelField.graph, ...graph);
+  const bytes = Buffer.concat([header, ...(pieces as Uint8Array[])]);
+  if (bytes.length !== header.length + totalLength(pieces)) throw new Error('not all in memory');
+  return bytes;
+}

@@ -1,0 +1,201 @@
+/** Puts adapters into a model, as an edit of its bytes. */
+
+import type { Factors } from '../analysis/norms.js';
+import { OnnxLoraError } from '../errors.js';
+import { NameAuthority } from '../graph/names.js';
+import { byteLength, type FloatName, fromFloat64 } from '../onnx/dtype.js';
+import { MessageEdit } from '../onnx/edit.js';
+import { metadataRecord, type NewTensor, nodeRecord } from '../onnx/encode.js';
+import { standardOpset } from '../onnx/model.js';
+import { addInitializer, graphEdit } from '../onnx/rewrite.js';
+import { encodeString } from '../onnx/wire.js';
+import { version } from '../version.js';
+import type { Layer } from './layers.js';
+import {
+  type AdapterRecord,
+  encodeManifest,
+  type ModelManifest,
+  manifestKey,
+  type PatchedAdapter,
+  type Site,
+} from './manifest.js';
+import type { PatchedModel } from './patched.js';
+import { parameterCount, type Structure, shapeOfA, shapeOfB } from './structure.js';
+import { type AdapterTensors, adapterSubgraph } from './subgraph.js';
+
+/** The factors of an adapter that have numbers. */
+export type FactorName = 'a' | 'b' | 'generalA' | 'generalB';
+
+/** An adapter to insert: its record without the names it will get in the graph, and its numbers. */
+export interface NewAdapter {
+  readonly layer: Layer;
+  readonly record: Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB'>;
+  /** Row-major values of a factor; called when the file is written, one factor at a time. */
+  values(factor: FactorName): Float64Array;
+}
+
+/** All numbers of an adapter. */
+export function factorsOf({ record, values }: NewAdapter): Factors {
+  const factors = { a: values('a'), b: values('b') };
+  if (record.hybridRank === 0) return factors;
+  return { ...factors, generalA: values('generalA'), generalB: values('generalB') };
+}
+
+/** An edit that inserts an adapter set, and the manifest it leaves in the model. */
+export interface Insertion {
+  readonly edit: MessageEdit;
+  readonly manifest: ModelManifest;
+}
+
+// Below this ONNX Runtime gives no promise, and Add and Mul do not broadcast.
+const MIN_OPSET = 7;
+
+/**
+ * Inserts adapters behind their layers' nodes, below the name that consumers read.
+ * @throws OnnxLoraError `invalid-argument` where the set's name is taken, `unsupported` for an
+ * opset below 7
+ */
+export function insertAdapters(
+  patched: PatchedModel,
+  set: string,
+  adapters: readonly NewAdapter[],
+): Insertion {
+  checkModel(patched, set);
+  const inserter = new Inserter(patched, set);
+  const manifest: ModelManifest = {
+    version: 1,
+    set,
+    createdBy: `onnx-lora ${version}`,
+    adapters: adapters.map((adapter) => inserter.insert(adapter)),
+    initializers: inserter.initializers,
+  };
+  inserter.root.append(...metadataRecord(manifestKey(set), encodeManifest(manifest)));
+  return { edit: inserter.root, manifest };
+}
+
+function checkModel(patched: PatchedModel, set: string): void {
+  if (patched.sets.some((other) => other.set === set)) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `${patched.model.source.label} has an adapter set ${JSON.stringify(set)} already`,
+      {
+        hint: 'Give the new set another name with --name, or start from the base model (unpatch).',
+      },
+    );
+  }
+  const opset = standardOpset(patched.model);
+  if (opset < MIN_OPSET) {
+    throw new OnnxLoraError(
+      'unsupported',
+      `${patched.model.source.label} has opset ${opset}, expected at least ${MIN_OPSET}`,
+      { hint: 'Convert it with onnx.version_converter, or export it with a current opset.' },
+    );
+  }
+}
+
+class Inserter {
+  readonly root: MessageEdit;
+  readonly initializers: string[] = [];
+  private readonly names: NameAuthority;
+
+  constructor(
+    private readonly patched: PatchedModel,
+    private readonly set: string,
+  ) {
+    this.root = new MessageEdit(patched.model.source, patched.model.range);
+    this.names = new NameAuthority(patched.model);
+  }
+
+  insert(adapter: NewAdapter): PatchedAdapter {
+    const { layer, record } = adapter;
+    const prefix = `lora/${this.set}/${record.name}`;
+    const tensors = this.addFactors(adapter, prefix);
+    const structure = structureOf(record);
+    const sites = layer.linear.map((linear, i) => {
+      const sitePrefix = i === 0 ? prefix : `lora/${this.set}/${layer.modules[i]}`;
+      return this.addSite(linear, structure, tensors, sitePrefix);
+    });
+    const { a, b, generalA, generalB, scale: scaleTensor } = tensors;
+    const general = generalA && generalB ? { generalA, generalB } : {};
+    return { ...record, a, b, ...general, scaleTensor, sites };
+  }
+
+  private addSite(
+    linear: Layer['linear'][number],
+    structure: Structure,
+    tensors: AdapterTensors,
+    prefix: string,
+  ): Site {
+    const anchor = this.patched.outermost(linear.node);
+    const output = anchor === linear.node ? linear.output : anchor.outputs[0]!;
+    const base = this.names.fresh(`${prefix}/base`);
+    const context = { names: this.names, opset: standardOpset(this.patched.model) };
+    const at = { prefix, base, output };
+    const { nodes, constants } = adapterSubgraph(linear, structure, tensors, at, context);
+    for (const constant of constants) this.addInitializer(constant);
+    const graph = graphEdit(this.root, anchor.graph);
+    const field = anchor.outputFields[anchor.outputs.indexOf(output)]!;
+    graph.child(anchor.field).setPayload(field, encodeString(base));
+    for (const node of nodes) graph.insertAfter(anchor.field, ...nodeRecord(node));
+    return { node: this.patched.label(linear.node), base, nodes: nodes.map(({ name }) => name) };
+  }
+
+  private addFactors(adapter: NewAdapter, prefix: string): AdapterTensors {
+    const { record, layer } = adapter;
+    const dtype = factorDtype(layer);
+    const add = (factor: FactorName, leaf: string, dims: number[]) => {
+      const name = this.names.fresh(`${prefix}/${leaf}`);
+      const length = byteLength(
+        dtype,
+        dims.reduce((x, y) => x * y, 1),
+      );
+      const chunks = function* () {
+        yield fromFloat64(dtype, adapter.values(factor));
+      };
+      this.addInitializer({ name, dtype, dims, data: { length, chunks } });
+      return name;
+    };
+    const structure = structureOf(record);
+    const { hybridRank } = structure;
+    const scale = this.names.fresh(`${prefix}/scale`);
+    this.addInitializer({
+      name: scale,
+      dtype,
+      dims: [],
+      data: fromFloat64(dtype, Float64Array.of(record.scale)),
+    });
+    const tensors = {
+      dtype,
+      scale,
+      a: add('a', 'A', shapeOfA(structure)),
+      b: add('b', 'B', shapeOfB(structure)),
+    };
+    if (hybridRank === 0) return tensors;
+    return {
+      ...tensors,
+      generalA: add('generalA', 'A_general', [structure.in, hybridRank]),
+      generalB: add('generalB', 'B_general', [hybridRank, structure.out]),
+    };
+  }
+
+  private addInitializer(tensor: NewTensor): void {
+    this.initializers.push(tensor.name);
+    addInitializer(this.root, this.patched.model, tensor);
+  }
+}
+
+/** Factors are kept in float32, whatever a half-precision or quantized layer computes in. */
+export function factorDtype(layer: Layer): FloatName {
+  return layer.linear[0]!.weight.dtype === 'float64' ? 'float64' : 'float32';
+}
+
+/** The structure that an adapter's record describes. */
+export function structureOf(record: Omit<AdapterRecord, 'a' | 'b'>): Structure {
+  const { structure, grid, blockRank, hybridRank } = record;
+  return { structure, grid, blockRank, hybridRank, in: record.in, out: record.out };
+}
+
+/** The trainable numbers of an adapter. */
+export function adapterParameters(record: Omit<AdapterRecord, 'a' | 'b'>): number {
+  return parameterCount(structureOf(record));
+}

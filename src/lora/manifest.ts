@@ -1,0 +1,141 @@
+/**
+ * What an adapter set says of itself, in the model's `metadata_props` and in adapter files, so that
+ * no reader has to guess: names, structures, scales, and which nodes and initializers belong to it.
+ */
+import * as v from 'valibot';
+import { OnnxLoraError } from '../errors.js';
+import type { Model } from '../onnx/model.js';
+import { scalings, structures } from './structure.js';
+
+const name = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
+const size = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const finite = v.pipe(v.number(), v.finite());
+
+/** A place where the adapter works: one node of the model. */
+const site = v.object({
+  /** The node's name, or its output's where it has none. */
+  node: name,
+  /** The layer's own output, as the patched model calls it. */
+  base: name,
+  /** The nodes that were added, the last one an Add that carries the layer's old output name. */
+  nodes: v.pipe(v.array(name), v.minLength(1)),
+});
+
+const adapter = v.object({
+  name,
+  /** The value that the layer's node reads its weight from. */
+  weight: name,
+  in: size,
+  out: size,
+  structure: v.picklist(structures),
+  grid: v.pipe(v.tuple([size, size]), v.readonly()),
+  /** R, the LoRA-equivalent rank. */
+  rank: size,
+  blockRank: size,
+  hybridRank: v.optional(count, 0),
+  alpha: finite,
+  scaling: v.picklist(scalings),
+  /** The factor of A · B, whatever alpha and scaling say. */
+  scale: finite,
+  a: name,
+  b: name,
+  generalA: v.optional(name),
+  generalB: v.optional(name),
+});
+
+const patchedAdapter = v.object({
+  ...adapter.entries,
+  /** The initializer that holds the scale. */
+  scaleTensor: name,
+  sites: v.pipe(v.array(site), v.minLength(1)),
+});
+
+const setEntries = {
+  version: v.literal(1),
+  /** The adapter set's name. */
+  set: name,
+  createdBy: v.string(),
+};
+
+const modelManifest = v.object({
+  ...setEntries,
+  adapters: v.pipe(v.array(patchedAdapter), v.minLength(1)),
+  /** Every initializer that was added. */
+  initializers: v.array(name),
+});
+
+const fileManifest = v.object({
+  ...setEntries,
+  adapters: v.pipe(
+    v.array(v.object({ ...adapter.entries, nodes: v.pipe(v.array(name), v.minLength(1)) })),
+    v.minLength(1),
+  ),
+});
+
+export type AdapterRecord = v.InferOutput<typeof adapter>;
+export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
+export type Site = v.InferOutput<typeof site>;
+/** One adapter set of a patched model. */
+export type ModelManifest = v.InferOutput<typeof modelManifest>;
+/** One adapter set in a file of its own. */
+export type FileManifest = v.InferOutput<typeof fileManifest>;
+
+const KEY_PREFIX = 'onnx_lora.adapters.';
+
+/** The metadata key of an adapter set. */
+export function manifestKey(set: string): string {
+  return KEY_PREFIX + set;
+}
+
+/** Whether a metadata entry holds an adapter set. */
+export function isManifestKey(key: string): boolean {
+  return key.startsWith(KEY_PREFIX);
+}
+
+/**
+ * The adapter sets of a model, in the order they were added; none for a model that was not patched.
+ * @throws OnnxLoraError `invalid-manifest`
+ */
+export function readManifests(model: Model): ModelManifest[] {
+  return model.metadata
+    .filter(({ key }) => isManifestKey(key))
+    .map((entry) => parse(modelManifest, entry.value(), `${model.source.label}: ${entry.key}`));
+}
+
+/** The metadata value of an adapter set. The schema gives the keys their order. */
+export function encodeManifest(manifest: ModelManifest): string {
+  return JSON.stringify(v.parse(modelManifest, manifest));
+}
+
+/** The manifest of an adapter file. */
+export function parseFileManifest(json: string, where: string): FileManifest {
+  return parse(fileManifest, json, where);
+}
+
+function parse<T>(schema: v.GenericSchema<unknown, T>, json: string, where: string): T {
+  const result = v.safeParse(schema, parseJson(json, where));
+  if (result.success) return result.output;
+  const issue = result.issues[0];
+  const path = v.getDotPath(issue) ?? 'manifest';
+  throw invalidManifest(where, `${path}: ${issue.message}`);
+}
+
+function parseJson(json: string, where: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw invalidManifest(where, (error as Error).message);
+  }
+}
+
+/** The error for a manifest that cannot be right. */
+export function invalidManifest(where: string, problem: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'invalid-manifest',
+    `${where}: the adapter manifest is damaged: ${problem}`,
+    {
+      hint: 'The file was changed by another program. Go back to the file that onnx-lora wrote.',
+    },
+  );
+}

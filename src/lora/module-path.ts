@@ -1,0 +1,35 @@
+import { type Node, nodeLabel } from '../onnx/model.js';
+
+/**
+ * The path of the module that a node came from, as PyTorch names it
+ * (`encoder.layer.0.attention.self.query`). Sources in this order:
+ * the node's name where it is a path (`/encoder/layer.0/attention/self/query/MatMul`, the
+ * TorchScript exporter), `pkg.torch.onnx.name_scopes` (the current PyTorch exporter), the name of
+ * the weight (`encoder.layer.0.attention.self.query.weight`), else the node's label.
+ */
+export function modulePath(node: Node, weightName: string, label = nodeLabel(node)): string {
+  return fromNodeName(node.name) ?? fromNameScopes(node) ?? fromWeightName(weightName) ?? label;
+}
+
+function fromNodeName(name: string): string | undefined {
+  if (!name.startsWith('/')) return undefined;
+  const modules = name.split('/').slice(1, -1);
+  return modules.length > 0 ? modules.join('.') : undefined;
+}
+
+const NAME_SCOPES = 'pkg.torch.onnx.name_scopes';
+
+/** The value is a Python list: the module path stands before the operator's own name. */
+function fromNameScopes(node: Node): string | undefined {
+  const entry = node.metadata.find(({ key }) => key === NAME_SCOPES);
+  const scopes = entry?.value().matchAll(/'([^']*)'|"([^"]*)"/g);
+  return [...(scopes ?? [])].map((match) => match[1] ?? match[2]!).at(-2) || undefined;
+}
+
+/** Names that an exporter made up: `onnx::MatMul_814`, `val_92`. */
+const GENERATED = /^(onnx::|val_\d|_?v_\d|t?\d+$)/;
+
+function fromWeightName(name: string): string | undefined {
+  const path = name.replace(/\.(weight|kernel|w)(_\w+)?$/i, '');
+  return path !== name && !GENERATED.test(name) ? path : undefined;
+}

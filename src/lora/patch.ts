@@ -1,0 +1,228 @@
+import { OnnxLoraError } from '../errors.js';
+import { type Model, nodeLabel } from '../onnx/model.js';
+import { openModel } from '../onnx/parse.js';
+import type { WriteOptions } from '../onnx/write.js';
+import type { Verification } from '../runtime/compare.js';
+import { apply } from './apply.js';
+import { generatorFor, type InitName, initialA } from './init.js';
+import { type FactorName, insertAdapters, type NewAdapter, structureOf } from './insert.js';
+import { findLayers, type Layer } from './layers.js';
+import { defaultOutput, writeModel } from './output.js';
+import { PatchedModel } from './patched.js';
+import { type AdapterSummary, describeAdapters, type ParameterShare } from './report.js';
+import { type PatternValue, patternValues, type Selection, select } from './select.js';
+import {
+  planStructure,
+  type Scaling,
+  type StructureName,
+  scaleOf,
+  shapeOfA,
+  shapeOfB,
+} from './structure.js';
+import { type VerifyOptions, verifyModels } from './verify.js';
+
+export interface AdapterOptions extends Selection {
+  /** R, the rank of the LoRA with as many parameters. Default 16. */
+  readonly rank?: number | undefined;
+  /** K, the most blocks along a dimension. Default 4. */
+  readonly blocks?: number | undefined;
+  readonly structure?: StructureName | undefined;
+  /** Default 2R. */
+  readonly alpha?: number | undefined;
+  readonly scaling?: Scaling | undefined;
+  /** Rank of a global part beside the grid (GraLoRA's `hybrid_r`). Default 0. */
+  readonly hybrid?: number | undefined;
+  readonly init?: InitName | undefined;
+  readonly seed?: number | undefined;
+  /** `PATTERN=R`, for layers that want another rank. The first that matches wins. */
+  readonly rankPattern?: readonly string[] | undefined;
+  /** `PATTERN=ALPHA` */
+  readonly alphaPattern?: readonly string[] | undefined;
+  /** An adapter for each node, even where nodes share a weight. */
+  readonly perNode?: boolean | undefined;
+}
+
+export interface PatchOptions
+  extends AdapterOptions,
+    WriteOptions,
+    Pick<VerifyOptions, 'samples' | 'provider'> {
+  /** Default `<model>.lora.onnx` beside the model. */
+  readonly output?: string | undefined;
+  /** Name of the adapter set. Default `default`. */
+  readonly name?: string | undefined;
+  /** Take the adapters of this file instead of new ones. */
+  readonly adapter?: string | undefined;
+  /** Run base and patched model, whose outputs must be equal. Default false. */
+  readonly verify?: boolean | undefined;
+}
+
+export interface PatchResult {
+  readonly output: string;
+  readonly adapters: readonly AdapterSummary[];
+  readonly skipped: readonly Skipped[];
+  readonly parameters: ParameterShare;
+  readonly verification?: Verification;
+}
+
+export interface Skipped {
+  readonly node: string;
+  readonly reason: string;
+}
+
+/**
+ * Inserts adapters into the model at `path` and writes the patched model. The adapters start at
+ * zero: the patched model computes what the base model does.
+ * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
+ */
+export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
+  const { adapter, verify, ...rest } = options;
+  if (adapter !== undefined) return { ...(await apply(path, adapter, options)), skipped: [] };
+  const result = await insertNew(path, rest);
+  if (!verify) return result;
+  const exact = { ...options, tolerance: 0 };
+  const verification = await verifyModels(path, { path }, { path: result.output }, exact);
+  return { ...result, verification };
+}
+
+async function insertNew(path: string, options: PatchOptions): Promise<PatchResult> {
+  const model = openModel(path);
+  try {
+    const patched = new PatchedModel(model);
+    const { layers, skipped } = chooseLayers(patched, options);
+    const adapters = planAdapters(layers, options);
+    const { edit, manifest } = insertAdapters(patched, options.name ?? 'default', adapters);
+    const output = options.output ?? defaultOutput(path, 'lora');
+    await writeModel(model, edit, output, options);
+    return { output, ...describeAdapters(model, manifest, () => 0), skipped };
+  } finally {
+    model.close();
+  }
+}
+
+/**
+ * The layers that the options name and that can take an adapter.
+ * @throws OnnxLoraError `no-target` where none can, naming the reasons; `no-match`
+ */
+export function chooseLayers(
+  patched: PatchedModel,
+  options: AdapterOptions,
+): { layers: Layer[]; skipped: Skipped[] } {
+  const { model } = patched;
+  const all = findLayers(patched, options.perNode);
+  const named = select(all, options);
+  const layers = named.filter(({ refusal }) => refusal === undefined);
+  const skipped = named.flatMap(({ nodes, refusal }) =>
+    refusal === undefined ? [] : nodes.map((node) => ({ node: nodeLabel(node), reason: refusal })),
+  );
+  if (layers.length === 0) throw noTarget(model, skipped);
+  return { layers, skipped };
+}
+
+function noTarget(model: Model, skipped: readonly Skipped[]): OnnxLoraError {
+  const reasons = new Map<string, Skipped[]>();
+  for (const one of skipped) reasons.set(one.reason, [...(reasons.get(one.reason) ?? []), one]);
+  const most = [...reasons.values()].sort((a, b) => b.length - a.length)[0] ?? [];
+  const [first] = most;
+  const more = most.length > 1 ? ` and ${most.length - 1} more` : '';
+  const why = first
+    ? `${first.node}${more}: ${first.reason}`
+    : 'it has no MatMul or Gemm with a constant weight';
+  return new OnnxLoraError(
+    'no-target',
+    `${model.source.label}: no layer can take an adapter (${why})`,
+    {
+      node: first?.node,
+      hint: 'See every layer and its reason with: onnx-lora inspect MODEL --why',
+    },
+  );
+}
+
+/** New adapters for the layers, as the options say. */
+export function planAdapters(layers: readonly Layer[], options: AdapterOptions): NewAdapter[] {
+  const {
+    rank = 16,
+    blocks = 4,
+    structure = 'localized',
+    hybrid = 0,
+    scaling = 'standard',
+  } = options;
+  const { init = 'kaiming', seed = 0 } = options;
+  const ranks = patternValues(layers, parsePatterns(options.rankPattern, 'rank'), 'rank');
+  const alphas = patternValues(layers, parsePatterns(options.alphaPattern, 'alpha'), 'alpha');
+  const names = new Map<string, number>();
+  return layers.map((layer) => {
+    const weight = layer.linear[0]!.weight;
+    const layerRank = ranks.get(layer) ?? rank;
+    const alpha = alphas.get(layer) ?? options.alpha ?? 2 * layerRank;
+    const plan = planStructure(weight.in, weight.out, {
+      structure,
+      rank: layerRank,
+      blocks,
+      hybridRank: hybrid,
+    });
+    const record = {
+      ...plan,
+      name: uniqueName(layer.module, names),
+      weight: weight.name,
+      rank: layerRank,
+      alpha,
+      scaling,
+      scale: checkedScale(scaleOf(alpha, layerRank, hybrid, scaling)),
+    };
+    return { layer, record, values: startValues(record, init, seed) };
+  });
+}
+
+function uniqueName(module: string, names: Map<string, number>): string {
+  const count = names.get(module) ?? 0;
+  names.set(module, count + 1);
+  return count === 0 ? module : `${module}#${count}`;
+}
+
+function checkedScale(scale: number): number {
+  if (Number.isFinite(scale)) return scale;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `alpha gives the scale ${scale}, expected a finite number`,
+  );
+}
+
+function startValues(
+  record: NewAdapter['record'],
+  init: InitName,
+  seed: number,
+): (factor: FactorName) => Float64Array {
+  const structure = structureOf(record);
+  const { hybridRank } = structure;
+  const sizes: Record<FactorName, number> = {
+    a: size(shapeOfA(structure)),
+    b: size(shapeOfB(structure)),
+    generalA: structure.in * hybridRank,
+    generalB: hybridRank * structure.out,
+  };
+  return (factor) => {
+    if (factor === 'b' || factor === 'generalB') return new Float64Array(sizes[factor]);
+    const random = generatorFor(seed, record.name, factor);
+    const general = { ...structure, grid: [1, 1] as const };
+    const [shape, rank] = factor === 'a' ? [structure, record.rank] : [general, hybridRank];
+    return initialA(init, shape, rank, sizes[factor], random);
+  };
+}
+
+function size(dims: readonly number[]): number {
+  return dims.reduce((product, dim) => product * dim, 1);
+}
+
+function parsePatterns(patterns: readonly string[] | undefined, kind: string): PatternValue[] {
+  return (patterns ?? []).map((text) => {
+    const at = text.lastIndexOf('=');
+    const value = Number(text.slice(at + 1));
+    if (at > 0 && text.length > at + 1 && Number.isFinite(value)) {
+      return { pattern: text.slice(0, at), value };
+    }
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `${kind} pattern ${JSON.stringify(text)}: expected PATTERN=NUMBER, for example query=8`,
+    );
+  });
+}

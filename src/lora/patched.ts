@@ -1,0 +1,160 @@
+/** The adapters that are in a model: where they are attached and what belongs to them. */
+
+import { OnnxLoraError } from '../errors.js';
+import { ValueIndex } from '../graph/uses.js';
+import { allGraphs, type Model, type Node, nodeLabel, type Tensor } from '../onnx/model.js';
+import {
+  invalidManifest,
+  type ModelManifest,
+  type PatchedAdapter,
+  readManifests,
+  type Site,
+} from './manifest.js';
+
+/** A site with the nodes that its names stand for. */
+export interface AttachedSite {
+  readonly site: Site;
+  readonly set: ModelManifest;
+  readonly adapter: PatchedAdapter;
+  /** The layer's own node, below any other adapter that is attached to it. */
+  readonly target: Node;
+  /** The Add that carries the layer's output. */
+  readonly add: Node;
+  readonly nodes: readonly Node[];
+}
+
+/** A model and the adapter sets in it. */
+export class PatchedModel {
+  readonly sets: readonly ModelManifest[];
+  readonly sites: readonly AttachedSite[];
+  /** Names of all nodes that adapters added. */
+  readonly ownNodes: ReadonlySet<string>;
+  readonly values: ValueIndex;
+
+  private readonly nodesByName = new Map<string, Node>();
+  private readonly producers = new Map<string, Node>();
+
+  /** @throws OnnxLoraError `invalid-manifest` where manifest and graph do not fit together */
+  constructor(readonly model: Model) {
+    this.sets = readManifests(model);
+    this.values = new ValueIndex(model);
+    for (const graph of allGraphs(model.graph)) {
+      for (const node of graph.nodes) {
+        if (node.name !== '') this.nodesByName.set(node.name, node);
+        for (const output of node.outputs) this.producers.set(output, node);
+      }
+    }
+    const adapters = this.sets.flatMap((set) => set.adapters);
+    const sites = adapters.flatMap((adapter) => adapter.sites);
+    for (const { adapters: all } of this.sets) this.checkUnique(all.map(({ name }) => name));
+    this.checkUnique(this.sets.map(({ set }) => set));
+    this.checkUnique(sites.map(({ base }) => base));
+    this.checkUnique(sites.flatMap(({ nodes }) => nodes));
+    this.ownNodes = new Set(sites.flatMap(({ nodes }) => nodes));
+    this.checkInitializers();
+    this.sites = this.sets.flatMap((set) =>
+      set.adapters.flatMap((adapter) =>
+        adapter.sites.map((site) => this.attach(set, adapter, site)),
+      ),
+    );
+  }
+
+  /**
+   * The set of a name.
+   * @throws OnnxLoraError `no-adapter`
+   */
+  set(name: string): ModelManifest {
+    const found = this.sets.find((set) => set.set === name);
+    if (found) return found;
+    throw new OnnxLoraError(
+      'no-adapter',
+      `${this.model.source.label} has no adapter set ${JSON.stringify(name)}, ${this.describeSets()}`,
+    );
+  }
+
+  /** All sets, or the one named. */
+  chosenSets(name: string | undefined): readonly ModelManifest[] {
+    if (name !== undefined) return [this.set(name)];
+    if (this.sets.length > 0) return this.sets;
+    throw new OnnxLoraError('no-adapter', `${this.model.source.label} carries no adapters`, {
+      hint: 'Insert some with: onnx-lora patch MODEL',
+    });
+  }
+
+  /** What to call a layer's node: a name that stays the same however many adapters are added. */
+  label(target: Node): string {
+    return this.sites.find((site) => site.target === target)?.site.node ?? nodeLabel(target);
+  }
+
+  /** The node that now carries the output of a layer's node: itself, or the last adapter's Add. */
+  outermost(target: Node): Node {
+    return this.sites.filter((site) => site.target === target).at(-1)?.add ?? target;
+  }
+
+  /** The node right below an adapter: the layer's own, or another adapter's Add. */
+  producer(site: Site): Node {
+    const node = this.producers.get(site.base);
+    if (!node) throw this.damaged(`no node computes ${site.base}`);
+    return node;
+  }
+
+  /** An initializer that an adapter names. */
+  initializer(name: string): Tensor {
+    const tensor = this.model.graph.initializers.get(name);
+    if (!tensor) throw this.damaged(`initializer ${name} is not in the graph`);
+    return tensor;
+  }
+
+  private checkUnique(names: readonly string[]): void {
+    const seen = new Set<string>();
+    for (const name of names) {
+      if (seen.has(name)) throw this.damaged(`${JSON.stringify(name)} is named twice`);
+      seen.add(name);
+    }
+  }
+
+  /** What unpatch removes must be ours: initializers that only our nodes read. */
+  private checkInitializers(): void {
+    const { graph } = this.model;
+    const names = this.sets.flatMap(({ initializers }) => initializers);
+    this.checkUnique(names);
+    for (const name of names) {
+      const uses = this.values.resolve(graph, name)?.uses ?? [];
+      const foreign = uses.find(({ node }) => !node || !this.ownNodes.has(node.name));
+      if (foreign) throw this.damaged(`initializer ${name} belongs to the model`);
+    }
+  }
+
+  private attach(set: ModelManifest, adapter: PatchedAdapter, site: Site): AttachedSite {
+    const nodes = site.nodes.map((name) => {
+      const node = this.nodesByName.get(name);
+      if (!node) throw this.damaged(`node ${name} of adapter ${adapter.name} is not in the graph`);
+      return node;
+    });
+    const add = nodes.at(-1)!;
+    if (add.opType !== 'Add' || !add.inputs.includes(site.base) || add.outputs[0] === site.base) {
+      throw this.damaged(`node ${nodeLabel(add)} does not add to ${site.base}`);
+    }
+    return { set, adapter, site, nodes, add, target: this.target(site) };
+  }
+
+  private target(site: Site): Node {
+    let base = site.base;
+    for (let depth = 0; depth <= this.ownNodes.size; depth++) {
+      const node = this.producers.get(base);
+      if (!node) break;
+      if (!this.ownNodes.has(node.name)) return node;
+      base = node.inputs[0]!;
+    }
+    throw this.damaged(`no layer computes ${site.base}`);
+  }
+
+  private damaged(problem: string): OnnxLoraError {
+    return invalidManifest(this.model.source.label, problem);
+  }
+
+  private describeSets(): string {
+    if (this.sets.length === 0) return 'it carries no adapters';
+    return `it has: ${this.sets.map(({ set }) => set).join(', ')}`;
+  }
+}

@@ -1,0 +1,86 @@
+/** The linear layers of a model, and for the others the reason why they take no adapter. */
+import type { ValueIndex } from '../../graph/uses.js';
+import { allGraphs, type Model, type Node } from '../../onnx/model.js';
+import { pointwiseConv } from './conv.js';
+import { gemm } from './gemm.js';
+import { fusedMatMul, matMul } from './matmul.js';
+import { matMulNBits } from './matmul-nbits.js';
+import type { Finding } from './target.js';
+
+export type { Finding, Geometry, LinearLayer, Weight } from './target.js';
+
+type Analyzer = (values: ValueIndex, node: Node) => Finding;
+
+const refuse =
+  (refusal: string): Analyzer =>
+  (_, node) => ({ node, refusal });
+
+const integer = refuse(
+  'it multiplies integers: an adapter needs a floating-point input and output; start from the model before quantization, or from a weight-only quantized one',
+);
+const packedAttention = refuse(
+  'its query, key and value weights are packed into one operator; start from the model before this fusion',
+);
+
+/** Every operator that multiplies with a weight matrix, by domain and type. */
+const analyzers: Readonly<Record<string, Analyzer>> = {
+  MatMul: matMul,
+  Gemm: gemm,
+  Conv: pointwiseConv,
+  MatMulInteger: integer,
+  QLinearMatMul: integer,
+  ConvInteger: integer,
+  QLinearConv: integer,
+  'com.microsoft:FusedMatMul': fusedMatMul,
+  'com.microsoft:MatMulNBits': matMulNBits,
+  'com.microsoft:MatMulBnb4': refuse(
+    'its weight is in the bitsandbytes format, which is not supported',
+  ),
+  'com.microsoft:FusedGemm': refuse(
+    'an activation is fused into it, behind the point where an adapter adds',
+  ),
+  'com.microsoft:FusedConv': refuse(
+    'an activation is fused into it, behind the point where an adapter adds',
+  ),
+  'com.microsoft:Attention': packedAttention,
+  'com.microsoft:QAttention': packedAttention,
+  'com.microsoft:DynamicQuantizeMatMul': integer,
+  'com.microsoft:MatMulIntegerToFloat': integer,
+  'com.microsoft:QGemm': integer,
+};
+
+/**
+ * Looks at every node of the main graph, of its If/Loop/Scan bodies and of the functions.
+ * Operators that have nothing to do with weights are left out.
+ */
+export function findLinearLayers(model: Model, values: ValueIndex): Finding[] {
+  const findings: Finding[] = [];
+  for (const graph of allGraphs(model.graph)) {
+    for (const node of graph.nodes) {
+      const analyze = analyzerOf(node);
+      if (analyze) findings.push(analyze(values, node));
+    }
+  }
+  for (const { name, body } of model.functions) {
+    const inside = refuse(`it is inside the function ${name}; inline the model's functions first`);
+    for (const graph of allGraphs(body)) {
+      for (const node of graph.nodes) {
+        if (analyzerOf(node)) findings.push(inside(values, node));
+      }
+    }
+  }
+  return findings;
+}
+
+const incomplete = refuse('it lacks an input or an output');
+
+function analyzerOf(node: Node): Analyzer | undefined {
+  const name = operator(node);
+  if (!Object.hasOwn(analyzers, name)) return undefined;
+  return node.inputs[0] && node.inputs[1] && node.outputs[0] ? analyzers[name] : incomplete;
+}
+
+/** `MatMul`, or `com.microsoft:FusedMatMul` for operators that are not ONNX's own. */
+export function operator(node: Node): string {
+  return node.domain === '' ? node.opType : `${node.domain}:${node.opType}`;
+}

@@ -1,0 +1,45 @@
+import type { Constant } from '../../graph/constants.js';
+import type { DataTypeName, FloatName } from '../../onnx/dtype.js';
+import type { Node } from '../../onnx/model.js';
+
+/** How the features of a linear layer's input and output lie in their tensors. */
+export type Geometry =
+  /**
+   * `Y = X · W` with the features on the last axis. With `inputColumns` they are on the last but
+   * one axis of X (`Xᵀ · W`), with `outputColumns` on that of Y (a weight on the left).
+   */
+  | { readonly kind: 'matrix'; readonly inputColumns: boolean; readonly outputColumns: boolean }
+  /** Features on axis 1 with any number of axes behind it: a 1x1 convolution. */
+  | { readonly kind: 'channels'; readonly spatial: number; readonly strides: readonly number[] };
+
+/** The weight of a linear layer, seen as `W [in, out]` whatever its layout in the file. */
+export interface Weight {
+  /** The value that the node reads. */
+  readonly name: string;
+  /** Which input of the node it is. */
+  readonly input: number;
+  /** What that value is made of; undefined where it is quantized inside the operator. */
+  readonly constant: Constant | undefined;
+  readonly in: number;
+  readonly out: number;
+  /** The stored tensor is `[out, in]`. */
+  readonly transposed: boolean;
+  /** Type of the stored numbers. */
+  readonly storedDtype: DataTypeName;
+  /** Type that the layer computes in: adapters join its output in this type. */
+  readonly dtype: FloatName;
+  /** The layer computes `factor · X · W` (Gemm's and FusedMatMul's alpha). */
+  readonly factor: number;
+}
+
+/** A layer that can take an adapter. */
+export interface LinearLayer {
+  readonly node: Node;
+  readonly input: string;
+  readonly output: string;
+  readonly weight: Weight;
+  readonly geometry: Geometry;
+}
+
+/** What an analyzer finds: a layer, or why the node is none. */
+export type Finding = LinearLayer | { readonly node: Node; readonly refusal: string };

@@ -1,0 +1,57 @@
+/** Proof that two models compute the same: both are run on the same inputs. */
+import { openModel } from '../onnx/parse.js';
+import type { WorkOptions } from '../onnx/write.js';
+import { compareModels, type ModelSource, type Verification } from '../runtime/compare.js';
+import { loadSamples } from '../runtime/load-samples.js';
+import type { ProviderName } from '../runtime/provider-names.js';
+import { resolveProvider } from '../runtime/providers.js';
+import { findWorkingInputs } from '../runtime/samples.js';
+import { openSession } from '../runtime/session.js';
+import type { Feeds } from '../runtime/tensor-value.js';
+
+export interface VerifyOptions {
+  /** A .safetensors file with the model's inputs, instead of random ones. */
+  readonly samples?: string | undefined;
+  /** The largest difference that counts as rounding, relative to the outputs. */
+  readonly tolerance?: number | undefined;
+  readonly seed?: number | undefined;
+  /** Default `cpu`. */
+  readonly provider?: ProviderName | 'auto' | undefined;
+}
+
+/**
+ * Runs `reference` and `candidate` and compares their outputs.
+ * @param path the model file that inputs are made for
+ * @throws OnnxLoraError `verification` where no inputs can be made, `runtime`, `provider`
+ */
+export async function verifyModels(
+  path: string,
+  reference: ModelSource,
+  candidate: ModelSource,
+  options: VerifyOptions & WorkOptions,
+): Promise<Verification> {
+  const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
+  const feeds = await inputsFor(path, provider, options);
+  return compareModels(reference, candidate, feeds, { ...options, provider });
+}
+
+const RANDOM_BATCHES = 3;
+
+async function inputsFor(
+  path: string,
+  provider: ProviderName,
+  options: VerifyOptions & WorkOptions,
+): Promise<Feeds[]> {
+  const model = openModel(path);
+  try {
+    const session = await openSession(path, { provider });
+    try {
+      if (options.samples !== undefined) return [loadSamples(options.samples, session.inputs)];
+      return await findWorkingInputs(session, model, options.seed ?? 0, RANDOM_BATCHES, options);
+    } finally {
+      await session.release();
+    }
+  } finally {
+    model.close();
+  }
+}

@@ -1,0 +1,161 @@
+/**
+ * A new external data file for a model whose weights change: the old files with the changed ranges
+ * replaced, and new tensors behind them. Files that nothing changes in stay referenced as they are.
+ */
+import { normalize } from 'node:path';
+import { type Computed, type MessageEdit, type Piece, totalLength } from './edit.js';
+import { externalInitializerRecord, inputRecord, type NewTensor } from './encode.js';
+import { allTensors, type ExternalFiles, externalLocations, type TensorPlace } from './external.js';
+import { EntryField } from './fields.js';
+import type { Model } from './model.js';
+import { setExternalEntry, tensorEdit } from './rewrite.js';
+import { type Field, fieldsOf, readString } from './wire.js';
+
+// ONNX Runtime maps data files into memory by pages; exporters align the same way.
+const ALIGNMENT = 4096;
+
+interface Change {
+  readonly place: TensorPlace;
+  readonly data: Computed;
+}
+
+/** Collects changed and new tensors; `finish` edits the model and gives the file's contents. */
+export class NewDataFile {
+  private readonly changes = new Map<Field, Change>();
+  private readonly added: (NewTensor & { data: Computed })[] = [];
+
+  /** @param wanted the file's name, unless the model keeps data under that name */
+  constructor(
+    private readonly model: Model,
+    private readonly files: ExternalFiles,
+    private readonly wanted: string,
+  ) {}
+
+  /** The file's name, as the model will refer to it. */
+  get location(): string {
+    const touched = this.touched();
+    const kept = new Set(
+      externalLocations(this.model)
+        .filter((name) => !touched.has(name))
+        .map(normalize),
+    );
+    let name = this.wanted;
+    for (let i = 1; kept.has(name); i++) name = `${i}.${this.wanted}`;
+    return name;
+  }
+
+  get isEmpty(): boolean {
+    return this.changes.size === 0 && this.added.length === 0;
+  }
+
+  /** Gives an external tensor other bytes of the same length. */
+  replace(place: TensorPlace, data: Computed): void {
+    this.changes.set(place.tensor.field, { place, data });
+  }
+
+  /** Adds an initializer to the main graph, with its bytes in this file. */
+  add(tensor: NewTensor & { data: Computed }): void {
+    this.added.push(tensor);
+  }
+
+  /** The locations whose contents move into this file. */
+  touched(): Set<string> {
+    const locations = new Set<string>();
+    for (const { place } of this.changes.values()) locations.add(locationOf(place));
+    return locations;
+  }
+
+  /** Points the model's tensors to this file. @returns the file's contents */
+  finish(root: MessageEdit): Piece[] {
+    const contents = new Contents();
+    const offsets = new Map<Field, number>();
+    for (const moved of this.touched()) this.moveFile(moved, contents, offsets);
+    const { location } = this;
+    for (const place of allTensors(this.model)) {
+      const offset = offsets.get(place.tensor.field);
+      if (offset !== undefined) this.pointTo(root, place, location, offset);
+    }
+    const graph = root.child(this.model.graph.field);
+    for (const tensor of this.added) {
+      const offset = contents.append([tensor.data]);
+      const place = { location, offset, length: tensor.data.length };
+      graph.append(...externalInitializerRecord(tensor, place));
+      if (this.model.irVersion < 4)
+        graph.append(...inputRecord(tensor.name, tensor.dtype, tensor.dims));
+    }
+    return contents.pieces;
+  }
+
+  private moveFile(location: string, contents: Contents, offsets: Map<Field, number>): void {
+    const source = this.files.source(location);
+    const places = [...allTensors(this.model)].filter((place) => locationOf(place) === location);
+    const changed = places
+      .filter(({ tensor }) => this.changes.has(tensor.field))
+      .sort((a, b) => offsetOf(a) - offsetOf(b));
+    const pieces: Piece[] = [];
+    const apart: TensorPlace[] = [];
+    let at = 0;
+    for (const place of changed) {
+      const { data } = this.changes.get(place.tensor.field)!;
+      const start = offsetOf(place);
+      if (places.some((other) => other !== place && overlap(other, place))) apart.push(place);
+      else {
+        pieces.push({ source, start: at, end: start }, data);
+        at = start + data.length;
+      }
+    }
+    pieces.push({ source, start: at, end: source.size });
+    const base = contents.append(pieces);
+    for (const place of places) offsets.set(place.tensor.field, base + offsetOf(place));
+    // Other tensors share these bytes and keep them.
+    for (const { tensor } of apart) {
+      offsets.set(tensor.field, contents.append([this.changes.get(tensor.field)!.data]));
+    }
+  }
+
+  private pointTo(root: MessageEdit, place: TensorPlace, location: string, offset: number): void {
+    const { data } = place.tensor;
+    if (data.kind !== 'external') return;
+    const { source } = this.model;
+    const entries = new Map<string, Field>();
+    for (const entry of data.entries) {
+      for (const part of fieldsOf(source, { start: entry.value, end: entry.end })) {
+        if (part.number === EntryField.key) entries.set(readString(source, part), entry);
+      }
+    }
+    const edit = tensorEdit(root, place);
+    setExternalEntry(edit, entries, 'location', location);
+    if (offset !== data.offset) setExternalEntry(edit, entries, 'offset', String(offset));
+    if (this.changes.has(place.tensor.field))
+      setExternalEntry(edit, entries, 'checksum', undefined);
+  }
+}
+
+/** The stretches of the new file, each on a page of its own. */
+class Contents {
+  readonly pieces: Piece[] = [];
+  private length = 0;
+
+  append(pieces: readonly Piece[]): number {
+    const padding = (ALIGNMENT - (this.length % ALIGNMENT)) % ALIGNMENT;
+    if (padding > 0) this.pieces.push(new Uint8Array(padding));
+    const offset = this.length + padding;
+    for (const piece of pieces) this.pieces.push(piece);
+    this.length = offset + totalLength(pieces);
+    return offset;
+  }
+}
+
+function locationOf({ tensor }: TensorPlace): string {
+  return tensor.data.kind === 'external' ? tensor.data.location : '';
+}
+
+function offsetOf({ tensor }: TensorPlace): number {
+  return tensor.data.kind === 'external' ? tensor.data.offset : 0;
+}
+
+function overlap(a: TensorPlace, b: TensorPlace): boolean {
+  const end = ({ tensor }: TensorPlace) =>
+    tensor.data.kind === 'external' ? tensor.data.offset + (tensor.data.length ?? Infinity) : 0;
+  return offsetOf(a) < end(b) && offsetOf(b) < end(a);
+}

@@ -1,0 +1,161 @@
+/**
+ * Edits of a message as splices of its bytes: what is not named is copied as it came, unknown
+ * fields included. Only the lengths in front of the enclosing messages are written anew.
+ */
+import type { ByteSource } from './source.js';
+import type { Field, Range } from './wire.js';
+
+/** Bytes that are computed when they are written, a chunk at a time. */
+export interface Computed {
+  readonly length: number;
+  chunks(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+}
+
+/** Bytes that stand in a source. */
+export interface Span extends Range {
+  readonly source: ByteSource;
+}
+
+/** A stretch of an output file. */
+export type Piece = Uint8Array | Span | Computed;
+
+interface Splice extends Range {
+  pieces(): Piece[];
+}
+
+/** Collects the changes to one message; `pieces` is the message with them. */
+export class MessageEdit {
+  private readonly splices: Splice[] = [];
+  private readonly children = new Map<number, MessageEdit>();
+
+  constructor(
+    private readonly source: ByteSource,
+    private readonly range: Range,
+  ) {}
+
+  /** Puts records in the place of a field. */
+  replace(field: Field, ...pieces: Piece[]): void {
+    this.splices.push({ start: field.start, end: field.end, pieces: () => pieces });
+  }
+
+  /** Gives a length-delimited field another payload. */
+  setPayload(field: Field, ...payload: Piece[]): void {
+    this.replace(field, this.headerLike(field, totalLength(payload)), ...payload);
+  }
+
+  remove(field: Field): void {
+    this.replace(field);
+  }
+
+  /** Adds records behind a field; several calls keep their order. */
+  insertAfter(field: Field, ...pieces: Piece[]): void {
+    this.splices.push({ start: field.end, end: field.end, pieces: () => pieces });
+  }
+
+  /** Adds records in front of a field; several calls keep their order. */
+  insertBefore(field: Field, ...pieces: Piece[]): void {
+    this.splices.push({ start: field.start, end: field.start, pieces: () => pieces });
+  }
+
+  /** Adds records at the end of the message. */
+  append(...pieces: Piece[]): void {
+    this.splices.push({ start: this.range.end, end: this.range.end, pieces: () => pieces });
+  }
+
+  /** The edit of the nested message in `field`; always the same one for the same field. */
+  child(field: Field): MessageEdit {
+    const known = this.children.get(field.start);
+    if (known) return known;
+    const child = new MessageEdit(this.source, { start: field.value, end: field.end });
+    this.children.set(field.start, child);
+    const pieces = () => {
+      const body = child.pieces();
+      return [this.headerLike(field, totalLength(body)), ...body];
+    };
+    this.splices.push({ start: field.start, end: field.end, pieces });
+    return child;
+  }
+
+  /**
+   * The edited message.
+   * @throws Error where two edits overlap: a bug in the caller
+   */
+  pieces(): Piece[] {
+    const result: Piece[] = [];
+    let offset = this.range.start;
+    for (const splice of inFileOrder(this.splices)) {
+      if (splice.start < offset) throw new Error(`overlapping edits at byte ${splice.start}`);
+      if (splice.start > offset) result.push(this.span(offset, splice.start));
+      for (const piece of splice.pieces()) result.push(piece);
+      offset = splice.end;
+    }
+    if (offset < this.range.end) result.push(this.span(offset, this.range.end));
+    return result;
+  }
+
+  /**
+   * The header of `field` for another length. Some writers reserve four or five bytes for a length
+   * before they know it; the new length keeps that width, so that undoing an edit gives the same
+   * bytes again. It must not grow instead: other readers take no more than five bytes.
+   */
+  private headerLike(field: Field, length: number): Uint8Array {
+    const header = this.source.read(field.start, field.value);
+    const tagLength = header.findIndex((byte) => byte < 0x80) + 1;
+    const width = header.length - tagLength;
+    const isPadded = width > [...varint(field.end - field.value)].length;
+    const digits = [...varint(length)];
+    while (isPadded && digits.length < width) {
+      digits[digits.length - 1]! |= 0x80;
+      digits.push(0);
+    }
+    return Uint8Array.from([...header.subarray(0, tagLength), ...digits]);
+  }
+
+  private span(start: number, end: number): Span {
+    return { source: this.source, start, end };
+  }
+}
+
+// An insertion between two fields stands before the replacement of the second one.
+function inFileOrder(splices: readonly Splice[]): Splice[] {
+  return [...splices].sort((a, b) => a.start - b.start || a.end - b.end);
+}
+
+export function pieceLength(piece: Piece): number {
+  return 'start' in piece ? piece.end - piece.start : piece.length;
+}
+
+export function totalLength(pieces: readonly Piece[]): number {
+  return pieces.reduce((sum, piece) => sum + pieceLength(piece), 0);
+}
+
+/** The tag and length in front of a length-delimited payload, in their shortest form. */
+export function recordHeader(fieldNumber: number, length: number): Uint8Array {
+  return Uint8Array.from([...varint(fieldNumber * 8 + 2), ...varint(length)]);
+}
+
+function* varint(value: number): Generator<number> {
+  let rest = value;
+  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) yield (rest % 0x80) + 0x80;
+  yield rest;
+}
+
+/** The pieces in memory. */
+export async function collect(pieces: readonly Piece[]): Promise<Uint8Array> {
+  const bytes = new Uint8Array(totalLength(pieces));
+  let at = 0;
+  for (const piece of pieces) {
+    if (piece instanceof Uint8Array) bytes.set(piece, at);
+    else if ('start' in piece)
+      piece.source.readInto(bytes.subarray(at, at + pieceLength(piece)), piece.start);
+    else {
+      let offset = at;
+      for await (const chunk of piece.chunks()) {
+        bytes.set(chunk, offset);
+        offset += chunk.byteLength;
+      }
+    }
+    at += pieceLength(piece);
+  }
+  return bytes;
+}

@@ -1,0 +1,139 @@
+/** New elements as records: onnx-proto encodes, edit.ts puts them in place. */
+import onnxProto from 'onnx-proto';
+import { type DataTypeName, dataTypeNumber } from './dtype.js';
+import { type Piece, recordHeader, totalLength } from './edit.js';
+import {
+  EntryField,
+  GraphField,
+  ModelField,
+  NodeField,
+  TensorField,
+  ValueInfoField,
+} from './fields.js';
+import { encodeString } from './wire.js';
+
+const { onnx } = onnxProto;
+const AttributeType = onnx.AttributeProto.AttributeType;
+
+/** The value of an attribute that we write. */
+export type AttributeValue =
+  | { readonly int: number }
+  | { readonly ints: readonly number[] }
+  | { readonly float: number }
+  | { readonly text: string }
+  | { readonly floats: readonly number[] }
+  /** An encoded AttributeProto, name included: what has no plain value. */
+  | { readonly raw: Uint8Array };
+
+/** A node that we write. */
+export interface NewNode {
+  readonly name: string;
+  readonly opType: string;
+  readonly domain?: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly attributes?: Readonly<Record<string, AttributeValue>>;
+}
+
+/** A tensor that we write, with its raw bytes. */
+export interface NewTensor {
+  readonly name: string;
+  readonly dtype: DataTypeName;
+  readonly dims: readonly number[];
+  readonly data: Piece;
+}
+
+/** A length-delimited field around `payload`. */
+export function record(fieldNumber: number, ...payload: Piece[]): Piece[] {
+  return [recordHeader(fieldNumber, totalLength(payload)), ...payload];
+}
+
+/** A string field. */
+export function stringRecord(fieldNumber: number, value: string): Uint8Array {
+  const bytes = encodeString(value);
+  return Buffer.concat([recordHeader(fieldNumber, bytes.length), bytes]);
+}
+
+/** A `GraphProto.node` record. */
+export function nodeRecord(node: NewNode): Piece[] {
+  const { name, opType, domain = '', inputs, outputs, attributes = {} } = node;
+  return record(
+    GraphField.node,
+    ...inputs.map((input) => stringRecord(NodeField.input, input)),
+    ...outputs.map((output) => stringRecord(NodeField.output, output)),
+    stringRecord(NodeField.name, name),
+    stringRecord(NodeField.opType, opType),
+    ...Object.entries(attributes).flatMap(([key, value]) =>
+      record(NodeField.attribute, attribute(key, value)),
+    ),
+    ...(domain === '' ? [] : [stringRecord(NodeField.domain, domain)]),
+  );
+}
+
+function attribute(name: string, value: AttributeValue): Uint8Array {
+  if ('raw' in value) return value.raw;
+  return onnx.AttributeProto.encode({ name, ...typedValue(value) }).finish();
+}
+
+function typedValue(value: Exclude<AttributeValue, { readonly raw: Uint8Array }>) {
+  if ('int' in value) return { type: AttributeType.INT, i: value.int };
+  if ('float' in value) return { type: AttributeType.FLOAT, f: value.float };
+  if ('text' in value) return { type: AttributeType.STRING, s: Buffer.from(value.text, 'utf8') };
+  if ('floats' in value) return { type: AttributeType.FLOATS, floats: [...value.floats] };
+  return { type: AttributeType.INTS, ints: [...value.ints] };
+}
+
+/** A `GraphProto.initializer` record. The data may be large, so it is not copied into a message. */
+export function initializerRecord(tensor: NewTensor): Piece[] {
+  const raw = record(TensorField.rawData, tensor.data);
+  return record(GraphField.initializer, tensorHeader(tensor), ...raw);
+}
+
+/** A `GraphProto.initializer` record of a tensor whose bytes are in a file beside the model. */
+export function externalInitializerRecord(
+  tensor: Omit<NewTensor, 'data'>,
+  place: { location: string; offset: number; length: number },
+): Piece[] {
+  const entries = Object.entries(place).flatMap(([key, value]) =>
+    record(
+      TensorField.externalData,
+      stringRecord(EntryField.key, key),
+      stringRecord(EntryField.value, String(value)),
+    ),
+  );
+  const location = Uint8Array.of(TensorField.dataLocation * 8, EXTERNAL);
+  return record(GraphField.initializer, tensorHeader(tensor), ...entries, location);
+}
+
+/** `TensorProto.DataLocation` */
+const EXTERNAL = 1;
+
+function tensorHeader({ name, dims, dtype }: Omit<NewTensor, 'data'>): Uint8Array {
+  const dataType = dataTypeNumber(dtype);
+  const header = onnx.TensorProto.encode({ dims: [...dims], dataType }).finish();
+  // onnx-proto would turn the bytes of a name that is not UTF-8 into others.
+  return Buffer.concat([header, stringRecord(TensorField.name, name)]);
+}
+
+/** A `GraphProto.input` record of a tensor with known shape. */
+export function inputRecord(name: string, dtype: DataTypeName, dims: readonly number[]): Piece[] {
+  const message = onnx.ValueInfoProto.encode({
+    type: {
+      tensorType: {
+        elemType: dataTypeNumber(dtype),
+        shape: { dim: dims.map((dimValue) => ({ dimValue })) },
+      },
+    },
+  });
+  const nameRecord = stringRecord(ValueInfoField.name, name);
+  return record(GraphField.input, nameRecord, message.finish());
+}
+
+/** A `ModelProto.metadata_props` record. */
+export function metadataRecord(key: string, value: string): Piece[] {
+  return record(
+    ModelField.metadataProps,
+    stringRecord(EntryField.key, key),
+    stringRecord(EntryField.value, value),
+  );
+}

@@ -1,0 +1,64 @@
+/** Edits of a model by its elements instead of its fields. */
+import type { Computed, MessageEdit } from './edit.js';
+import { initializerRecord, inputRecord, type NewTensor, record, stringRecord } from './encode.js';
+import type { TensorPlace } from './external.js';
+import { EntryField, TensorField } from './fields.js';
+import type { Graph, Model } from './model.js';
+import type { Field } from './wire.js';
+
+/** The edit of a graph inside the edit of the model: the main graph, or a body within a node. */
+export function graphEdit(root: MessageEdit, graph: Graph): MessageEdit {
+  if (!graph.parent) return root.child(graph.field);
+  const { node, attribute } = graph.parent;
+  return graphEdit(root, node.graph).child(node.field).child(attribute).child(graph.field);
+}
+
+/** The edit of a tensor inside the edit of the model. */
+export function tensorEdit(root: MessageEdit, place: TensorPlace): MessageEdit {
+  const { tensor, graph, node, attribute } = place;
+  const parent = graphEdit(root, graph);
+  if (!node || !attribute) return parent.child(tensor.field);
+  return parent.child(node.field).child(attribute.field).child(tensor.field);
+}
+
+/** Adds an initializer to the main graph. */
+export function addInitializer(root: MessageEdit, model: Model, tensor: NewTensor): void {
+  const graph = root.child(model.graph.field);
+  graph.append(...initializerRecord(tensor));
+  // Before IR 4 an initializer has to be a graph input as well.
+  if (model.irVersion < 4) graph.append(...inputRecord(tensor.name, tensor.dtype, tensor.dims));
+}
+
+/** Sets one key of a tensor's external data entries; an undefined value removes it. */
+export function setExternalEntry(
+  edit: MessageEdit,
+  entries: ReadonlyMap<string, Field>,
+  key: string,
+  value: string | undefined,
+): void {
+  const old = entries.get(key);
+  const entry =
+    value === undefined
+      ? []
+      : record(
+          TensorField.externalData,
+          stringRecord(EntryField.key, key),
+          stringRecord(EntryField.value, value),
+        );
+  if (old) edit.replace(old, ...entry);
+  else if (value !== undefined) edit.append(...entry);
+}
+
+/** Gives a tensor that is stored in the model file other numbers of its type. */
+export function setTensorData(root: MessageEdit, place: TensorPlace, data: Computed): void {
+  const edit = tensorEdit(root, place);
+  const stored = place.tensor.data;
+  if (stored.kind === 'raw') edit.setPayload(stored.field, data);
+  if (stored.kind !== 'typed') return;
+  const [first, ...rest] = stored.fields;
+  const packed: number[] = [TensorField.floatData, TensorField.doubleData];
+  // Other typed fields hold each number as a varint, whose length is not known before.
+  const number = packed.includes(first!.number) ? first!.number : TensorField.rawData;
+  edit.replace(first!, ...record(number, data));
+  for (const field of rest) edit.remove(field);
+}

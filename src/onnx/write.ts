@@ -1,0 +1,253 @@
+/** Output files that appear whole or not at all. */
+import { randomBytes } from 'node:crypto';
+import { type BigIntStats, statSync, writeSync } from 'node:fs';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { OnnxLoraError } from '../errors.js';
+import { type Piece, pieceLength, totalLength } from './edit.js';
+import { fileError } from './source.js';
+
+/** Where long work stands. */
+export interface Progress {
+  readonly phase: string;
+  readonly done: number;
+  readonly total: number;
+  readonly unit: 'bytes' | 'weights' | 'runs';
+}
+
+export interface WorkOptions {
+  /** Stops the work; nothing is left behind. */
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+export interface WriteOptions extends WorkOptions {
+  /** Replace an existing file. */
+  readonly force?: boolean | undefined;
+}
+
+/** A file to write. */
+export interface OutputFile {
+  readonly path: string;
+  readonly pieces: readonly Piece[];
+}
+
+// Stays in the cache from read to write. Larger writes make Linux look for large folios, which cost
+// more than they save in virtual machines whose free memory the host has to supply first.
+const WRITE_BYTES = 64 * 1024;
+
+const REPORT_BYTES = 4 * 1024 * 1024;
+
+// Dirty pages are handed to the disk while we go on reading: the final fsync then has little left.
+const FLUSH_BYTES = 128 * 1024 * 1024;
+
+/**
+ * Writes the files beside their places, syncs them, then renames them into place in the given
+ * order. On any failure the temporary files are removed and the old files stand as they were.
+ * @param inputs files that must not be overwritten, `force` or not
+ * @throws OnnxLoraError `output-exists`, `invalid-argument`, `io`, `aborted`
+ */
+export async function writeFiles(
+  files: readonly OutputFile[],
+  inputs: readonly string[],
+  options: WriteOptions = {},
+): Promise<void> {
+  for (const file of files) checkOutput(file.path, inputs, options.force ?? false);
+  const total = files.reduce((sum, file) => sum + totalLength(file.pieces), 0);
+  const report = progressReporter(total, options);
+  const written: { temporary: string; path: string }[] = [];
+  try {
+    for (const { path, pieces } of files) {
+      const temporary = join(
+        dirname(path),
+        `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`,
+      );
+      written.push({ temporary, path });
+      await writeSynced(temporary, path, pieces, report);
+    }
+    for (const { temporary, path } of written) await rename(temporary, path);
+    await syncFolders(new Set(files.map((file) => dirname(file.path))));
+  } catch (error) {
+    await Promise.all(written.map(({ temporary }) => rm(temporary, { force: true })));
+    throw isSystemError(error) ? fileError(written.at(-1)?.path ?? '', error) : error;
+  }
+}
+
+/**
+ * Refuses an output path that cannot be written to, before any work is done for it.
+ * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`
+ */
+export function checkOutput(path: string, inputs: readonly string[], force: boolean): void {
+  if (!statusOf(dirname(path))?.isDirectory()) {
+    throw new OnnxLoraError('file-not-found', `${path}: its folder does not exist`, {
+      hint: 'Create the folder first, or name another place with --output.',
+    });
+  }
+  const existing = statusOf(path);
+  if (!existing) return;
+  if (inputs.some((input) => isSameFile(input, existing))) {
+    throw new OnnxLoraError('invalid-argument', `${path} is an input; inputs are never modified`, {
+      hint: 'Name another place with --output.',
+    });
+  }
+  if (existing.isDirectory()) {
+    throw new OnnxLoraError('not-a-file', `${path} is a directory, expected a file to write`, {
+      hint: 'Name a file with --output.',
+    });
+  }
+  if (!force) {
+    throw new OnnxLoraError('output-exists', `${path} exists already`, {
+      hint: 'Replace it with --force, or name another place with --output.',
+    });
+  }
+}
+
+function statusOf(path: string): BigIntStats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false, bigint: true });
+  } catch (error) {
+    throw fileError(path, error);
+  }
+}
+
+function isSameFile(input: string, existing: BigIntStats): boolean {
+  try {
+    const { ino, dev } = statSync(input, { bigint: true });
+    return ino === existing.ino && dev === existing.dev;
+  } catch {
+    // External data under a name that is none, or out of reach: not the file that is there.
+    return false;
+  }
+}
+
+type Report = (bytes: number) => void;
+
+function progressReporter(total: number, options: WorkOptions): Report {
+  let done = 0;
+  return (bytes) => {
+    if (options.signal?.aborted) {
+      throw new OnnxLoraError('aborted', 'interrupted; nothing was written');
+    }
+    done += bytes;
+    options.onProgress?.({ phase: 'writing', done, total, unit: 'bytes' });
+  };
+}
+
+async function writeSynced(
+  temporary: string,
+  path: string,
+  pieces: readonly Piece[],
+  report: Report,
+): Promise<void> {
+  let handle: FileHandle;
+  try {
+    handle = await open(temporary, 'wx');
+  } catch (error) {
+    throw fileError(path, error);
+  }
+  try {
+    await new Writer(handle, report).all(pieces);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Gathers pieces into writes of one size. */
+class Writer {
+  private readonly buffer = new Uint8Array(WRITE_BYTES);
+  private filled = 0;
+  private position = 0;
+  private reported = 0;
+  private flushed = 0;
+  private flushing: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    private readonly handle: FileHandle,
+    private readonly report: Report,
+  ) {}
+
+  async all(pieces: readonly Piece[]): Promise<void> {
+    try {
+      for (const piece of pieces) await this.piece(piece);
+      this.writeOut();
+      this.report(this.position - this.reported);
+    } finally {
+      await Promise.allSettled([this.flushing]);
+    }
+    await this.flushing;
+  }
+
+  private async piece(piece: Piece): Promise<void> {
+    if (piece instanceof Uint8Array) return this.copy(piece);
+    if ('chunks' in piece) {
+      let length = 0;
+      for await (const chunk of piece.chunks()) {
+        length += chunk.byteLength;
+        await this.copy(chunk);
+      }
+      if (length !== piece.length) {
+        throw new Error(`a piece of ${pieceLength(piece)} bytes came with ${length}`);
+      }
+      return;
+    }
+    for (let at = piece.start; at < piece.end; ) {
+      const count = Math.min(WRITE_BYTES - this.filled, piece.end - at);
+      piece.source.readInto(this.buffer.subarray(this.filled, this.filled + count), at);
+      at += count;
+      await this.advance(count);
+    }
+  }
+
+  private async copy(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.byteLength; ) {
+      const count = Math.min(WRITE_BYTES - this.filled, bytes.byteLength - at);
+      this.buffer.set(bytes.subarray(at, at + count), this.filled);
+      at += count;
+      await this.advance(count);
+    }
+  }
+
+  private async advance(count: number): Promise<void> {
+    this.filled += count;
+    if (this.filled < WRITE_BYTES) return;
+    this.writeOut();
+    if (this.position - this.flushed >= FLUSH_BYTES) {
+      this.flushed = this.position;
+      await this.flushing;
+      this.flushing = this.handle.datasync();
+      this.flushing.catch(() => {});
+    }
+    if (this.position - this.reported >= REPORT_BYTES) {
+      this.report(this.position - this.reported);
+      this.reported = this.position;
+      // Signals and timers get their turn.
+      await setImmediate();
+    }
+  }
+
+  /** Synchronous: a write into the page cache is shorter than a way to another thread and back. */
+  private writeOut(): void {
+    for (let done = 0; done < this.filled; ) {
+      const count = this.filled - done;
+      const written = writeSync(this.handle.fd, this.buffer, done, count, this.position);
+      this.position += written;
+      done += written;
+    }
+    this.filled = 0;
+  }
+}
+
+async function syncFolders(folders: ReadonlySet<string>): Promise<void> {
+  // Windows cannot open a folder to sync it, and its renames need no such thing.
+  if (process.platform === 'win32') return;
+  for (const folder of folders) {
+    const handle = await open(folder, 'r');
+    await handle.sync().finally(() => handle.close());
+  }
+}
+
+function isSystemError(error: unknown): error is NodeJS.ErrnoException {
+  return error instanceof Error && typeof (error as NodeJS.ErrnoException).syscall === 'string';
+}

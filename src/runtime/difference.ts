@@ -1,0 +1,51 @@
+/** How far the outputs of two models are apart. */
+import { isFloating } from '../onnx/dtype.js';
+import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
+
+/** The outputs of one run, by name. */
+export type Outputs = ReadonlyMap<string, TensorValue>;
+
+/** What is known of one output after some runs. */
+export interface OutputDifference {
+  readonly name: string;
+  /** Greatest |candidate - reference|; infinite where one of them is NaN alone. */
+  readonly maxAbsDiff: number;
+  /** Greatest finite |reference|. */
+  readonly magnitude: number;
+}
+
+/** Collects the differences of several runs. */
+export class Differences {
+  private readonly found = new Map<string, OutputDifference>();
+
+  /** Adds one output of one run. The tensors have the same shape. */
+  add(name: string, reference: TensorValue, candidate: TensorValue): void {
+    const [a, b] = [tensorToFloat64(reference), tensorToFloat64(candidate)];
+    let { maxAbsDiff, magnitude } = this.found.get(name) ?? { maxAbsDiff: 0, magnitude: 0 };
+    for (let i = 0; i < a.length; i++) {
+      maxAbsDiff = Math.max(maxAbsDiff, difference(a[i]!, b[i]!));
+      const size = Math.abs(a[i]!);
+      if (size > magnitude && size < Number.POSITIVE_INFINITY) magnitude = size;
+    }
+    this.found.set(name, { name, maxAbsDiff, magnitude });
+  }
+
+  /** One entry an output. */
+  get outputs(): OutputDifference[] {
+    return [...this.found.values()];
+  }
+}
+
+function difference(a: number, b: number): number {
+  // Infinities of one sign, and NaN beside NaN.
+  if (Object.is(a, b) || a === b) return 0;
+  const distance = Math.abs(a - b);
+  return Number.isNaN(distance) ? Number.POSITIVE_INFINITY : distance;
+}
+
+/** Names of the outputs to compare: the floats, or all where there are none. */
+export function comparedOutputs(outputs: Outputs): string[] {
+  const names = [...outputs.keys()];
+  const floats = names.filter((name) => isFloating(outputs.get(name)!.dtype));
+  return floats.length > 0 ? floats : names;
+}

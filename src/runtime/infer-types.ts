@@ -1,0 +1,76 @@
+/**
+ * Types and shapes of every value of a graph, as ONNX Runtime infers them: it knows all operators
+ * already. The graph is opened with every value as an output and large weights as inputs, so that no
+ * weight is read.
+ */
+import type { ValueType } from '../autodiff/value.js';
+import { GraphBuilder, type ValueSpec } from '../graph/builder.js';
+import { collect } from '../onnx/edit.js';
+import { elementCount } from '../onnx/model.js';
+import { openSession, type Session } from './session.js';
+
+// Shapes, axes and the like are small and must be known; nothing this large is one of them.
+const LARGE_ELEMENTS = 1024;
+
+/**
+ * The types of all values of `graph`. Dimensions that depend on inputs are symbols or null.
+ * @throws OnnxLoraError `runtime` where ONNX Runtime does not take the graph
+ */
+export async function inferTypes(graph: GraphBuilder): Promise<Map<string, ValueType>> {
+  const types = new Map<string, ValueType>();
+  for (const { name, dtype, dims } of graph.initializers.values())
+    types.set(name, { dtype, shape: dims });
+  for (const { name, dtype, shape } of graph.inputs) if (dtype) types.set(name, { dtype, shape });
+  const names = graph.nodes.flatMap((node) => node.outputs).filter((name) => name !== '');
+  const session = await openProbe(graph, names);
+  try {
+    for (const { name, dtype, shape } of session.outputs)
+      if (dtype) types.set(name, { dtype, shape });
+  } finally {
+    await session.release();
+  }
+  // An empty shape stands for a scalar and for a value of unknown rank alike.
+  const open = names.filter((name) => types.get(name)?.shape?.length === 0);
+  for (const name of await unknownRanks(graph, open)) {
+    types.set(name, { dtype: types.get(name)!.dtype, shape: null });
+  }
+  return types;
+}
+
+/** Those of `names` whose Shape is not known to be empty. */
+async function unknownRanks(graph: GraphBuilder, names: readonly string[]): Promise<string[]> {
+  if (names.length === 0) return [];
+  const probe = copyForInference(graph);
+  const shapes = new Map(names.map((name) => [probe.op('Shape', [name]), name]));
+  const session = await openProbeModel(probe, [...shapes.keys()]);
+  try {
+    const unknown = session.outputs.filter(({ shape }) => shape.length !== 1 || shape[0] !== 0);
+    return unknown.map(({ name }) => shapes.get(name)!);
+  } finally {
+    await session.release();
+  }
+}
+
+function openProbe(graph: GraphBuilder, outputs: readonly string[]): Promise<Session> {
+  return openProbeModel(copyForInference(graph), outputs);
+}
+
+async function openProbeModel(graph: GraphBuilder, outputs: readonly string[]): Promise<Session> {
+  for (const name of outputs) graph.outputs.push(untyped(name));
+  return openSession(await collect(graph.modelPieces()), { optimization: 'disabled' });
+}
+
+function untyped(name: string): ValueSpec {
+  return { name, dtype: undefined, shape: null };
+}
+
+function copyForInference(graph: GraphBuilder): GraphBuilder {
+  const copy = new GraphBuilder(graph.opsets, graph.irVersion);
+  for (const node of graph.nodes) copy.add(node);
+  for (const input of graph.inputs) copy.inputs.push(input);
+  for (const tensor of graph.initializers.values()) {
+    if (elementCount(tensor.dims) < LARGE_ELEMENTS) copy.addInitializer(tensor);
+    else copy.inputs.push({ name: tensor.name, dtype: tensor.dtype, shape: tensor.dims });
+  }
+  return copy;
+}

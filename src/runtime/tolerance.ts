@@ -1,0 +1,76 @@
+/** How far two models may differ that are the same but for rounding. */
+import { type DataTypeName, findDataType } from '../onnx/dtype.js';
+import { allTensors } from '../onnx/external.js';
+import { allGraphs, type Model } from '../onnx/model.js';
+
+/**
+ * The difference that rounding explains, as a share of the greatest output (of 1 where that is less).
+ *
+ * Folding rounds every weight once, so an output of a model in half precision is off by about the
+ * distance `eps` between 1 and the next number: rounding errors of single weights average out, those
+ * of layers add up like their square root. In float32 and float64 the order of summation counts for
+ * more than the rounding of weights, and grows with the root of the layers' width.
+ *
+ * Measured over the zoo (2 to 3 layers) with random adapters of 1 to 100 % of the weights' norm: at
+ * most 1.5 eps for float16 and bfloat16, 11 eps for float32. Eight eps leave room for some 50 layers.
+ * For float32, 1e-4 is 840 eps: room for that depth, for layers a thousand times as wide, and for
+ * the sums of GPUs.
+ *
+ * Leaving out adapters of 1 % moved the outputs by 1 to 3 %: 100 times the tolerance for float32,
+ * twice that for float16, but below it for bfloat16 and 8-bit activations, whose own noise is as
+ * large.
+ */
+const BY_DTYPE: readonly (readonly [DataTypeName, number])[] = [
+  ['bfloat16', 6e-2],
+  ['float16', 8e-3],
+  ['float32', 1e-4],
+  ['float64', 1e-12],
+];
+
+/**
+ * Where activations are rounded to 8 bits while the model runs, the smallest change moves some of
+ * them by a whole step of 1/127 of their range: 2.7 % of the outputs in the zoo's llama-q4.
+ */
+const QUANTIZED_ACTIVATIONS = 5e-2;
+
+/** For models without any float, whose outputs are integers. */
+const NO_FLOATS = 1e-4;
+
+/**
+ * The tolerance for comparing models: that of the least precise of them.
+ * @param outputs types of the outputs that are compared
+ */
+export function defaultTolerance(
+  models: readonly Model[],
+  outputs: readonly DataTypeName[],
+): number {
+  const dtypes = new Set<DataTypeName | undefined>([...outputs, ...models.flatMap(weightTypes)]);
+  const rounding = BY_DTYPE.find(([dtype]) => dtypes.has(dtype))?.[1] ?? NO_FLOATS;
+  return models.some(quantizesActivations) ? Math.max(rounding, QUANTIZED_ACTIVATIONS) : rounding;
+}
+
+/** Types of the matrices: scalars and biases are often kept in another precision. */
+function weightTypes(model: Model): (DataTypeName | undefined)[] {
+  const matrices = [...allTensors(model)].filter(({ tensor }) => tensor.dims.length >= 2);
+  return [...new Set(matrices.map(({ tensor }) => findDataType(tensor.dataType)))];
+}
+
+const QUANTIZING = new Set([
+  'DynamicQuantizeLinear',
+  'DynamicQuantizeLSTM',
+  'DynamicQuantizeMatMul',
+  'QuantizeLinear',
+]);
+
+function quantizesActivations(model: Model): boolean {
+  const graphs = [model.graph, ...model.functions.map((f) => f.body)];
+  return graphs.some((root) =>
+    [...allGraphs(root)].some(({ nodes }) =>
+      nodes.some(
+        ({ opType, attributes }) =>
+          QUANTIZING.has(opType) ||
+          (opType === 'MatMulNBits' && attributes.get('accuracy_level')?.i === 4),
+      ),
+    ),
+  );
+}

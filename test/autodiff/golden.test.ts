@@ -1,0 +1,101 @@
+/** Gradients of whole models against the ones that PyTorch and PEFT recorded. */
+import { expect, test } from 'vitest';
+import { differentiate } from '../../src/autodiff/differentiate.js';
+import type { GraphBuilder } from '../../src/graph/builder.js';
+import { loadGraph } from '../../src/graph/load.js';
+import type { FactorName } from '../../src/lora/insert.js';
+import { PatchedModel } from '../../src/lora/patched.js';
+import { toIntegers } from '../../src/onnx/dtype.js';
+import { collect } from '../../src/onnx/edit.js';
+import { ExternalFiles } from '../../src/onnx/external.js';
+import { parseModel } from '../../src/onnx/parse.js';
+import { MemorySource } from '../../src/onnx/source.js';
+import { TensorReader } from '../../src/onnx/tensor.js';
+import { inferTypes } from '../../src/runtime/infer-types.js';
+import { openSession } from '../../src/runtime/session.js';
+import type { TensorValue } from '../../src/runtime/tensor-value.js';
+import { crossEntropy } from '../../src/training/losses/cross-entropy.js';
+import { type Expected, goldenModel, type Kind, peftFactor } from '../support/golden.js';
+import { goldenCases, zooJson, zooTensors } from '../support/zoo.js';
+
+const later = new Set(['wav2vec2-ctc', 'minilm-embed', 'llama-q4-causal']);
+
+for (const name of goldenCases.filter((c) => !later.has(c))) {
+  for (const kind of ['lora', 'gralora'] as const) {
+    test(`${name} ${kind}`, () => compare(name, kind));
+  }
+}
+
+async function compare(name: string, kind: Kind) {
+  const model = parseModel(new MemorySource(await goldenModel(name, kind)));
+  const patched = new PatchedModel(model);
+  const graph = loadGraph(model, new TensorReader(model, new ExternalFiles(model)));
+  const { output, loss: lossSpec } = zooJson<Expected>(name, kind, 'expected.json');
+  const loss = addLoss(graph, output, lossSpec.kind);
+  const adapters = patched.sets[0]!.adapters;
+  const wrt = adapters.flatMap(({ a, b, generalA, generalB }) =>
+    [a, b, generalA, generalB].filter((x) => x !== undefined),
+  );
+  const gradients = differentiate(graph, await inferTypes(graph), loss, wrt);
+  graph.outputs.length = 0;
+  graph.outputs.push({ name: loss, dtype: 'float32', shape: [] });
+  for (const g of gradients.values())
+    graph.outputs.push({ name: g, dtype: 'float32', shape: null });
+  const session = await openSession(await collect(graph.modelPieces()));
+  const feeds = zooTensors([name, kind, 'train.safetensors'], (file) => {
+    const values = new Map<string, TensorValue>();
+    for (const [key, { dtype, shape }] of file.tensors) {
+      const dims = shape.slice(1);
+      const count = dims.reduce((a, b) => a * b, 1);
+      const data =
+        dtype === 'float32'
+          ? file.readFloat32(key).slice(0, count)
+          : (toIntegers(dtype, file.read(key).slice(), count * shape[0]!) as BigInt64Array).slice(
+              0,
+              count,
+            );
+      values.set(key.replace(/^input\./, ''), { dtype, dims, data });
+    }
+    return values;
+  });
+  const results = await session.run(feeds);
+  await session.release();
+  zooTensors([name, kind, 'expected.safetensors'], (file) => {
+    for (const adapter of adapters) {
+      for (const factor of ['a', 'b', 'generalA', 'generalB'] as FactorName[]) {
+        const tensor = adapter[factor];
+        if (tensor === undefined) continue;
+        const expected = peftFactor(file, adapter.name, kind, factor, 'grad.');
+        const found = results.get(gradients.get(tensor)!)!.data as Float32Array;
+        expect(found.length).toBe(expected.length);
+        expect(relative(found, expected), `${adapter.name} ${factor}`).toBeLessThan(1e-4);
+      }
+    }
+  });
+}
+
+function addLoss(graph: GraphBuilder, output: string, kind: string): string {
+  if (kind === 'mse') {
+    graph.inputs.push({ name: 'target', dtype: 'float32', shape: null });
+    const difference = graph.op('Sub', [output, 'target']);
+    return graph.op('ReduceMean', [graph.op('Mul', [difference, difference])], {
+      keepdims: { int: 0 },
+    });
+  }
+  graph.inputs.push({ name: 'labels', dtype: 'int64', shape: null });
+  const options = { ignoreIndex: -100, dtype: 'float32' } as const;
+  if (kind !== 'causal_lm') return crossEntropy(graph, output, 'labels', options);
+  const cut = (value: string, start: number, end: number) =>
+    graph.op('Slice', [value, graph.integers([start]), graph.integers([end]), graph.integers([1])]);
+  return crossEntropy(graph, cut(output, 0, -1), cut('labels', 1, 2 ** 31), options);
+}
+
+function relative(found: Float32Array, expected: Float64Array): number {
+  let difference = 0;
+  let size = 0;
+  expected.forEach((value, i) => {
+    difference += (found[i]! - value) ** 2;
+    size += value ** 2;
+  });
+  return Math.sqrt(difference / size);
+}

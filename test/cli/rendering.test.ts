@@ -1,0 +1,114 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { nearest } from '../../cli/near.js';
+import { progressOn } from '../../cli/progress.js';
+import { type Column, renderTable, shorten } from '../../cli/table.js';
+import { bytes, duration, measure, printable, wrap } from '../../cli/text.js';
+
+describe('a table', () => {
+  interface Row {
+    name: string;
+    size: string;
+  }
+  const columns: Column<Row>[] = [
+    { title: 'module', value: ({ name }) => name, flexible: true },
+    { title: 'size', value: ({ size }) => size, align: 'right' },
+  ];
+  const render = (rows: Row[], width?: number) =>
+    renderTable(columns, rows, { width, heading: (text) => text }).split('\n');
+
+  it('aligns by what characters take on a terminal', () => {
+    expect(
+      render([
+        { name: '層.0', size: '1' },
+        { name: 'a', size: '1,000' },
+      ]),
+    ).toEqual(['module   size', '層.0        1', 'a       1,000']);
+  });
+
+  it('cuts long names in the middle, only where it has to fit', () => {
+    const name = 'encoder.layer.0.attention.self.query';
+    expect(render([{ name, size: '1' }])[1]).toBe(`${name}     1`);
+    const cut = render([{ name, size: '1' }], 30);
+    expect(cut[1]).toHaveLength(30);
+    expect(cut[1]).toMatch(/^encode.*….*self\.query {5}1$/);
+  });
+
+  it('shows no control characters', () => {
+    expect(render([{ name: 'a\u001b[31mb\u202e', size: '1' }])[1]).toContain(
+      'a\\u001b[31mb\\u202e',
+    );
+  });
+});
+
+it('shortens to the width', () => {
+  expect(shorten('short', 16)).toBe('short');
+  expect(shorten('abcdefghij', 7)).toBe('ab…ghij');
+  expect(shorten('層層層層層層', 7)).toBe('層層…層');
+});
+
+describe('texts', () => {
+  it('has numbers as people write them', () => {
+    expect([0, 999, 1000, 999_960, 5.3e9].map(bytes)).toEqual([
+      ...['0 B', '999 B', '1.0 kB', '1.0 MB', '5.3 GB'],
+    ]);
+    expect([0.4, 59.6, 125, 3725].map(duration)).toEqual(['0s', '1m 00s', '2m 05s', '1h 02m']);
+    expect([0, 1.2345e-7, 0.012345, 12.345, 1e6, Number.NaN].map(measure)).toEqual([
+      ...['0', '1.2e-7', '0.0123', '12.3', '1.0e+6', 'NaN'],
+    ]);
+  });
+
+  it('wraps at words', () => {
+    expect(wrap('one two three', 7)).toEqual(['one two', 'three']);
+    expect(wrap('unbreakable', 4)).toEqual(['unbreakable']);
+  });
+
+  it('leaves ordinary letters alone', () => {
+    expect(printable('größe 層 😀')).toBe('größe 層 😀');
+  });
+});
+
+it('finds what was probably meant', () => {
+  const names = ['rank', 'rank-pattern', 'layers', 'force'];
+  expect(nearest('rnk', names)).toEqual(['rank']);
+  expect(nearest('ran', names)[0]).toBe('rank');
+  expect(nearest('zzz', names)).toEqual([]);
+});
+
+describe('progress where stderr is no terminal', () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }));
+  afterEach(() => void vi.useRealTimers());
+
+  function view() {
+    const lines: string[] = [];
+    const stream = { isTTY: false, write: (line: string) => lines.push(line) };
+    return { lines, progress: progressOn(stream as unknown as NodeJS.WriteStream) };
+  }
+
+  const state = (done: number) => ({
+    phase: 'writing',
+    done,
+    total: 100e6,
+    unit: 'bytes' as const,
+  });
+
+  it('says nothing of short work', () => {
+    const { lines, progress } = view();
+    progress.update(state(0));
+    vi.advanceTimersByTime(1900);
+    progress.update(state(100e6));
+    expect(lines).toEqual([]);
+  });
+
+  it('says a plain line with rate and time left now and then', () => {
+    const { lines, progress } = view();
+    progress.update(state(0));
+    for (let second = 1; second <= 8; second++) {
+      vi.advanceTimersByTime(1000);
+      progress.update(state(second * 10e6));
+    }
+    expect(lines).toEqual([
+      'writing: 20%, 20.0 MB of 100.0 MB, 10.0 MB/s, 8s left\n',
+      'writing: 70%, 70.0 MB of 100.0 MB, 10.0 MB/s, 3s left\n',
+    ]);
+  });
+});
