@@ -15,7 +15,18 @@ function run(...args) {
 
 mkdirSync(out, { recursive: true });
 run('inspect', model);
-run('patch', model, '--rank', '16', '--blocks', '4', '-o', `${out}/rec.lora.onnx`, '--force', '--verify');
+run(
+  'patch',
+  model,
+  '--rank',
+  '16',
+  '--blocks',
+  '4',
+  '-o',
+  `${out}/rec.lora.onnx`,
+  '--force',
+  '--verify',
+);
 run('inspect', `${out}/rec.lora.onnx`, '--html', `${out}/rec.html`, '--force');
 run('merge', `${out}/rec.lora.onnx`, '-o', `${out}/rec.merged.onnx`, '--force');
 run('unpatch', `${out}/rec.lora.onnx`, '-o', `${out}/rec.base.onnx`, '--force');
