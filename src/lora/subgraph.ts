@@ -214,6 +214,9 @@ function matrixDelta(
   const factors = factorsIn(dtype, b, tensors, stack);
   const { inputColumns, outputColumns } = geometry;
   if (inputColumns && outputColumns) return leftHandedDelta(b, layer.input, factors);
+  if (geometry.flat && !isDequantized(layer)) {
+    return flatDelta(b, layer.input, geometry, oneBlock ? undefined : structure, factors);
+  }
   const input = rowsOf(b, layer.input, structure.in, geometry);
   const delta = oneBlock ? plainDelta(b, input, factors) : gridDelta(b, input, structure, factors);
   const general = generalDelta(b, input, factors);
@@ -232,6 +235,28 @@ function matrixDelta(
  */
 function isDequantized({ weight }: LinearLayer): boolean {
   return weight.constant?.steps.some(({ opType }) => opType === 'DequantizeLinear') ?? false;
+}
+
+/**
+ * Between matrices every layout is one Transpose away from rows, and no shape has to be read from
+ * the layer's output: ONNX Runtime fuses a Gemm with the nodes around it only while it has a single
+ * reader, and another fusion would change the base's own rounding.
+ * @param grid undefined where the factors are those of one block
+ */
+function flatDelta(
+  b: Builder,
+  input: string,
+  { inputColumns, outputColumns }: Matrix,
+  grid: Structure | undefined,
+  factors: Factors,
+): string {
+  const x = inputColumns ? b.transpose('rows', input, [1, 0]) : input;
+  const delta = grid
+    ? b.reshape('d_matrix', gridDelta(b, x, grid, factors), [-1, grid.out])
+    : plainDelta(b, x, factors);
+  const general = generalDelta(b, x, factors);
+  const rows = general ? b.node('sum', 'Add', [delta, general]) : delta;
+  return outputColumns ? b.transpose('columns', rows, [1, 0]) : rows;
 }
 
 function plainDelta(b: Builder, x: string, factors: Factors): string {

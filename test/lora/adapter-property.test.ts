@@ -129,8 +129,10 @@ async function patched(c: Case, bytes: Uint8Array) {
   return { model, adapter: adapter! };
 }
 
+// PROPERTY_RUNS=20 runs every property twenty times as long.
+const MORE = Number(process.env.PROPERTY_RUNS ?? 1);
 const check = (numRuns: number, property: (c: Case) => Promise<void>) =>
-  fc.assert(fc.asyncProperty(linearCase, property), { numRuns });
+  fc.assert(fc.asyncProperty(linearCase, property), { numRuns: numRuns * MORE });
 
 /** |X|·|W| of the layer at most: inputs are below 1, weights below 2. */
 function largestBase(c: Case): number {

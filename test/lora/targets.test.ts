@@ -43,8 +43,8 @@ function summary({ input, geometry, weight }: LinearLayer) {
   return { input, geometry, size: [inSize, out], transposed, factor };
 }
 
-const columns = (inputColumns: boolean, outputColumns: boolean) =>
-  ({ kind: 'matrix', inputColumns, outputColumns }) as const;
+const columns = (inputColumns: boolean, outputColumns: boolean, flat = false) =>
+  ({ kind: 'matrix', inputColumns, outputColumns, flat }) as const;
 
 const MATRIX = tensor('w', [6, 4]);
 const rightOf = (operator: string, attributes: Record<string, Attribute> = {}) => ({
@@ -88,7 +88,7 @@ describe.each(['Gemm', 'com.microsoft:FusedMatMul'])('%s', (operator) => {
     const layer = found(rightOf(operator, { transA, transB, alpha: { float: 0.5 } }));
     expect(summary(layer)).toEqual({
       input: 'x',
-      geometry: columns(transA === 1, false),
+      geometry: columns(transA === 1, false, operator === 'Gemm'),
       size: transB ? [4, 6] : [6, 4],
       transposed: transB === 1,
       factor: 0.5,
@@ -104,7 +104,7 @@ describe.each(['Gemm', 'com.microsoft:FusedMatMul'])('%s', (operator) => {
     const layer = found(leftOf(operator, { transA, transB, alpha: { float: -2 } }));
     expect(summary(layer)).toEqual({
       input: 'x',
-      geometry: columns(transB === 0, true),
+      geometry: columns(transB === 0, true, operator === 'Gemm'),
       size: transA ? [6, 4] : [4, 6],
       transposed: transA === 0,
       factor: -2,

@@ -9,5 +9,6 @@ export function gemm(values: ValueIndex, node: Node): Finding {
     transA: (node.attributes.get('transA')?.i ?? 0) !== 0,
     transB: (node.attributes.get('transB')?.i ?? 0) !== 0,
     alpha: node.attributes.get('alpha')?.f ?? 1,
+    flat: true,
   });
 }

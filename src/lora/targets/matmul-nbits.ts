@@ -25,7 +25,7 @@ export function matMulNBits(values: ValueIndex, node: Node): Finding {
     node,
     input: node.inputs[0]!,
     output: node.outputs[0]!,
-    geometry: { kind: 'matrix', inputColumns: false, outputColumns: false },
+    geometry: { kind: 'matrix', inputColumns: false, outputColumns: false, flat: false },
     weight: {
       name: node.inputs[1]!,
       input: 1,

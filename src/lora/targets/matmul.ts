@@ -5,7 +5,7 @@ import { constantInput, findWeight } from './weight.js';
 
 /** MatMul with a constant matrix on either side: `Y = X · W`, or `Y = Wᵀ · X`. */
 export function matMul(values: ValueIndex, node: Node): Finding {
-  return product(values, node, { transA: false, transB: false, alpha: 1 });
+  return product(values, node, { transA: false, transB: false, alpha: 1, flat: false });
 }
 
 /** com.microsoft FusedMatMul: a MatMul with transposed operands and a factor. */
@@ -15,7 +15,12 @@ export function fusedMatMul(values: ValueIndex, node: Node): Finding {
     return { node, refusal: 'it moves a batch axis (transBatchA, transBatchB)' };
   }
   const alpha = node.attributes.get('alpha')?.f ?? 1;
-  return product(values, node, { transA: flag('transA'), transB: flag('transB'), alpha });
+  return product(values, node, {
+    transA: flag('transA'),
+    transB: flag('transB'),
+    alpha,
+    flat: false,
+  });
 }
 
 /** How a product treats its operands. */
@@ -23,11 +28,13 @@ export interface Operands {
   readonly transA: boolean;
   readonly transB: boolean;
   readonly alpha: number;
+  /** The operator takes matrices only. */
+  readonly flat: boolean;
 }
 
 /** The linear layer in `alpha · A' · B'` with one constant operand. */
 export function product(values: ValueIndex, node: Node, operands: Operands): Finding {
-  const { transA, transB, alpha } = operands;
+  const { transA, transB, alpha, flat } = operands;
   const left = constantInput(values, node, 0);
   const right = constantInput(values, node, 1);
   if (left && right) return { node, refusal: 'both its operands are constant' };
@@ -41,8 +48,8 @@ export function product(values: ValueIndex, node: Node, operands: Operands): Fin
     : findWeight(values, node, { input: 0, transposed: !transA, factor: alpha });
   if (typeof weight === 'string') return { node, refusal: weight };
   const geometry: Geometry = right
-    ? { kind: 'matrix', inputColumns: transA, outputColumns: false }
-    : { kind: 'matrix', inputColumns: !transB, outputColumns: true };
+    ? { kind: 'matrix', inputColumns: transA, outputColumns: false, flat }
+    : { kind: 'matrix', inputColumns: !transB, outputColumns: true, flat };
   const input = node.inputs[right ? 0 : 1]!;
   return { node, input, output: node.outputs[0]!, weight, geometry };
 }

@@ -6,9 +6,15 @@ import type { Node } from '../../onnx/model.js';
 export type Geometry =
   /**
    * `Y = X · W` with the features on the last axis. With `inputColumns` they are on the last but
-   * one axis of X (`Xᵀ · W`), with `outputColumns` on that of Y (a weight on the left).
+   * one axis of X (`Xᵀ · W`), with `outputColumns` on that of Y (a weight on the left). `flat` says
+   * that X and Y have two axes and no more.
    */
-  | { readonly kind: 'matrix'; readonly inputColumns: boolean; readonly outputColumns: boolean }
+  | {
+      readonly kind: 'matrix';
+      readonly inputColumns: boolean;
+      readonly outputColumns: boolean;
+      readonly flat: boolean;
+    }
   /** Features on axis 1 with any number of axes behind it: a 1x1 convolution. */
   | { readonly kind: 'channels'; readonly spatial: number; readonly strides: readonly number[] };
 
