@@ -1,0 +1,72 @@
+/** What a session can be opened with, and what ONNX Runtime calls it. */
+import type { InferenceSession } from 'onnxruntime-node';
+import { LOG_FATAL } from './ort.js';
+import { executionProviders, type ProviderName } from './provider-names.js';
+
+export interface OpenSessionOptions {
+  /** Default `cpu`. */
+  readonly provider?: ProviderName | undefined;
+  /** Where the external data files of a model given as bytes are. */
+  readonly externalFolder?: string | undefined;
+  /**
+   * Which of ONNX Runtime's graph optimizations to use. Default `basic`: those that keep what the
+   * graph computes. The higher levels fuse some quantized products into ones with 8-bit activations,
+   * and on CPUs they are not faster for transformers.
+   */
+  readonly optimization?: 'disabled' | 'basic' | 'extended' | 'all' | undefined;
+  /**
+   * Optimizations of that level to leave out, by ONNX Runtime's names: `SkipLayerNormFusion` makes
+   * transformers slower on CPUs, `ConstantFolding` copies weights that are transposed.
+   */
+  readonly withoutOptimizers?: readonly string[] | undefined;
+  /**
+   * Whether single operators that the provider has no kernel for may run on the CPU. Default true;
+   * false makes such a model an error when it is opened. On `cpu` there is nothing to forbid.
+   */
+  readonly cpuFallback?: boolean | undefined;
+  /** CPU threads; default one a core. */
+  readonly threads?: number | undefined;
+  /**
+   * Whether threads without work wait for it in a loop. Default true: a run is a few percent faster,
+   * but whatever else runs on the machine, another session too, gets less of it.
+   */
+  readonly spinning?: boolean | undefined;
+  /**
+   * Whether weights are copied into the layout that products like best. Default true; false keeps
+   * those in external files as mapped pages of the file, which loads at once, takes no memory of its
+   * own, and computes some 10 % slower.
+   */
+  readonly prepacking?: boolean | undefined;
+}
+
+/** The options in ONNX Runtime's terms. */
+export function nativeOptions(options: OpenSessionOptions): InferenceSession.SessionOptions {
+  const { provider = 'cpu', optimization = 'basic', threads } = options;
+  return {
+    executionProviders: executionProviders(provider),
+    graphOptimizationLevel: optimization,
+    logSeverityLevel: LOG_FATAL,
+    ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+    // DirectML refuses memory patterns.
+    ...(provider === 'directml' ? { enableMemPattern: false } : {}),
+    extra: configEntries(options),
+  };
+}
+
+/** Session configuration entries; their values are strings. */
+function configEntries(options: OpenSessionOptions): Record<string, string> {
+  const { provider = 'cpu', externalFolder, withoutOptimizers = [] } = options;
+  const entries: Record<string, string> = {};
+  if (externalFolder !== undefined) {
+    entries['session.model_external_initializers_file_folder_path'] = externalFolder;
+  }
+  if (withoutOptimizers.length > 0) {
+    entries['optimization.disable_specified_optimizers'] = withoutOptimizers.join(';');
+  }
+  if (options.cpuFallback === false && provider !== 'cpu') {
+    entries['session.disable_cpu_ep_fallback'] = '1';
+  }
+  if (options.spinning === false) entries['session.intra_op.allow_spinning'] = '0';
+  if (options.prepacking === false) entries['session.disable_prepacking'] = '1';
+  return entries;
+}
