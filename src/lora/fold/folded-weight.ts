@@ -38,7 +38,7 @@ export interface FoldNorms {
 }
 
 // A panel and its float64 copies stay near the processor's caches, and memory stays small.
-const PANEL_ELEMENTS = 512 * 1024;
+const PANEL_ELEMENTS = 128 * 1024;
 
 /**
  * The folded weight as bytes that are computed while they are written.

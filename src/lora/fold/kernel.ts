@@ -33,7 +33,9 @@ export class FoldKernel {
 
   static async create(dtype: FloatName): Promise<FoldKernel> {
     const io = dtype === 'float32' ? 'float32' : 'float64';
-    return new FoldKernel(await openSession(kernelModel(io)), dtype, io);
+    // Threads that wait in a loop would take the processor from the disk's side of the work.
+    const session = await openSession(kernelModel(io), { spinning: false });
+    return new FoldKernel(session, dtype, io);
   }
 
   /** `bytes` holds `rows` rows of `columns` numbers. */
@@ -70,19 +72,20 @@ export class FoldKernel {
   }
 }
 
-/** folded = cast(double(w) + p · q), and the sums of squares of both terms. */
+/**
+ * folded = cast(double(w) + p · q), and the sums of squares of both terms. That of p · q is
+ * `sum((pᵀp) ∘ (qqᵀ))`: the product itself exists only inside Gemm.
+ */
 function kernelModel(io: 'float32' | 'float64'): Uint8Array {
   const double = dataTypeNumber('float64');
   const type = dataTypeNumber(io);
   const INT = onnx.AttributeProto.AttributeType.INT;
-  const node = (opType: string, input: string[], output: string, attribute: object[] = []) => ({
+  const node = (opType: string, input: string[], output: string, flags: object = {}) => ({
     opType,
     input,
     output: [output],
-    attribute,
+    attribute: Object.entries(flags).map(([name, i]) => ({ name, type: INT, i })),
   });
-  const to = (elemType: number) => [{ name: 'to', type: INT, i: elemType }];
-  const all = [{ name: 'keepdims', type: INT, i: 0 }];
   const value = (name: string, elemType: number, ...dims: string[]) => ({
     name,
     type: { tensorType: { elemType, shape: { dim: dims.map((dimParam) => ({ dimParam })) } } },
@@ -93,12 +96,14 @@ function kernelModel(io: 'float32' | 'float64'): Uint8Array {
     graph: {
       name: 'fold',
       node: [
-        node('Cast', ['w'], 'weight', to(double)),
-        node('MatMul', ['p', 'q'], 'delta'),
-        node('Add', ['weight', 'delta'], 'sum'),
-        node('Cast', ['sum'], 'folded', to(type)),
-        node('ReduceSumSquare', ['delta'], 'delta_squares', all),
-        node('ReduceSumSquare', ['weight'], 'weight_squares', all),
+        node('Cast', ['w'], 'weight', { to: double }),
+        node('Gemm', ['p', 'q', 'weight'], 'sum'),
+        node('Cast', ['sum'], 'folded', { to: type }),
+        node('ReduceSumSquare', ['weight'], 'weight_squares', { keepdims: 0 }),
+        node('Gemm', ['p', 'p'], 'pp', { transA: 1 }),
+        node('Gemm', ['q', 'q'], 'qq', { transB: 1 }),
+        node('Mul', ['pp', 'qq'], 'pq'),
+        node('ReduceSum', ['pq'], 'delta_squares', { keepdims: 0 }),
       ],
       input: [
         value('w', type, 'rows', 'columns'),
