@@ -11,7 +11,7 @@ export interface BaseWeight {
   readonly dtype: FloatName;
   readonly rows: number;
   readonly columns: number;
-  /** The bytes of rows `start` to `end`. */
+  /** The bytes of rows `start` to `end`, valid until the next call. */
   readRows(start: number, end: number): Uint8Array | Promise<Uint8Array>;
 }
 
@@ -23,10 +23,18 @@ export function storedWeight(reader: TensorReader, tensor: Tensor, dtype: FloatN
   const span = reader.span(tensor);
   // Typed fields have no rows to read: such a weight is small, or its file would be twice as large.
   let typed: Uint8Array | undefined;
+  // One buffer for all panels: fresh ones would keep the garbage collector busy.
+  let panel = new Uint8Array();
   const readRows = (start: number, end: number) => {
-    if (span) return span.source.read(span.start + start * width, span.start + end * width);
-    typed ??= reader.bytes(tensor);
-    return typed.subarray(start * width, end * width);
+    if (!span) {
+      typed ??= reader.bytes(tensor);
+      return typed.subarray(start * width, end * width);
+    }
+    const length = (end - start) * width;
+    if (panel.length < length) panel = new Uint8Array(length);
+    const bytes = panel.subarray(0, length);
+    span.source.readInto(bytes, span.start + start * width);
+    return bytes;
   };
   return { dtype, rows, columns, readRows };
 }
