@@ -10,6 +10,24 @@ import type { GradientRule, RuleContext } from './rule.js';
 import { ruleFor } from './rules/index.js';
 import { isDifferentiable, type ValueType, type ValueTypes } from './value.js';
 
+/** Several nodes that have one gradient rule together, cheaper than the chain of their own. */
+export interface Composite {
+  /** Names of the nodes, all of which are in the graph. */
+  readonly nodes: ReadonlySet<string>;
+  readonly inputs: readonly string[];
+  readonly output: string;
+  readonly rule: GradientRule;
+}
+
+export interface DifferentiateOptions {
+  readonly composites?: readonly Composite[];
+  /**
+   * The gradient of the loss with respect to a value, where nodes of the graph compute it already:
+   * reverse mode starts there, and not at the loss.
+   */
+  readonly seed?: { readonly value: string; readonly gradient: string } | undefined;
+}
+
 /**
  * Adds to `graph` the nodes that compute the gradients of `loss` (a scalar).
  * @param types of every value of the graph; see inferTypes
@@ -22,15 +40,34 @@ export function differentiate(
   types: ValueTypes,
   loss: string,
   wrt: readonly string[],
+  { composites = [], seed }: DifferentiateOptions = {},
 ): Map<string, string> {
   const calculus = new Calculus(graph, new Map(types));
-  const forward = [...graph.nodes];
+  const { forward, rules } = withComposites(graph.nodes, composites);
   const active = activeValues(forward, types, wrt);
-  const tape = nodesTowards(forward, active, loss);
+  const start = seed ?? { value: loss, gradient: calculus.number(loss, 1) };
   const gradients = new Gradients(calculus);
-  gradients.add(loss, calculus.number(loss, 1));
-  for (const node of [...tape].reverse()) backward(node, calculus, gradients, active, forward);
+  gradients.add(start.value, start.gradient);
+  for (const node of nodesTowards(forward, active, start.value).reverse()) {
+    backward(node, rules.get(node) ?? ruleFor(node), calculus, gradients, active, forward);
+  }
   return new Map(wrt.map((value) => [value, gradients.of(value) || zeros(calculus, value)]));
+}
+
+/** The graph with each composite as one node, where its last node stands. */
+function withComposites(nodes: readonly NewNode[], composites: readonly Composite[]) {
+  const rules = new Map<NewNode, GradientRule>();
+  const covered = new Set(composites.flatMap((composite) => [...composite.nodes]));
+  const byOutput = new Map(composites.map((composite) => [composite.output, composite]));
+  const forward = nodes.flatMap((node) => {
+    const composite = node.outputs.length === 1 ? byOutput.get(node.outputs[0]!) : undefined;
+    if (!composite) return covered.has(node.name) ? [] : [node];
+    const { inputs, output, rule } = composite;
+    const whole = { name: node.name, opType: 'Composite', inputs, outputs: [output] };
+    rules.set(whole, rule);
+    return [whole];
+  });
+  return { forward, rules };
 }
 
 /** Values that depend on one of `wrt` in a differentiable way. */
@@ -108,6 +145,7 @@ class Gradients {
 
 function backward(
   node: NewNode,
+  rule: GradientRule | undefined,
   c: Calculus,
   gradients: Gradients,
   active: ReadonlySet<string>,
@@ -115,7 +153,6 @@ function backward(
 ): void {
   const dy = node.outputs.map((name) => (name === '' ? '' : gradients.of(name)));
   if (dy.every((name) => name === '')) return;
-  const rule = ruleFor(node);
   if (!rule) throw withoutRule(node, active, forward);
   const inputGradients = rule(contextOf(node, dy, c));
   node.inputs.forEach((input, i) => {

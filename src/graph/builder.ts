@@ -2,11 +2,13 @@
  * A graph in memory that grows: what step graphs and other new models are built with. Weights stay
  * where they are, as pieces; `modelPieces` is the whole as an ONNX file.
  */
+import { isAbsolute, relative, resolve } from 'node:path';
 import onnxProto from 'onnx-proto';
 import { type DataTypeName, dataTypeNumber, fromFloat64, isConvertible } from '../onnx/dtype.js';
 import type { Piece } from '../onnx/edit.js';
 import {
   type AttributeValue,
+  externalInitializerRecord,
   initializerRecord,
   type NewNode,
   type NewTensor,
@@ -118,28 +120,60 @@ export class GraphBuilder {
     return this.constant('int64', [values.length], values);
   }
 
-  /** The model as the pieces of a file. */
-  modelPieces(metadata: Readonly<Record<string, string>> = {}): Piece[] {
+  /** Gives a value another name, wherever it stands. */
+  rename(value: string, wanted: string): string {
+    const name = this.fresh(wanted);
+    const named = (names: readonly string[]) => names.map((one) => (one === value ? name : one));
+    for (const [i, node] of this.nodes.entries()) {
+      if (!node.inputs.includes(value) && !node.outputs.includes(value)) continue;
+      this.nodes[i] = { ...node, inputs: named(node.inputs), outputs: named(node.outputs) };
+    }
+    return name;
+  }
+
+  /**
+   * The model as the pieces of a file.
+   * @param folder weights in files of this folder are referred to as external data, where they stand
+   */
+  modelPieces(metadata: Readonly<Record<string, string>> = {}, folder?: string): Piece[] {
     const header = onnx.ModelProto.encode({
       irVersion: this.irVersion,
       producerName: 'onnx-lora',
       opsetImport: this.opsets.map(({ domain, version }) => ({ domain, version })),
       metadataProps: Object.entries(metadata).map(([key, value]) => ({ key, value })),
     }).finish();
-    return [header, ...record(ModelField.graph, ...this.graphPieces())];
+    return [header, ...record(ModelField.graph, ...this.graphPieces(folder))];
   }
 
-  private graphPieces(): Piece[] {
+  private graphPieces(folder: string | undefined): Piece[] {
     const pieces: Piece[] = [stringRecord(GraphField.name, 'graph')];
     const add = (more: readonly Piece[]) => {
       for (const piece of more) pieces.push(piece);
     };
     for (const node of this.nodes) add(nodeRecord(node));
-    for (const tensor of this.initializers.values()) add(initializerRecord(tensor));
+    for (const tensor of this.initializers.values()) {
+      const place = placeIn(folder, tensor);
+      add(place ? externalInitializerRecord(tensor, place) : initializerRecord(tensor));
+    }
     for (const input of this.inputs) add(record(GraphField.input, valueInfo(input)));
     for (const output of this.outputs) add(record(GraphField.output, valueInfo(output)));
     return pieces;
   }
+}
+
+// Small tensors, shapes and axes above all, have to be in the model: runtimes compute with them while
+// they load it.
+const MIN_EXTERNAL_BYTES = 16 * 1024;
+
+/** Where a tensor stands in a file of the folder. */
+function placeIn(folder: string | undefined, { data }: NewTensor) {
+  if (folder === undefined || !('start' in data) || data.source.path === undefined)
+    return undefined;
+  const length = data.end - data.start;
+  const location = relative(resolve(folder), resolve(data.source.path));
+  if (length < MIN_EXTERNAL_BYTES || location.startsWith('..') || isAbsolute(location))
+    return undefined;
+  return { location, offset: data.start, length };
 }
 
 function bytesOf(dtype: DataTypeName, values: readonly number[]): Uint8Array {

@@ -1,0 +1,136 @@
+/**
+ * One training step as one ONNX graph: forward, loss, backward, clipping and the optimizer, for an
+ * ordinary inference session. State goes in and out as flat vectors.
+ */
+import { differentiate } from '../autodiff/differentiate.js';
+import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
+import { prune } from '../graph/prune.js';
+import { inferTypes } from '../runtime/infer-types.js';
+import type { ForwardGraph } from './forward.js';
+import {
+  clipped,
+  momentsOf,
+  normOf,
+  type OptimizerOptions,
+  optimizerUpdates,
+  type StateUpdate,
+} from './optimizer.js';
+import { flatGradient, sizeOf } from './parameters.js';
+
+export interface StepOptions extends OptimizerOptions {
+  /** Batches whose mean gradient makes one update. */
+  readonly accumulate: number;
+}
+
+export interface StepGraph {
+  readonly graph: GraphBuilder;
+  /** State vectors, each of `size` float32: fed as `input`, fetched as `output`. */
+  readonly state: readonly StateUpdate[];
+  readonly size: number;
+  /** float32 scalars. */
+  readonly loss: string;
+  /** The norm of the gradient before clipping. */
+  readonly gradientNorm: string;
+}
+
+/**
+ * Completes a forward graph to a training step. A step whose loss or gradient is not finite leaves
+ * the state as it is.
+ * @throws OnnxLoraError `unsupported` for an operator without a gradient rule
+ */
+export async function buildStepGraph(
+  forward: ForwardGraph,
+  options: StepOptions,
+): Promise<StepGraph> {
+  const { graph, parameters, loss, seed } = forward;
+  const size = sizeOf(parameters);
+  graph.outputs.length = 0;
+  graph.outputs.push(scalar(loss), ...(seed ? [untyped(seed.gradient), untyped(seed.value)] : []));
+  prune(graph);
+  const names = parameters.map(({ name }) => name);
+  const types = await inferTypes(graph);
+  const gradients = differentiate(graph, types, loss, names, { seed });
+  const state = [
+    'theta',
+    ...momentsOf(options),
+    ...(options.accumulate > 1 ? ['accumulated'] : []),
+  ];
+  declareInputs(graph, state, size, options);
+  const gradient = flatGradient(graph, parameters, gradients);
+  const { updates, norm } = update(graph, gradient, loss, options);
+  const results = {
+    graph,
+    size,
+    state: updates.map(({ input, output }) => ({
+      input,
+      output: graph.rename(output, `${input}_next`),
+    })),
+    loss: graph.rename(loss, 'loss'),
+    gradientNorm: graph.rename(norm, 'gradient_norm'),
+  };
+  graph.outputs.length = 0;
+  for (const { output } of results.state) graph.outputs.push(vector(output, size));
+  graph.outputs.push(scalar(results.loss), scalar(results.gradientNorm));
+  prune(graph);
+  return results;
+}
+
+function declareInputs(
+  graph: GraphBuilder,
+  state: readonly string[],
+  size: number,
+  { optimizer, accumulate }: StepOptions,
+): void {
+  const scalars = optimizer === 'adamw' ? ['lr', 'correction1', 'correction2'] : ['lr'];
+  for (const name of [...state, ...scalars]) graph.reserve(name);
+  for (const name of state.slice(1)) graph.inputs.push(vector(name, size));
+  for (const name of scalars) graph.inputs.push(scalar(name));
+  if (accumulate === 1) return;
+  graph.reserve('apply');
+  graph.inputs.push({ name: 'apply', dtype: 'bool', shape: [] });
+}
+
+function update(
+  graph: GraphBuilder,
+  gradient: string,
+  loss: string,
+  options: StepOptions,
+): { updates: StateUpdate[]; norm: string } {
+  const { accumulate, clip } = options;
+  const sum = accumulate > 1 ? accumulated(graph, gradient, accumulate) : gradient;
+  const norm = normOf(graph, sum);
+  const updates = optimizerUpdates(graph, clipped(graph, sum, norm, clip), options);
+  const finite = finiteness(graph, graph.op('Add', [graph.op('Abs', [loss]), norm]));
+  const apply = accumulate > 1 ? graph.op('And', ['apply', finite]) : finite;
+  const guarded = updates.map(({ input, output }) => ({
+    input,
+    output: graph.op('Where', [apply, output, input]),
+  }));
+  if (accumulate === 1) return { updates: guarded, norm };
+  const zero = graph.scalar('float32', 0);
+  const kept = graph.op('Where', [finite, sum, 'accumulated']);
+  const rest = graph.op('Where', ['apply', zero, kept]);
+  return { updates: [...guarded, { input: 'accumulated', output: rest }], norm };
+}
+
+function accumulated(graph: GraphBuilder, gradient: string, count: number): string {
+  const share = graph.op('Mul', [gradient, graph.scalar('float32', 1 / count)]);
+  return graph.op('Add', ['accumulated', share], {}, 'accumulated_gradient');
+}
+
+/** Neither NaN, which is less than nothing, nor infinite. */
+function finiteness(graph: GraphBuilder, value: string): string {
+  return graph.op('Less', [value, graph.scalar('float32', 3e38)], {}, 'is_finite');
+}
+
+function vector(name: string, size: number): ValueSpec {
+  return { name, dtype: 'float32', shape: [size] };
+}
+
+function scalar(name: string): ValueSpec {
+  return { name, dtype: 'float32', shape: [] };
+}
+
+function untyped(name: string): ValueSpec {
+  return { name, dtype: undefined, shape: null };
+}
