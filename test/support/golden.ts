@@ -6,6 +6,7 @@ import { findLayers } from '../../src/lora/layers.js';
 import { PatchedModel } from '../../src/lora/patched.js';
 import { collect } from '../../src/onnx/edit.js';
 import { openModel } from '../../src/onnx/parse.js';
+import type { LossName } from '../../src/training/losses/index.js';
 import { type ZooMap, zooJson, zooModel, zooTensors } from './zoo.js';
 
 export type Kind = 'lora' | 'gralora';
@@ -23,7 +24,22 @@ interface ExpectedModule {
 export interface Expected {
   readonly output: string;
   readonly loss: { readonly kind: string };
+  /** The loss of each step before its update. */
+  readonly loss_per_step: readonly [number, ...number[]];
   readonly modules: Readonly<Record<string, ExpectedModule>>;
+}
+
+/** Our name of a recorded loss. */
+export function lossOf(kind: string): LossName {
+  const names: Record<string, LossName> = {
+    cross_entropy: 'cross-entropy',
+    token_cross_entropy: 'cross-entropy',
+    causal_lm: 'causal-lm',
+    ctc: 'ctc',
+    multiple_negatives_ranking: 'mnr',
+    mse: 'mse',
+  };
+  return names[kind]!;
 }
 
 /** PEFT's tensor for one of our factors, and whether ours is its transpose. */

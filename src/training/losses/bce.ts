@@ -1,0 +1,71 @@
+import { OnnxLoraError } from '../../errors.js';
+import type { GraphBuilder } from '../../graph/builder.js';
+import { elementsOf, targetLike } from './elementwise.js';
+import type { AddInput, Logits, Loss, LossOptions } from './loss.js';
+import { reduce } from './operators.js';
+
+/**
+ * Binary cross-entropy of logits z against answers y in 0..1, the mean over all elements of
+ * -p·y·log σ(z) - (1-y)·log(1-σ(z)) with the weight p of positive answers, as PyTorch's
+ * BCEWithLogitsLoss. With k = 1 + (p-1)·y and softplus(x) = log(1 + exp(x)) it is
+ * (1-y)·z + k·softplus(-z), which never takes the log of 0; its gradient is k·σ(z) - p·y.
+ */
+export const bce: Loss = {
+  takes: 'any shape with a batch axis',
+  ranks: [1, Number.POSITIVE_INFINITY],
+  contains: 'Sigmoid',
+  add(graph, logits, addInput, options) {
+    const { name: z, dtype } = logits;
+    const y = answers(graph, logits, addInput, options);
+    const one = graph.scalar(dtype, 1);
+    const p = positiveWeight(graph, logits, options);
+    const k = p && graph.op('Add', [graph.op('Mul', [graph.op('Sub', [p, one]), y]), one]);
+    const weight = elementsOf(graph, logits);
+    const softplus = graph.op('Softplus', [graph.op('Neg', [z])]);
+    const terms = graph.op('Add', [
+      graph.op('Mul', [graph.op('Sub', [one, y]), z]),
+      k ? graph.op('Mul', [k, softplus]) : softplus,
+    ]);
+    const loss = graph.op('Div', [reduce(graph, 'ReduceSum', terms), weight], {}, 'loss');
+    const sigmoid = graph.op('Sigmoid', [z]);
+    const slope = graph.op('Sub', [
+      k ? graph.op('Mul', [k, sigmoid]) : sigmoid,
+      p ? graph.op('Mul', [p, y]) : y,
+    ]);
+    const gradient = graph.op('Div', [slope, weight], {}, 'grad/loss');
+    return { loss, weight, gradient };
+  },
+};
+
+/** 0 or 1 as `labels`, or anything between as `target`. */
+function answers(
+  graph: GraphBuilder,
+  logits: Logits,
+  addInput: AddInput,
+  { dataKeys }: LossOptions,
+): string {
+  if (dataKeys?.includes('target')) return targetLike(graph, logits, addInput, 'target', 'float32');
+  return targetLike(graph, logits, addInput, 'labels', 'int64');
+}
+
+function positiveWeight(
+  graph: GraphBuilder,
+  { name, dtype, shape }: Logits,
+  { posWeight }: LossOptions,
+): string | undefined {
+  if (posWeight === undefined) return undefined;
+  const weights = typeof posWeight === 'number' ? [posWeight] : posWeight;
+  if (weights.length === 0 || weights.some((w) => !(w >= 0 && Number.isFinite(w)))) {
+    const message = `weights of positive answers are numbers from 0 on, found ${weights.join(', ')}`;
+    throw new OnnxLoraError('invalid-argument', message);
+  }
+  const last = shape?.at(-1);
+  if (weights.length > 1 && typeof last === 'number' && last !== weights.length) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `${weights.length} weights of positive answers for the last axis of ${name}, which has ${last} elements`,
+      { hint: 'Give one weight for all elements, or one for each.' },
+    );
+  }
+  return graph.constant(dtype, [weights.length], weights);
+}

@@ -1,0 +1,24 @@
+import { meanCrossEntropy } from './cross-entropy.js';
+import type { Loss } from './loss.js';
+import { cast, END, slice } from './operators.js';
+
+/**
+ * Cross-entropy of logits[:, :-1] against labels[:, 1:]: each position predicts the next label. The
+ * labels are shifted, not the logits, which are the step's largest tensor: the last position gets a
+ * label that is ignored.
+ */
+export const causalLm: Loss = {
+  takes: '[batch, length, vocabulary]',
+  ranks: [3, 3],
+  contains: 'Softmax',
+  add(graph, logits, addInput, options) {
+    const { ignoreIndex = -100 } = options;
+    const labels = addInput('labels', 'int64', logits.shape?.slice(0, -1) ?? null);
+    const padded = graph.op('Pad', [
+      cast(graph, labels, 'int32'),
+      graph.integers([0, 0, 0, 1]),
+      graph.scalar('int32', ignoreIndex),
+    ]);
+    return meanCrossEntropy(graph, logits, slice(graph, padded, 1, 1, END), options);
+  },
+};

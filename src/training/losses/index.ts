@@ -1,0 +1,92 @@
+/** The whole list of losses, and how one gets into a graph. */
+import { OnnxLoraError } from '../../errors.js';
+import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
+import { isConvertible } from '../../onnx/dtype.js';
+import { bce } from './bce.js';
+import { causalLm } from './causal-lm.js';
+import { crossEntropy } from './cross-entropy.js';
+import { ctc } from './ctc.js';
+import { kl } from './kl.js';
+import { logitsOf, widened } from './logits.js';
+import type { AddInput, Loss, LossInGraph, LossName, LossOptions, ModelOutput } from './loss.js';
+import { mnr } from './mnr.js';
+import { mse } from './mse.js';
+
+export { type LossInGraph, type LossName, type LossOptions, lossNames } from './loss.js';
+
+const losses: Readonly<Record<LossName, Loss>> = {
+  'cross-entropy': crossEntropy,
+  'causal-lm': causalLm,
+  mse,
+  bce,
+  ctc,
+  mnr,
+  kl,
+};
+
+// GatherElements and ScatterElements came with it.
+const LEAST_OPSET = 11;
+
+/**
+ * Adds a loss behind a model's output, and the graph inputs that it needs: `labels` (int64) or
+ * `target` (float32); `input_lengths` and `label_lengths` (int64) for ctc; `teacher` (float32 logits)
+ * for kl. Half-precision outputs are widened to float32 first.
+ * @param output of the graph, with its shape as far as it is known
+ * @throws OnnxLoraError `invalid-argument` where the output does not fit the loss, where the model has
+ * a value of the name of an input, or for an option out of range; `unsupported` for an old opset
+ */
+export function addLoss(
+  graph: GraphBuilder,
+  name: LossName,
+  output: ModelOutput,
+  options: LossOptions = {},
+): LossInGraph {
+  const loss = losses[name];
+  checkFits(graph, name, loss, output);
+  const before = loss.contains ? logitsOf(graph, output, loss.contains) : output;
+  const logits = widened(graph, before);
+  const inputs: ValueSpec[] = [];
+  const addInput: AddInput = (input, dtype, shape) => {
+    checkFree(graph, name, input);
+    const spec = { name: input, dtype, shape };
+    graph.reserve(input);
+    graph.inputs.push(spec);
+    inputs.push(spec);
+    return input;
+  };
+  const term = loss.add(graph, logits, addInput, options);
+  const gradient = { of: logits.name, value: term.gradient };
+  return { loss: term.loss, weight: term.weight, inputs, gradient };
+}
+
+function checkFits(graph: GraphBuilder, name: LossName, loss: Loss, output: ModelOutput): void {
+  const { dtype, shape } = output;
+  const [least, most] = loss.ranks;
+  if (graph.opset < LEAST_OPSET) {
+    throw new OnnxLoraError(
+      'unsupported',
+      `losses need opset ${LEAST_OPSET} or later, the model has opset ${graph.opset}`,
+      { hint: "Convert the model with ONNX's version converter, or export it again." },
+    );
+  }
+  const rankFits = !shape || (shape.length >= least && shape.length <= most);
+  if (isConvertible(dtype) && rankFits) return;
+  const dims = shape?.map((dim) => dim ?? '?').join(', ');
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `the loss ${name} takes a floating-point output, ${loss.takes}, found ${output.name}: ${dtype}${dims === undefined ? '' : ` [${dims}]`}`,
+    { hint: 'Choose another output with --model-output, or another --loss.' },
+  );
+}
+
+function checkFree(graph: GraphBuilder, loss: LossName, input: string): void {
+  const isInput = graph.inputs.some((other) => other.name === input);
+  const isValue =
+    graph.initializers.has(input) || graph.nodes.some(({ outputs }) => outputs.includes(input));
+  if (!isInput && !isValue) return;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `the loss ${loss} needs a graph input ${input}, but the model has ${isInput ? 'an input' : 'a value'} of that name`,
+    { hint: `Rename ${input} in the model: export it with other input and output names.` },
+  );
+}

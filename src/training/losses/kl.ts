@@ -1,0 +1,69 @@
+import { OnnxLoraError } from '../../errors.js';
+import type { GraphBuilder } from '../../graph/builder.js';
+import type { AddInput, Logits, Loss, LossOptions } from './loss.js';
+import { cast, reduce, unsqueeze } from './operators.js';
+import { softmax } from './softmax.js';
+
+// A batch in which no position counts has loss 0, not 0/0.
+const SMALLEST_WEIGHT = 1e-30;
+
+/**
+ * Distillation: T² · KL(softmax(teacher/T) ‖ softmax(z/T)), the mean over all positions (all axes but
+ * the last; PyTorch's `batchmean` of [positions, classes]). `teacher` holds the logits of the teacher
+ * in the shape of z. The gradient is T·(p - q) over the number of positions, with the softmaxes p of
+ * the student and q of the teacher (Hinton, Vinyals, Dean 2015).
+ */
+export const kl: Loss = {
+  takes: '[batch, .., classes]',
+  ranks: [2, Number.POSITIVE_INFINITY],
+  contains: 'Softmax',
+  add(graph, logits, addInput, options) {
+    const { dtype, shape } = logits;
+    const { temperature = 1 } = options;
+    if (!(temperature > 0)) {
+      const message = `the temperature has to be above 0, found ${temperature}`;
+      throw new OnnxLoraError('invalid-argument', message);
+    }
+    const given = addInput('teacher', 'float32', shape);
+    const student = cooled(logits.name);
+    const teacher = cooled(dtype === 'float32' ? given : cast(graph, given, dtype));
+    const [p, q] = [softmax(graph, student), softmax(graph, teacher)];
+    const counted = countedPositions(graph, logits, addInput, options, q.logSumExp);
+    const weight = reduce(graph, 'ReduceSum', counted);
+    const divisor = graph.op('Max', [weight, graph.scalar(dtype, SMALLEST_WEIGHT)]);
+    // Σ q·(log q - log p), with log q = teacher - lse(teacher) and Σ q = 1
+    const further = graph.op('Mul', [q.probabilities, graph.op('Sub', [teacher, student])]);
+    const divergence = graph.op('Add', [
+      reduce(graph, 'ReduceSum', further, [-1]),
+      graph.op('Sub', [p.logSumExp, q.logSumExp]),
+    ]);
+    const total = reduce(graph, 'ReduceSum', graph.op('Mul', [divergence, counted]));
+    const mean = graph.op('Div', [total, divisor]);
+    const loss = graph.op('Mul', [mean, graph.scalar(dtype, temperature ** 2)], {}, 'loss');
+    const difference = graph.op('Sub', [p.probabilities, q.probabilities]);
+    const share = graph.op('Div', [counted, divisor]);
+    const factor = graph.op('Mul', [share, graph.scalar(dtype, temperature)]);
+    return { loss, weight, gradient: graph.op('Mul', [difference, factor], {}, 'grad/loss') };
+
+    function cooled(value: string): string {
+      return temperature === 1 ? value : graph.op('Div', [value, graph.scalar(dtype, temperature)]);
+    }
+  },
+};
+
+/** 1 for each position, [.., 1]; 0 where the data have labels and the position's is ignored. */
+function countedPositions(
+  graph: GraphBuilder,
+  { dtype, shape }: Logits,
+  addInput: AddInput,
+  { dataKeys, ignoreIndex = -100 }: LossOptions,
+  perPosition: string,
+): string {
+  if (!dataKeys?.includes('labels')) {
+    const size = graph.op('Shape', [perPosition]);
+    return graph.op('Expand', [graph.scalar(dtype, 1), size]);
+  }
+  const labels = cast(graph, addInput('labels', 'int64', shape?.slice(0, -1) ?? null), 'int32');
+  const ignored = graph.op('Equal', [labels, graph.scalar('int32', ignoreIndex)]);
+  return cast(graph, unsqueeze(graph, graph.op('Not', [ignored]), -1), dtype);
+}

@@ -1,0 +1,82 @@
+/** What a loss is: nodes behind a model's output, the inputs they read, and their own gradient. */
+import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
+import type { DataTypeName } from '../../onnx/dtype.js';
+import type { Dim } from '../../onnx/model.js';
+
+export const lossNames = ['cross-entropy', 'causal-lm', 'mse', 'bce', 'ctc', 'mnr', 'kl'] as const;
+export type LossName = (typeof lossNames)[number];
+
+export interface LossOptions {
+  /**
+   * The arrays that the data have, where a loss leaves a choice: bce reads float `target` where it is
+   * there, else integer `labels`; kl leaves out positions whose `labels` are ignored where there are
+   * labels.
+   */
+  readonly dataKeys?: readonly string[] | undefined;
+  /** cross-entropy, causal-lm, kl: labels with this value do not count; default -100. */
+  readonly ignoreIndex?: number | undefined;
+  /** cross-entropy, causal-lm: the share of the target that is spread over all classes; default 0. */
+  readonly labelSmoothing?: number | undefined;
+  /** cross-entropy: a weight for each class; the mean is weighted. */
+  readonly classWeights?: readonly number[] | undefined;
+  /** bce: weight of the positive answers, one for all or one for each element of the last axis. */
+  readonly posWeight?: number | readonly number[] | undefined;
+  /** ctc: the class that stands for no label; default 0. */
+  readonly blank?: number | undefined;
+  /** mnr: what cosines are multiplied by; default 20. */
+  readonly scale?: number | undefined;
+  /** kl: what both sides' logits are divided by; default 1. */
+  readonly temperature?: number | undefined;
+}
+
+/** A model output with what is known of it; a null shape says nothing. */
+export interface ModelOutput {
+  readonly name: string;
+  readonly dtype: DataTypeName;
+  readonly shape: readonly Dim[] | null;
+}
+
+/** A model output in the type that losses are computed in. */
+export interface Logits extends ModelOutput {
+  readonly dtype: 'float32' | 'float64';
+}
+
+/** A loss without its inputs. */
+export interface Term {
+  /** Name of the loss, a scalar: a mean. */
+  readonly loss: string;
+  /**
+   * Name of a scalar: how many elements (weights, where they have some) `loss` is the mean of. The
+   * mean over several batches is Σ loss·weight / Σ weight.
+   */
+  readonly weight: string;
+  /** Name of d loss / d logits, so that no operator of the loss has to be differentiated. */
+  readonly gradient: string;
+}
+
+/** A loss in a graph. */
+export interface LossInGraph {
+  readonly loss: string;
+  readonly weight: string;
+  /** The graph inputs that the loss needs besides those of the model. */
+  readonly inputs: readonly ValueSpec[];
+  /**
+   * Where reverse mode starts: `value` is the gradient of the loss with respect to the value `of`,
+   * which is the model's output or a value just before or behind it. A graph that is not trained
+   * prunes it.
+   */
+  readonly gradient: { readonly of: string; readonly value: string };
+}
+
+/** Adds a graph input and gives its name. */
+export type AddInput = (name: string, dtype: DataTypeName, shape: readonly Dim[] | null) => string;
+
+/** A kind of loss. */
+export interface Loss {
+  /** Shapes of the output that fit, in words, and their ranks. */
+  readonly takes: string;
+  readonly ranks: readonly [least: number, most: number];
+  /** The operator behind the logits that some models end in, and that the loss contains itself. */
+  readonly contains?: 'Softmax' | 'Sigmoid';
+  add(graph: GraphBuilder, logits: Logits, addInput: AddInput, options: LossOptions): Term;
+}

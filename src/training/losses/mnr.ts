@@ -1,0 +1,70 @@
+import { OnnxLoraError } from '../../errors.js';
+import type { GraphBuilder } from '../../graph/builder.js';
+import { meanCrossEntropy } from './cross-entropy.js';
+import type { Logits, Loss } from './loss.js';
+import { cast, reduce, sizeOf } from './operators.js';
+
+// As PyTorch's normalize: a vector of zeros stays one.
+const SHORTEST = 1e-12;
+
+/**
+ * Multiple-negatives ranking: of embeddings z [2B, H], rows 0..B-1 are anchors and rows B..2B-1 their
+ * positives. Each anchor has to find its own positive among all B: the cross-entropy of the rows of
+ * S = scale · e_a·e_pᵀ, e = z/‖z‖, with labels 0..B-1 (sentence-transformers'
+ * MultipleNegativesRankingLoss). The data need no labels.
+ */
+export const mnr: Loss = {
+  takes: '[2 · pairs, size]: the anchors, then their positives',
+  ranks: [2, 2],
+  add(graph, logits, _addInput, { scale = 20 }) {
+    if (!(scale > 0)) {
+      throw new OnnxLoraError('invalid-argument', `the scale has to be above 0, found ${scale}`);
+    }
+    const { dtype } = logits;
+    const { norm, embeddings } = normalized(graph, logits);
+    const [anchors, positives] = halves(graph, logits, embeddings);
+    const factor = graph.scalar(dtype, scale);
+    const scaled = graph.op('Mul', [anchors, factor]);
+    const scores = graph.op('MatMul', [scaled, transposed(graph, positives)]);
+    const ranking = meanCrossEntropy(
+      graph,
+      { name: scores, dtype, shape: null },
+      pairNumbers(graph, scores),
+      {},
+    );
+    const slope = ranking.gradient;
+    const ofAnchors = graph.op('MatMul', [graph.op('Mul', [slope, factor]), positives]);
+    const ofPositives = graph.op('MatMul', [transposed(graph, slope), scaled]);
+    const g = graph.op('Concat', [ofAnchors, ofPositives], { axis: { int: 0 } });
+    // With g = d loss / d e: d loss / d z = (g - e·Σ(g·e)) / ‖z‖
+    const along = reduce(graph, 'ReduceSum', graph.op('Mul', [g, embeddings]), [-1]);
+    const across = graph.op('Sub', [g, graph.op('Mul', [embeddings, along])]);
+    return { ...ranking, gradient: graph.op('Div', [across, norm], {}, 'grad/loss') };
+  },
+};
+
+function normalized(graph: GraphBuilder, { name: z, dtype }: Logits) {
+  const length = reduce(graph, 'ReduceL2', z, [-1]);
+  const norm = graph.op('Max', [length, graph.scalar(dtype, SHORTEST)]);
+  return { norm, embeddings: graph.op('Div', [z, norm]) };
+}
+
+/** [2B, H] to twice [B, H]; an odd number of rows is an error of the Reshape. */
+function halves(graph: GraphBuilder, { name: z }: Logits, embeddings: string): [string, string] {
+  const width = graph.op('Reshape', [sizeOf(graph, z, 1), graph.integers([1])]);
+  const shape = graph.op('Concat', [graph.integers([2, -1]), width], { axis: { int: 0 } });
+  const pairs = graph.op('Reshape', [embeddings, shape]);
+  const half = (i: number) =>
+    graph.op('Gather', [pairs, graph.scalar('int64', i)], { axis: { int: 0 } });
+  return [half(0), half(1)];
+}
+
+function transposed(graph: GraphBuilder, value: string): string {
+  return graph.op('Transpose', [value], { perm: { ints: [1, 0] } });
+}
+
+/** 0 .. B-1 for the B rows of `scores`. */
+function pairNumbers(graph: GraphBuilder, scores: string): string {
+  const [from, step] = [graph.scalar('int32', 0), graph.scalar('int32', 1)];
+  return graph.op('Range', [from, cast(graph, sizeOf(graph, scores, 0), 'int32'), step]);
+}
