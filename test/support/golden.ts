@@ -25,7 +25,7 @@ export interface Expected {
   readonly output: string;
   readonly loss: { readonly kind: string };
   /** The loss of each step before its update. */
-  readonly loss_per_step: readonly [number, ...number[]];
+  readonly loss_per_step: readonly number[];
   readonly modules: Readonly<Record<string, ExpectedModule>>;
 }
 
