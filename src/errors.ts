@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'io'
   | 'output-exists'
   | 'invalid-model'
+  | 'invalid-data'
   | 'external-data'
   | 'unsupported'
   | 'no-target'
@@ -20,6 +21,8 @@ export type ErrorCode =
   | 'provider'
   | 'runtime'
   | 'verification'
+  | 'diverged'
+  | 'checkpoint'
   | 'aborted';
 
 export interface ErrorDetails {

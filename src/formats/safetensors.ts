@@ -75,8 +75,11 @@ export interface SafetensorsFile {
   readonly metadata: Readonly<Record<string, string>>;
   /** In the order of their bytes in the file. */
   readonly tensors: ReadonlyMap<string, SafetensorsEntry>;
-  /** The raw little-endian bytes; a view if the file was parsed from memory. */
-  read(name: string): Uint8Array;
+  /**
+   * The raw little-endian bytes, or those from `start` to `end` (exclusive) of them; a view if the
+   * file was parsed from memory.
+   */
+  read(name: string, start?: number, end?: number): Uint8Array;
   /**
    * F16 and BF16 widened, F64 rounded to floats; `invalid-adapter` for any type but these and F32.
    * May be a view as well.
@@ -464,8 +467,14 @@ class OpenSafetensors implements SafetensorsFile {
     this.tensors = tensors;
   }
 
-  read(name: string): Uint8Array {
-    return this.#readEntry(name, this.#entry(name));
+  read(name: string, start = 0, end?: number): Uint8Array {
+    const entry = this.#entry(name);
+    const stop = end === undefined ? entry.end : entry.start + end;
+    const part = { ...entry, start: entry.start + start, end: stop };
+    if (part.start > stop || stop > entry.end) {
+      throw new RangeError(`bytes ${start} to ${end} of ${show(name)}, which has fewer`);
+    }
+    return this.#readEntry(name, part);
   }
 
   readFloat32(name: string): Float32Array {
