@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     exclude: ['test/fixtures/**'],
+    globalSetup: ['test/support/vulkan-setup.ts'],
     // ONNX Runtime is a native addon: separate processes, not threads of one.
     pool: 'forks',
     testTimeout: 60_000,
