@@ -67,23 +67,21 @@ export async function openStatefulSession(
   model: string | Uint8Array,
   { state: slots, initial, reportPlacement = false, ...options }: StatefulSessionOptions,
 ): Promise<StatefulSession> {
-  const record = reportPlacement ? new ProfileRecord() : undefined;
   const onDevice = options.provider === 'webgpu';
-  try {
-    const native = await openNative(model, options, {
-      ...record?.options,
-      ...(onDevice ? stayOnDevice(slots) : {}),
-    });
-    const session = new NativeStatefulSession(native, slots, record);
-    try {
-      await session.start(initial, onDevice);
-      return session;
-    } catch (error) {
-      await session.release();
-      throw error;
-    }
-  } catch (error) {
+  const record = reportPlacement ? new ProfileRecord() : undefined;
+  const native = await openNative(model, options, {
+    ...record?.options,
+    ...(onDevice ? stayOnDevice(slots) : {}),
+  }).catch((error) => {
     record?.delete();
+    throw error;
+  });
+  const session = new NativeStatefulSession(native, slots, record);
+  try {
+    await session.start(initial, onDevice);
+    return session;
+  } catch (error) {
+    await session.release();
     throw error;
   }
 }
