@@ -24,7 +24,11 @@ export function npy(
   );
 }
 
-export function npyWithHeader(header: string, data = new Uint8Array(0), version = 1): Uint8Array {
+export function npyWithHeader(
+  header: string,
+  data: Uint8Array = new Uint8Array(0),
+  version = 1,
+): Uint8Array {
   const start = version === 1 ? 10 : 12;
   const length = Math.ceil((start + header.length + 1) / 64) * 64 - start;
   const text = Buffer.from(`${header.padEnd(length - 1)}\n`, 'latin1');

@@ -1,0 +1,57 @@
+/** Samples to train on or to evaluate with. */
+import { extname } from 'node:path';
+import { OnnxLoraError } from '../../errors.js';
+import { openNpz } from '../../formats/npz.js';
+import { openSafetensors } from '../../formats/safetensors.js';
+import type { DataTypeName } from '../../onnx/dtype.js';
+import type { TensorValue } from '../../runtime/tensor-value.js';
+import { type TensorFile, tensorDataset } from './tensor-dataset.js';
+
+/** What a key holds. */
+export interface SampleSpec {
+  readonly dtype: DataTypeName;
+  /** Of one sample: without the axis that counts samples. */
+  readonly shape: readonly number[];
+}
+
+/** Samples by their number. A key is one array of every sample. */
+export interface Dataset {
+  /** What to call it in a message: the path. */
+  readonly label: string;
+  /** How many samples there are. */
+  readonly size: number;
+  readonly keys: ReadonlyMap<string, SampleSpec>;
+  /**
+   * The samples as one batch, in the given order, each array [indices.length, ...shape of a sample].
+   * @param keys which arrays; default all
+   * @throws OnnxLoraError `io` or `invalid-data` for a file that changed since it was opened
+   */
+  batch(indices: ArrayLike<number>, keys?: Iterable<string>): Promise<Map<string, TensorValue>>;
+  /** May be called again. */
+  close(): void;
+}
+
+const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<TensorFile>>> = {
+  '.safetensors': openSafetensors,
+  '.npz': openNpz,
+};
+
+/**
+ * Opens a file of samples: a .safetensors or .npz file whose arrays share their first axis. Memory
+ * follows the batches, not the file, except for compressed .npz files (see {@link openNpz}).
+ * @throws OnnxLoraError `invalid-argument` for another kind of file; `file-not-found`, `not-a-file`,
+ * `io`; `invalid-data` for a damaged file, arrays of a type that no model takes, and arrays with
+ * different numbers of samples
+ */
+export async function openDataset(path: string): Promise<Dataset> {
+  const extension = extname(path).toLowerCase();
+  const open = Object.hasOwn(openers, extension) ? openers[extension] : undefined;
+  if (!open) {
+    const known = Object.keys(openers).join(' or ');
+    const found = extension ? `its name ends in ${extension}` : 'its name has no extension';
+    throw new OnnxLoraError('invalid-argument', `${path} is no data file: ${found}`, {
+      hint: `Give a ${known} file with an array for every input of the model.`,
+    });
+  }
+  return tensorDataset(path, () => open(path));
+}

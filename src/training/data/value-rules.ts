@@ -1,0 +1,134 @@
+/** What has to hold for the numbers of a dataset. */
+import { isFloating } from '../../onnx/dtype.js';
+import type { DataNeeds } from './check.js';
+import type { Feed, FeedPlan } from './convert.js';
+import { DEFAULT_IGNORE_INDEX } from './match.js';
+import type { Column, Fault, Rule } from './scan.js';
+
+type Accepts = (taken: number, given: number) => boolean;
+
+/** Integers min <= value < limit. */
+interface Range {
+  readonly min: number;
+  readonly limit: number;
+}
+
+/** The rules for the numbers of every input that has some. */
+export function valueRules(plan: FeedPlan, needs: DataNeeds): Rule[] {
+  const ofLoss = new Set(needs.lossInputs.map(({ name }) => name));
+  const rules = plan.feeds.flatMap((feed) => {
+    const rule = ofLoss.has(feed.name) ? targetRule(feed, needs) : inputRule(feed, plan, needs);
+    return rule ? [rule] : [];
+  });
+  return needs.loss === 'ctc' ? [...rules, ...ctcRules(plan, needs)] : rules;
+}
+
+function inputRule(feed: Feed, { ownLabels }: FeedPlan, needs: DataNeeds): Rule | undefined {
+  if (isFloating(feed.dtype)) return finite(feed);
+  const bounds = needs.indexBounds?.get(feed.name);
+  const classes = feed.name === ownLabels?.ids ? classesOf(needs) : undefined;
+  if (bounds && bounds.limit <= (classes ?? Number.POSITIVE_INFINITY)) {
+    return within(feed, bounds, 'rows of the table that the model looks them up in');
+  }
+  return classes === undefined ? undefined : within(feed, { min: 0, limit: classes }, 'classes');
+}
+
+function targetRule(feed: Feed, needs: DataNeeds): Rule | undefined {
+  if (needs.loss === 'ctc') return undefined;
+  if (needs.loss === 'bce') {
+    const expected = isFloating(feed.dtype) ? 'probabilities from 0 to 1' : '0 or 1';
+    return everyElement(feed, (taken) => taken >= 0 && taken <= 1, expected);
+  }
+  return isFloating(feed.dtype) ? finite(feed) : labelRule(feed, needs);
+}
+
+/** Also that integers survive: a float32 holds them up to 2^24. */
+function finite(feed: Feed): Rule {
+  const accepts: Accepts = (taken, given) =>
+    Number.isFinite(taken) && (taken === given || !Number.isInteger(given));
+  return everyElement(feed, accepts, `a finite number that ${feed.dtype} holds`);
+}
+
+function within(feed: Feed, { min, limit }: Range, what: string): Rule {
+  const accepts: Accepts = (taken) => taken >= min && taken < limit;
+  return everyElement(feed, accepts, `${min} to ${limit - 1} (${what})`);
+}
+
+/** Classes, or "does not count"; and at least one of the labels counts. */
+function labelRule(feed: Feed, needs: DataNeeds): Rule {
+  const { ignoreIndex = DEFAULT_IGNORE_INDEX } = needs;
+  const classes = classesOf(needs);
+  const limit = classes ?? Number.POSITIVE_INFINITY;
+  const range = classes === undefined ? '0 or more' : `0 to ${limit - 1} (${limit} classes)`;
+  let counted = 0;
+  const accepts: Accepts = (taken) => {
+    if (taken === ignoreIndex) return true;
+    counted++;
+    return taken >= 0 && taken < limit;
+  };
+  return {
+    ...everyElement(feed, accepts, `${range}, or ${ignoreIndex} to leave it out`),
+    lack: () =>
+      counted > 0 ? undefined : `key ${feed.key} has no label that counts, all are ${ignoreIndex}`,
+  };
+}
+
+/** Lengths within the arrays, and classes but the blank as far as they reach. */
+function ctcRules({ feeds }: FeedPlan, needs: DataNeeds): Rule[] {
+  const find = (name: string) => feeds.find((feed) => feed.name === name)!;
+  const [labels, labelLengths, frames] = ['labels', 'label_lengths', 'input_lengths'].map(find);
+  const most = needs.output.shape?.[1];
+  const limit = typeof most === 'number' ? most + 1 : Number.POSITIVE_INFINITY;
+  const range = typeof most === 'number' ? `1 to ${most}` : '1 or more';
+  const framesRule = everyElement(
+    frames!,
+    (taken) => taken >= 1 && taken < limit,
+    `${range} (frames)`,
+  );
+  return [framesRule, spelling(labels!, labelLengths!, needs)];
+}
+
+function spelling(labels: Feed, lengths: Feed, needs: DataNeeds): Rule {
+  const { blank = 0 } = needs;
+  const classes = classesOf(needs) ?? Number.POSITIVE_INFINITY;
+  const last = Number.isFinite(classes) ? `0 to ${classes - 1}` : '0 or more';
+  return {
+    feeds: [labels, lengths],
+    find([text, length]): Fault | undefined {
+      const { taken, width } = text!;
+      for (const [row, count] of length!.taken.entries()) {
+        if (count < 0 || count > width) {
+          const expected = `0 to ${width}, the length of key ${labels.key}`;
+          return { key: lengths.key, row, element: 0, found: count, expected };
+        }
+        for (let element = 0; element < count; element++) {
+          const found = taken[row * width + element]!;
+          if (found >= 0 && found < classes && found !== blank) continue;
+          const expected = `${last} without ${blank}, which stands for blank`;
+          return { key: labels.key, row, element, found, expected };
+        }
+      }
+      return undefined;
+    },
+  };
+}
+
+function everyElement(feed: Feed, accepts: Accepts, expected: string): Rule {
+  return {
+    feeds: [feed],
+    find([column]): Fault | undefined {
+      const { given, taken, width } = column as Column;
+      for (let i = 0; i < taken.length; i++) {
+        if (accepts(taken[i]!, given[i]!)) continue;
+        const row = Math.floor(i / width);
+        return { key: feed.key, row, element: i % width, found: given[i]!, expected };
+      }
+      return undefined;
+    },
+  };
+}
+
+function classesOf({ output }: DataNeeds): number | undefined {
+  const classes = output.shape?.at(-1);
+  return typeof classes === 'number' ? classes : undefined;
+}
