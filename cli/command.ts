@@ -6,7 +6,19 @@ import type { OnnxLoraError } from '../src/errors.js';
 import type { Ui } from './ui.js';
 
 /** Headings of the help, in the order in which they appear there. */
-export const groups = ['Layers', 'Adapters', 'Check', 'Output', 'General'] as const;
+export const groups = [
+  'Data',
+  'Loss',
+  'Layers',
+  'Adapters',
+  'Course',
+  'Optimizer',
+  'Evaluation',
+  'Checkpoints',
+  'Check',
+  'Output',
+  'General',
+] as const;
 export type Group = (typeof groups)[number];
 
 export interface OptionSpec {
@@ -21,6 +33,8 @@ export interface OptionSpec {
   /** For the help only: the library has the defaults. */
   readonly default?: string | number;
   readonly repeatable?: true;
+  /** How many values follow the option, where it is not one; then it is repeatable. */
+  readonly values?: number;
   readonly required?: true;
   readonly short?: string;
   /** On unless `--no-…` is given; the help lists it that way. */

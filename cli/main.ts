@@ -79,7 +79,10 @@ function yargsOptions(specs: OptionSpecs): Record<string, YargsOptions> {
         ...(spec.short ? { alias: spec.short } : {}),
         ...(spec.type === 'boolean'
           ? { type: 'boolean' as const }
-          : { type: spec.repeatable ? ('array' as const) : ('string' as const), nargs: 1 }),
+          : {
+              type: spec.repeatable ? ('array' as const) : ('string' as const),
+              nargs: spec.values ?? 1,
+            }),
       },
     ]),
   );

@@ -33,10 +33,11 @@ class Pace {
   }
 
   describe(progress: Progress): string {
-    const { done, total, unit } = progress;
+    const { done, total, unit, detail } = progress;
     const amount = (value: number) => (unit === 'bytes' ? bytes(value) : count(value));
     const rate = (done - this.doneAtStart) / Math.max(this.elapsed, 1e-3);
-    const of = `${amount(done)} of ${amount(total)}${unit === 'bytes' ? '' : ` ${unit}`}`;
+    const said = detail === undefined ? '' : `${detail}, `;
+    const of = `${said}${amount(done)} of ${amount(total)}${unit === 'bytes' ? '' : ` ${unit}`}`;
     if (rate <= 0) return of;
     const perSecond = unit === 'bytes' ? bytes(rate) : rate.toPrecision(2);
     return `${of}, ${perSecond}/s, ${duration((total - done) / rate)} left`;

@@ -6,12 +6,14 @@ import { inspectCommand } from './inspect.js';
 import { mergeCommand } from './merge.js';
 import { patchCommand } from './patch.js';
 import { providersCommand } from './providers.js';
+import { trainCommand } from './train.js';
 import { unpatchCommand } from './unpatch.js';
 
 export const commands: readonly Command[] = [
   inspectCommand,
   patchCommand,
   unpatchCommand,
+  trainCommand,
   mergeCommand,
   extractCommand,
   applyCommand,

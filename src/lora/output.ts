@@ -11,10 +11,10 @@ import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../
 /** Protobuf messages end here, for every reader. */
 const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
 
-const SUFFIX = /(\.(lora|merged|base))?\.onnx$/i;
+const SUFFIX = /(\.(lora|trained|merged|base))?\.onnx$/i;
 
 /** `model.onnx` or `model.lora.onnx` -> `model.<kind>.onnx`, beside it. */
-export function defaultOutput(input: string, kind: 'lora' | 'merged' | 'base'): string {
+export function defaultOutput(input: string, kind: 'lora' | 'trained' | 'merged' | 'base'): string {
   const name = basename(input);
   const stem =
     SUFFIX.test(name) && kind !== 'lora' ? name.replace(SUFFIX, '') : name.replace(/\.onnx$/i, '');

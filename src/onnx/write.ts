@@ -13,7 +13,9 @@ export interface Progress {
   readonly phase: string;
   readonly done: number;
   readonly total: number;
-  readonly unit: 'bytes' | 'weights' | 'runs';
+  readonly unit: 'bytes' | 'weights' | 'runs' | 'samples' | 'steps';
+  /** What else there is to say, in a few words. */
+  readonly detail?: string | undefined;
 }
 
 export interface WorkOptions {

@@ -10,37 +10,46 @@ import { inferTypes } from '../runtime/infer-types.js';
 import { addLoss, type LossName, type LossOptions } from './losses/index.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
-export interface ForwardOptions {
-  /** The adapter set to train; may be left out where the model has one. */
-  readonly name?: string | undefined;
+export interface LossGraphOptions {
   readonly loss: LossName;
   readonly lossOptions?: LossOptions | undefined;
   /** The output that the loss looks at; may be left out where the model has one. */
   readonly modelOutput?: string | undefined;
 }
 
-export interface ForwardGraph {
+/** A graph that computes a loss. */
+export interface LossGraph {
   readonly graph: GraphBuilder;
-  readonly set: ModelManifest;
-  readonly parameters: readonly Parameter[];
-  /** What a user feeds: the model's inputs and the loss's. */
-  readonly data: readonly ValueSpec[];
+  /** The model's own inputs. */
+  readonly inputs: readonly ValueSpec[];
+  /** The graph inputs that the loss adds: labels and the like. */
+  readonly lossInputs: readonly ValueSpec[];
   /** The output that the loss looks at. */
   readonly output: { readonly name: string } & ValueType;
   readonly loss: string;
-  /** The gradient of the loss with respect to a value, where the loss brings it. */
-  readonly seed?: { readonly value: string; readonly gradient: string } | undefined;
+  /** How many elements the loss is the mean of, a scalar. */
+  readonly weight: string;
+  /** The gradient of the loss with respect to a value of the graph. */
+  readonly seed: { readonly value: string; readonly gradient: string };
+}
+
+/** A loss as a function of the adapters. */
+export interface ForwardGraph extends LossGraph {
+  readonly set: ModelManifest;
+  readonly parameters: readonly Parameter[];
 }
 
 /**
- * The forward pass with the loss behind it. Its trainable tensors are read from the input `theta`.
+ * The forward pass of an adapter set with the loss behind it. Its trainable tensors are read from
+ * the input `theta`.
+ * @param options.name the adapter set; may be left out where the model has one
  * @throws OnnxLoraError `no-adapter`, `invalid-argument` where the output or the loss does not fit,
  * `unsupported` for a model that has no place in a builder
  */
 export async function buildForward(
   patched: PatchedModel,
   reader: TensorReader,
-  options: ForwardOptions,
+  options: LossGraphOptions & { readonly name?: string | undefined },
 ): Promise<ForwardGraph> {
   const graph = loadGraph(patched.model, reader);
   const set = theSet(patched, options.name);
@@ -49,19 +58,33 @@ export async function buildForward(
   graph.reserve('theta');
   graph.inputs.push({ name: 'theta', dtype: 'float32', shape: [sizeOf(parameters)] });
   readFromVector(graph, 'theta', parameters);
+  return { ...(await withLoss(patched, graph, options)), set, parameters };
+}
+
+/**
+ * A model as it is, with a loss behind it.
+ * @throws OnnxLoraError as `buildForward`
+ */
+export function buildLossGraph(
+  patched: PatchedModel,
+  reader: TensorReader,
+  options: LossGraphOptions,
+): Promise<LossGraph> {
+  return withLoss(patched, loadGraph(patched.model, reader), options);
+}
+
+async function withLoss(
+  patched: PatchedModel,
+  graph: GraphBuilder,
+  options: LossGraphOptions,
+): Promise<LossGraph> {
   const output = await outputOf(patched, graph, options.modelOutput);
-  const { loss, inputs, gradient } = addLoss(graph, options.loss, output, options.lossOptions);
-  const model = patched.model.graph.inputs.map(({ name }) => name);
-  const modelInputs = graph.inputs.filter(({ name }) => model.includes(name));
-  return {
-    graph,
-    set,
-    parameters,
-    output,
-    loss,
-    data: [...modelInputs, ...inputs],
-    seed: gradient && { value: gradient.of, gradient: gradient.value },
-  };
+  const added = addLoss(graph, options.loss, output, options.lossOptions);
+  const { loss, weight, gradient, inputs: lossInputs } = added;
+  const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
+  const inputs = graph.inputs.filter(({ name }) => names.has(name));
+  const seed = { value: gradient.of, gradient: gradient.value };
+  return { graph, inputs, lossInputs, output, loss, weight, seed };
 }
 
 function theSet(patched: PatchedModel, name: string | undefined): ModelManifest {

@@ -34,8 +34,7 @@ export interface StepGraph {
 }
 
 /**
- * Completes a forward graph to a training step. A step whose loss or gradient is not finite leaves
- * the state as it is.
+ * Completes a forward graph to a training step.
  * @throws OnnxLoraError `unsupported` for an operator without a gradient rule
  */
 export async function buildStepGraph(
@@ -45,7 +44,7 @@ export async function buildStepGraph(
   const { graph, parameters, loss, seed } = forward;
   const size = sizeOf(parameters);
   graph.outputs.length = 0;
-  graph.outputs.push(scalar(loss), ...(seed ? [untyped(seed.gradient), untyped(seed.value)] : []));
+  graph.outputs.push(scalar(loss), untyped(seed.gradient), untyped(seed.value));
   prune(graph);
   const names = parameters.map(({ name }) => name);
   const types = await inferTypes(graph);
@@ -57,7 +56,7 @@ export async function buildStepGraph(
   ];
   declareInputs(graph, state, size, options);
   const gradient = flatGradient(graph, parameters, gradients);
-  const { updates, norm } = update(graph, gradient, loss, options);
+  const { updates, norm } = update(graph, gradient, options);
   const results = {
     graph,
     size,
@@ -93,34 +92,23 @@ function declareInputs(
 function update(
   graph: GraphBuilder,
   gradient: string,
-  loss: string,
   options: StepOptions,
 ): { updates: StateUpdate[]; norm: string } {
   const { accumulate, clip } = options;
   const sum = accumulate > 1 ? accumulated(graph, gradient, accumulate) : gradient;
   const norm = normOf(graph, sum);
   const updates = optimizerUpdates(graph, clipped(graph, sum, norm, clip), options);
-  const finite = finiteness(graph, graph.op('Add', [graph.op('Abs', [loss]), norm]));
-  const apply = accumulate > 1 ? graph.op('And', ['apply', finite]) : finite;
-  const guarded = updates.map(({ input, output }) => ({
-    input,
-    output: graph.op('Where', [apply, output, input]),
-  }));
-  if (accumulate === 1) return { updates: guarded, norm };
-  const zero = graph.scalar('float32', 0);
-  const kept = graph.op('Where', [finite, sum, 'accumulated']);
-  const rest = graph.op('Where', ['apply', zero, kept]);
-  return { updates: [...guarded, { input: 'accumulated', output: rest }], norm };
+  if (accumulate === 1) return { updates, norm };
+  const chosen = (whenApplied: string, otherwise: string) =>
+    graph.op('Where', ['apply', whenApplied, otherwise]);
+  const applied = updates.map(({ input, output }) => ({ input, output: chosen(output, input) }));
+  const rest = chosen(graph.scalar('float32', 0), sum);
+  return { updates: [...applied, { input: 'accumulated', output: rest }], norm };
 }
 
 function accumulated(graph: GraphBuilder, gradient: string, count: number): string {
   const share = graph.op('Mul', [gradient, graph.scalar('float32', 1 / count)]);
   return graph.op('Add', ['accumulated', share], {}, 'accumulated_gradient');
-}
-
-/** Neither NaN, which is less than nothing, nor infinite. */
-function finiteness(graph: GraphBuilder, value: string): string {
-  return graph.op('Less', [value, graph.scalar('float32', 3e38)], {}, 'is_finite');
 }
 
 function vector(name: string, size: number): ValueSpec {

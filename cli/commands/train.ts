@@ -1,0 +1,295 @@
+import { optimizers } from '../../src/training/optimizer.js';
+import type { TrainResult } from '../../src/training/run.js';
+import { schedules } from '../../src/training/schedule.js';
+import { train } from '../../src/training/train.js';
+import { defineCommand } from '../command.js';
+import { forceOption, nameOption, outputOptions } from '../options.js';
+import { bytes, duration, measure, plural, printable } from '../text.js';
+import { lossOptions, runtimeOptions } from '../training-options.js';
+
+export const trainCommand = defineCommand({
+  name: 'train',
+  summary: 'train the adapters of a patched model',
+  description:
+    'Runs forward, backward and the optimizer as one graph in ONNX Runtime. The base weights stay as they are. Ctrl-C ends the run behind a step and keeps where it stands.',
+  positionals: { model: { value: 'MODEL', summary: 'a patched model' } },
+  options: {
+    data: {
+      type: 'path',
+      group: 'Data',
+      value: 'FILE',
+      required: true,
+      summary:
+        'samples: .safetensors or .npz, an array for each model input and labels or target, all with the samples as first axis',
+      example: '--data train.safetensors',
+    },
+    evalData: {
+      type: 'path',
+      group: 'Data',
+      value: 'FILE',
+      summary: 'samples that are not trained on',
+      example: '--eval-data test.safetensors',
+    },
+    shuffle: {
+      type: 'boolean',
+      group: 'Data',
+      onByDefault: true,
+      summary: 'take the samples in the order of the file',
+      example: '--no-shuffle',
+    },
+    ...lossOptions,
+    labelSmoothing: {
+      type: 'number',
+      group: 'Loss',
+      value: 'SHARE',
+      default: 0,
+      summary: 'share of the target that is spread over all classes',
+      example: '--label-smoothing 0.1',
+    },
+    temperature: {
+      type: 'number',
+      group: 'Loss',
+      value: 'T',
+      default: 1,
+      summary: 'of kl: what both sides are divided by',
+      example: '--temperature 2',
+    },
+    name: { ...nameOption.name, default: 'the only one' },
+    epochs: {
+      type: 'number',
+      group: 'Course',
+      value: 'N',
+      default: 3,
+      summary: 'passes over the data',
+      example: '--epochs 10',
+    },
+    steps: {
+      type: 'integer',
+      group: 'Course',
+      value: 'N',
+      summary: 'updates, instead of epochs',
+      example: '--steps 500',
+    },
+    batchSize: {
+      type: 'integer',
+      group: 'Course',
+      value: 'N',
+      default: 8,
+      summary: 'samples in a batch',
+      example: '--batch-size 32',
+    },
+    accumulate: {
+      type: 'integer',
+      group: 'Course',
+      value: 'N',
+      default: 1,
+      summary: 'batches whose mean gradient makes one update',
+      example: '--accumulate 4',
+    },
+    lr: {
+      type: 'number',
+      group: 'Optimizer',
+      value: 'RATE',
+      default: 5e-4,
+      summary: 'the highest learning rate',
+      example: '--lr 1e-3',
+    },
+    schedule: {
+      type: 'string',
+      group: 'Optimizer',
+      value: 'NAME',
+      choices: schedules,
+      default: 'linear',
+      summary: 'how the learning rate falls',
+      example: '--schedule cosine',
+    },
+    warmup: {
+      type: 'integer',
+      group: 'Optimizer',
+      value: 'STEPS',
+      default: 0,
+      summary: 'steps in which the learning rate rises from zero',
+      example: '--warmup 100',
+    },
+    optimizer: {
+      type: 'string',
+      group: 'Optimizer',
+      value: 'NAME',
+      choices: optimizers,
+      default: 'adamw',
+      summary: 'AdamW, or SGD with momentum',
+      example: '--optimizer sgd',
+    },
+    weightDecay: {
+      type: 'number',
+      group: 'Optimizer',
+      value: 'RATE',
+      default: 0.01,
+      summary: 'decoupled weight decay',
+      example: '--weight-decay 0',
+    },
+    betas: {
+      type: 'number',
+      group: 'Optimizer',
+      value: 'B1 B2',
+      repeatable: true,
+      values: 2,
+      default: '0.9 0.999',
+      summary: 'memory of AdamW',
+      example: '--betas 0.9 0.95',
+    },
+    eps: {
+      type: 'number',
+      group: 'Optimizer',
+      value: 'EPS',
+      default: 1e-8,
+      summary: 'what keeps AdamW from dividing by zero',
+      example: '--eps 1e-6',
+    },
+    momentum: {
+      type: 'number',
+      group: 'Optimizer',
+      value: 'SHARE',
+      default: 0.9,
+      summary: 'memory of SGD',
+      example: '--optimizer sgd --momentum 0',
+    },
+    clip: {
+      type: 'number',
+      group: 'Optimizer',
+      value: 'NORM',
+      default: 1,
+      summary: 'the largest norm of the whole gradient; 0 for no limit',
+      example: '--clip 0',
+    },
+    evalEvery: {
+      type: 'integer',
+      group: 'Evaluation',
+      value: 'STEPS',
+      default: 'an epoch',
+      summary: 'steps between evaluations',
+      example: '--eval-every 100',
+    },
+    earlyStop: {
+      type: 'integer',
+      group: 'Evaluation',
+      value: 'N',
+      summary: 'stop after so many evaluations without a better loss',
+      example: '--early-stop 3',
+    },
+    keepBest: {
+      type: 'boolean',
+      group: 'Evaluation',
+      summary: 'write the adapters of the best evaluation instead of the last ones',
+      example: '--eval-data test.npz --keep-best',
+    },
+    checkpoint: {
+      type: 'path',
+      group: 'Checkpoints',
+      value: 'DIR',
+      summary: 'folder that keeps where the run stands',
+      example: '--checkpoint run1',
+    },
+    checkpointEvery: {
+      type: 'integer',
+      group: 'Checkpoints',
+      value: 'STEPS',
+      default: 'an epoch',
+      summary: 'steps between checkpoints',
+      example: '--checkpoint-every 50',
+    },
+    resume: {
+      type: 'boolean',
+      group: 'Checkpoints',
+      summary: 'go on from the checkpoint, to the same adapters as without a break',
+      example: '--checkpoint run1 --resume',
+    },
+    ...outputOptions('model.trained.onnx'),
+    ...forceOption,
+    saveAdapter: {
+      type: 'path',
+      group: 'Output',
+      value: 'PATH',
+      summary: 'write the adapters to a file of their own as well',
+      example: '--save-adapter adapter.safetensors',
+    },
+    log: {
+      type: 'path',
+      group: 'Output',
+      value: 'FILE',
+      summary: 'one JSON line for each step and evaluation',
+      example: '--log run.jsonl',
+    },
+    plot: {
+      type: 'path',
+      group: 'Output',
+      value: 'FILE',
+      summary: 'the loss curve as an SVG picture',
+      example: '--plot run.svg',
+    },
+    emitStepGraph: {
+      type: 'path',
+      group: 'Output',
+      value: 'FILE',
+      summary: 'write the training step as an ONNX model, instead of running it',
+      example: '--emit-step-graph step.onnx',
+    },
+    verbose: {
+      type: 'boolean',
+      group: 'Output',
+      summary: 'list the nodes that another provider left to the CPU',
+      example: '--provider webgpu --verbose',
+    },
+    ...runtimeOptions,
+  },
+  examples: [
+    {
+      command: 'onnx-lora train model.lora.onnx --data train.safetensors --loss cross-entropy',
+      summary: 'three epochs with AdamW',
+    },
+    {
+      command:
+        'onnx-lora train model.lora.onnx --data train.npz --eval-data test.npz --loss mse --steps 500 --lr 1e-3 --checkpoint run1 --plot run1.svg',
+      summary: '500 updates, evaluated and kept on the way, with a picture of the loss',
+    },
+  ],
+  async run({ model, verbose, ...options }, ui) {
+    const work = { ...ui.work, onNote: ui.note };
+    const result = await train(model, { ...options, ...work });
+    return { result, text: () => reportOf(result, verbose ?? false) };
+  },
+});
+
+function reportOf(result: TrainResult, verbose: boolean): string {
+  const { output, adapter, steps, loss, provider, seconds, peakMemoryBytes } = result;
+  if (!loss) return `wrote ${printable(output)}: the training step, with its manifest\n`;
+  const { first, last, best } = loss;
+  const lines = [
+    `${plural(steps, 'step')} in ${duration(seconds)}, ${bytes(peakMemoryBytes)} of memory at most`,
+    `loss ${measure(first)} -> ${measure(last)}, best ${measure(best)}`,
+    ...evaluationLines(result),
+    ...(provider ? providerLines(provider, verbose) : []),
+    `wrote ${printable(output)}`,
+    ...(adapter === undefined ? [] : [`wrote ${printable(adapter)}: the adapters alone`]),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function evaluationLines({ eval: metrics, best }: TrainResult): string[] {
+  if (!metrics) return [];
+  const listed = Object.entries(metrics).map(([name, value]) => `${name} ${measure(value)}`);
+  const lines = [`evaluation: ${listed.join(', ')}`];
+  if (best) lines.push(`best evaluation: loss ${measure(best.loss)} at step ${best.step}`);
+  return lines;
+}
+
+function providerLines(
+  { used, nodes, fallbacks }: NonNullable<TrainResult['provider']>,
+  verbose: boolean,
+): string[] {
+  const counts = Object.entries(nodes).map(([name, count]) => `${count} on ${name}`);
+  const lines = [`provider ${used}: ${counts.join(', ')} of the step's nodes`];
+  if (verbose)
+    for (const { node, op } of fallbacks) lines.push(`  on cpu: ${op} ${printable(node)}`);
+  return lines;
+}

@@ -1,0 +1,73 @@
+/** A dataset as the feeds of a graph, batch by batch. */
+import type { ValueSpec } from '../graph/builder.js';
+import { ValueIndex } from '../graph/uses.js';
+import type { Model } from '../onnx/model.js';
+import type { WorkOptions } from '../onnx/write.js';
+import { IndexTracer } from '../runtime/index-bounds.js';
+import type { Feeds } from '../runtime/tensor-value.js';
+import { type CheckedData, checkDataset } from './data/check.js';
+import { convertBatch } from './data/convert.js';
+import type { Dataset } from './data/dataset.js';
+import { DEFAULT_IGNORE_INDEX } from './data/match.js';
+import { BatchOrder } from './data/order.js';
+import { trimPadding } from './data/trim.js';
+import type { LossGraph } from './forward.js';
+import type { LossName } from './losses/index.js';
+
+export interface BatchOptions {
+  readonly loss: LossName;
+  readonly ignoreIndex?: number | undefined;
+  readonly batchSize: number;
+  readonly shuffle: boolean;
+  readonly seed: number;
+}
+
+export class Batches {
+  /** Batches of one pass over the data. */
+  readonly perEpoch: number;
+  /** Keys of the data that nothing reads. */
+  readonly unused: readonly string[];
+  private readonly order: BatchOrder;
+
+  private constructor(
+    private readonly dataset: Dataset,
+    private readonly inputs: readonly ValueSpec[],
+    private readonly checked: CheckedData,
+    private readonly options: BatchOptions,
+  ) {
+    this.order = new BatchOrder({ size: dataset.size, ...options });
+    this.perEpoch = this.order.batchesPerEpoch;
+    this.unused = checked.unused;
+  }
+
+  /**
+   * Checks that the data fit the graph, reading them once.
+   * @throws OnnxLoraError as `checkDataset`
+   */
+  static async of(
+    dataset: Dataset,
+    model: Model,
+    graph: LossGraph,
+    options: BatchOptions,
+    work: WorkOptions,
+  ): Promise<Batches> {
+    const { inputs, lossInputs, output } = graph;
+    const { loss, ignoreIndex } = options;
+    const tracer = new IndexTracer(model, new ValueIndex(model));
+    const indexBounds = new Map(inputs.map(({ name }) => [name, tracer.bounds(name)]));
+    const needs = { inputs, lossInputs, output, loss, ignoreIndex, indexBounds, batches: options };
+    return new Batches(dataset, inputs, await checkDataset(dataset, needs, work), options);
+  }
+
+  /** The feeds of a batch, counted from 0 over all epochs. */
+  async at(batch: number): Promise<Feeds> {
+    const { ignoreIndex = DEFAULT_IGNORE_INDEX } = this.options;
+    const arrays = await this.dataset.batch(this.order.indices(batch), this.checked.keys);
+    return trimPadding(convertBatch(arrays, this.checked), this.inputs, ignoreIndex);
+  }
+
+  /** How many samples a batch has. */
+  samplesAt(batch: number): number {
+    return this.order.indices(batch).length;
+  }
+}

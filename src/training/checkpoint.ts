@@ -1,0 +1,119 @@
+/** Checkpoints: everything a run needs to go on, bit for bit, in one safetensors file. */
+import { existsSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { OnnxLoraError } from '../errors.js';
+import { openSafetensors, safetensorsPieces } from '../formats/safetensors.js';
+import { fileError } from '../onnx/source.js';
+import { writeFiles } from '../onnx/write.js';
+
+const FORMAT = 'onnx-lora-checkpoint';
+const FILE = 'checkpoint.safetensors';
+
+const losses = v.object({ first: v.number(), last: v.number(), best: v.number() });
+
+const progress = v.object({
+  version: v.literal(1),
+  /** Updates done. */
+  step: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  /** What the run was told, as far as its numbers depend on it. */
+  settings: v.record(v.string(), v.union([v.string(), v.number(), v.boolean(), v.null()])),
+  losses: v.optional(losses),
+  /** The best evaluation, and how many followed it. */
+  best: v.optional(v.object({ step: v.number(), loss: v.number(), since: v.number() })),
+});
+
+/** Where a run stands, without its numbers. */
+export type RunProgress = v.InferOutput<typeof progress>;
+
+/** Settings by name. */
+export type Settings = RunProgress['settings'];
+
+export interface Checkpoint {
+  readonly progress: RunProgress;
+  /** State vectors by name; `best` holds theta of the best evaluation. */
+  readonly vectors: ReadonlyMap<string, Float32Array>;
+}
+
+/** The checkpoint file of a folder. */
+export function checkpointFile(folder: string): string {
+  return join(folder, FILE);
+}
+
+export function hasCheckpoint(folder: string): boolean {
+  return existsSync(checkpointFile(folder));
+}
+
+/**
+ * Writes a checkpoint; the one before stands until the new one is whole.
+ * @throws OnnxLoraError `io`
+ */
+export async function writeCheckpoint(folder: string, checkpoint: Checkpoint): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw fileError(folder, error);
+  }
+  const tensors = [...checkpoint.vectors].map(([name, values]) => ({
+    name,
+    dtype: 'float32' as const,
+    shape: [values.length],
+    data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
+  }));
+  const metadata = { format: FORMAT, progress: JSON.stringify(checkpoint.progress) };
+  const pieces = safetensorsPieces(tensors, metadata);
+  await writeFiles([{ path: checkpointFile(folder), pieces }], [], { force: true });
+}
+
+/**
+ * Reads the checkpoint of a folder.
+ * @throws OnnxLoraError `checkpoint` for a file that is none or does not fit `size` and `names`
+ */
+export function readCheckpoint(folder: string, names: readonly string[], size: number): Checkpoint {
+  const path = checkpointFile(folder);
+  const file = openSafetensors(path);
+  try {
+    const parsed = parseProgress(path, file.metadata);
+    const present = [...names, ...(file.tensors.has('best') ? ['best'] : [])];
+    const vectors = present.map((name) => {
+      const shape = file.tensors.get(name)?.shape;
+      if (shape?.length !== 1 || shape[0] !== size) {
+        throw damaged(path, `${name} has ${shape ? `[${shape}]` : 'no'} numbers, expected ${size}`);
+      }
+      return [name, file.readFloat32(name).slice()] as const;
+    });
+    return { progress: parsed, vectors: new Map(vectors) };
+  } finally {
+    file.close();
+  }
+}
+
+function parseProgress(path: string, metadata: Readonly<Record<string, string>>): RunProgress {
+  if (metadata.format !== FORMAT) throw damaged(path, 'it is no checkpoint of onnx-lora');
+  try {
+    return v.parse(progress, JSON.parse(metadata.progress ?? ''));
+  } catch (error) {
+    throw damaged(path, (error as Error).message);
+  }
+}
+
+function damaged(path: string, problem: string): OnnxLoraError {
+  return new OnnxLoraError('checkpoint', `${path} cannot be resumed: ${problem}`, {
+    hint: 'Start anew with --force, or name another folder with --checkpoint.',
+  });
+}
+
+/**
+ * Checks that a run is the one that a checkpoint was taken of.
+ * @throws OnnxLoraError `checkpoint` naming the settings that differ
+ */
+export function checkSettings(folder: string, saved: Settings, now: Settings): void {
+  const keys = [...new Set([...Object.keys(saved), ...Object.keys(now)])];
+  const different = keys.filter((key) => saved[key] !== now[key]);
+  if (different.length === 0) return;
+  const listed = different.map((key) => `${key} was ${saved[key]}, is ${now[key]}`).join('; ');
+  throw new OnnxLoraError('checkpoint', `${checkpointFile(folder)} is of another run: ${listed}`, {
+    hint: 'Resume with the options the run was started with, or start anew with --force.',
+  });
+}

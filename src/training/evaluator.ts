@@ -1,0 +1,73 @@
+/** The loss over a whole dataset, without training. */
+
+import { realpathSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { prune } from '../graph/prune.js';
+import { collect } from '../onnx/edit.js';
+import type { Model } from '../onnx/model.js';
+import type { ProviderName } from '../runtime/provider-names.js';
+import { openSession, type Session } from '../runtime/session.js';
+import type { TensorValue } from '../runtime/tensor-value.js';
+import type { Batches } from './batches.js';
+import type { LossGraph } from './forward.js';
+import type { MetricAccumulator } from './metrics/index.js';
+
+/** The folder whose files a session may refer to; links are followed, as the runtime does it. */
+export function folderOf({ source }: Model): string | undefined {
+  return source.path === undefined ? undefined : dirname(realpathSync(source.path));
+}
+
+export class Evaluator {
+  private constructor(
+    private readonly session: Session,
+    private readonly forward: LossGraph,
+  ) {}
+
+  /**
+   * Opens a session for the loss of the graph, which is changed for it.
+   * @throws OnnxLoraError `runtime`, `provider`
+   */
+  static async open(
+    model: Model,
+    forward: LossGraph,
+    options: { provider: ProviderName; threads?: number | undefined },
+  ): Promise<Evaluator> {
+    const { graph, loss, weight, output } = forward;
+    graph.outputs.length = 0;
+    for (const name of [loss, weight]) graph.outputs.push({ name, dtype: undefined, shape: null });
+    graph.outputs.push({ name: output.name, dtype: undefined, shape: null });
+    prune(graph);
+    const externalFolder = folderOf(model);
+    const bytes = await collect(graph.modelPieces({}, externalFolder));
+    return new Evaluator(await openSession(bytes, { ...options, externalFolder }), forward);
+  }
+
+  /**
+   * The mean loss over all batches and the metrics.
+   * @param theta the adapters; undefined for a graph that has none to feed
+   * @param onBatch called before each batch; may throw to stop
+   */
+  async run(
+    batches: Batches,
+    metrics: MetricAccumulator,
+    theta: TensorValue | undefined,
+    onBatch: (done: number, total: number) => void | Promise<void>,
+  ): Promise<Record<string, number>> {
+    const { loss, weight, output } = this.forward;
+    const sum = { loss: 0, weight: 0 };
+    for (let i = 0; i < batches.perEpoch; i++) {
+      await onBatch(i, batches.perEpoch);
+      const feeds = await batches.at(i);
+      const results = await this.session.run(theta ? new Map([...feeds, ['theta', theta]]) : feeds);
+      const count = Number(results.get(weight)!.data[0]);
+      if (count > 0) sum.loss += Number(results.get(loss)!.data[0]) * count;
+      sum.weight += count;
+      metrics.add(results.get(output.name)!, feeds);
+    }
+    return { loss: sum.loss / sum.weight, ...metrics.result() };
+  }
+
+  release(): Promise<void> {
+    return this.session.release();
+  }
+}

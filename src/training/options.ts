@@ -1,0 +1,200 @@
+/** What a training run can be told, with the values that stand where nothing is said. */
+import { OnnxLoraError } from '../errors.js';
+import type { WriteOptions } from '../onnx/write.js';
+import type { ProviderName } from '../runtime/provider-names.js';
+import type { LossName, LossOptions } from './losses/index.js';
+import type { OptimizerName } from './optimizer.js';
+import type { ScheduleName } from './schedule.js';
+
+export interface TrainOptions extends WriteOptions {
+  /** Samples to train on: .safetensors or .npz. */
+  readonly data: string;
+  readonly evalData?: string | undefined;
+  readonly loss: LossName;
+  /** Labels with this value do not count; default -100. */
+  readonly ignoreIndex?: number | undefined;
+  readonly labelSmoothing?: number | undefined;
+  readonly temperature?: number | undefined;
+  /** The output that the loss looks at. May be left out where the model has one. */
+  readonly modelOutput?: string | undefined;
+  /** The adapter set to train. May be left out where the model has one. */
+  readonly name?: string | undefined;
+
+  /** Passes over the data; default 3. */
+  readonly epochs?: number | undefined;
+  /** Updates, instead of `epochs`. */
+  readonly steps?: number | undefined;
+  /** Default 8. */
+  readonly batchSize?: number | undefined;
+  /** Batches that make one update; default 1. */
+  readonly accumulate?: number | undefined;
+  /** false: samples in the order of the file. */
+  readonly shuffle?: boolean | undefined;
+  readonly seed?: number | undefined;
+
+  readonly optimizer?: OptimizerName | undefined;
+  /** The highest learning rate; default 5e-4. */
+  readonly lr?: number | undefined;
+  /** Default linear. */
+  readonly schedule?: ScheduleName | undefined;
+  /** Steps in which the learning rate rises from zero; default 0. */
+  readonly warmup?: number | undefined;
+  /** Default 0.01. */
+  readonly weightDecay?: number | undefined;
+  /** Of AdamW; default 0.9 and 0.999. */
+  readonly betas?: readonly number[] | undefined;
+  /** Of AdamW; default 1e-8. */
+  readonly eps?: number | undefined;
+  /** Of SGD; default 0.9. */
+  readonly momentum?: number | undefined;
+  /** The largest norm of the gradient; default 1, 0 for no limit. */
+  readonly clip?: number | undefined;
+
+  /** Steps between evaluations; default an epoch. */
+  readonly evalEvery?: number | undefined;
+  /** Stop after so many evaluations without a better loss. */
+  readonly earlyStop?: number | undefined;
+  /** Write the adapters of the best evaluation instead of the last. */
+  readonly keepBest?: boolean | undefined;
+
+  /** A folder for checkpoints. */
+  readonly checkpoint?: string | undefined;
+  /** Steps between checkpoints; default an epoch. */
+  readonly checkpointEvery?: number | undefined;
+  /** Go on from the checkpoint in the folder. */
+  readonly resume?: boolean | undefined;
+
+  /** Default: the model's path with `.trained.onnx`. */
+  readonly output?: string | undefined;
+  /** A file for the adapters alone. */
+  readonly saveAdapter?: string | undefined;
+  /** A file for one JSON line a step and an evaluation. */
+  readonly log?: string | undefined;
+  /** An SVG file for the curves. */
+  readonly plot?: string | undefined;
+  /** Write the step graph here instead of running it. */
+  readonly emitStepGraph?: string | undefined;
+
+  /** Default auto. */
+  readonly provider?: ProviderName | 'auto' | undefined;
+  /** CPU threads; default one a core. */
+  readonly threads?: number | undefined;
+  /** Remarks for people: what is not read, what was chosen. */
+  readonly onNote?: ((text: string) => void) | undefined;
+}
+
+type Defaulted =
+  | 'batchSize'
+  | 'accumulate'
+  | 'shuffle'
+  | 'seed'
+  | 'optimizer'
+  | 'lr'
+  | 'schedule'
+  | 'warmup'
+  | 'weightDecay'
+  | 'eps'
+  | 'momentum'
+  | 'clip'
+  | 'force'
+  | 'provider'
+  | 'onNote'
+  | 'onProgress';
+
+/** Options with nothing left open. */
+export type ResolvedOptions = Omit<TrainOptions, Defaulted | 'betas'> & {
+  readonly [K in Defaulted]-?: NonNullable<TrainOptions[K]>;
+} & { readonly betas: readonly [number, number] };
+
+/**
+ * Fills in the defaults.
+ * @throws OnnxLoraError `invalid-argument` for a number out of range, or options that exclude or need
+ * one another
+ */
+export function resolveOptions(options: TrainOptions): ResolvedOptions {
+  const resolved: ResolvedOptions = {
+    ...options,
+    batchSize: options.batchSize ?? 8,
+    accumulate: options.accumulate ?? 1,
+    shuffle: options.shuffle ?? true,
+    seed: options.seed ?? 0,
+    optimizer: options.optimizer ?? 'adamw',
+    lr: options.lr ?? 5e-4,
+    schedule: options.schedule ?? 'linear',
+    warmup: options.warmup ?? 0,
+    weightDecay: options.weightDecay ?? 0.01,
+    betas: pairOf(options.betas ?? [0.9, 0.999]),
+    eps: options.eps ?? 1e-8,
+    momentum: options.momentum ?? 0.9,
+    clip: options.clip ?? 1,
+    force: options.force ?? false,
+    provider: options.provider ?? 'auto',
+    onNote: options.onNote ?? (() => {}),
+    onProgress: options.onProgress ?? (() => {}),
+  };
+  checkRanges(resolved);
+  checkCombinations(resolved);
+  return resolved;
+}
+
+function pairOf(betas: readonly number[]): readonly [number, number] {
+  const [first, second, ...rest] = betas;
+  if (first !== undefined && second !== undefined && rest.length === 0) return [first, second];
+  throw invalid(
+    `betas are ${betas.join(', ')}, expected two numbers`,
+    'For example 0.9 and 0.999.',
+  );
+}
+
+function checkRanges(options: ResolvedOptions): void {
+  const { betas, epochs, lr, eps } = options;
+  const wholeFrom = (least: number, ...keys: (keyof ResolvedOptions)[]) => {
+    for (const key of keys) {
+      const value = options[key];
+      if (value === undefined || (Number.isInteger(value) && Number(value) >= least)) continue;
+      throw invalid(`${key} is ${value}, expected a whole number from ${least} on`);
+    }
+  };
+  wholeFrom(1, 'batchSize', 'accumulate', 'steps', 'evalEvery', 'earlyStop', 'checkpointEvery');
+  wholeFrom(0, 'warmup');
+  for (const key of ['weightDecay', 'momentum', 'clip'] as const) {
+    if (!(options[key] >= 0)) throw invalid(`${key} is ${options[key]}, expected 0 or more`);
+  }
+  if (!(lr > 0)) throw invalid(`lr is ${lr}, expected more than 0`);
+  if (!(eps > 0)) throw invalid(`eps is ${eps}, expected more than 0`);
+  if (epochs !== undefined && !(epochs > 0)) {
+    throw invalid(`epochs is ${epochs}, expected more than 0`);
+  }
+  if (betas.some((beta) => !(beta >= 0 && beta < 1))) {
+    throw invalid(`betas are ${betas.join(', ')}, expected numbers from 0 to below 1`);
+  }
+}
+
+function checkCombinations(options: ResolvedOptions): void {
+  const { epochs, steps, evalData, checkpoint } = options;
+  if (epochs !== undefined && steps !== undefined) {
+    throw invalid('epochs and steps are both given', 'Say how long to train by one of them.');
+  }
+  const needsEvaluation = (['evalEvery', 'earlyStop', 'keepBest'] as const).find(
+    (key) => options[key] !== undefined && options[key] !== false,
+  );
+  if (needsEvaluation !== undefined && evalData === undefined) {
+    throw invalid(`${needsEvaluation} needs data to evaluate with`, 'Give it with --eval-data.');
+  }
+  const needsFolder = (['checkpointEvery', 'resume'] as const).find(
+    (key) => options[key] !== undefined && options[key] !== false,
+  );
+  if (needsFolder !== undefined && checkpoint === undefined) {
+    throw invalid(`${needsFolder} needs a folder for checkpoints`, 'Name it with --checkpoint.');
+  }
+}
+
+function invalid(message: string, hint?: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', message, { hint });
+}
+
+/** The options of the loss. */
+export function lossOptions(options: ResolvedOptions, dataKeys: readonly string[]): LossOptions {
+  const { ignoreIndex, labelSmoothing, temperature } = options;
+  return { dataKeys, ignoreIndex, labelSmoothing, temperature };
+}

@@ -1,0 +1,300 @@
+/** A whole training run, from the files it reads to the files it leaves. */
+import { createHash } from 'node:crypto';
+import { lossCurveSvg } from '../analysis/curve.js';
+import { OnnxLoraError } from '../errors.js';
+import { extract } from '../lora/extract.js';
+import { defaultOutput, inputFiles, writeModel } from '../lora/output.js';
+import { PatchedModel } from '../lora/patched.js';
+import { collect } from '../onnx/edit.js';
+import { ExternalFiles } from '../onnx/external.js';
+import { openModel } from '../onnx/parse.js';
+import { TensorReader } from '../onnx/tensor.js';
+import { checkOutput, writeFiles } from '../onnx/write.js';
+import type { ProviderName } from '../runtime/provider-names.js';
+import { resolveProvider } from '../runtime/providers.js';
+import { openStatefulSession } from '../runtime/stateful-session.js';
+import type { TensorValue } from '../runtime/tensor-value.js';
+import { Batches } from './batches.js';
+import { checkSettings, hasCheckpoint, readCheckpoint, type Settings } from './checkpoint.js';
+import { type Dataset, openDataset } from './data/dataset.js';
+import { Evaluator, folderOf } from './evaluator.js';
+import { buildForward, type ForwardGraph } from './forward.js';
+import { type LogRecord, RunLog } from './log.js';
+import { TrainingLoop } from './loop.js';
+import { lossOptions, type ResolvedOptions } from './options.js';
+import { buildStepGraph, type StepGraph } from './step-graph.js';
+import { STEP_MANIFEST_KEY, stepGraphManifest } from './step-manifest.js';
+import { trainedModel } from './trained-model.js';
+
+export interface TrainResult {
+  /** The trained model, or the step graph where only that was asked for. */
+  readonly output: string;
+  /** The file with the adapters alone. */
+  readonly adapter?: string;
+  /** Updates done. */
+  readonly steps: number;
+  readonly loss?: { readonly first: number; readonly last: number; readonly best: number };
+  /** The last evaluation; with `keepBest` the best one's step and loss stand in `best`. */
+  readonly eval?: Readonly<Record<string, number>>;
+  readonly best?: { readonly step: number; readonly loss: number };
+  readonly provider?: {
+    readonly requested: ProviderName | 'auto';
+    readonly used: ProviderName;
+    /** Nodes that each provider ran. */
+    readonly nodes: Readonly<Partial<Record<ProviderName, number>>>;
+    /** Nodes that ran on the CPU although another provider was used. */
+    readonly fallbacks: readonly { readonly node: string; readonly op: string }[];
+  };
+  readonly seconds: number;
+  readonly peakMemoryBytes: number;
+}
+
+/**
+ * Trains the adapters of the patched model at `path`.
+ * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `no-adapter`, `unsupported`, `provider`,
+ * `checkpoint`, `diverged`, `aborted`, and those of reading and writing
+ */
+export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
+  const model = openModel(path);
+  const files = new ExternalFiles(model);
+  try {
+    const patched = new PatchedModel(model);
+    return await new Run(patched, new TensorReader(model, files), path, options).result();
+  } finally {
+    files.close();
+    model.close();
+  }
+}
+
+const KILO = 1024;
+
+class Run {
+  private readonly start = performance.now();
+  private readonly output: string;
+  private readonly datasets: Dataset[] = [];
+
+  constructor(
+    private readonly patched: PatchedModel,
+    private readonly reader: TensorReader,
+    path: string,
+    private readonly options: ResolvedOptions,
+  ) {
+    this.output = options.emitStepGraph ?? options.output ?? defaultOutput(path, 'trained');
+  }
+
+  async result(): Promise<TrainResult> {
+    this.checkOutputs();
+    try {
+      const data = await this.open(this.options.data);
+      const forward = await this.forward(data);
+      const batches = await this.batches(data, forward, this.options.shuffle);
+      return this.options.emitStepGraph === undefined
+        ? await this.train(forward, batches)
+        : await this.emit(forward);
+    } finally {
+      for (const dataset of this.datasets) dataset.close();
+    }
+  }
+
+  /** What cannot be written is better known before hours of work. */
+  private checkOutputs(): void {
+    const { saveAdapter, plot, force } = this.options;
+    const inputs = inputFiles(this.patched.model);
+    for (const path of [this.output, saveAdapter, plot]) {
+      if (path !== undefined) checkOutput(path, inputs, force);
+    }
+  }
+
+  private async open(path: string): Promise<Dataset> {
+    const dataset = await openDataset(path);
+    this.datasets.push(dataset);
+    return dataset;
+  }
+
+  private forward(data: Dataset): Promise<ForwardGraph> {
+    const { loss, modelOutput, name } = this.options;
+    const keys = [...data.keys.keys()];
+    return buildForward(this.patched, this.reader, {
+      loss,
+      modelOutput,
+      name,
+      lossOptions: lossOptions(this.options, keys),
+    });
+  }
+
+  private async batches(data: Dataset, forward: ForwardGraph, shuffle: boolean): Promise<Batches> {
+    const { options } = this;
+    const how = { ...options, shuffle };
+    const batches = await Batches.of(data, this.patched.model, forward, how, options);
+    if (batches.unused.length > 0) {
+      options.onNote(`${data.label}: nothing reads ${batches.unused.join(', ')}`);
+    }
+    return batches;
+  }
+
+  private async train(forward: ForwardGraph, batches: Batches): Promise<TrainResult> {
+    const { options, patched } = this;
+    const { requested, used, reason } = await resolveProvider(options.provider);
+    if (requested === 'auto') options.onNote(`provider auto: ${used} (${reason})`);
+    const graph = await buildStepGraph(forward, options);
+    const settings = this.settings(forward);
+    const total = this.updates(batches);
+    const checkpoint = this.checkpoint(graph, settings);
+    const log = RunLog.open(options.log, options.force, checkpoint?.progress.step ?? 0);
+    const externalFolder = folderOf(patched.model);
+    const session = await openStatefulSession(
+      await collect(graph.graph.modelPieces({}, externalFolder)),
+      {
+        provider: used,
+        externalFolder,
+        threads: options.threads,
+        state: graph.state,
+        initial: checkpoint ? tensors(checkpoint.vectors, graph) : this.initial(forward, graph),
+        reportPlacement: true,
+      },
+    );
+    const evaluation = await this.evaluation(used);
+    const rescueFolder = `${this.output}.checkpoint`;
+    const parts = { session, graph, batches, evaluation, log, settings, total, rescueFolder };
+    const loop = new TrainingLoop(parts, options);
+    try {
+      if (checkpoint) loop.restore(checkpoint.progress, checkpoint.vectors.get('best'));
+      const theta = await loop.run();
+      const adapter = await this.write(forward, theta, log);
+      const { nodes, fallbacks } = session.placement ?? { nodes: {}, fallbacks: [] };
+      return {
+        ...adapter,
+        steps: loop.step,
+        ...(loop.losses ? { loss: loop.losses } : {}),
+        ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
+        ...(loop.best ? { best: { step: loop.best.step, loss: loop.best.loss } } : {}),
+        provider: { requested, used, nodes, fallbacks },
+        ...this.cost(),
+      };
+    } finally {
+      await session.release();
+      await evaluation?.evaluator.release();
+    }
+  }
+
+  private updates({ perEpoch }: Batches): number {
+    const { steps, epochs = DEFAULT_EPOCHS, accumulate } = this.options;
+    return steps ?? Math.max(1, Math.ceil((epochs * perEpoch) / accumulate));
+  }
+
+  /** The checkpoint to go on from, if that was asked for. */
+  private checkpoint(graph: StepGraph, settings: Settings) {
+    const { checkpoint: folder, resume, force, onNote } = this.options;
+    if (folder === undefined) return undefined;
+    if (!hasCheckpoint(folder)) {
+      if (resume) onNote(`${folder} holds no checkpoint yet: starting from the beginning`);
+      return undefined;
+    }
+    if (!resume && !force) {
+      throw new OnnxLoraError('output-exists', `${folder} holds the checkpoint of another run`, {
+        hint: 'Go on from it with --resume, start anew with --force, or name another folder.',
+      });
+    }
+    if (!resume) return undefined;
+    const names = graph.state.map(({ input }) => input);
+    const checkpoint = readCheckpoint(folder, names, graph.size);
+    checkSettings(folder, checkpoint.progress.settings, settings);
+    onNote(`resuming behind step ${checkpoint.progress.step}`);
+    return checkpoint;
+  }
+
+  /** Everything that the numbers of the run depend on. */
+  private settings(forward: ForwardGraph): Settings {
+    const { options } = this;
+    const { loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup } = options;
+    const { weightDecay, eps, momentum, clip, epochs, steps, betas } = options;
+    const sizes = this.datasets.map(({ size }) => size).join(' and ');
+    return {
+      ...{ loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup },
+      ...{ weightDecay, eps, momentum, clip, epochs: epochs ?? null, steps: steps ?? null },
+      betas: betas.join(' '),
+      ignoreIndex: options.ignoreIndex ?? null,
+      labelSmoothing: options.labelSmoothing ?? null,
+      temperature: options.temperature ?? null,
+      modelOutput: options.modelOutput ?? null,
+      samples: sizes,
+      adapters: createHash('sha256').update(JSON.stringify(forward.set)).digest('hex').slice(0, 16),
+      modelBytes: this.patched.model.source.size,
+    };
+  }
+
+  private initial(forward: ForwardGraph, graph: StepGraph): Map<string, TensorValue> {
+    const vectors = graph.state.map(({ input }) => [input, new Float32Array(graph.size)] as const);
+    const initial = new Map(vectors);
+    initial.set('theta', this.theta(forward, graph.size));
+    return tensors(initial, graph);
+  }
+
+  private theta({ parameters }: ForwardGraph, size: number): Float32Array<ArrayBuffer> {
+    const theta = new Float32Array(size);
+    for (const { name, offset } of parameters) {
+      theta.set(this.reader.float32(this.patched.initializer(name)), offset);
+    }
+    return theta;
+  }
+
+  private async evaluation(provider: ProviderName) {
+    const { evalData, threads } = this.options;
+    if (evalData === undefined) return undefined;
+    const data = await this.open(evalData);
+    const forward = await this.forward(data);
+    const batches = await this.batches(data, forward, false);
+    const evaluator = await Evaluator.open(this.patched.model, forward, { provider, threads });
+    return { evaluator, batches };
+  }
+
+  private async write({ parameters, set }: ForwardGraph, theta: Float32Array, log: RunLog) {
+    const { saveAdapter, plot, force } = this.options;
+    const { model } = this.patched;
+    await writeModel(model, trainedModel(model, parameters, theta), this.output, { force });
+    if (plot !== undefined) await writePlot(plot, log.records, force);
+    if (saveAdapter === undefined) return { output: this.output };
+    await extract(this.output, { output: saveAdapter, name: set.set, force });
+    return { output: this.output, adapter: saveAdapter };
+  }
+
+  private async emit(forward: ForwardGraph): Promise<TrainResult> {
+    const { options, output } = this;
+    const step = await buildStepGraph(forward, options);
+    const manifest = stepGraphManifest(forward, step, options);
+    const theta = this.theta(forward, step.size);
+    step.graph.addInitializer({
+      name: 'theta_initial',
+      dtype: 'float32',
+      dims: [step.size],
+      data: new Uint8Array(theta.buffer),
+    });
+    const pieces = step.graph.modelPieces({ [STEP_MANIFEST_KEY]: manifest });
+    await writeFiles([{ path: output, pieces }], inputFiles(this.patched.model), options);
+    return { output, steps: 0, ...this.cost() };
+  }
+
+  private cost() {
+    const seconds = (performance.now() - this.start) / 1000;
+    return { seconds, peakMemoryBytes: process.resourceUsage().maxRSS * KILO };
+  }
+}
+
+const DEFAULT_EPOCHS = 3;
+
+function tensors(
+  vectors: ReadonlyMap<string, Float32Array>,
+  { state, size }: StepGraph,
+): Map<string, TensorValue> {
+  const value = (data: Float32Array) => ({ dtype: 'float32', dims: [size], data }) as const;
+  return new Map(state.map(({ input }) => [input, value(vectors.get(input)!)]));
+}
+
+async function writePlot(path: string, records: readonly LogRecord[], force: boolean) {
+  const steps = records.flatMap((record) => ('loss' in record ? [record] : []));
+  const evaluations = records.flatMap((record) =>
+    'eval' in record ? [{ step: record.step, loss: record.eval.loss! }] : [],
+  );
+  const svg = lossCurveSvg({ steps, evaluations });
+  await writeFiles([{ path, pieces: [Buffer.from(svg)] }], [], { force });
+}
