@@ -96,6 +96,13 @@ export {
   type ModelSource,
   type Verification,
 } from './runtime/compare.js';
+export type { PlacedNode, Placement } from './runtime/placement.js';
+export {
+  type OperatorTime,
+  type Profile,
+  type ProfileOptions,
+  profileModel,
+} from './runtime/profile.js';
 export { type ProviderName, providerNames } from './runtime/provider-names.js';
 export {
   listProviders,
@@ -104,6 +111,13 @@ export {
   resolveProvider,
 } from './runtime/providers.js';
 export { type OpenSessionOptions, openSession, type Session } from './runtime/session.js';
+export {
+  openStatefulSession,
+  type State,
+  type StatefulSession,
+  type StatefulSessionOptions,
+  type StateSlot,
+} from './runtime/stateful-session.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 
 export { version } from './version.js';

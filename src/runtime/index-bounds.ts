@@ -60,6 +60,9 @@ const PASSING: Readonly<Record<string, readonly number[] | 'all'>> = {
   Where: [1, 2],
 };
 
+/** Those of them that may put other numbers in the place of an input's. */
+const REPLACING = new Set(['Clip', 'Max', 'Min', 'Mul', 'Where']);
+
 /** Follows inputs of one model. */
 export class IndexTracer {
   private readonly functions = new Map<string, FunctionDef>();
@@ -75,8 +78,12 @@ export class IndexTracer {
     }
   }
 
-  /** The bounds of a graph input; undefined where it indexes no table of known size. */
-  bounds(input: string): IndexBounds | undefined {
+  /**
+   * The bounds of a graph input; undefined where it indexes no table of known size.
+   * @param strict only bounds that no element may leave: an input that is clipped or masked before
+   * it is looked up may hold anything
+   */
+  bounds(input: string, { strict = false } = {}): IndexBounds | undefined {
     let found: IndexBounds | undefined;
     const open: Place[] = [{ graph: this.model.graph, name: input, low: 0, high: 0 }];
     const seen = new Set<string>();
@@ -86,6 +93,7 @@ export class IndexTracer {
       if (!value || seen.has(key) || seen.size >= MAX_PLACES) continue;
       seen.add(key);
       for (const { node, graph, index } of value.uses) {
+        if (strict && node && node.domain === '' && REPLACING.has(node.opType)) continue;
         const rows = node && this.tableRows(node, index);
         if (rows !== undefined) found = intersect(found, rows, place);
         open.push(...(node ? this.after(node, index, place) : this.outside(graph, index, place)));

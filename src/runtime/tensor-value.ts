@@ -85,11 +85,23 @@ export function tensorFromBytes(
 export function tensorToFloat64({ dtype, data }: TensorValue): Float64Array {
   if (data instanceof Float64Array) return data;
   if (data instanceof BigInt64Array || data instanceof BigUint64Array) {
-    return Float64Array.from(data as BigInt64Array, Number);
+    return doublesOf(data);
   }
-  if (!isConvertible(dtype)) return Float64Array.from(data);
+  if (!isConvertible(dtype)) return new Float64Array(data);
   const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   return toFloat64(dtype, bytes, data.length);
+}
+
+/** By halves of 32 bits: a bigint for each element takes ten times as long. */
+function doublesOf(data: BigInt64Array | BigUint64Array): Float64Array {
+  const words = new Uint32Array(data.buffer, data.byteOffset, 2 * data.length);
+  const signed = data instanceof BigInt64Array;
+  const result = new Float64Array(data.length);
+  for (let i = 0; i < data.length; i++) {
+    const high = words[2 * i + 1]!;
+    result[i] = (signed ? high | 0 : high) * 2 ** 32 + words[2 * i]!;
+  }
+  return result;
 }
 
 function arrayOf(dtype: DataTypeName): (typeof arrays)[FedType] {

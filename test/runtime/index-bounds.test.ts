@@ -12,12 +12,17 @@ import {
   node,
 } from './models.js';
 
-function boundsOf(nodes: NodeMessage[], rows = 10, functions: FunctionMessage[] = []) {
+function boundsOf(
+  nodes: NodeMessage[],
+  rows = 10,
+  functions: FunctionMessage[] = [],
+  options?: { strict: boolean },
+) {
   const table = floats('table', [rows, 2], new Array(2 * rows).fill(0));
   const constants = [table, ints('one', [1]), ints('offsets', [-1, 3]), ints('axes', [0])];
   const main = graph({ ids: ['int64', ['n']] }, { y: ['float32', null] }, nodes, constants);
   const model = modelOf(bytesOf(main, functions));
-  return new IndexTracer(model, new ValueIndex(model)).bounds('ids');
+  return new IndexTracer(model, new ValueIndex(model)).bounds('ids', options);
 }
 
 const gather = (ids: string, attributes = {}) => node('Gather', ['table', ids], ['y'], attributes);
@@ -38,6 +43,14 @@ describe('bounds', () => {
       gather('d'),
     ];
     expect(boundsOf(steps)).toEqual({ min: 0, limit: 10 });
+  });
+
+  it('hold strictly only for what is looked up as it is', () => {
+    const strict = (nodes: NodeMessage[]) => boundsOf(nodes, 10, [], { strict: true });
+    const clipped = [node('Clip', ['ids', '', 'one'], ['a']), gather('a')];
+    expect(boundsOf(clipped)).toEqual({ min: 0, limit: 10 });
+    expect(strict(clipped)).toBeUndefined();
+    expect(strict([node('Identity', ['ids'], ['a']), gather('a')])).toEqual({ min: 0, limit: 10 });
   });
 
   it('count constant offsets', () => {

@@ -1,9 +1,12 @@
-import { describe, expect, it } from 'vitest';
+import { mkdtempSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, vi } from 'vitest';
 import { profileModel } from '../../src/runtime/profile.js';
 import { openSession } from '../../src/runtime/session.js';
 import { tensorFromNumbers } from '../../src/runtime/tensor-value.js';
 import { describeOnWebGpu } from '../support/vulkan.js';
-import { bytesOf, failure, graph, node } from './models.js';
+import { bytesOf, failure, floats, graph, node } from './models.js';
 
 /** softmax(x x) x, with the softmax of the given operator. */
 function attention(softmax: string): Uint8Array {
@@ -26,6 +29,32 @@ describe('profileModel', () => {
       fallbacks: [],
       copies: { toHost: 0, toDevice: 0 },
     });
+  });
+
+  it('sees the graph behind the optimizations', async () => {
+    const folding = bytesOf(
+      graph(
+        { x: ['float32', [4, 4]] },
+        { y: ['float32', [4, 4]] },
+        [node('Neg', ['two'], ['minus']), node('Mul', ['x', 'minus'], ['y'])],
+        [floats('two', [], [2])],
+      ),
+    );
+    const nodes = async (withoutOptimizers: string[]) =>
+      (await profileModel(folding, feeds, { withoutOptimizers })).placement.nodes;
+    expect(await nodes([])).toEqual({ cpu: 1 });
+    expect(await nodes(['ConstantFolding'])).toEqual({ cpu: 2 });
+  });
+
+  it('leaves nothing behind', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'placement-'));
+    vi.stubEnv('TMPDIR', folder);
+    await profileModel(attention('Softmax'), feeds);
+    await failure(() => profileModel(attention('Softmax'), new Map()));
+    await failure(() => profileModel(new Uint8Array(4), feeds));
+    vi.unstubAllEnvs();
+    // Fails where something is in it.
+    rmdirSync(folder);
   });
 
   it('tells what the operators of one run take', async () => {

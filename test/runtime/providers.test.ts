@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { tryProvider } from '../../src/runtime/probe.js';
 import { additionModel, PRODUCT_SIZE, productModel } from '../../src/runtime/probe-models.js';
@@ -68,6 +70,50 @@ describe('resolveProvider', () => {
     expect(requested).toBe('auto');
     expect((await listProviders()).find(({ name }) => name === used)?.usable).toBe(true);
     expect(reason).not.toBe('');
+  });
+});
+
+describe('in a worker thread', () => {
+  it('errors are ours too', async () => {
+    const source = (name: string) => new URL(`../../src/${name}.ts`, import.meta.url).href;
+    const code = `
+      const { parentPort, workerData } = require('node:worker_threads');
+      require('node:module').register(workerData.hooks);
+      const told = ({ constructor, code, hint }) => ({ type: constructor.name, code, hint: typeof hint });
+      import(workerData.session).then(async ({ openSession }) => {
+        const failures = [];
+        for (const provider of workerData.providers) {
+          const session = await openSession(workerData.model, { provider }).catch((error) => {
+            failures.push(told(error));
+          });
+          await session?.run(new Map()).catch((error) => failures.push(told(error)));
+        }
+        parentPort.postMessage(failures);
+      });`;
+    const worker = new Worker(code, {
+      eval: true,
+      workerData: {
+        hooks: new URL('../support/typescript-hooks.mjs', import.meta.url).href,
+        session: source('runtime/session'),
+        model: scaling(1),
+        providers: [absent, 'cpu'],
+      },
+    });
+    const [failures] = await once(worker, 'message');
+    await worker.terminate();
+    expect(failures).toEqual([
+      { type: 'OnnxLoraError', code: 'provider', hint: 'string' },
+      { type: 'OnnxLoraError', code: 'runtime', hint: 'string' },
+    ]);
+  });
+});
+
+describe.skipIf(!process.env.VK_DRIVER_FILES?.includes('lvp'))('software Vulkan', () => {
+  it('works as WebGPU when asked for, and is not what auto takes', async () => {
+    expect(await resolveProvider('webgpu')).toMatchObject({ used: 'webgpu' });
+    const { used, reason } = await resolveProvider('auto');
+    expect(used).not.toBe('webgpu');
+    expect(reason).toMatch(/ on webgpu$/);
   });
 });
 

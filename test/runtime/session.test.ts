@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { openSession } from '../../src/runtime/session.js';
+import { nativeOptions } from '../../src/runtime/session-options.js';
 import {
   tensorFromBytes,
   tensorFromNumbers,
@@ -56,6 +57,30 @@ describe('openSession', () => {
     const error = await failure(() => openSession(model));
     expect(error).toMatchObject({ code, message: expect.stringContaining(message) });
     expect((error as Error).message).not.toContain('\n');
+  });
+});
+
+describe('options', () => {
+  it('have the names of ONNX Runtime', () => {
+    const options = { prepacking: false, spinning: false, withoutOptimizers: ['A', 'B'] } as const;
+    expect(nativeOptions({ ...options, provider: 'webgpu', cpuFallback: false })).toMatchObject({
+      executionProviders: ['webgpu'],
+      extra: {
+        'optimization.disable_specified_optimizers': 'A;B',
+        'session.disable_cpu_ep_fallback': '1',
+        'session.disable_prepacking': '1',
+        'session.intra_op.allow_spinning': '0',
+      },
+    });
+    expect(nativeOptions({}).extra).toEqual({});
+  });
+
+  it('that only providers need do no harm on the CPU', async () => {
+    const session = await openSession(scaling(2), { cpuFallback: false, prepacking: false });
+    expect([...tensorToFloat64((await session.run(x([1, 2, 3, 4]))).get('y')!)]).toEqual([
+      2, 4, 6, 8,
+    ]);
+    await session.release();
   });
 });
 
