@@ -6,8 +6,10 @@ export interface Column<Row> {
   readonly title: string;
   readonly value: (row: Row) => string;
   readonly align?: 'right';
-  /** Gives way, by losing its middle, where the table is wider than the terminal. */
+  /** Gives way, by losing its start, where the table is wider than the terminal. */
   readonly flexible?: true;
+  /** Goes, the last one first, before anything is cut. */
+  readonly optional?: true;
 }
 
 export interface TableStyle {
@@ -27,15 +29,40 @@ export function renderTable<Row>(
   rows: readonly Row[],
   style: TableStyle,
 ): string {
-  const cells = rows.map((row) => columns.map(({ value }) => printable(value(row))));
-  const titles = columns.map(({ title }) => title);
-  const widths = fit(columns, naturalWidths([titles, ...cells]), style.width);
-  const line = (texts: readonly string[]) =>
-    texts
-      .map((text, i) => pad(shorten(text, widths[i]!), widths[i]!, columns[i]!.align))
+  const shown = withoutSurplus(columns, rows, style.width);
+  const [titles, ...cells] = texts(shown, rows);
+  const widths = fit(shown, naturalWidths([titles!, ...cells]), style.width);
+  const line = (row: readonly string[]) =>
+    row
+      .map((text, i) => pad(shorten(text, widths[i]!), widths[i]!, shown[i]!.align))
       .join(GAP)
       .trimEnd();
-  return [style.heading(line(titles)), ...cells.map(line)].join('\n');
+  return [style.heading(line(titles!)), ...cells.map(line)].join('\n');
+}
+
+/** The titles, then a line for each row. */
+function texts<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[][] {
+  const cells = rows.map((row) => columns.map(({ value }) => printable(value(row))));
+  return [columns.map(({ title }) => title), ...cells];
+}
+
+/** The columns without those optional ones that there is no room for. */
+function withoutSurplus<Row>(
+  columns: readonly Column<Row>[],
+  rows: readonly Row[],
+  limit = Number.POSITIVE_INFINITY,
+): Column<Row>[] {
+  const shown = [...columns];
+  while (totalWidth(naturalWidths(texts(shown, rows))) > limit) {
+    const surplus = shown.findLastIndex(({ optional }) => optional);
+    if (surplus < 0) break;
+    shown.splice(surplus, 1);
+  }
+  return shown;
+}
+
+function totalWidth(widths: readonly number[]): number {
+  return widths.reduce((sum, width) => sum + width, GAP.length * (widths.length - 1));
 }
 
 function naturalWidths(lines: readonly (readonly string[])[]): number[] {
@@ -53,8 +80,7 @@ function fit(
   natural: readonly number[],
   limit: number | undefined,
 ): number[] {
-  const total = natural.reduce((sum, width) => sum + width, GAP.length * (natural.length - 1));
-  let excess = limit === undefined ? 0 : Math.max(0, total - limit);
+  let excess = limit === undefined ? 0 : Math.max(0, totalWidth(natural) - limit);
   return natural.map((width, i) => {
     if (!columns[i]!.flexible) return width;
     const cut = Math.min(excess, Math.max(0, width - MIN_FLEXIBLE));
@@ -68,17 +94,11 @@ function pad(text: string, width: number, align: 'right' | undefined): string {
   return align === 'right' ? space + text : text + space;
 }
 
-/** Takes out the middle: a module path says where it is at its start and what it is at its end. */
+/** Takes away the start: most of a module path's start is that of its neighbours too. */
 export function shorten(text: string, width: number): string {
   if (stringWidth(text) <= width) return text;
-  const characters = [...text];
-  let head = Math.floor((width - 1) / 3);
-  let tail = characters.length - (width - 1 - head);
-  const cut = () => `${characters.slice(0, head).join('')}…${characters.slice(tail).join('')}`;
+  const characters = [...text].slice(1 - width);
   // Wide characters take two columns each.
-  while (stringWidth(cut()) > width && (head > 0 || tail < characters.length)) {
-    if (tail < characters.length) tail++;
-    else head--;
-  }
-  return cut();
+  while (stringWidth(characters.join('')) > width - 1) characters.shift();
+  return `…${characters.join('')}`;
 }

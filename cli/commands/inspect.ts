@@ -44,7 +44,7 @@ export const inspectCommand = defineCommand({
     const text = () => {
       const parts = [modelLines(result), why ? reasonLines(result, ui) : layerLines(result, ui)];
       const page = options.html === undefined ? [] : [`wrote ${printable(options.html)}`];
-      return `${[...parts.flatMap((lines) => [...lines, '']), ...summaryLines(result), ...page].join('\n')}\n`;
+      return `${[...parts.flatMap((lines) => [...lines, '']), ...summaryLines(result, ui), ...page].join('\n')}\n`;
     };
     return { result, text };
   },
@@ -101,9 +101,9 @@ function layerLines({ model, targets, sets }: InspectResult, ui: Ui): string[] {
 function weightColumns(): Column<Row>[] {
   return [
     { title: 'module', value: ({ target }) => target.module, flexible: true },
-    { title: 'op', value: ({ target }) => target.op.replace(/^.*:/, '') },
+    { title: 'op', value: ({ target }) => target.op.replace(/^.*:/, ''), optional: true },
     { title: 'in x out', value: ({ target }) => by(target.weight!.shape), align: 'right' },
-    { title: 'dtype', value: ({ target }) => target.weight!.dtype },
+    { title: 'dtype', value: ({ target }) => target.weight!.dtype, optional: true },
   ];
 }
 
@@ -141,11 +141,11 @@ function reasonLines({ targets }: InspectResult, ui: Ui): string[] {
   });
 }
 
-function summaryLines({ summary }: InspectResult): string[] {
+function summaryLines({ summary }: InspectResult, ui: Ui): string[] {
   const { targets, eligible, adapted, adapterParameters, percent: share } = summary;
   const able = `${count(eligible)} of ${plural(targets, 'layer')} can take an adapter`;
   if (adapted === 0) return [`${able}, none has one`];
-  return [
-    `${able}, ${count(adapted)} ${adapted === 1 ? 'has' : 'have'} one: ${count(adapterParameters)} parameters, ${percent(share)} of the model`,
-  ];
+  const have = `${count(adapted)} ${adapted === 1 ? 'has' : 'have'} one`;
+  const size = `${count(adapterParameters)} parameters, ${percent(share)} of the model`;
+  return wrap(`${able}, ${have}: ${size}`, ui.width ?? Infinity);
 }

@@ -1,13 +1,20 @@
 import { listProviders, type ProviderInfo } from '../../src/runtime/providers.js';
 import { defineCommand } from '../command.js';
 import type { Column } from '../table.js';
+import { printable, wrap } from '../text.js';
+import type { Ui } from '../ui.js';
 
 const columns: Column<ProviderInfo>[] = [
   { title: 'provider', value: ({ name }) => name },
   { title: 'bundled', value: ({ bundled }) => (bundled ? 'yes' : 'no') },
   { title: 'usable', value: ({ usable }) => (usable ? 'yes' : 'no') },
-  { title: 'why not', value: ({ reason = '' }) => reason },
 ];
+
+// Reasons are sentences: a line of their own, or several.
+function reasonLines({ name, reason }: ProviderInfo, ui: Ui): string[] {
+  if (reason === undefined) return [];
+  return wrap(printable(`${name}: ${reason}`), ui.width ?? Infinity);
+}
 
 export const providersCommand = defineCommand({
   name: 'providers',
@@ -24,6 +31,11 @@ export const providersCommand = defineCommand({
   readOnly: true,
   async run(_, ui) {
     const result = await listProviders();
-    return { result, text: () => `${ui.table(columns, result)}\n` };
+    const text = () => {
+      const reasons = result.flatMap((provider) => reasonLines(provider, ui));
+      const why = reasons.length > 0 ? ['', ...reasons] : [];
+      return `${[ui.table(columns, result), ...why].join('\n')}\n`;
+    };
+    return { result, text };
   },
 });

@@ -25,12 +25,25 @@ describe('a table', () => {
     ).toEqual(['module   size', '層.0        1', 'a       1,000']);
   });
 
-  it('cuts long names in the middle, only where it has to fit', () => {
+  it('cuts long names at the start, only where it has to fit', () => {
     const name = 'encoder.layer.0.attention.self.query';
     expect(render([{ name, size: '1' }])[1]).toBe(`${name}     1`);
     const cut = render([{ name, size: '1' }], 30);
     expect(cut[1]).toHaveLength(30);
-    expect(cut[1]).toMatch(/^encode.*….*self\.query {5}1$/);
+    expect(cut[1]).toMatch(/^….*attention\.self\.query {5}1$/);
+  });
+
+  it('leaves optional columns out before it cuts anything', () => {
+    const rows = [{ name: 'encoder.query', size: '1' }];
+    const optional: Column<Row>[] = [
+      ...columns,
+      { title: 'op', value: () => 'MatMul', optional: true },
+    ];
+    const table = (width: number) =>
+      renderTable(optional, rows, { width, heading: (text) => text });
+    expect(table(27)).toContain('MatMul');
+    expect(table(26)).not.toContain('op');
+    expect(table(26)).toContain('encoder.query');
   });
 
   it('shows no control characters', () => {
@@ -42,8 +55,8 @@ describe('a table', () => {
 
 it('shortens to the width', () => {
   expect(shorten('short', 16)).toBe('short');
-  expect(shorten('abcdefghij', 7)).toBe('ab…ghij');
-  expect(shorten('層層層層層層', 7)).toBe('層層…層');
+  expect(shorten('abcdefghij', 7)).toBe('…efghij');
+  expect(shorten('層層層層層層', 7)).toBe('…層層層');
 });
 
 describe('texts', () => {
