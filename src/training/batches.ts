@@ -54,7 +54,9 @@ export class Batches {
     const { inputs, lossInputs, output } = graph;
     const { loss, ignoreIndex } = options;
     const tracer = new IndexTracer(model, new ValueIndex(model));
-    const indexBounds = new Map(inputs.map(({ name }) => [name, tracer.bounds(name)]));
+    const indexBounds = new Map(
+      inputs.map(({ name }) => [name, tracer.bounds(name, { strict: true })]),
+    );
     const needs = { inputs, lossInputs, output, loss, ignoreIndex, indexBounds, batches: options };
     return new Batches(dataset, inputs, await checkDataset(dataset, needs, work), options);
   }

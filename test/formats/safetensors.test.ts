@@ -114,6 +114,17 @@ const anyTensors = fc
   .filter((tensors) => tensors.every(({ name }) => name !== '__metadata__'));
 
 describe('reading', () => {
+  it('reads a part of a tensor', () => {
+    const path = save(small);
+    for (const opened of [parseSafetensors(small), openSafetensors(path)]) {
+      expect([...opened.read('b', 1)]).toEqual([2, 2]);
+      expect([...opened.read('b', 1, 2)]).toEqual([2]);
+      expect([...opened.read('a', 4, 4)]).toEqual([]);
+      expect(() => opened.read('a', 0, 9)).toThrow(RangeError);
+      opened.close();
+    }
+  });
+
   it('reads what the reference implementation wrote', () => {
     for (const opened of [parseSafetensors(fromPython), openSafetensors(save(fromPython))]) {
       expect(opened.metadata).toEqual({ format: 'pt', é: '\n' });

@@ -1,6 +1,6 @@
 /** Looks at every number of a dataset, a piece at a time. */
 import { OnnxLoraError } from '../../errors.js';
-import { byteLength } from '../../onnx/dtype.js';
+import { byteLength, isFloating } from '../../onnx/dtype.js';
 import { elementCount } from '../../onnx/model.js';
 import type { WorkOptions } from '../../onnx/write.js';
 import { tensorToFloat64 } from '../../runtime/tensor-value.js';
@@ -8,7 +8,7 @@ import { convertTensor, type Feed } from './convert.js';
 import type { Dataset } from './dataset.js';
 
 /** Numbers in memory at a time, unless one sample has more. */
-const CHUNK_BYTES = 4 * 2 ** 20;
+const CHUNK_BYTES = 2 ** 20;
 
 /** Some samples of one key. */
 export interface Column {
@@ -86,7 +86,9 @@ async function readColumns(
   for (const [key, value] of batch) {
     const { dtype } = feeds.get(key)!;
     const given = tensorToFloat64(value);
-    const taken = value.dtype === dtype ? given : tensorToFloat64(convertTensor(value, dtype));
+    // Integers are only widened.
+    const isSame = value.dtype === dtype || !isFloating(dtype);
+    const taken = isSame ? given : tensorToFloat64(convertTensor(value, dtype));
     columns.set(key, { given, taken, width: elementCount(value.dims.slice(1)) });
   }
   return columns;

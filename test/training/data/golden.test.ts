@@ -93,7 +93,9 @@ async function needsOf(name: string, loss: LossName): Promise<DataNeeds> {
     const type = (await inferTypes(graph)).get(output)!;
     const { inputs: lossInputs } = addLoss(graph, loss, { name: output, ...type });
     const tracer = new IndexTracer(model, new ValueIndex(model));
-    const indexBounds = new Map(inputs.map((input) => [input.name, tracer.bounds(input.name)]));
+    const indexBounds = new Map(
+      inputs.map((input) => [input.name, tracer.bounds(input.name, { strict: true })]),
+    );
     return { inputs, lossInputs, loss, output: type, indexBounds };
   } finally {
     files.close();
