@@ -38,11 +38,25 @@ export class GraphBuilder {
   readonly outputs: ValueSpec[] = [];
   private readonly taken = new Set<string>();
   private readonly constants = new Map<string, string>();
+  private readonly imports: OpsetImport[];
 
   constructor(
-    readonly opsets: readonly OpsetImport[],
+    opsets: readonly OpsetImport[],
     readonly irVersion = 8,
-  ) {}
+  ) {
+    this.imports = [...opsets];
+  }
+
+  /** Operator sets, the standard one under the empty name. */
+  get opsets(): readonly OpsetImport[] {
+    return this.imports;
+  }
+
+  /** Makes the operators of a domain known, where they are not yet. */
+  importDomain(domain: string, version: number): void {
+    if (this.imports.some((known) => known.domain === domain)) return;
+    this.imports.push({ domain, version });
+  }
 
   /** The version of the standard operators. */
   get opset(): number {

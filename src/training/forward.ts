@@ -1,5 +1,6 @@
 /** A patched model as a graph that computes a loss from a flat vector of adapter numbers. */
-import type { ValueType } from '../autodiff/value.js';
+import type { Composite } from '../autodiff/differentiate.js';
+import type { ValueType, ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
 import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
 import { loadGraph } from '../graph/load.js';
@@ -7,6 +8,7 @@ import type { ModelManifest, PatchedAdapter } from '../lora/manifest.js';
 import type { PatchedModel } from '../lora/patched.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { inferTypes } from '../runtime/infer-types.js';
+import { type RewriteOptions, rewriteAdapters } from './layers/rewrite.js';
 import { addLoss, type LossName, type LossOptions } from './losses/index.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
@@ -37,19 +39,27 @@ export interface LossGraph {
 export interface ForwardGraph extends LossGraph {
   readonly set: ModelManifest;
   readonly parameters: readonly Parameter[];
+  /** Nodes that have a gradient rule of their own together. */
+  readonly composites: readonly Composite[];
+}
+
+export interface ForwardOptions extends LossGraphOptions {
+  /** The adapter set; may be left out where the model has one. */
+  readonly name?: string | undefined;
+  /** How to write the adapted layers; default as they are in the model. */
+  readonly rewrite?: RewriteOptions | undefined;
 }
 
 /**
  * The forward pass of an adapter set with the loss behind it. Its trainable tensors are read from
  * the input `theta`.
- * @param options.name the adapter set; may be left out where the model has one
  * @throws OnnxLoraError `no-adapter`, `invalid-argument` where the output or the loss does not fit,
  * `unsupported` for a model that has no place in a builder
  */
 export async function buildForward(
   patched: PatchedModel,
   reader: TensorReader,
-  options: LossGraphOptions & { readonly name?: string | undefined },
+  options: ForwardOptions,
 ): Promise<ForwardGraph> {
   const graph = loadGraph(patched.model, reader);
   const set = theSet(patched, options.name);
@@ -58,27 +68,32 @@ export async function buildForward(
   graph.reserve('theta');
   graph.inputs.push({ name: 'theta', dtype: 'float32', shape: [sizeOf(parameters)] });
   readFromVector(graph, 'theta', parameters);
-  return { ...(await withLoss(patched, graph, options)), set, parameters };
+  const types = await inferTypes(graph);
+  const { rewrite } = options;
+  const composites = rewrite ? rewriteAdapters(graph, types, set, rewrite) : [];
+  return { ...withLoss(patched, graph, types, options), set, parameters, composites };
 }
 
 /**
  * A model as it is, with a loss behind it.
  * @throws OnnxLoraError as `buildForward`
  */
-export function buildLossGraph(
+export async function buildLossGraph(
   patched: PatchedModel,
   reader: TensorReader,
   options: LossGraphOptions,
 ): Promise<LossGraph> {
-  return withLoss(patched, loadGraph(patched.model, reader), options);
+  const graph = loadGraph(patched.model, reader);
+  return withLoss(patched, graph, await inferTypes(graph), options);
 }
 
-async function withLoss(
+function withLoss(
   patched: PatchedModel,
   graph: GraphBuilder,
+  types: ValueTypes,
   options: LossGraphOptions,
-): Promise<LossGraph> {
-  const output = await outputOf(patched, graph, options.modelOutput);
+): LossGraph {
+  const output = outputOf(patched, graph, types, options.modelOutput);
   const added = addLoss(graph, options.loss, output, options.lossOptions);
   const { loss, weight, gradient, inputs: lossInputs } = added;
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
@@ -120,11 +135,12 @@ function checkFree(patched: PatchedModel, graph: GraphBuilder): void {
   );
 }
 
-async function outputOf(
+function outputOf(
   patched: PatchedModel,
   graph: GraphBuilder,
+  types: ValueTypes,
   wanted: string | undefined,
-): Promise<{ name: string } & ValueType> {
+): { name: string } & ValueType {
   const names = graph.outputs.map(({ name }) => name);
   const name = wanted ?? names[0]!;
   const listed = names.join(', ');
@@ -142,7 +158,7 @@ async function outputOf(
       { hint: 'Choose one of them with --model-output.' },
     );
   }
-  const type = (await inferTypes(graph)).get(name);
+  const type = types.get(name);
   if (type) return { name, ...type };
   throw new OnnxLoraError('unsupported', `${name} is no tensor, expected one for the loss`);
 }

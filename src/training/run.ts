@@ -19,6 +19,7 @@ import { checkSettings, hasCheckpoint, readCheckpoint, type Settings } from './c
 import { type Dataset, openDataset } from './data/dataset.js';
 import { Evaluator, folderOf } from './evaluator.js';
 import { buildForward, type ForwardGraph } from './forward.js';
+import { rowCounter } from './layers/rows.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
@@ -86,11 +87,9 @@ class Run {
     this.checkOutputs();
     try {
       const data = await this.open(this.options.data);
-      const forward = await this.forward(data);
-      const batches = await this.batches(data, forward, this.options.shuffle);
       return this.options.emitStepGraph === undefined
-        ? await this.train(forward, batches)
-        : await this.emit(forward);
+        ? await this.train(data)
+        : await this.emit(data);
     } finally {
       for (const dataset of this.datasets) dataset.close();
     }
@@ -111,14 +110,15 @@ class Run {
     return dataset;
   }
 
-  private forward(data: Dataset): Promise<ForwardGraph> {
-    const { loss, modelOutput, name } = this.options;
+  private forward(data: Dataset, fused: boolean): Promise<ForwardGraph> {
+    const { loss, modelOutput, name, batchSize } = this.options;
     const keys = [...data.keys.keys()];
+    const { inputs } = this.patched.model.graph;
+    const rows = rowCounter(inputs, data, batchSize);
     return buildForward(this.patched, this.reader, {
-      loss,
-      modelOutput,
-      name,
+      ...{ loss, modelOutput, name },
       lossOptions: lossOptions(this.options, keys),
+      rewrite: { fused, rows },
     });
   }
 
@@ -132,11 +132,14 @@ class Run {
     return batches;
   }
 
-  private async train(forward: ForwardGraph, batches: Batches): Promise<TrainResult> {
+  private async train(data: Dataset): Promise<TrainResult> {
     const { options, patched } = this;
     const { requested, used, reason } = await resolveProvider(options.provider);
     if (requested === 'auto') options.onNote(`provider auto: ${used} (${reason})`);
-    const graph = await buildStepGraph(forward, options);
+    const fused = used === 'cpu';
+    const forward = await this.forward(data, fused);
+    const batches = await this.batches(data, forward, options.shuffle);
+    const graph = await buildStepGraph(forward, { ...options, fused });
     const settings = this.settings(forward);
     const total = this.updates(batches);
     const checkpoint = this.checkpoint(graph, settings);
@@ -242,7 +245,7 @@ class Run {
     const { evalData, threads } = this.options;
     if (evalData === undefined) return undefined;
     const data = await this.open(evalData);
-    const forward = await this.forward(data);
+    const forward = await this.forward(data, provider === 'cpu');
     const batches = await this.batches(data, forward, false);
     const evaluator = await Evaluator.open(this.patched.model, forward, { provider, threads });
     return { evaluator, batches };
@@ -258,9 +261,12 @@ class Run {
     return { output: this.output, adapter: saveAdapter };
   }
 
-  private async emit(forward: ForwardGraph): Promise<TrainResult> {
+  /** In standard operators, which every runtime has. */
+  private async emit(data: Dataset): Promise<TrainResult> {
     const { options, output } = this;
-    const step = await buildStepGraph(forward, options);
+    const forward = await this.forward(data, false);
+    await this.batches(data, forward, options.shuffle);
+    const step = await buildStepGraph(forward, { ...options, fused: false });
     const manifest = stepGraphManifest(forward, step, options);
     const theta = this.theta(forward, step.size);
     step.graph.addInitializer({

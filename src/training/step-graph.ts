@@ -4,6 +4,7 @@
  */
 import { differentiate } from '../autodiff/differentiate.js';
 import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
+import { fuseTransposes } from '../graph/fuse-transposes.js';
 import { prune } from '../graph/prune.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import type { ForwardGraph } from './forward.js';
@@ -20,6 +21,8 @@ import { flatGradient, sizeOf } from './parameters.js';
 export interface StepOptions extends OptimizerOptions {
   /** Batches whose mean gradient makes one update. */
   readonly accumulate: number;
+  /** Whether com.microsoft operators may be used: they have kernels on the CPU only. */
+  readonly fused: boolean;
 }
 
 export interface StepGraph {
@@ -41,14 +44,14 @@ export async function buildStepGraph(
   forward: ForwardGraph,
   options: StepOptions,
 ): Promise<StepGraph> {
-  const { graph, parameters, loss, seed } = forward;
+  const { graph, parameters, loss, seed, composites } = forward;
   const size = sizeOf(parameters);
   graph.outputs.length = 0;
   graph.outputs.push(scalar(loss), untyped(seed.gradient), untyped(seed.value));
   prune(graph);
   const names = parameters.map(({ name }) => name);
   const types = await inferTypes(graph);
-  const gradients = differentiate(graph, types, loss, names, { seed });
+  const gradients = differentiate(graph, types, loss, names, { seed, composites });
   const state = [
     'theta',
     ...momentsOf(options),
@@ -70,6 +73,7 @@ export async function buildStepGraph(
   graph.outputs.length = 0;
   for (const { output } of results.state) graph.outputs.push(vector(output, size));
   graph.outputs.push(scalar(results.loss), scalar(results.gradientNorm));
+  if (options.fused) fuseTransposes(graph);
   prune(graph);
   return results;
 }

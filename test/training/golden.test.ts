@@ -12,6 +12,7 @@ import { TensorReader } from '../../src/onnx/tensor.js';
 import { openSession } from '../../src/runtime/session.js';
 import type { TensorValue } from '../../src/runtime/tensor-value.js';
 import { buildForward } from '../../src/training/forward.js';
+import type { RewriteOptions } from '../../src/training/layers/rewrite.js';
 import type { LossName } from '../../src/training/losses/index.js';
 import { stepScalars } from '../../src/training/optimizer.js';
 import type { Parameter } from '../../src/training/parameters.js';
@@ -40,22 +41,35 @@ const lossNames: Record<string, LossName> = {
   mse: 'mse',
 };
 
+/** Ways to write the step. */
+const forms: Readonly<Record<string, RewriteOptions | undefined>> = {
+  'as in the model': undefined,
+  'for the CPU': { fused: true, rows: () => undefined },
+  'in standard operators': { fused: false, rows: () => undefined },
+};
+
 describe.each(goldenCases)('%s', (name) => {
-  test.each(['lora', 'gralora'] as const)('%s', (kind) => followsPeft(name, kind));
+  describe.each(['lora', 'gralora'] as const)('%s', (kind) => {
+    test.each(Object.keys(forms))('%s', (form) => followsPeft(name, kind, forms[form]));
+  });
 });
 
-async function followsPeft(name: string, kind: Kind) {
+async function followsPeft(name: string, kind: Kind, rewrite: RewriteOptions | undefined) {
   const recorded = zooJson<Recorded>(name, kind, 'expected.json');
   const model = parseModel(new MemorySource(await goldenModel(name, kind)));
   const reader = new TensorReader(model, new ExternalFiles(model));
   const patched = new PatchedModel(model);
   const loss = lossNames[recorded.loss.kind]!;
-  const forward = await buildForward(patched, reader, { loss });
+  const forward = await buildForward(patched, reader, { loss, rewrite });
   const { beta1, beta2, eps, weight_decay: weightDecay } = recorded.optimizer;
   const clip = recorded.clip_grad_norm ?? 0;
   const betas = [beta1, beta2] as const;
   const options = { optimizer: 'adamw', betas, eps, weightDecay, clip, momentum: 0 } as const;
-  const step = await buildStepGraph(forward, { ...options, accumulate: 1 });
+  const step = await buildStepGraph(forward, {
+    ...options,
+    accumulate: 1,
+    fused: rewrite?.fused ?? false,
+  });
   const session = await openSession(await collect(step.graph.modelPieces()));
   const theta = new Float32Array(step.size);
   for (const { name: tensor, offset } of forward.parameters)

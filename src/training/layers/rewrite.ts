@@ -1,0 +1,200 @@
+/**
+ * Adapted layers in the form that trains fastest. A patched model adds `s · X · A · B` to `X · W`: that
+ * is right for inference, where factors are constants. In training, with more rows in X than W is large,
+ * it is cheaper to add `s · A · B` to W first: the passes over X and Y that the adapter would take fall
+ * away, in the forward as in the backward pass. The gradients of A and B are thin products anyhow.
+ */
+import type { Composite } from '../../autodiff/differentiate.js';
+import type { GradientRule } from '../../autodiff/rule.js';
+import type { ValueTypes } from '../../autodiff/value.js';
+import type { GraphBuilder } from '../../graph/builder.js';
+import { structureOf } from '../../lora/insert.js';
+import type { ModelManifest, PatchedAdapter, Site } from '../../lora/manifest.js';
+import type { Structure } from '../../lora/structure.js';
+import type { NewNode } from '../../onnx/encode.js';
+import { deltaMatrix } from './delta.js';
+import { type Dialect, factorGradients } from './factor-gradients.js';
+
+export interface RewriteOptions extends Dialect {
+  /** Rows of a value of the given shape, leading axes multiplied; undefined where it is not known. */
+  rows(shape: readonly (number | string | null)[]): number | undefined;
+}
+
+/** A site whose layer is a product of its input with a matrix of floats, and nothing else. */
+interface PlainSite {
+  readonly adapter: PatchedAdapter;
+  readonly site: Site;
+  readonly structure: Structure;
+  /** The layer's own node. */
+  readonly node: NewNode;
+  readonly input: string;
+  readonly weight: string;
+  /** The weight is stored [out, in]. */
+  readonly transposed: boolean;
+  /** The value that consumers read. */
+  readonly output: string;
+}
+
+/**
+ * Rewrites the sites of a set where that pays, and leaves the others as they are.
+ * @returns what the new nodes are for reverse mode
+ */
+export function rewriteAdapters(
+  graph: GraphBuilder,
+  types: ValueTypes,
+  set: ModelManifest,
+  options: RewriteOptions,
+): Composite[] {
+  const byName = new Map(graph.nodes.map((node) => [node.name, node]));
+  const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((o) => [o, node])));
+  const readers = countReaders(graph);
+  if (options.fused) graph.importDomain('com.microsoft', 1);
+  const composites: Composite[] = [];
+  for (const adapter of set.adapters) {
+    const sites = adapter.sites.flatMap((site) => {
+      const found = plainSite(adapter, site, { byName, producers, readers, types });
+      return found && pays(found, types, options) ? [found] : [];
+    });
+    composites.push(...rewriteSites(graph, sites, options));
+  }
+  return composites;
+}
+
+interface GraphIndex {
+  readonly byName: ReadonlyMap<string, NewNode>;
+  readonly producers: ReadonlyMap<string, NewNode>;
+  readonly readers: ReadonlyMap<string, number>;
+  readonly types: ValueTypes;
+}
+
+function countReaders(graph: GraphBuilder): Map<string, number> {
+  const readers = new Map<string, number>();
+  const names = graph.nodes.flatMap(({ inputs }) => inputs);
+  for (const name of [...names, ...graph.outputs.map((output) => output.name)]) {
+    readers.set(name, (readers.get(name) ?? 0) + 1);
+  }
+  return readers;
+}
+
+function plainSite(
+  adapter: PatchedAdapter,
+  site: Site,
+  { byName, producers, readers, types }: GraphIndex,
+): PlainSite | undefined {
+  const node = producers.get(site.base);
+  const own = site.nodes.map((name) => byName.get(name));
+  const add = own.at(-1);
+  if (!node || !add || own.includes(undefined)) return undefined;
+  const transposed = weightIsTransposed(node);
+  const [input, weight] = node.inputs;
+  if (transposed === undefined || !input || weight !== adapter.weight) return undefined;
+  const isFloat = [input, weight].every((name) => types.get(name)?.dtype === 'float32');
+  const ownReads = own.flatMap((one) => one!.inputs).filter((name) => name === site.base).length;
+  if (!isFloat || ownReads !== readers.get(site.base)) return undefined;
+  const structure = structureOf(adapter);
+  return { adapter, site, structure, node, input, weight, transposed, output: add.outputs[0]! };
+}
+
+/** Undefined for what is not `X · W`, with a bias or without. */
+function weightIsTransposed({
+  opType,
+  domain = '',
+  attributes = {},
+}: NewNode): boolean | undefined {
+  const int = (name: string) => {
+    const value = attributes[name];
+    return value && 'int' in value ? value.int : 0;
+  };
+  const alpha = attributes['alpha'];
+  const isScaled = alpha !== undefined && 'float' in alpha && alpha.float !== 1;
+  const name = domain === '' ? opType : `${domain}:${opType}`;
+  if (name === 'MatMul') return false;
+  if (!['Gemm', 'com.microsoft:FusedMatMul'].includes(name) || isScaled) return undefined;
+  const moves = ['transA', 'transBatchA', 'transBatchB'].some((flag) => int(flag) !== 0);
+  return moves ? undefined : int('transB') !== 0;
+}
+
+/** Adding to W is work on in·out numbers, the adapter's own products on N·(in + out). */
+function pays(
+  { input, structure }: PlainSite,
+  types: ValueTypes,
+  options: RewriteOptions,
+): boolean {
+  const shape = types.get(input)?.shape;
+  const rows = shape ? options.rows(shape.slice(0, -1)) : undefined;
+  if (rows === undefined) return true;
+  return rows * (structure.in + structure.out) >= structure.in * structure.out;
+}
+
+/** The sites of one adapter; those that read the same weight share its sum with ΔW. */
+function rewriteSites(
+  graph: GraphBuilder,
+  sites: readonly PlainSite[],
+  dialect: Dialect,
+): Composite[] {
+  const first = sites[0];
+  if (!first) return [];
+  const start = graph.nodes.length;
+  const sum = adaptedWeight(graph, first);
+  const added = graph.nodes.splice(start);
+  const at = Math.min(...sites.map(({ node }) => graph.nodes.indexOf(node)));
+  graph.nodes.splice(at, 0, ...added);
+  const shared = added.map(({ name }) => name);
+  return sites.map((one) => {
+    const name = graph.fresh(`${one.node.name || one.output}/adapted`);
+    const [input, , ...rest] = one.node.inputs;
+    const node = { ...one.node, name, inputs: [input!, sum, ...rest], outputs: [one.output] };
+    graph.nodes[graph.nodes.indexOf(one.node)] = node;
+    const own = new Set(one.site.nodes);
+    const kept = graph.nodes.filter((other) => !own.has(other.name));
+    graph.nodes.length = 0;
+    for (const other of kept) graph.nodes.push(other);
+    return composite(one, sum, new Set([...shared, name]), dialect);
+  });
+}
+
+/** `W + ΔW` in the layout of W. */
+function adaptedWeight(graph: GraphBuilder, { adapter, structure, weight, transposed }: PlainSite) {
+  const { a, b, generalA, generalB, scaleTensor: scale } = adapter;
+  const delta = deltaMatrix(graph, structure, { a, b, generalA, generalB, scale });
+  const turned = transposed
+    ? graph.op('Transpose', [delta], { perm: { ints: [1, 0] } }, 'delta/transpose')
+    : delta;
+  return graph.op('Add', [weight, turned], {}, `${adapter.name}/weight`);
+}
+
+function composite(
+  { adapter, structure, node, input, output, transposed }: PlainSite,
+  sum: string,
+  nodes: ReadonlySet<string>,
+  dialect: Dialect,
+): Composite {
+  const { a, b, generalA, generalB, scale, hybridRank } = adapter;
+  const bias = node.opType === 'Gemm' ? node.inputs[2] : undefined;
+  const rule: GradientRule = ({ dy: [dy], c }) => {
+    const values = { x: input, dy: dy!, a, b };
+    const grid = factorGradients(c, structure, scale, values, dialect);
+    const whole: Structure = {
+      ...structure,
+      grid: [1, 1],
+      structure: 'global',
+      blockRank: hybridRank,
+    };
+    const general = () =>
+      factorGradients(c, whole, scale, { ...values, a: generalA!, b: generalB! }, dialect);
+    return [
+      () => c.matMul(dy!, transposed ? sum : c.swapLast(sum)),
+      grid.a,
+      grid.b,
+      ...(generalA ? [() => general().a(), () => general().b()] : []),
+      ...(bias ? [() => c.sumTo(c.scale(dy!, betaOf(node)), bias)] : []),
+    ];
+  };
+  const factors = [a, b, ...(generalA && generalB ? [generalA, generalB] : [])];
+  return { nodes, inputs: [input, ...factors, ...(bias ? [bias] : [])], output, rule };
+}
+
+function betaOf({ attributes = {} }: NewNode): number {
+  const beta = attributes['beta'];
+  return beta && 'float' in beta ? beta.float : 1;
+}
