@@ -31,7 +31,12 @@ export interface OwnLabels {
 export interface FeedPlan {
   readonly feeds: readonly Feed[];
   readonly ownLabels: OwnLabels | undefined;
+  /** Whether `input_lengths` of ctc is not in the dataset: then every frame counts. */
+  readonly allFrames: boolean;
 }
+
+/** ctc only asks whether a frame is below a row's length. */
+const EVERY_FRAME = 2n ** 31n - 1n;
 
 /** Least and greatest value, as far as comparing them needs it. */
 const ranges: Partial<Record<DataTypeName, readonly [number, number]>> = {
@@ -70,7 +75,7 @@ export function convertTensor(value: TensorValue, dtype: DataTypeName): TensorVa
  */
 export function convertBatch(
   batch: ReadonlyMap<string, TensorValue>,
-  { feeds, ownLabels }: FeedPlan,
+  { feeds, ownLabels, allFrames }: FeedPlan,
 ): Map<string, TensorValue> {
   const result = new Map<string, TensorValue>();
   for (const { name, key, dtype, pairs } of feeds) {
@@ -78,6 +83,11 @@ export function convertBatch(
     result.set(name, pairs ? halvesInTurn(value) : value);
   }
   if (ownLabels) result.set('labels', labelsOf(result, ownLabels));
+  if (allFrames) {
+    const [rows] = result.get('label_lengths')!.dims as [number];
+    const data = new BigInt64Array(rows).fill(EVERY_FRAME);
+    result.set('input_lengths', { dtype: 'int64', dims: [rows], data });
+  }
   return result;
 }
 

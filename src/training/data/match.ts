@@ -30,15 +30,15 @@ const ALIASES: Readonly<Record<string, string>> = { labels: 'target', target: 'l
 /**
  * Finds the key of every input by its name; `labels` and `target` stand for each other where the file
  * has one of them. causal-lm without labels gets the model's own `input_ids`, as far as
- * `attention_mask` is not 0. For mnr, samples may be pairs [2, ..] of an anchor and its positive.
+ * `attention_mask` is not 0, and ctc without `input_lengths` all frames. For mnr, samples may be pairs [2, ..] of an anchor and its positive.
  * @throws OnnxLoraError `invalid-data` naming file and key for an input without a key, and for a key
  * of another type or shape than the input's
  */
 export function matchKeys(dataset: Dataset, needs: GraphNeeds): FeedPlan {
   const own = ownLabels(dataset, needs);
-  const lossInputs = own
-    ? needs.lossInputs.filter(({ name }) => name !== 'labels')
-    : needs.lossInputs;
+  const allFrames = needs.loss === 'ctc' && !dataset.keys.has('input_lengths');
+  const made = [...(own ? ['labels'] : []), ...(allFrames ? ['input_lengths'] : [])];
+  const lossInputs = needs.lossInputs.filter(({ name }) => !made.includes(name));
   const sizes = new Map<string, Sized>();
   const match = (spec: ValueSpec, what: string, isTarget: boolean): Feed => {
     const key = keyOf(dataset, spec, what);
@@ -56,7 +56,7 @@ export function matchKeys(dataset: Dataset, needs: GraphNeeds): FeedPlan {
     ...lossInputs.map((spec) => match(spec, `the loss ${needs.loss}`, true)),
   ];
   checkPairs(dataset, feeds);
-  return { feeds, ownLabels: own };
+  return { feeds, ownLabels: own, allFrames };
 }
 
 function ownLabels(dataset: Dataset, needs: GraphNeeds): OwnLabels | undefined {

@@ -75,17 +75,17 @@ function labelRule(feed: Feed, needs: DataNeeds): Rule {
 
 /** Lengths within the arrays, and classes but the blank as far as they reach. */
 function ctcRules({ feeds }: FeedPlan, needs: DataNeeds): Rule[] {
-  const find = (name: string) => feeds.find((feed) => feed.name === name)!;
-  const [labels, labelLengths, frames] = ['labels', 'label_lengths', 'input_lengths'].map(find);
-  const most = needs.output.shape?.[1];
-  const limit = typeof most === 'number' ? most + 1 : Number.POSITIVE_INFINITY;
-  const range = typeof most === 'number' ? `1 to ${most}` : '1 or more';
-  const framesRule = everyElement(
-    frames!,
-    (taken) => taken >= 1 && taken < limit,
-    `${range} (frames)`,
-  );
-  return [framesRule, spelling(labels!, labelLengths!, needs)];
+  const find = (name: string) => feeds.find((feed) => feed.name === name);
+  const frames = find('input_lengths');
+  const labels = spelling(find('labels')!, find('label_lengths')!, needs);
+  return frames ? [frameRule(frames, needs), labels] : [labels];
+}
+
+function frameRule(lengths: Feed, { output }: DataNeeds): Rule {
+  const frames = output.shape?.[1];
+  const most = typeof frames === 'number' ? frames : Number.POSITIVE_INFINITY;
+  const range = typeof frames === 'number' ? `1 to ${frames}` : '1 or more';
+  return everyElement(lengths, (taken) => taken >= 1 && taken <= most, `${range} (frames)`);
 }
 
 function spelling(labels: Feed, lengths: Feed, needs: DataNeeds): Rule {

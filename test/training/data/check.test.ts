@@ -3,8 +3,10 @@ import type { ValueSpec } from '../../../src/graph/builder.js';
 import type { DataTypeName } from '../../../src/onnx/dtype.js';
 import type { Dim } from '../../../src/onnx/model.js';
 import { checkDataset, type DataNeeds } from '../../../src/training/data/check.js';
+import { convertBatch } from '../../../src/training/data/convert.js';
 import { openDataset } from '../../../src/training/data/dataset.js';
 import { failure, temporaryFolder } from '../../support/files.js';
+import { array, normals, runLoss } from '../losses/run-loss.js';
 import { type Column, safetensors } from './data.js';
 
 const folder = temporaryFolder();
@@ -166,6 +168,30 @@ describe('a dataset that fits', () => {
     expect(feeds.map(({ name }) => name)).toEqual(['input_ids', 'attention_mask']);
     const labels: Column = ['int64', [2, 3], 1];
     expect((await check({ ...rest, labels }, causal)).ownLabels).toBeUndefined();
+  });
+
+  it('counts all frames for ctc without input lengths', async () => {
+    const { input_lengths: _, ...rest } = speech;
+    const path = folder.write(safetensors(rest), 'data.safetensors');
+    const dataset = await openDataset(path);
+    const plan = await checkDataset(dataset, ctc);
+    const feeds = convertBatch(await dataset.batch([1, 0], plan.keys), plan);
+    dataset.close();
+    const data = BigInt64Array.of(2n ** 31n - 1n, 2n ** 31n - 1n);
+    expect(feeds.get('input_lengths')).toEqual({ dtype: 'int64', dims: [2], data });
+    expect((await check(speech, ctc)).allFrames).toBe(false);
+
+    const loss = (frames: number) =>
+      runLoss('ctc', normals([2, 7, 5], 1), {
+        labels: array([
+          [1, 4, 0],
+          [2, 0, 0],
+        ]),
+        label_lengths: array([2, 1]),
+        input_lengths: array([frames, frames]),
+      });
+    expect(await loss(Number(data[0]))).toEqual(await loss(7));
+    expect((await loss(6)).loss).not.toBe((await loss(7)).loss);
   });
 
   it('is read a piece at a time', async () => {

@@ -7,6 +7,8 @@ import { convertBatch, convertTensor, isTaken } from '../../../src/training/data
 const integers = ['bool', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64'];
 const floats = ['float16', 'float32', 'float64'];
 
+const plan = { feeds: [], ownLabels: undefined, allFrames: false };
+
 describe('isTaken', () => {
   it('takes integers where the type holds them all', () => {
     const taken = (from: string) =>
@@ -55,7 +57,7 @@ describe('convertBatch', () => {
       ['other', { dtype: 'uint8', dims: [2], data: Uint8Array.of(1, 2) }],
     ]);
     const feed = { name: 'labels', key: 'target', dtype: 'int64', pairs: false } as const;
-    expect(convertBatch(batch, { feeds: [feed], ownLabels: undefined })).toEqual(
+    expect(convertBatch(batch, { ...plan, feeds: [feed] })).toEqual(
       new Map([['labels', { dtype: 'int64', dims: [2], data: BigInt64Array.of(1n, 2n) }]]),
     );
   });
@@ -74,7 +76,7 @@ describe('convertBatch', () => {
           ['x', { dtype: 'int32', dims: [count, 2, width], data: Int32Array.from(given) }],
         ]);
         const feed = { name: 'x', key: 'x', dtype: 'int32', pairs: true } as const;
-        const x = convertBatch(batch, { feeds: [feed], ownLabels: undefined }).get('x')!;
+        const x = convertBatch(batch, { ...plan, feeds: [feed] }).get('x')!;
         expect(x.dims).toEqual([2 * count, width]);
         expect([...x.data]).toEqual(numbers.flat(2));
       }),
@@ -89,7 +91,7 @@ describe('convertBatch', () => {
     ]);
     const feeds = [feed('ids'), feed('mask')];
     const labels = (mask: string | undefined) =>
-      convertBatch(batch, { feeds, ownLabels: { ids: 'ids', mask, ignoreIndex: -1 } }).get(
+      convertBatch(batch, { ...plan, feeds, ownLabels: { ids: 'ids', mask, ignoreIndex: -1 } }).get(
         'labels',
       );
     expect(labels('mask')).toEqual({
