@@ -4,6 +4,7 @@ import type { ValueType, ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
 import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
 import { loadGraph } from '../graph/load.js';
+import { raiseOpset } from '../graph/raise-opset.js';
 import type { ModelManifest, PatchedAdapter } from '../lora/manifest.js';
 import type { PatchedModel } from '../lora/patched.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
@@ -48,6 +49,8 @@ export interface ForwardOptions extends LossGraphOptions {
   readonly name?: string | undefined;
   /** How to write the adapted layers; default as they are in the model. */
   readonly rewrite?: RewriteOptions | undefined;
+  /** Shapes of inputs where all batches agree in them. */
+  readonly inputShapes?: ReadonlyMap<string, readonly number[]> | undefined;
 }
 
 /**
@@ -65,13 +68,29 @@ export async function buildForward(
   const set = theSet(patched, options.name);
   const parameters = layOut(set.adapters.flatMap((adapter) => tensorsOf(patched, adapter)));
   checkFree(patched, graph);
+  pinShapes(graph, options.inputShapes ?? new Map());
   graph.reserve('theta');
   graph.inputs.push({ name: 'theta', dtype: 'float32', shape: [sizeOf(parameters)] });
   readFromVector(graph, 'theta', parameters);
-  const types = await inferTypes(graph);
+  const raised = await inTrainingOpset(graph);
   const { rewrite } = options;
-  const composites = rewrite ? rewriteAdapters(graph, types, set, rewrite) : [];
-  return { ...withLoss(patched, graph, types, options), set, parameters, composites };
+  const composites = rewrite ? rewriteAdapters(raised.graph, raised.types, set, rewrite) : [];
+  const lossGraph = withLoss(patched, raised.graph, raised.types, options);
+  return { ...lossGraph, set, parameters, composites };
+}
+
+/** The graph with the types of its values, in an opset that has what gradients need. */
+async function inTrainingOpset(graph: GraphBuilder) {
+  const types = await inferTypes(graph);
+  const raised = raiseOpset(graph, types);
+  return { graph: raised, types: raised === graph ? types : await inferTypes(raised) };
+}
+
+function pinShapes(graph: GraphBuilder, shapes: ReadonlyMap<string, readonly number[]>): void {
+  for (const [i, input] of graph.inputs.entries()) {
+    const shape = shapes.get(input.name);
+    if (shape) graph.inputs[i] = { ...input, shape };
+  }
 }
 
 /**
@@ -83,8 +102,8 @@ export async function buildLossGraph(
   reader: TensorReader,
   options: LossGraphOptions,
 ): Promise<LossGraph> {
-  const graph = loadGraph(patched.model, reader);
-  return withLoss(patched, graph, await inferTypes(graph), options);
+  const { graph, types } = await inTrainingOpset(loadGraph(patched.model, reader));
+  return withLoss(patched, graph, types, options);
 }
 
 function withLoss(

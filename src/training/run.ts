@@ -19,7 +19,7 @@ import { checkSettings, hasCheckpoint, readCheckpoint, type Settings } from './c
 import { type Dataset, openDataset } from './data/dataset.js';
 import { Evaluator, folderOf } from './evaluator.js';
 import { buildForward, type ForwardGraph } from './forward.js';
-import { rowCounter } from './layers/rows.js';
+import { batchShapes, rowCounter } from './layers/rows.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
@@ -110,7 +110,7 @@ class Run {
     return dataset;
   }
 
-  private forward(data: Dataset, fused: boolean): Promise<ForwardGraph> {
+  private forward(data: Dataset, fused: boolean, pinned: boolean): Promise<ForwardGraph> {
     const { loss, modelOutput, name, batchSize } = this.options;
     const keys = [...data.keys.keys()];
     const { inputs } = this.patched.model.graph;
@@ -119,6 +119,7 @@ class Run {
       ...{ loss, modelOutput, name },
       lossOptions: lossOptions(this.options, keys),
       rewrite: { fused, rows },
+      inputShapes: pinned ? batchShapes(inputs, data, batchSize) : undefined,
     });
   }
 
@@ -137,7 +138,7 @@ class Run {
     const { requested, used, reason } = await resolveProvider(options.provider);
     if (requested === 'auto') options.onNote(`provider auto: ${used} (${reason})`);
     const fused = used === 'cpu';
-    const forward = await this.forward(data, fused);
+    const forward = await this.forward(data, fused, true);
     const batches = await this.batches(data, forward, options.shuffle);
     const graph = await buildStepGraph(forward, { ...options, fused });
     const settings = this.settings(forward);
@@ -245,7 +246,7 @@ class Run {
     const { evalData, threads } = this.options;
     if (evalData === undefined) return undefined;
     const data = await this.open(evalData);
-    const forward = await this.forward(data, provider === 'cpu');
+    const forward = await this.forward(data, provider === 'cpu', false);
     const batches = await this.batches(data, forward, false);
     const evaluator = await Evaluator.open(this.patched.model, forward, { provider, threads });
     return { evaluator, batches };
@@ -264,7 +265,7 @@ class Run {
   /** In standard operators, which every runtime has. */
   private async emit(data: Dataset): Promise<TrainResult> {
     const { options, output } = this;
-    const forward = await this.forward(data, false);
+    const forward = await this.forward(data, false, false);
     await this.batches(data, forward, options.shuffle);
     const step = await buildStepGraph(forward, { ...options, fused: false });
     const manifest = stepGraphManifest(forward, step, options);

@@ -4,7 +4,8 @@ import { isFloating } from '../../onnx/dtype.js';
 import { elementCount } from '../../onnx/model.js';
 import { type Feeds, type TensorValue, tensorToFloat64 } from '../../runtime/tensor-value.js';
 
-const MASK = 'attention_mask';
+/** The input that says which positions are padding. */
+export const PADDING_MASK = 'attention_mask';
 
 /**
  * Cuts a batch of right-padded sequences to its longest row, as `attention_mask` [B, S] has it. The
@@ -22,8 +23,8 @@ export function trimPadding(
   inputs: readonly ValueSpec[],
   ignoreIndex: number,
 ): Feeds {
-  const mask = feeds.get(MASK);
-  const axis = inputs.find(({ name }) => name === MASK)?.shape?.[1];
+  const mask = feeds.get(PADDING_MASK);
+  const axis = inputs.find(({ name }) => name === PADDING_MASK)?.shape?.[1];
   const length = mask?.dims[1];
   if (mask?.dims.length !== 2 || length === undefined || typeof axis !== 'string') {
     return feeds;
@@ -31,7 +32,8 @@ export function trimPadding(
   const sequences = [...feeds].filter(([, { dims }]) => dims[1] === length);
   const canBeCut = sequences.every(([name, value]) => {
     const spec = inputs.find((input) => input.name === name);
-    if (spec) return spec.shape?.[1] === axis && (name === MASK || !isFloating(value.dtype));
+    if (spec)
+      return spec.shape?.[1] === axis && (name === PADDING_MASK || !isFloating(value.dtype));
     return name === 'labels' && value.dims.length === 2;
   });
   if (!canBeCut) return feeds;

@@ -1,6 +1,7 @@
-/** How many rows the products of a model get, as far as the data say. */
+/** What the data say about shapes before the first batch is made. */
 import type { Dim, ValueInfo } from '../../onnx/model.js';
 import type { Dataset } from '../data/dataset.js';
+import { PADDING_MASK } from '../data/trim.js';
 
 /**
  * Multiplies the sizes of a shape, with symbols as the model's inputs have them in a batch of the
@@ -25,4 +26,23 @@ export function rowCounter(
     if (known.some((size) => typeof size !== 'number')) return undefined;
     return (known as number[]).reduce((product, size) => product * size, 1);
   };
+}
+
+/**
+ * The shapes of the model's inputs where every batch has the same: none where the last batch of an
+ * epoch is smaller, or where padding is cut off. Graphs that compute shapes of their own can often be
+ * differentiated in no other way.
+ */
+export function batchShapes(
+  inputs: readonly ValueInfo[],
+  { keys, size }: Dataset,
+  batchSize: number,
+): Map<string, readonly number[]> | undefined {
+  if (size % batchSize !== 0 || keys.has(PADDING_MASK)) return undefined;
+  const shapes = inputs.flatMap(({ name, shape }) => {
+    const sample = keys.get(name);
+    const isRow = sample && sample.shape.length + 1 === shape?.length;
+    return isRow ? [[name, [batchSize, ...sample.shape]] as const] : [];
+  });
+  return new Map(shapes);
 }
