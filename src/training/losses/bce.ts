@@ -21,7 +21,7 @@ export const bce: Loss = {
     const p = positiveWeight(graph, logits, options);
     const k = p && graph.op('Add', [graph.op('Mul', [graph.op('Sub', [p, one]), y]), one]);
     const weight = elementsOf(graph, logits);
-    const softplus = graph.op('Softplus', [graph.op('Neg', [z])]);
+    const softplus = softplusOf(graph, graph.op('Neg', [z]), one);
     const terms = graph.op('Add', [
       graph.op('Mul', [graph.op('Sub', [one, y]), z]),
       k ? graph.op('Mul', [k, softplus]) : softplus,
@@ -36,6 +36,13 @@ export const bce: Loss = {
     return { loss, weight, gradient };
   },
 };
+
+/** max(x, 0) + log(1 + exp(-|x|)); ONNX Runtime has no Softplus for float64. */
+function softplusOf(graph: GraphBuilder, x: string, one: string): string {
+  const small = graph.op('Exp', [graph.op('Neg', [graph.op('Abs', [x])])]);
+  const rest = graph.op('Log', [graph.op('Add', [small, one])]);
+  return graph.op('Add', [graph.op('Relu', [x]), rest]);
+}
 
 /** 0 or 1 as `labels`, or anything between as `target`. */
 function answers(

@@ -1,3 +1,4 @@
+import { IGNORED } from './counting.js';
 import { meanCrossEntropy } from './cross-entropy.js';
 import type { Loss } from './loss.js';
 import { cast, END, slice } from './operators.js';
@@ -12,7 +13,7 @@ export const causalLm: Loss = {
   ranks: [3, 3],
   contains: 'Softmax',
   add(graph, logits, addInput, options) {
-    const { ignoreIndex = -100 } = options;
+    const { ignoreIndex = IGNORED } = options;
     const labels = addInput('labels', 'int64', logits.shape?.slice(0, -1) ?? null);
     const padded = graph.op('Pad', [
       cast(graph, labels, 'int32'),

@@ -1,7 +1,8 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { countedLabels, divisorOf } from './counting.js';
 import type { Logits, Loss, LossOptions, Term } from './loss.js';
-import { cast, reduce, sizeOf, unsqueeze } from './operators.js';
+import { cast, reduce, sizeOf } from './operators.js';
 import { softmax } from './softmax.js';
 
 /** Logits [.., C] against `labels` [..]. */
@@ -15,13 +16,10 @@ export const crossEntropy: Loss = {
   },
 };
 
-// A batch in which no label counts has loss 0, not 0/0.
-const SMALLEST_WEIGHT = 1e-30;
-
 /**
- * The weighted mean over all counted rows of the cross-entropy Σ q·(lse - z) between the softmax of
+ * The weighted mean over all counted rows of the cross-entropy Σ q·(lse - z) between softmax(z) of
  * z [.., C] and the target q = (1-ε)·w[label] at the label plus ε·w/C everywhere, with class weights w
- * and label smoothing ε; the mean is by w[label], and ignored labels have weight 0. As PyTorch's
+ * and label smoothing ε. The mean is by w[label]; ignored labels have weight 0. As PyTorch's
  * CrossEntropyLoss. Its gradient is (softmax(z)·Σq - q) over the sum of weights.
  * @param labels int32 [..]
  */
@@ -31,65 +29,78 @@ export function meanCrossEntropy(
   labels: string,
   options: LossOptions,
 ): Term {
-  const { name: z, dtype } = logits;
-  const { labelSmoothing = 0, classWeights, ignoreIndex = -100 } = options;
   checkOptions(logits, options);
-  const number = (value: number) => graph.scalar(dtype, value);
-  const column = unsqueeze(graph, labels, -1);
-  const ignored = graph.op('Equal', [column, graph.scalar('int32', ignoreIndex)]);
-  // An ignored label may lie outside the classes.
-  const index = graph.op('Where', [ignored, graph.scalar('int32', 0), column]);
-  const counted = cast(graph, graph.op('Not', [ignored]), dtype);
-  const weights = classWeights && graph.constant(dtype, [classWeights.length], classWeights);
-  const rowWeight = weights
-    ? graph.op('Mul', [graph.op('Gather', [weights, index]), counted])
+  const { name: z, dtype } = logits;
+  const { labelSmoothing = 0, classWeights, ignoreIndex } = options;
+  const { index, counted } = countedLabels(graph, labels, dtype, ignoreIndex);
+  const rowWeight = classWeights
+    ? weightsOfRows(graph, classWeights, index, counted, dtype)
     : counted;
   const weight = reduce(graph, 'ReduceSum', rowWeight);
-  const divisor = graph.op('Max', [weight, number(SMALLEST_WEIGHT)]);
-
+  const divisor = divisorOf(graph, weight, dtype);
   const { probabilities, logSumExp } = softmax(graph, z);
-  const atLabel = graph.op('GatherElements', [z, index], { axis: { int: -1 } });
-  const surprise = graph.op('Mul', [graph.op('Sub', [logSumExp, atLabel]), rowWeight]);
-  const smoothing = labelSmoothing > 0 ? smoothed() : undefined;
-  const ofRows = smoothing ? mixed(surprise, smoothing.surprise) : surprise;
-  const loss = graph.op('Div', [reduce(graph, 'ReduceSum', ofRows), divisor], {}, 'loss');
-  return { loss, weight, gradient: gradient() };
+  const atLabel = (value: string) =>
+    graph.op('GatherElements', [value, index], { axis: { int: -1 } });
 
-  /** The part of q that does not know the label, w/C, as if it were all of it. */
-  function smoothed() {
-    const weighted = weights ? graph.op('Mul', [z, weights]) : z;
-    const average = reduce(graph, 'ReduceMean', weighted, [-1]);
-    const mass = weights ? reduce(graph, 'ReduceMean', weights, [-1]) : number(1);
-    const rowMass = graph.op('Mul', [counted, mass]);
-    const difference = graph.op('Sub', [graph.op('Mul', [logSumExp, mass]), average]);
-    return { rowMass, surprise: graph.op('Mul', [difference, counted]) };
-  }
+  // The part of q at the label, and the part that is everywhere.
+  const sharp = graph.op('Mul', [rowWeight, graph.scalar(dtype, 1 - labelSmoothing)]);
+  const spread = labelSmoothing > 0 ? spreadTarget(graph, logits, counted, options) : undefined;
+  const plus = (a: string, b: string | undefined) => (b ? graph.op('Add', [a, b]) : a);
 
-  function mixed(sharp: string, spread: string): string {
-    return graph.op('Add', [
-      graph.op('Mul', [sharp, number(1 - labelSmoothing)]),
-      graph.op('Mul', [spread, number(labelSmoothing)]),
-    ]);
-  }
+  const surprise = graph.op('Mul', [sharp, graph.op('Sub', [logSumExp, atLabel(z)])]);
+  const rows = plus(surprise, spread?.surprise(logSumExp));
+  const loss = graph.op('Div', [reduce(graph, 'ReduceSum', rows), divisor], {}, 'loss');
 
-  function gradient(): string {
-    const mass = smoothing ? mixed(rowWeight, smoothing.rowMass) : rowWeight;
-    let slope = graph.op('Mul', [probabilities, graph.op('Div', [mass, divisor])]);
-    if (smoothing) slope = graph.op('Sub', [slope, spreadTarget()]);
-    const sharp = graph.op('Mul', [rowWeight, number(1 - labelSmoothing)]);
-    const there = graph.op('Sub', [
-      graph.op('GatherElements', [slope, index], { axis: { int: -1 } }),
-      graph.op('Div', [sharp, divisor]),
-    ]);
-    return graph.op('ScatterElements', [slope, index, there], { axis: { int: -1 } }, 'grad/loss');
-  }
+  const mass = graph.op('Div', [plus(sharp, spread?.mass), divisor]);
+  const scaled = graph.op('Mul', [probabilities, mass]);
+  const slope = spread
+    ? graph.op('Sub', [scaled, graph.op('Div', [spread.target, divisor])])
+    : scaled;
+  const there = graph.op('Sub', [atLabel(slope), graph.op('Div', [sharp, divisor])]);
+  const inputs = [slope, index, there];
+  const gradient = graph.op('ScatterElements', inputs, { axis: { int: -1 } }, 'grad/loss');
+  return { loss, weight, gradient };
+}
 
-  function spreadTarget(): string {
-    const classes = cast(graph, sizeOf(graph, z, -1), dtype);
-    const share = graph.op('Div', [number(labelSmoothing), graph.op('Mul', [classes, divisor])]);
-    const spread = graph.op('Mul', [counted, share]);
-    return weights ? graph.op('Mul', [spread, weights]) : spread;
-  }
+/** The weight of each row's class; 0 for rows that do not count. */
+function weightsOfRows(
+  graph: GraphBuilder,
+  classWeights: readonly number[],
+  index: string,
+  counted: string,
+  dtype: Logits['dtype'],
+): string {
+  const weights = graph.constant(dtype, [classWeights.length], classWeights);
+  return graph.op('Mul', [graph.op('Gather', [weights, index]), counted]);
+}
+
+/**
+ * The part of the target that is everywhere, q = ε·w/C: with Σq, and with the loss of a row,
+ * Σq·lse - Σ q·z.
+ */
+function spreadTarget(
+  graph: GraphBuilder,
+  { name: z, dtype }: Logits,
+  counted: string,
+  { labelSmoothing = 0, classWeights }: LossOptions,
+) {
+  const mul = (a: string, b: string) => graph.op('Mul', [a, b]);
+  const classes = cast(graph, sizeOf(graph, z, -1), dtype);
+  const share = mul(counted, graph.op('Div', [graph.scalar(dtype, labelSmoothing), classes]));
+  const weights = classWeights && graph.constant(dtype, [classWeights.length], classWeights);
+  const sum =
+    classWeights &&
+    graph.scalar(
+      dtype,
+      classWeights.reduce((a, b) => a + b, 0),
+    );
+  const mass = mul(share, sum ?? classes);
+  const along = reduce(graph, 'ReduceSum', weights ? mul(z, weights) : z, [-1]);
+  return {
+    target: weights ? mul(share, weights) : share,
+    mass,
+    surprise: (logSumExp: string) => graph.op('Sub', [mul(mass, logSumExp), mul(share, along)]),
+  };
 }
 
 function checkOptions({ name, shape }: Logits, options: LossOptions): void {

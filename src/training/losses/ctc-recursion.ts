@@ -54,8 +54,12 @@ function addFrame(body: GraphBuilder, dtype: Logits['dtype']): void {
   const padded = body.op('Pad', [a, body.integers([0, 0, 2, 0, 0, 0]), logZero]);
   const fromLast = slice(body, padded, 2, 1, -1);
   const fromBefore = body.op('Add', [slice(body, padded, 2, 0, -2), skip]);
+  // ReduceLogSumExp in the operators that are vectorized.
+  const most = body.op('Max', [a, fromLast, fromBefore]);
   const ways = body.op('Concat', [a, fromLast, fromBefore], { axis: { int: 0 } });
-  const moved = body.op('Add', [reduce(body, 'ReduceLogSumExp', ways, [0]), y]);
+  const shares = body.op('Exp', [body.op('Sub', [ways, most])]);
+  const sum = body.op('Log', [reduce(body, 'ReduceSum', shares, [0])]);
+  const moved = body.op('Add', [body.op('Add', [sum, most]), y]);
   const next = body.op('Where', [active, moved, a]);
   for (const value of [next, skip, next]) {
     const name = body.op('Identity', [value]);

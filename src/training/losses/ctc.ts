@@ -32,36 +32,36 @@ export const ctc: Loss = {
     const frames = unsqueeze(graph, integers('input_lengths'), 1);
     const labelCount = unsqueeze(graph, integers('label_lengths'), 1);
 
-    const states = stateClasses(graph, labels, labelCount, blank);
     const { probabilities, logSumExp } = softmax(graph, z);
-    // [B, T, L]
+    const states = stateClasses(graph, labels, labelCount, blank);
     const classes = overFrames(graph, states, z);
-    const emissions = graph.op('Sub', [at(graph, z, classes), logSumExp]);
-    // [B, T, 1]
-    const active = unsqueeze(graph, before(graph, sizeOf(graph, z, 1), frames), 2);
-    const { alpha, beta, logP } = pathProbabilities(graph, dtype, {
+    const rows: Rows = {
       states,
+      classes,
       labelCount,
-      emissions: graph.op('Max', [emissions, graph.scalar(dtype, LOG_ZERO)]),
-      active,
-    });
+      emissions: graph.op('Max', [
+        graph.op('Sub', [at(graph, z, classes), logSumExp]),
+        graph.scalar(dtype, LOG_ZERO),
+      ]),
+      active: unsqueeze(graph, before(graph, sizeOf(graph, z, 1), frames), 2),
+    };
+    const paths = pathProbabilities(graph, dtype, rows);
 
-    // [B, 1, 1]
-    const possible = graph.op('Greater', [logP, graph.scalar(dtype, LEAST_LOG)]);
-    const surprise = graph.op('Where', [possible, graph.op('Neg', [logP]), graph.scalar(dtype, 0)]);
+    const possible = graph.op('Greater', [paths.logP, graph.scalar(dtype, LEAST_LOG)]);
+    const logP = graph.op('Where', [possible, paths.logP, graph.scalar(dtype, 0)]);
     const weight = cast(graph, sizeOf(graph, z, 0), dtype);
     const counts = cast(graph, unsqueeze(graph, labelCount, 2), dtype);
     const divisor = graph.op('Mul', [graph.op('Max', [counts, graph.scalar(dtype, 1)]), weight]);
-    const loss = reduce(graph, 'ReduceSum', graph.op('Div', [surprise, divisor]));
+    const surprise = graph.op('Neg', [graph.op('Div', [logP, divisor])]);
+    const loss = reduce(graph, 'ReduceSum', surprise);
 
-    const share = graph.op('Div', [cast(graph, possible, dtype), divisor]);
-    const shares = graph.op('Mul', [share, cast(graph, active, dtype)]);
-    const path = graph.op('Sub', [
-      graph.op('Sub', [graph.op('Add', [alpha, beta]), emissions]),
-      graph.op('Neg', [surprise]),
+    // What each frame's gradient is multiplied by.
+    const share = graph.op('Mul', [
+      graph.op('Div', [cast(graph, possible, dtype), divisor]),
+      cast(graph, rows.active, dtype),
     ]);
-    const occupancy = graph.op('Mul', [graph.op('Exp', [path]), shares]);
-    const slope = graph.op('Mul', [probabilities, shares]);
+    const occupancy = graph.op('Mul', [occupancyOf(graph, dtype, rows, { ...paths, logP }), share]);
+    const slope = graph.op('Mul', [probabilities, share]);
     const there = graph.op('Sub', [
       at(graph, slope, classes),
       sumByClass(graph, occupancy, states, dtype),
@@ -72,6 +72,27 @@ export const ctc: Loss = {
     return { loss, weight, gradient };
   },
 };
+
+/** What the paths of a batch run through. */
+interface Rows {
+  /** The class of each state, int32 [B, L]. */
+  readonly states: string;
+  /** The same for each frame, [B, T, L]. */
+  readonly classes: string;
+  /** int32 [B, 1] */
+  readonly labelCount: string;
+  /** Log probability of each state's class, [B, T, L]. */
+  readonly emissions: string;
+  /** Whether a frame is one of the row's, [B, T, 1]. */
+  readonly active: string;
+}
+
+/** Log probabilities of beginnings and endings, [B, T, L], and of all paths, [B, 1, 1]. */
+interface Paths {
+  readonly alpha: string;
+  readonly beta: string;
+  readonly logP: string;
+}
 
 function checkBlank({ name, shape }: Logits, blank: number): void {
   const classes = shape?.at(-1);
@@ -124,27 +145,28 @@ function sumByClass(graph: GraphBuilder, value: string, states: string, dtype: L
   return graph.op('MatMul', [value, cast(graph, same, dtype)]);
 }
 
-interface Rows {
-  /** int32 [B, L] */
-  readonly states: string;
-  /** int32 [B, 1] */
-  readonly labelCount: string;
-  /** Log probability of each state's class, [B, T, L]. */
-  readonly emissions: string;
-  /** Whether a frame is one of the row's, [B, T, 1]. */
-  readonly active: string;
+/** The probability that a frame is in a state, given that the path spells the labels, [B, T, L]. */
+function occupancyOf(
+  graph: GraphBuilder,
+  dtype: Logits['dtype'],
+  { emissions }: Rows,
+  { alpha, beta, logP }: Paths,
+): string {
+  const both = graph.op('Sub', [graph.op('Add', [alpha, beta]), emissions]);
+  const log = graph.op('Sub', [both, logP]);
+  // Behind a row's last frame it means nothing, and must not overflow before it is multiplied by 0.
+  return graph.op('Exp', [graph.op('Min', [log, graph.scalar(dtype, 0)])]);
 }
 
 /**
- * Log probabilities of all beginnings and endings of paths, α and β [B, T, L], and of all paths, log P
- * [B, 1, 1]. Read backwards in time and states, endings obey the recursion of beginnings: both run as
- * one, over 2B rows.
+ * α, β and log P. Read backwards in time and states, endings obey the recursion of beginnings: both run
+ * as one, over 2B rows.
  */
 function pathProbabilities(
   graph: GraphBuilder,
   dtype: Logits['dtype'],
   { states, labelCount, emissions, active }: Rows,
-) {
+): Paths {
   const onTop = (a: string, b: string, axis: number) =>
     graph.op('Concat', [a, b], { axis: { int: axis } });
   const backwards = (value: string, axis: number) =>

@@ -1,11 +1,9 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { countedLabels, divisorOf } from './counting.js';
 import type { AddInput, Logits, Loss, LossOptions } from './loss.js';
-import { cast, reduce, unsqueeze } from './operators.js';
+import { cast, reduce } from './operators.js';
 import { softmax } from './softmax.js';
-
-// A batch in which no position counts has loss 0, not 0/0.
-const SMALLEST_WEIGHT = 1e-30;
 
 /**
  * Distillation: T² · KL(softmax(teacher/T) ‖ softmax(z/T)), the mean over all positions (all axes but
@@ -30,7 +28,7 @@ export const kl: Loss = {
     const [p, q] = [softmax(graph, student), softmax(graph, teacher)];
     const counted = countedPositions(graph, logits, addInput, options, q.logSumExp);
     const weight = reduce(graph, 'ReduceSum', counted);
-    const divisor = graph.op('Max', [weight, graph.scalar(dtype, SMALLEST_WEIGHT)]);
+    const divisor = divisorOf(graph, weight, dtype);
     // Σ q·(log q - log p), with log q = teacher - lse(teacher) and Σ q = 1
     const further = graph.op('Mul', [q.probabilities, graph.op('Sub', [teacher, student])]);
     const divergence = graph.op('Add', [
@@ -56,7 +54,7 @@ function countedPositions(
   graph: GraphBuilder,
   { dtype, shape }: Logits,
   addInput: AddInput,
-  { dataKeys, ignoreIndex = -100 }: LossOptions,
+  { dataKeys, ignoreIndex }: LossOptions,
   perPosition: string,
 ): string {
   if (!dataKeys?.includes('labels')) {
@@ -64,6 +62,5 @@ function countedPositions(
     return graph.op('Expand', [graph.scalar(dtype, 1), size]);
   }
   const labels = cast(graph, addInput('labels', 'int64', shape?.slice(0, -1) ?? null), 'int32');
-  const ignored = graph.op('Equal', [labels, graph.scalar('int32', ignoreIndex)]);
-  return cast(graph, unsqueeze(graph, graph.op('Not', [ignored]), -1), dtype);
+  return countedLabels(graph, labels, dtype, ignoreIndex).counted;
 }
