@@ -1,18 +1,36 @@
 /**
  * The words that gradient rules are written in: ONNX operators as functions of value names, in the
- * opset of the graph. Every new value gets its type here, so that rules can ask for shapes.
+ * opset of the graph. Every new value gets its type here, so that rules can ask for shapes. The same
+ * operator on the same values is written once: a rule need not remember what it has built.
  */
 import type { Attributes, GraphBuilder } from '../graph/builder.js';
 import type { DataTypeName } from '../onnx/dtype.js';
-import { dataTypeNumber } from '../onnx/dtype.js';
-import type { Dim } from '../onnx/model.js';
+import { dataTypeNumber, isConvertible, toFloat64, toIntegers } from '../onnx/dtype.js';
+import type { NewNode } from '../onnx/encode.js';
+import { type Dim, elementCount } from '../onnx/model.js';
+import { Refusal } from './refusal.js';
+import { broadcast, reducedShape, sameShape, stretchedAxes } from './shapes.js';
 import type { ValueType } from './value.js';
 
+// Axes, pads, scales and exponents; a longer constant is a weight.
+const MAX_CONSTANT_ELEMENTS = 64;
+
+type Operator = Pick<NewNode, 'opType' | 'domain' | 'attributes'>;
+
 export class Calculus {
+  private readonly written = new Map<string, readonly string[]>();
+  private readonly transposes = new Map<string, { of: string; perm: readonly number[] }>();
+
   constructor(
     readonly graph: GraphBuilder,
-    private readonly types: Map<string, ValueType>,
-  ) {}
+    readonly types: Map<string, ValueType>,
+  ) {
+    for (const { opType, domain = '', inputs, outputs, attributes } of graph.nodes) {
+      const perm = attributes?.['perm'];
+      if (opType !== 'Transpose' || domain !== '' || !perm || !('ints' in perm)) continue;
+      this.transposes.set(outputs[0]!, { of: inputs[0]!, perm: perm.ints });
+    }
+  }
 
   /** @throws Error for a value that no inference has seen: a bug in a rule */
   type(value: string): ValueType {
@@ -25,8 +43,26 @@ export class Calculus {
     return this.type(value).shape;
   }
 
-  rank(value: string): number | undefined {
-    return this.shape(value)?.length;
+  /** @throws Refusal where the graph leaves it open */
+  rank(value: string): number {
+    return this.dims(value).length;
+  }
+
+  /** The shape, some sizes of which may be open. */
+  dims(value: string): readonly Dim[] {
+    const shape = this.shape(value);
+    if (shape) return shape;
+    throw new Refusal(`the rank of ${value} is not known`);
+  }
+
+  /** Its axes: 0, 1, .. */
+  axes(value: string): number[] {
+    return this.dims(value).map((_, axis) => axis);
+  }
+
+  /** An axis that may count from the end. */
+  axis(value: string, axis: number): number {
+    return axis < 0 ? axis + this.rank(value) : axis;
   }
 
   /** The shape where every dimension is static. */
@@ -35,31 +71,108 @@ export class Calculus {
     return shape?.every((dim) => typeof dim === 'number') ? (shape as number[]) : undefined;
   }
 
-  /** A new value by any operator. */
+  /** The numbers of a small constant; undefined for what is computed, or left out. */
+  constant(value: string | undefined): readonly number[] | undefined {
+    const tensor = value ? this.graph.initializers.get(value) : undefined;
+    if (!tensor || 'chunks' in tensor.data) return undefined;
+    const { dtype, dims, data } = tensor;
+    const count = elementCount(dims);
+    if (count > MAX_CONSTANT_ELEMENTS) return undefined;
+    const bytes = data instanceof Uint8Array ? data : data.source.read(data.start, data.end);
+    if (isConvertible(dtype)) return [...toFloat64(dtype, bytes, count)];
+    return Array.from(toIntegers(dtype, bytes, count), Number);
+  }
+
+  /** A new value by any standard operator. */
   op(
     opType: string,
     inputs: readonly string[],
     type: ValueType,
     attributes: Attributes = {},
   ): string {
-    const name = this.graph.op(opType, inputs, attributes, `grad/${opType}`);
+    return this.write({ opType, attributes }, inputs, [type])[0]!;
+  }
+
+  /** The values of an operator with several outputs. */
+  ops(
+    opType: string,
+    inputs: readonly string[],
+    types: readonly ValueType[],
+    attributes: Attributes = {},
+  ): readonly string[] {
+    return this.write({ opType, attributes }, inputs, types);
+  }
+
+  /** The operator of a node, applied to other inputs. */
+  again(node: Operator, inputs: readonly string[], type: ValueType): string {
+    return this.write(node, inputs, [type])[0]!;
+  }
+
+  private write(
+    { opType, domain = '', attributes = {} }: Operator,
+    inputs: readonly string[],
+    types: readonly ValueType[],
+  ): readonly string[] {
+    const key = JSON.stringify([domain, opType, inputs, attributes, types.length]);
+    const known = this.written.get(key);
+    if (known) return known;
+    const name = this.graph.fresh(`grad/${opType.toLowerCase()}`);
+    const outputs = types.map((_, i) => (i === 0 ? name : this.graph.fresh(`${name}:${i}`)));
+    const node = { name, opType, inputs, outputs, attributes };
+    this.graph.add(domain === '' ? node : { ...node, domain });
+    types.forEach((type, i) => {
+      this.types.set(outputs[i]!, type);
+    });
+    this.written.set(key, outputs);
+    return outputs;
+  }
+
+  /** An optional output of a node, asked for where the model leaves it out. */
+  output(node: NewNode, index: number, type: ValueType): string {
+    const at = this.graph.nodes.findIndex((other) => other.outputs[0] === node.outputs[0]);
+    const { outputs } = this.graph.nodes[at]!;
+    if (outputs[index]) return outputs[index];
+    const name = this.graph.fresh(`${outputs[0]}:${index}`);
+    const all = Array.from({ length: Math.max(outputs.length, index + 1) }, (_, i) =>
+      i === index ? name : (outputs[i] ?? ''),
+    );
+    this.graph.nodes[at] = { ...this.graph.nodes[at]!, outputs: all };
     this.types.set(name, type);
     return name;
   }
 
   /** A scalar constant of the value's type. */
   number(like: string, value: number): string {
-    const { dtype } = this.type(like);
+    return this.scalar(this.type(like).dtype, value);
+  }
+
+  scalar(dtype: DataTypeName, value: number): string {
     return this.typed(this.graph.scalar(dtype, value), { dtype, shape: [] });
   }
 
-  /** An int64 scalar. */
-  int64(value: number): string {
-    return this.typed(this.graph.scalar('int64', value), { dtype: 'int64', shape: [] });
+  integers(values: readonly number[]): string {
+    return this.vector('int64', values);
   }
 
-  integers(values: readonly number[]): string {
-    return this.typed(this.graph.integers(values), { dtype: 'int64', shape: [values.length] });
+  vector(dtype: DataTypeName, values: readonly number[]): string {
+    const shape = [values.length];
+    return this.typed(this.graph.constant(dtype, shape, values), { dtype, shape });
+  }
+
+  /** Zeros in the shape and type of a value, whatever it holds: 0 times NaN is NaN. */
+  zeros(like: string): string {
+    return this.expandLike(this.number(like, 0), like);
+  }
+
+  ones(like: string): string {
+    return this.expandLike(this.number(like, 1), like);
+  }
+
+  /** The identity matrix of a static size. */
+  eye(dtype: DataTypeName, size: number): string {
+    const type = { dtype, shape: [size, size] };
+    const square = this.op('Expand', [this.scalar(dtype, 0), this.integers([size, size])], type);
+    return this.op('EyeLike', [square], type);
   }
 
   add(a: string, b: string): string {
@@ -78,9 +191,24 @@ export class Calculus {
     return this.elementwise('Div', a, b);
   }
 
+  pow(a: string, exponent: string): string {
+    const shape = broadcast(this.shape(a), this.shape(exponent));
+    return this.op('Pow', [a, exponent], { dtype: this.type(a).dtype, shape });
+  }
+
   /** `value` times a number; nothing for 1. */
   scale(value: string, factor: number): string {
     return factor === 1 ? value : this.mul(value, this.number(value, factor));
+  }
+
+  /** `value` plus a number; nothing for 0. */
+  shift(value: string, summand: number): string {
+    return summand === 0 ? value : this.add(value, this.number(value, summand));
+  }
+
+  /** A number minus the value. */
+  minus(minuend: number, value: string): string {
+    return this.sub(this.number(value, minuend), value);
   }
 
   /** An operator of one input that keeps its type and shape. */
@@ -96,20 +224,33 @@ export class Calculus {
     return this.unary('Exp', value);
   }
 
-  sign(value: string): string {
-    return this.unary('Sign', value);
+  sqrt(value: string): string {
+    return this.unary('Sqrt', value);
+  }
+
+  reciprocal(value: string): string {
+    return this.unary('Reciprocal', value);
   }
 
   square(value: string): string {
     return this.mul(value, value);
   }
 
+  /** -1, 0 or 1, by operators that GPU providers have: they lack Sign. */
+  sign(value: string): string {
+    return this.sub(this.indicator('Greater', value, 0), this.indicator('Less', value, 0));
+  }
+
+  /** 1 where a number compares to a bound, else 0. */
+  indicator(opType: 'Greater' | 'Less' | 'Equal', value: string, bound: number): string {
+    return this.cast(
+      this.compare(opType, value, this.number(value, bound)),
+      this.type(value).dtype,
+    );
+  }
+
   /** Boolean comparison, with broadcasting. */
-  compare(
-    opType: 'Greater' | 'Less' | 'Equal' | 'GreaterOrEqual' | 'LessOrEqual',
-    a: string,
-    b: string,
-  ): string {
+  compare(opType: 'Greater' | 'Less' | 'Equal', a: string, b: string): string {
     const shape = broadcast(this.shape(a), this.shape(b));
     return this.op(opType, [a, b], { dtype: 'bool', shape });
   }
@@ -121,6 +262,11 @@ export class Calculus {
   where(condition: string, a: string, b: string): string {
     const shape = broadcast(this.shape(condition), broadcast(this.shape(a), this.shape(b)));
     return this.op('Where', [condition, a, b], { dtype: this.type(a).dtype, shape });
+  }
+
+  /** `value` where the condition holds, 0 elsewhere. */
+  masked(condition: string, value: string): string {
+    return this.where(condition, value, this.number(value, 0));
   }
 
   cast(value: string, dtype: DataTypeName): string {
@@ -138,27 +284,72 @@ export class Calculus {
     return this.op('MatMul', [a, b], { dtype: this.type(a).dtype, shape });
   }
 
+  /** Axis i of the result is axis perm[i]; a transpose of a transpose is one of what lies before. */
   transpose(value: string, perm: readonly number[]): string {
+    const before = this.transposes.get(value);
+    if (before && this.types.has(before.of)) {
+      return this.transpose(
+        before.of,
+        perm.map((axis) => before.perm[axis]!),
+      );
+    }
     if (perm.every((axis, i) => axis === i)) return value;
     const { dtype, shape } = this.type(value);
     const turned = shape ? perm.map((axis) => shape[axis]!) : null;
-    return this.op('Transpose', [value], { dtype, shape: turned }, { perm: { ints: perm } });
+    const type = { dtype, shape: turned };
+    const result = this.op('Transpose', [value], type, { perm: { ints: perm } });
+    this.transposes.set(result, { of: value, perm });
+    return result;
+  }
+
+  /** Takes a transpose back. */
+  transposeBack(value: string, perm: readonly number[]): string {
+    return this.transpose(
+      value,
+      perm.map((_, axis) => perm.indexOf(axis)),
+    );
   }
 
   /** Exchanges the last two axes. */
   swapLast(value: string): string {
-    const rank = this.rank(value);
-    if (rank === undefined) throw new Error(`the rank of ${value} is not known`);
-    const perm = Array.from({ length: rank }, (_, i) => i);
-    return this.transpose(value, [...perm.slice(0, -2), rank - 1, rank - 2]);
+    const axes = this.axes(value);
+    const last = axes.length - 1;
+    return this.transpose(value, [...axes.slice(0, -2), last, last - 1]);
   }
 
   /** The shape as an int64 vector. */
   shapeOf(value: string): string {
-    const rank = this.rank(value);
     const fixed = this.staticShape(value);
     if (fixed) return this.integers(fixed);
-    return this.op('Shape', [value], { dtype: 'int64', shape: [rank ?? null] });
+    const rank = this.shape(value)?.length ?? null;
+    return this.op('Shape', [value], { dtype: 'int64', shape: [rank] });
+  }
+
+  /** The sizes of some axes as an int64 vector. */
+  sizesOf(value: string, axes: readonly number[]): string {
+    const known = axes.map((axis) => this.shape(value)?.at(axis));
+    if (known.every((size) => typeof size === 'number')) return this.integers(known);
+    const type = { dtype: 'int64', shape: [axes.length] } as const;
+    return this.op('Gather', [this.shapeOf(value), this.integers(axes)], type);
+  }
+
+  /** 0, 1, .. along an axis, as an int64 vector. */
+  positions(value: string, axis: number): string {
+    const size = this.shape(value)?.at(axis) ?? null;
+    const scalar =
+      typeof size === 'number'
+        ? this.scalar('int64', size)
+        : this.reshape(this.sizesOf(value, [axis]), this.integers([]), []);
+    const limits = [this.scalar('int64', 0), scalar, this.scalar('int64', 1)];
+    return this.op('Range', limits, { dtype: 'int64', shape: [size] });
+  }
+
+  /** How many elements some axes span, as a scalar of the value's type or, where known, a number. */
+  countOf(value: string, axes: readonly number[]): number | string {
+    const known = axes.map((axis) => this.shape(value)?.at(axis));
+    if (known.every((size) => typeof size === 'number')) return known.reduce((a, b) => a * b, 1);
+    const sizes = this.cast(this.sizesOf(value, axes), this.type(value).dtype);
+    return this.reduce('ReduceProd', sizes, [0], false);
   }
 
   /** `value` in the shape of `like`; nothing where it has that shape already. */
@@ -172,18 +363,61 @@ export class Calculus {
     return this.op('Reshape', [value, shape], { dtype: this.type(value).dtype, shape: known });
   }
 
+  /** All elements in a row. */
+  flat(value: string): string {
+    const size = this.staticShape(value)?.reduce((a, b) => a * b, 1) ?? null;
+    return this.reshape(value, this.integers([-1]), [size]);
+  }
+
+  /** New axes of size 1, at places of the result. */
+  unsqueeze(value: string, axes: readonly number[]): string {
+    const { dtype, shape } = this.type(value);
+    if (axes.length === 0) return value;
+    const full = shape ? withAxes(shape, axes) : null;
+    if (this.graph.opset >= 13) {
+      return this.op('Unsqueeze', [value, this.integers(axes)], { dtype, shape: full });
+    }
+    return this.op('Unsqueeze', [value], { dtype, shape: full }, { axes: { ints: axes } });
+  }
+
   expandLike(value: string, like: string): string {
     const [from, to] = [this.shape(value), this.shape(like)];
     if (from && to && sameShape(from, to)) return value;
-    return this.op('Expand', [value, this.shapeOf(like)], {
-      dtype: this.type(value).dtype,
-      shape: to,
-    });
+    const type = { dtype: this.type(value).dtype, shape: to };
+    return this.op('Expand', [value, this.shapeOf(like)], type);
+  }
+
+  concat(values: readonly string[], axis: number): string {
+    if (values.length === 1) return values[0]!;
+    const { dtype } = this.type(values[0]!);
+    const shapes = values.map((value) => this.shape(value));
+    const sizes = shapes.map((shape) => shape?.at(axis));
+    const sum = sizes.every((size) => typeof size === 'number')
+      ? sizes.reduce((a, b) => a + b, 0)
+      : null;
+    const at = axis < 0 ? axis + (shapes[0]?.length ?? 0) : axis;
+    const shape = shapes[0]?.map((dim, i) => (i === at ? sum : dim)) ?? null;
+    return this.op('Concat', values, { dtype, shape }, { axis: { int: axis } });
+  }
+
+  /** A stretch along an axis. Bounds are numbers, or int64 vectors of one. */
+  stretch(value: string, axis: number, start: number | string, end: number | string): string {
+    const { dtype, shape } = this.type(value);
+    const bounded = typeof start === 'number' && typeof end === 'number' && start >= 0;
+    const size = bounded ? end - start : null;
+    const at = axis < 0 ? axis + (shape?.length ?? 0) : axis;
+    const type = { dtype, shape: shape?.map((dim, i) => (i === at ? size : dim)) ?? null };
+    const bound = (of: number | string) => (typeof of === 'number' ? this.integers([of]) : of);
+    return this.op('Slice', [value, bound(start), bound(end), this.integers([axis])], type);
   }
 
   /** Sum over axes, kept with size 1. */
   reduceSum(value: string, axes: readonly number[], keepDims = true): string {
     return this.reduce('ReduceSum', value, axes, keepDims);
+  }
+
+  mean(value: string, axes: readonly number[]): string {
+    return this.reduce('ReduceMean', value, axes);
   }
 
   reduce(opType: string, value: string, axes: readonly number[], keepDims = true): string {
@@ -213,36 +447,21 @@ export class Calculus {
 
   private sumToAtRunTime(value: string, like: string): string {
     if (this.graph.opset < 13) {
-      throw new Error(`summing ${value} to the shape of ${like} needs opset 13`);
+      throw new Refusal(
+        `summing over sizes that are known only at run time (${value}, ${like}) needs opset 13`,
+      );
     }
     const { dtype } = this.type(value);
-    const whole = this.op('Shape', [value], { dtype: 'int64', shape: [null] });
-    const part = this.op('Shape', [like], { dtype: 'int64', shape: [null] });
-    const rank = this.op('Shape', [whole], { dtype: 'int64', shape: [1] });
-    const missing = this.op(
-      'Sub',
-      [rank, this.op('Shape', [part], { dtype: 'int64', shape: [1] })],
-      {
-        dtype: 'int64',
-        shape: [1],
-      },
-    );
-    const ones = this.op('Expand', [this.integers([1]), missing], {
-      dtype: 'int64',
-      shape: [null],
-    });
-    const padded = this.op(
-      'Concat',
-      [ones, part],
-      { dtype: 'int64', shape: [null] },
-      { axis: { int: 0 } },
-    );
+    const int64 = (size: Dim) => ({ dtype: 'int64', shape: [size] }) as const;
+    const whole = this.op('Shape', [value], int64(null));
+    const part = this.op('Shape', [like], int64(null));
+    const ranks = [whole, part].map((shape) => this.op('Shape', [shape], int64(1)));
+    const missing = this.op('Sub', ranks, int64(1));
+    const ones = this.op('Expand', [this.integers([1]), missing], int64(null));
+    const padded = this.op('Concat', [ones, part], int64(null), { axis: { int: 0 } });
     const differs = this.not(this.compare('Equal', padded, whole));
     const found = this.op('NonZero', [differs], { dtype: 'int64', shape: [1, null] });
-    const axes = this.op('Reshape', [found, this.integers([-1])], {
-      dtype: 'int64',
-      shape: [null],
-    });
+    const axes = this.flat(found);
     const attributes = { keepdims: { int: 1 }, noop_with_empty_axes: { int: 1 } };
     const sum = this.op('ReduceSum', [value, axes], { dtype, shape: null }, attributes);
     return this.reshape(sum, part, this.shape(like));
@@ -259,47 +478,9 @@ export class Calculus {
   }
 }
 
-/** The shape of a broadcast; null where it depends on sizes that are not known. */
-export function broadcast(a: readonly Dim[] | null, b: readonly Dim[] | null): Dim[] | null {
-  if (!a || !b) return null;
-  const rank = Math.max(a.length, b.length);
-  const at = (shape: readonly Dim[], i: number): Dim => {
-    const index = i - (rank - shape.length);
-    return index < 0 ? 1 : shape[index]!;
-  };
-  return Array.from({ length: rank }, (_, i) => {
-    const [x, y] = [at(a, i), at(b, i)];
-    if (x === 1) return y;
-    if (y === 1 || x === y) return x;
-    // A number beats a symbol: the symbol is 1 or the same.
-    return typeof x === 'number' ? x : typeof y === 'number' ? y : null;
-  });
-}
-
-/** Whether two shapes are surely the same; an unnamed size is the same as no other. */
-export function sameShape(a: readonly Dim[], b: readonly Dim[]): boolean {
-  return a.length === b.length && a.every((dim, i) => dim !== null && dim === b[i]);
-}
-
-/** Axes of `from` that a broadcast of `to` stretched; undefined where sizes leave it open. */
-function stretchedAxes(from: readonly Dim[], to: readonly Dim[]): number[] | undefined {
-  const lead = from.length - to.length;
-  if (lead < 0) return undefined;
-  const axes: number[] = [];
-  for (let i = 0; i < from.length; i++) {
-    const dim = i < lead ? 1 : to[i - lead]!;
-    if (i < lead || (dim === 1 && from[i] !== 1)) axes.push(i);
-    else if (dim === null || dim !== from[i]) return undefined;
-  }
-  return axes;
-}
-
-export function reducedShape(
-  shape: readonly Dim[] | null,
-  axes: readonly number[],
-  keepDims: boolean,
-): Dim[] | null {
-  if (!shape) return null;
-  const reduced = new Set(axes.map((axis) => (axis < 0 ? axis + shape.length : axis)));
-  return shape.flatMap((dim, i) => (reduced.has(i) ? (keepDims ? [1] : []) : [dim]));
+function withAxes(shape: readonly Dim[], axes: readonly number[]): Dim[] {
+  const rank = shape.length + axes.length;
+  const added = new Set(axes.map((axis) => (axis < 0 ? axis + rank : axis)));
+  const rest = [...shape];
+  return Array.from({ length: rank }, (_, i) => (added.has(i) ? 1 : rest.shift()!));
 }

@@ -4,9 +4,11 @@
  */
 import { OnnxLoraError } from '../errors.js';
 import type { GraphBuilder } from '../graph/builder.js';
-import type { AttributeValue, NewNode } from '../onnx/encode.js';
+import type { NewNode } from '../onnx/encode.js';
 import { Calculus } from './calculus.js';
-import type { GradientRule, RuleContext } from './rule.js';
+import { decompose, isComposed } from './decompositions/index.js';
+import { Refusal } from './refusal.js';
+import { type GradientRule, nodeContext } from './rule.js';
 import { ruleFor } from './rules/index.js';
 import { isDifferentiable, type ValueType, type ValueTypes } from './value.js';
 
@@ -43,15 +45,27 @@ export function differentiate(
   { composites = [], seed }: DifferentiateOptions = {},
 ): Map<string, string> {
   const calculus = new Calculus(graph, new Map(types));
+  decomposeActive(calculus, wrt);
   const { forward, rules } = withComposites(graph.nodes, composites);
-  const active = activeValues(forward, types, wrt);
+  const active = activeValues(forward, calculus.types, wrt);
   const start = seed ?? { value: loss, gradient: calculus.number(loss, 1) };
   const gradients = new Gradients(calculus);
   gradients.add(start.value, start.gradient);
   for (const node of nodesTowards(forward, active, start.value).reverse()) {
     backward(node, rules.get(node) ?? ruleFor(node), calculus, gradients, active, forward);
   }
-  return new Map(wrt.map((value) => [value, gradients.of(value) || zeros(calculus, value)]));
+  return new Map(wrt.map((value) => [value, gradients.of(value) || calculus.zeros(value)]));
+}
+
+/** Puts what they are made of in the place of nodes that have no rule of their own. */
+function decomposeActive(c: Calculus, wrt: readonly string[]): void {
+  if (!c.graph.nodes.some(isComposed)) return;
+  const forward = [...c.graph.nodes];
+  const active = activeValues(forward, c.types, wrt);
+  for (const node of forward) {
+    if (!isComposed(node) || !node.inputs.some((name) => active.has(name))) continue;
+    refusing(node, active, forward, () => decompose(node, c));
+  }
 }
 
 /** The graph with each composite as one node, where its last node stands. */
@@ -79,9 +93,19 @@ function activeValues(
   const active = new Set(wrt);
   for (const node of nodes) {
     if (!node.inputs.some((name) => active.has(name)) || isConstantFunction(node)) continue;
-    for (const output of node.outputs) if (isDifferentiable(types.get(output))) active.add(output);
+    for (const output of node.outputs) {
+      if (isDifferentiable(types.get(output)) || rounds(node)) active.add(output);
+    }
   }
   return active;
+}
+
+/**
+ * Quantized activations stand for numbers, which have gradients: the way through them is refused, and
+ * not taken for one that ends.
+ */
+function rounds({ opType, domain = '' }: NewNode): boolean {
+  return domain === '' && ['QuantizeLinear', 'DynamicQuantizeLinear'].includes(opType);
 }
 
 /** Operators whose result does not move with small changes of their input. */
@@ -153,40 +177,17 @@ function backward(
 ): void {
   const dy = node.outputs.map((name) => (name === '' ? '' : gradients.of(name)));
   if (dy.every((name) => name === '')) return;
-  if (!rule) throw withoutRule(node, active, forward);
-  const inputGradients = rule(contextOf(node, dy, c));
-  node.inputs.forEach((input, i) => {
-    if (input === '' || !active.has(input)) return;
-    const gradient = inputGradients[i];
-    if (!gradient) return;
-    const value = gradient();
-    checkShape(node, c, input, value);
-    gradients.add(input, value);
+  refusing(node, active, forward, () => {
+    if (!rule) throw new Refusal('it has no gradient rule');
+    const inputGradients = rule({ ...nodeContext(node, c), dy });
+    node.inputs.forEach((input, i) => {
+      const gradient = inputGradients[i];
+      if (input === '' || !active.has(input) || !gradient) return;
+      const value = gradient();
+      checkShape(node, c, input, value);
+      gradients.add(input, value);
+    });
   });
-}
-
-function contextOf(node: NewNode, dy: readonly string[], c: Calculus): RuleContext {
-  const attribute = (name: string): AttributeValue | undefined => node.attributes?.[name];
-  return {
-    node,
-    x: node.inputs,
-    y: node.outputs,
-    dy,
-    c,
-    int: (name, otherwise) => get(attribute(name), 'int') ?? otherwise,
-    float: (name, otherwise) => get(attribute(name), 'float') ?? otherwise,
-    ints: (name) => get(attribute(name), 'ints'),
-    text: (name, otherwise) => get(attribute(name), 'text') ?? otherwise,
-  };
-}
-
-type AttributeKinds = { int: number; float: number; ints: readonly number[]; text: string };
-
-function get<K extends keyof AttributeKinds>(
-  value: AttributeValue | undefined,
-  kind: K,
-): AttributeKinds[K] | undefined {
-  return value && kind in value ? (value as unknown as AttributeKinds)[kind] : undefined;
 }
 
 /** A rule that gives a gradient of another shape than the input is a bug that would train wrongly. */
@@ -202,11 +203,22 @@ function checkShape(node: NewNode, c: Calculus, input: string, gradient: string)
   );
 }
 
-function zeros(c: Calculus, value: string): string {
-  return c.mul(value, c.number(value, 0));
+/** Turns a refusal into the error that says where it happened. */
+function refusing(
+  node: NewNode,
+  active: ReadonlySet<string>,
+  forward: readonly NewNode[],
+  run: () => void,
+): void {
+  try {
+    run();
+  } catch (error) {
+    throw error instanceof Refusal ? unsupported(error, node, active, forward) : error;
+  }
 }
 
-function withoutRule(
+function unsupported(
+  { message, hint }: Refusal,
   node: NewNode,
   active: ReadonlySet<string>,
   forward: readonly NewNode[],
@@ -221,12 +233,10 @@ function withoutRule(
   const way = path.map((step) => step.name || step.outputs[0]).join(' -> ');
   return new OnnxLoraError(
     'unsupported',
-    `${node.name || node.outputs[0]}: no gradient rule for ${name}, which lies between an adapter and the loss (${way})`,
-    {
-      node: node.name,
-      hint: 'Adapt only layers behind this node (--layers, --targets), or export the model with simpler operators.',
-    },
+    `${node.name || node.outputs[0]} (${name}) cannot be differentiated: ${message}. It lies between an adapter and the loss: ${way}`,
+    { node: node.name, hint: hint ?? USUAL_HINT },
   );
 }
 
-export type { GradientRule };
+const USUAL_HINT =
+  'Adapt only layers behind this node (--layers, --targets), or export the model with simpler operators.';

@@ -12,9 +12,16 @@ function elementwise(derivative: Derivative): GradientRule {
   };
 }
 
-/** 1 where the condition holds, 0 elsewhere. */
-function indicator(c: Calculus, opType: 'Greater' | 'Less', x: string, bound: number): string {
-  return c.cast(c.compare(opType, x, c.number(x, bound)), c.type(x).dtype);
+/** A rule for a function that is the identity where a condition holds, and flat elsewhere. */
+function gate(condition: Derivative): GradientRule {
+  return (context) => {
+    const { x, y, dy, c } = context;
+    return [() => c.masked(condition(c, x[0]!, y[0]!, context), dy[0]!)];
+  };
+}
+
+export function negative(c: Calculus, x: string): string {
+  return c.compare('Less', x, c.number(x, 0));
 }
 
 export const identity: GradientRule = ({ dy: [dy] }) => [() => dy!];
@@ -22,8 +29,6 @@ export const neg: GradientRule = ({ dy: [dy], c }) => [() => c.neg(dy!)];
 export const abs = elementwise((c, x) => c.sign(x));
 export const exp = elementwise((_, __, y) => y);
 export const log: GradientRule = ({ x: [x], dy: [dy], c }) => [() => c.div(dy!, x!)];
-export const sin = elementwise((c, x) => c.unary('Cos', x));
-export const cos = elementwise((c, x) => c.neg(c.unary('Sin', x)));
 
 /** d√x = dx / 2√x */
 export const sqrt: GradientRule = ({ y: [y], dy: [dy], c }) => [() => c.div(dy!, c.scale(y!, 2))];
@@ -32,35 +37,46 @@ export const sqrt: GradientRule = ({ y: [y], dy: [dy], c }) => [() => c.div(dy!,
 export const reciprocal = elementwise((c, _, y) => c.neg(c.square(y)));
 
 /** 1 - y² */
-export const tanh = elementwise((c, _, y) => c.sub(c.number(y, 1), c.square(y)));
+export const tanh = elementwise((c, _, y) => c.minus(1, c.square(y)));
 
 /** y · (1 - y) */
-export const sigmoid = elementwise((c, _, y) => c.mul(y, c.sub(c.number(y, 1), y)));
+export const sigmoid = elementwise((c, _, y) => c.mul(y, c.minus(1, y)));
 
-/** 2/√π · exp(-x²) */
+/** 2/√π · exp(-x²), the factor taken into the exponent */
 export const erf = elementwise((c, x) =>
-  c.scale(c.exp(c.neg(c.square(x))), 2 / Math.sqrt(Math.PI)),
+  c.exp(c.minus(Math.log(2 / Math.sqrt(Math.PI)), c.square(x))),
 );
 
-export const relu = elementwise((c, x) => indicator(c, 'Greater', x, 0));
+export const relu = gate((c, x) => c.compare('Greater', x, c.number(x, 0)));
 
-export const leakyRelu = elementwise((c, x, _, { float }) => {
-  const slope = c.number(x, float('alpha', 0.01));
-  return c.where(c.compare('Less', x, c.number(x, 0)), slope, c.number(x, 1));
-});
+export const thresholdedRelu = gate((c, x, _, { float }) =>
+  c.compare('Greater', x, c.number(x, float('alpha', 1))),
+);
+
+/** Shrink is the identity, shifted by the bias, outside ±λ. */
+export const shrink = gate((c, x, _, { float }) =>
+  c.compare('Greater', c.unary('Abs', x), c.number(x, float('lambd', 0.5))),
+);
+
+export const leakyRelu = elementwise((c, x, _, { float }) =>
+  c.where(negative(c, x), c.number(x, float('alpha', 0.01)), c.number(x, 1)),
+);
 
 /** α·eˣ = y + α below 0 */
-export const elu = elementwise((c, x, y, { float }) => {
-  const below = c.add(y, c.number(x, float('alpha', 1)));
-  return c.where(c.compare('Less', x, c.number(x, 0)), below, c.number(x, 1));
-});
+export const elu = elementwise((c, x, y, { float }) =>
+  c.where(negative(c, x), c.shift(y, float('alpha', 1)), c.number(x, 1)),
+);
+
+/** e^(x/α) = y/α + 1 below 0 */
+export const celu = elementwise((c, x, y, { float }) =>
+  c.where(negative(c, x), c.shift(c.scale(y, 1 / float('alpha', 1)), 1), c.number(x, 1)),
+);
 
 /** γ·α·eˣ = y + γ·α below 0, γ above */
 export const selu = elementwise((c, x, y, { float }) => {
   const alpha = float('alpha', 1.6732632423543772);
   const gamma = float('gamma', 1.0507009873554805);
-  const below = c.add(y, c.number(x, gamma * alpha));
-  return c.where(c.compare('Less', x, c.number(x, 0)), below, c.number(x, gamma));
+  return c.where(negative(c, x), c.shift(y, gamma * alpha), c.number(x, gamma));
 });
 
 /** sigmoid(x) */
@@ -68,65 +84,61 @@ export const softplus = elementwise((c, x) => c.unary('Sigmoid', x));
 
 /** 1 / (1 + |x|)² */
 export const softsign = elementwise((c, x) =>
-  c.unary('Reciprocal', c.square(c.add(c.unary('Abs', x), c.number(x, 1)))),
+  c.reciprocal(c.square(c.shift(c.unary('Abs', x), 1))),
 );
 
-/** α between the bends, 0 outside: where 0 < y < 1 */
+/** α between the bends, where 0 < y < 1, 0 outside */
 export const hardSigmoid = elementwise((c, _, y, { float }) => {
-  const inside = c.mul(indicator(c, 'Greater', y, 0), indicator(c, 'Less', y, 1));
+  const inside = c.mul(c.indicator('Greater', y, 0), c.indicator('Less', y, 1));
   return c.scale(inside, float('alpha', 0.2));
 });
 
 /** x · clip(x/6 + 1/2, 0, 1): x/3 + 1/2 between -3 and 3 */
 export const hardSwish = elementwise((c, x) => {
-  const middle = c.add(c.scale(x, 1 / 3), c.number(x, 0.5));
+  const middle = c.shift(c.scale(x, 1 / 3), 0.5);
   const below = c.where(c.compare('Less', x, c.number(x, -3)), c.number(x, 0), middle);
   return c.where(c.compare('Greater', x, c.number(x, 3)), c.number(x, 1), below);
 });
 
-/** x·sigmoid(αx): s + αx·s·(1 - s) */
-export const swish = elementwise((c, x, _, { float }) => {
-  const alpha = float('alpha', 1);
-  const s = c.unary('Sigmoid', c.scale(x, alpha));
-  const slope = c.mul(c.scale(x, alpha), c.mul(s, c.sub(c.number(x, 1), s)));
-  return c.add(s, slope);
-});
-
-/** The same with the default that com.microsoft's QuickGelu has. */
-export const quickGelu: GradientRule = (context) =>
-  swish({
-    ...context,
-    float: (name, otherwise) => context.float(name, name === 'alpha' ? 1.702 : otherwise),
+/** y = x·s with s = sigmoid(αx): s + αy·(1 - s) */
+function swishWith(defaultAlpha: number): GradientRule {
+  return elementwise((c, x, y, { float }) => {
+    const alpha = float('alpha', defaultAlpha);
+    const s = c.unary('Sigmoid', c.scale(x, alpha));
+    return c.add(s, c.scale(c.mul(y, c.minus(1, s)), alpha));
   });
+}
 
-/** tanh(softplus(x)) + x · sigmoid(x) · (1 - tanh²(softplus(x))) */
+export const swish = swishWith(1);
+export const quickGelu = swishWith(1.702);
+
+/** y = x·t with t = tanh(softplus(x)): t + x · sigmoid(x) · (1 - t²) */
 export const mish = elementwise((c, x) => {
   const t = c.unary('Tanh', c.unary('Softplus', x));
-  const slope = c.mul(c.unary('Sigmoid', x), c.sub(c.number(x, 1), c.square(t)));
-  return c.add(t, c.mul(x, slope));
+  return c.add(t, c.mul(x, c.mul(c.unary('Sigmoid', x), c.minus(1, c.square(t)))));
 });
 
-/** x·Φ(x): Φ(x) + x·φ(x), or the same of its tanh approximation. */
-export const gelu: GradientRule = (context) => {
-  const { x, dy, c, text } = context;
-  const slope = text('approximate', 'none') === 'tanh' ? tanhGeluSlope : erfGeluSlope;
-  return [() => c.mul(dy[0]!, slope(c, x[0]!))];
-};
+/** x·Φ(x), or its tanh approximation. */
+export const gelu = elementwise((c, x, _, { text }) =>
+  text('approximate', 'none') === 'tanh' ? tanhGeluSlope(c, x) : erfGeluSlope(c, x),
+);
 
+/** Φ(x) + x·φ(x), with Φ(x) = (1 + erf u)/2, φ(x) = exp(-u²)/√2π, u = x/√2 */
 export function erfGeluSlope(c: Calculus, x: string): string {
-  const cdf = c.scale(c.add(c.unary('Erf', c.scale(x, Math.SQRT1_2)), c.number(x, 1)), 0.5);
-  const pdf = c.scale(c.exp(c.scale(c.square(x), -0.5)), 1 / Math.sqrt(2 * Math.PI));
+  const u = c.scale(x, Math.SQRT1_2);
+  const cdf = c.shift(c.scale(c.unary('Erf', u), 0.5), 0.5);
+  const pdf = c.exp(c.minus(-Math.log(2 * Math.PI) / 2, c.square(u)));
   return c.add(cdf, c.mul(x, pdf));
 }
 
-/** y = x/2 · (1 + t), t = tanh(u), u = k·(x + 0.044715 x³), k = √(2/π) */
+/**
+ * y = x/2 · (1 + tanh u) = x·s with s = sigmoid(2u), u = k·(x + 0.044715 x³), k = √(2/π):
+ * s · (1 + x·2u'·(1 - s)) with 2u' = 2k + 6k·0.044715 x²
+ */
 export function tanhGeluSlope(c: Calculus, x: string): string {
-  const k = Math.sqrt(2 / Math.PI);
+  const k = 2 * Math.sqrt(2 / Math.PI);
   const squared = c.square(x);
-  const inner = c.add(c.scale(squared, 0.044715 * k), c.number(x, k));
-  const t = c.unary('Tanh', c.mul(x, inner));
-  const du = c.add(c.scale(squared, 3 * 0.044715 * k), c.number(x, k));
-  const outer = c.scale(c.add(t, c.number(x, 1)), 0.5);
-  const bend = c.scale(c.mul(c.mul(x, c.sub(c.number(x, 1), c.square(t))), du), 0.5);
-  return c.add(outer, bend);
+  const s = c.unary('Sigmoid', c.mul(x, c.shift(c.scale(squared, 0.044715 * k), k)));
+  const inner = c.mul(x, c.shift(c.scale(squared, 3 * 0.044715 * k), k));
+  return c.mul(s, c.shift(c.mul(inner, c.minus(1, s)), 1));
 }

@@ -1,42 +1,42 @@
-/** Normalizations with a scale and a shift for each channel (axis 1). */
+/** Normalizations and activations with numbers for each channel (axis 1). */
 import type { Calculus } from '../calculus.js';
-import type { GradientRule } from '../rule.js';
-import { once } from './normalization.js';
+import { Refusal } from '../refusal.js';
+import type { GradientRule, RuleContext } from '../rule.js';
+import { negative } from './activations.js';
+import { standardized, throughNormalization } from './normalization.js';
+import { nonZero } from './reduction.js';
 
 /** A value of shape [C] as [C, 1, ..], to go with [N, C, ..]. */
-function perChannel(c: Calculus, value: string, rank: number): string {
-  const size = c.shape(value)?.[0] ?? null;
-  const ones = Array<number>(rank - 2).fill(1);
-  return c.reshape(value, c.integers([-1, ...ones]), [size, ...ones]);
-}
-
-function rankOf(c: Calculus, value: string): number {
-  const rank = c.rank(value);
-  if (rank === undefined) throw new Error(`the rank of ${value} is not known`);
-  return rank;
+function perChannel(c: Calculus, value: string, like: string): string {
+  const [size] = c.dims(value);
+  const ones = c
+    .axes(like)
+    .slice(2)
+    .map(() => 1);
+  return c.reshape(value, c.integers([-1, ...ones]), [size!, ...ones]);
 }
 
 function channelSum(c: Calculus, value: string, like: string): string {
-  const axes = Array.from({ length: rankOf(c, value) }, (_, i) => i).filter((axis) => axis !== 1);
+  const axes = c.axes(value).filter((axis) => axis !== 1);
   return c.reshapeLike(c.reduceSum(value, axes, false), like);
 }
 
 /** With recorded mean and variance it is a scale and a shift. */
 export const batchNormalization: GradientRule = ({ x, dy: [dy], c, float, int }) => {
   const [input, scale, shift, mean, variance] = x as [string, string, string, string, string];
-  if (int('training_mode', 0) !== 0)
-    throw new Error('BatchNormalization in training mode has no gradient rule');
-  const rank = rankOf(c, input);
-  const inverse = once(() => {
-    const spread = c.add(variance, c.number(variance, float('epsilon', 1e-5)));
-    return c.unary('Reciprocal', c.unary('Sqrt', spread));
-  });
+  if (int('training_mode', 0) !== 0) {
+    throw new Refusal(
+      'it is in training mode: its statistics would move with every batch',
+      'Export the model in evaluation mode.',
+    );
+  }
+  const inverse = () => c.reciprocal(c.sqrt(c.shift(variance, float('epsilon', 1e-5))));
   const normalized = () => {
-    const centered = c.sub(input, perChannel(c, mean, rank));
-    return c.mul(centered, perChannel(c, inverse(), rank));
+    const centered = c.sub(input, perChannel(c, mean, input));
+    return c.mul(centered, perChannel(c, inverse(), input));
   };
   return [
-    () => c.mul(dy!, perChannel(c, c.mul(scale, inverse()), rank)),
+    () => c.mul(dy!, perChannel(c, c.mul(scale, inverse()), input)),
     () => channelSum(c, c.mul(dy!, normalized()), scale),
     () => channelSum(c, dy!, shift),
   ];
@@ -45,45 +45,78 @@ export const batchNormalization: GradientRule = ({ x, dy: [dy], c, float, int })
 /** n = (x - mean) / std over the places of each channel of each sample. */
 export const instanceNormalization: GradientRule = ({ x, dy: [dy], c, float }) => {
   const [input, scale, shift] = x as [string, string, string];
-  const rank = rankOf(c, input);
-  const places = Array.from({ length: rank - 2 }, (_, i) => 2 + i);
-  const mean = (value: string) => c.reduce('ReduceMean', value, places);
-  const normalized = once(() => {
-    const centered = c.sub(input, mean(input));
-    const variance = mean(c.square(centered));
-    const spread = c.add(variance, c.number(variance, float('epsilon', 1e-5)));
-    const inverse = c.unary('Reciprocal', c.unary('Sqrt', spread));
-    return { inverse, n: c.mul(centered, inverse) };
-  });
+  const places = c.axes(input).slice(2);
+  const norm = () => standardized(c, input, places, float('epsilon', 1e-5));
   return [
-    () => {
-      const { n, inverse } = normalized();
-      const g = c.mul(dy!, perChannel(c, scale, rank));
-      const bent = c.mul(n, mean(c.mul(g, n)));
-      return c.mul(c.sub(c.sub(g, mean(g)), bent), inverse);
-    },
-    () => channelSum(c, c.mul(dy!, normalized().n), scale),
+    () => throughNormalization(c, c.mul(dy!, perChannel(c, scale, input)), norm(), places),
+    () => channelSum(c, c.mul(dy!, norm().value), scale),
     () => channelSum(c, dy!, shift),
   ];
 };
 
-/** x where positive, slope · x where negative. */
-export const prelu: GradientRule = ({ x: [x, slope], dy: [dy], c }) => {
-  const negative = once(() => c.compare('Less', x!, c.number(x!, 0)));
+/** n = (x - mean) / std over groups of channels and their places: [N, G, -1]. */
+export const groupNormalization: GradientRule = (context) => {
+  const { x, dy, c, float, int } = context;
+  const [input, scale, shift] = x as [string, string, string];
+  const groups = int('num_groups', 1);
+  const grouped = (value: string) => {
+    const [batch] = c.dims(value);
+    return c.reshape(value, c.integers([0, groups, -1]), [batch!, groups, null]);
+  };
+  const norm = () => standardized(c, grouped(input), [2], float('epsilon', 1e-5));
+  const factor = () => perChannel(c, channelWise(context, scale), input);
   return [
-    () => c.sumTo(c.mul(dy!, c.where(negative(), slope!, c.number(x!, 1))), x!),
-    () => c.sumTo(c.where(negative(), c.mul(dy!, x!), c.number(x!, 0)), slope!),
+    () => {
+      const g = grouped(c.mul(dy[0]!, factor()));
+      return c.reshapeLike(throughNormalization(c, g, norm(), [2]), input);
+    },
+    () => groupSum(context, c.mul(dy[0]!, c.reshapeLike(norm().value, input)), scale),
+    () => groupSum(context, dy[0]!, shift),
   ];
 };
 
-/** y = x / |x| over an axis: dx = (dy - y · Σ dy·y) / |x| for the 2-norm, sign(x) for y in the sum for the 1-norm. */
+/** Before opset 21 there was one scale a group: [G] as [C]. */
+function channelWise({ x, c, int }: RuleContext, scale: string): string {
+  if (c.graph.opset >= 21) return scale;
+  const [groups, channels] = [int('num_groups', 1), channelsOf(c, x[0]!)];
+  const { dtype } = c.type(scale);
+  const size = channels / groups;
+  const wide = c.op('Expand', [c.unsqueeze(scale, [1]), c.integers([groups, size])], {
+    dtype,
+    shape: [groups, size],
+  });
+  return c.flat(wide);
+}
+
+/** Σ over all but the channels, or over all but the groups. */
+function groupSum({ x, c, int }: RuleContext, value: string, like: string): string {
+  if (c.graph.opset >= 21) return channelSum(c, value, like);
+  const [groups, channels] = [int('num_groups', 1), channelsOf(c, x[0]!)];
+  const axes = c.axes(value).filter((axis) => axis !== 1);
+  const sums = c.reduceSum(value, axes, false);
+  const shape = [groups, channels / groups];
+  return c.reduceSum(c.reshape(sums, c.integers(shape), shape), [1], false);
+}
+
+function channelsOf(c: Calculus, x: string): number {
+  const channels = c.dims(x)[1];
+  if (typeof channels === 'number') return channels;
+  throw new Refusal(`the number of channels of ${x} is not static`);
+}
+
+/** x where positive, slope · x where negative. */
+export const prelu: GradientRule = ({ x: [x, slope], dy: [dy], c }) => [
+  () => c.mul(dy!, c.where(negative(c, x!), slope!, c.number(x!, 1))),
+  () => c.sumTo(c.masked(negative(c, x!), c.mul(dy!, x!)), slope!),
+];
+
+/** y = x / |x| over an axis: dx = (dy - d · Σ dy·y) / |x|, d = y for the 2-norm, sign(x) for the 1-norm. */
 export const lpNormalization: GradientRule = ({ x: [x], y: [y], dy: [dy], c, int }) => [
   () => {
     const axes = [int('axis', -1)];
-    const p = int('p', 2);
-    const size = c.reduce(p === 1 ? 'ReduceL1' : 'ReduceL2', x!, axes);
-    const along = c.reduceSum(c.mul(dy!, y!), axes);
-    const direction = p === 1 ? c.sign(x!) : y!;
-    return c.div(c.sub(dy!, c.mul(direction, along)), size);
+    const isOne = int('p', 2) === 1;
+    const size = c.reduce(isOne ? 'ReduceL1' : 'ReduceL2', x!, axes);
+    const along = c.mul(isOne ? c.sign(x!) : y!, c.reduceSum(c.mul(dy!, y!), axes));
+    return c.div(c.sub(dy!, along), nonZero(c, size));
   },
 ];

@@ -1,59 +1,62 @@
 /** com.microsoft operators that fuse an addition with what follows. */
 import type { Calculus } from '../calculus.js';
-import type { GradientRule, InputGradient, RuleContext } from '../rule.js';
+import type { GradientRule, RuleContext } from '../rule.js';
 import { erfGeluSlope, tanhGeluSlope } from './activations.js';
-import { layerNormGradients, once, rmsNormGradients } from './normalization.js';
+import {
+  byRootMeanSquare,
+  layerNormalized,
+  type Normalized,
+  throughNormalization,
+} from './normalization.js';
 
 /** A function of x + b, b optional. */
 function biased(slope: (c: Calculus, x: string) => string): GradientRule {
   return ({ x: [x, bias], dy: [dy], c }) => {
-    const gradient = once(() => c.mul(dy!, slope(c, bias ? c.add(x!, bias) : x!)));
-    return [() => gradient(), () => c.sumTo(gradient(), bias!)];
+    const gradient = () => c.mul(dy!, slope(c, bias ? c.add(x!, bias) : x!));
+    return [gradient, () => c.sumTo(gradient(), bias!)];
   };
 }
 
 export const fastGelu = biased(tanhGeluSlope);
 export const biasGelu = biased(erfGeluSlope);
 
-/** LayerNormalization of input + skip + bias; the fourth output is that sum. */
-export const skipLayerNormalization: GradientRule = (context) => {
-  const { x, dy, c, float } = context;
-  const [, , gamma, beta, bias] = x as [string, string, string, string?, string?];
-  const sum = once(() => skipSum(context, bias));
-  const parts = once(() =>
-    layerNormGradients(c, sum(), gamma, dy[0]!, [-1], float('epsilon', 1e-12)),
-  );
-  const total = once(() => withSumOutput(c, parts().input(), dy[3]));
-  return [
-    ...skipInputs(context, total),
-    () => parts().scale(),
-    () => c.sumTo(dy[0]!, beta!),
-    () => c.sumTo(total(), bias!),
-  ];
-};
+type Normalize = (c: Calculus, x: string, axes: readonly number[], epsilon: number) => Normalized;
 
-/** The same with the root mean square. */
-export const skipSimplifiedLayerNormalization: GradientRule = (context) => {
-  const { x, dy, c, float } = context;
-  const [, , gamma, bias] = x as [string, string, string, string?];
-  const sum = once(() => skipSum(context, bias));
-  const parts = once(() =>
-    rmsNormGradients(c, sum(), gamma, dy[0]!, [-1], float('epsilon', 1e-12)),
-  );
-  const total = once(() => withSumOutput(c, parts().input(), dy[3]));
-  return [...skipInputs(context, total), () => parts().scale(), () => c.sumTo(total(), bias!)];
-};
-
-function skipInputs({ x, c }: RuleContext, total: () => string): InputGradient[] {
-  return [() => c.sumTo(total(), x[0]!), () => c.sumTo(total(), x[1]!)];
+/** Inputs: x, skip, scale, the normalization's own bias where it has one, and a bias of the sum. */
+function skipNormalization(normalize: Normalize, hasShift: boolean): GradientRule {
+  return (context) => {
+    const { x, dy, c, float } = context;
+    const [input, skip, scale] = x as [string, string, string];
+    const bias = x[hasShift ? 4 : 3];
+    const axes = [c.rank(input) - 1];
+    const norm = () => normalize(c, skipSum(context, bias), axes, float('epsilon', 1e-12));
+    const total = () => {
+      // Nobody may look at the normalized output, or at the sum.
+      const fromSum = dy[3] ?? '';
+      if (!dy[0]) return fromSum;
+      const gradient = throughNormalization(c, c.mul(dy[0], scale), norm(), axes);
+      return fromSum ? c.add(gradient, fromSum) : gradient;
+    };
+    const ownShift = () => c.sumTo(dy[0]!, x[3]!);
+    return [
+      () => c.sumTo(total(), input),
+      () => c.sumTo(total(), skip),
+      () => c.sumTo(c.mul(dy[0]!, norm().value), scale),
+      ...(hasShift ? [ownShift] : []),
+      () => c.sumTo(total(), bias!),
+    ];
+  };
 }
 
+/** x + skip + bias, which the fourth output is. */
 function skipSum({ x, y, c }: RuleContext, bias: string | undefined): string {
   if (y[3]) return y[3];
   const sum = c.add(x[0]!, x[1]!);
   return bias ? c.add(sum, bias) : sum;
 }
 
-function withSumOutput(c: Calculus, gradient: string, dySum: string | undefined): string {
-  return dySum ? c.add(gradient, dySum) : gradient;
-}
+/** LayerNormalization of x + skip + bias. */
+export const skipLayerNormalization = skipNormalization(layerNormalized, true);
+
+/** The same with the root mean square. */
+export const skipSimplifiedLayerNormalization = skipNormalization(byRootMeanSquare, false);

@@ -5,42 +5,60 @@ import * as activations from './activations.js';
 import * as arithmetic from './arithmetic.js';
 import * as channels from './channels.js';
 import * as convolution from './convolution.js';
+import { einsum } from './einsum.js';
 import * as fused from './fused.js';
 import * as indexing from './indexing.js';
 import * as layout from './layout.js';
 import * as matrix from './matrix.js';
+import { moved } from './movement.js';
 import * as normalization from './normalization.js';
 import * as pooling from './pooling.js';
 import * as rearrangement from './rearrangement.js';
 import * as reduction from './reduction.js';
+import { resize } from './resize.js';
+import * as rotary from './rotary.js';
+import * as slice from './slice.js';
+import * as trigonometry from './trigonometry.js';
 
 const rules: Readonly<Record<string, GradientRule>> = {
   // Matrices
-  MatMul: matrix.matMul,
+  Einsum: einsum,
   Gemm: matrix.gemm,
+  MatMul: matrix.matMul,
   'com.microsoft:FusedMatMul': matrix.fusedMatMul,
+  'com.microsoft:MatMulNBits': matrix.matMulNBits,
 
-  // Convolution
+  // Windows
+  AveragePool: pooling.averagePool,
   Conv: convolution.conv,
   ConvTranspose: convolution.convTranspose,
   GlobalAveragePool: pooling.globalAveragePool,
   GlobalMaxPool: pooling.globalMaxPool,
   MaxPool: pooling.maxPool,
+  Resize: resize,
 
   // Arithmetic
   Add: arithmetic.add,
-  Sub: arithmetic.sub,
-  Mul: arithmetic.mul,
   Div: arithmetic.div,
-  Pow: arithmetic.pow,
-  Min: arithmetic.min,
   Max: arithmetic.max,
-  Sum: arithmetic.sum,
   Mean: arithmetic.mean,
+  Min: arithmetic.min,
+  Mul: arithmetic.mul,
+  Pow: arithmetic.pow,
+  Sub: arithmetic.sub,
+  Sum: arithmetic.sum,
 
   // Functions of one number
   Abs: activations.abs,
-  Cos: activations.cos,
+  Acos: trigonometry.acos,
+  Acosh: trigonometry.acosh,
+  Asin: trigonometry.asin,
+  Asinh: trigonometry.asinh,
+  Atan: trigonometry.atan,
+  Atanh: trigonometry.atanh,
+  Celu: activations.celu,
+  Cos: trigonometry.cos,
+  Cosh: trigonometry.cosh,
   Elu: activations.elu,
   Erf: activations.erf,
   Exp: activations.exp,
@@ -56,13 +74,17 @@ const rules: Readonly<Record<string, GradientRule>> = {
   Reciprocal: activations.reciprocal,
   Relu: activations.relu,
   Selu: activations.selu,
+  Shrink: activations.shrink,
   Sigmoid: activations.sigmoid,
-  Sin: activations.sin,
+  Sin: trigonometry.sin,
+  Sinh: trigonometry.sinh,
   Softplus: activations.softplus,
   Softsign: activations.softsign,
   Sqrt: activations.sqrt,
   Swish: activations.swish,
+  Tan: trigonometry.tan,
   Tanh: activations.tanh,
+  ThresholdedRelu: activations.thresholdedRelu,
   'com.microsoft:BiasGelu': fused.biasGelu,
   'com.microsoft:FastGelu': fused.fastGelu,
   'com.microsoft:Gelu': activations.gelu,
@@ -70,18 +92,19 @@ const rules: Readonly<Record<string, GradientRule>> = {
 
   // Normalization
   BatchNormalization: channels.batchNormalization,
+  GroupNormalization: channels.groupNormalization,
   InstanceNormalization: channels.instanceNormalization,
   LayerNormalization: normalization.layerNormalization,
-  LpNormalization: channels.lpNormalization,
   LogSoftmax: normalization.logSoftmax,
+  LpNormalization: channels.lpNormalization,
   RMSNormalization: normalization.rmsNormalization,
   SimplifiedLayerNormalization: normalization.rmsNormalization,
   Softmax: normalization.softmax,
-
   'com.microsoft:SkipLayerNormalization': fused.skipLayerNormalization,
   'com.microsoft:SkipSimplifiedLayerNormalization': fused.skipSimplifiedLayerNormalization,
 
   // Reductions
+  CumSum: rearrangement.cumSum,
   ReduceL1: reduction.reduceL1,
   ReduceL2: reduction.reduceL2,
   ReduceLogSum: reduction.reduceLogSum,
@@ -89,34 +112,42 @@ const rules: Readonly<Record<string, GradientRule>> = {
   ReduceMax: reduction.reduceMax,
   ReduceMean: reduction.reduceMean,
   ReduceMin: reduction.reduceMin,
+  ReduceProd: reduction.reduceProd,
   ReduceSum: reduction.reduceSum,
   ReduceSumSquare: reduction.reduceSumSquare,
 
   // Layout
   Cast: layout.cast,
+  CastLike: layout.cast,
   Clip: layout.clip,
   Concat: layout.concat,
-  CumSum: rearrangement.cumSum,
   DepthToSpace: rearrangement.depthToSpace,
+  Dropout: layout.dropout,
   Expand: layout.expand,
   Flatten: layout.reshape,
-  Gather: indexing.gather,
-  GatherElements: indexing.gatherElements,
-  GatherND: indexing.gatherND,
-  Pad: rearrangement.pad,
+  Pad: slice.pad,
   Reshape: layout.reshape,
-  ScatterElements: rearrangement.scatterElements,
-  ScatterND: rearrangement.scatterND,
-  Slice: indexing.slice,
+  ReverseSequence: moved,
+  RotaryEmbedding: rotary.rotaryEmbedding,
+  Slice: slice.slice,
   SpaceToDepth: rearrangement.spaceToDepth,
   Split: layout.split,
   Squeeze: layout.reshape,
   Tile: rearrangement.tile,
-  TopK: rearrangement.topK,
   Transpose: layout.transpose,
   Trilu: rearrangement.trilu,
   Unsqueeze: layout.reshape,
   Where: layout.where,
+  'com.microsoft:RotaryEmbedding': rotary.microsoftRotaryEmbedding,
+
+  // Indices
+  Compress: moved,
+  Gather: indexing.gather,
+  GatherElements: indexing.gatherElements,
+  GatherND: indexing.gatherND,
+  ScatterElements: indexing.scatterElements,
+  ScatterND: indexing.scatterND,
+  TopK: indexing.topK,
 };
 
 /** The rule of a node's operator. */

@@ -1,32 +1,39 @@
-/** Gather, GatherElements, GatherND, Slice: the gradient goes back to where the numbers came from. */
+/** Gather, Scatter and TopK: the gradient goes to where the indices point, or comes from there. */
 import type { Calculus } from '../calculus.js';
-import type { GradientRule } from '../rule.js';
-
-const ADD = { reduction: { text: 'add' } } as const;
+import { Refusal } from '../refusal.js';
+import type { GradientRule, RuleContext } from '../rule.js';
+import { ADD, movedBack, needScatterAdd } from './movement.js';
 
 /** Rows of the gradient are added to the rows that were taken. */
 export const gather: GradientRule = ({ x: [x, indices], dy: [dy], c, int }) => [
   () => {
-    const rank = known(c, x!);
-    const count = known(c, indices!);
-    const axis = int('axis', 0) < 0 ? int('axis', 0) + rank : int('axis', 0);
+    const axis = c.axis(x!, int('axis', 0));
+    const count = c.rank(indices!);
     // ScatterND updates along the first axes, so the taken one goes in front.
-    const front = [axis, ...range(0, rank).filter((i) => i !== axis)];
-    const taken = range(axis, count);
-    const rest = range(0, rank - 1 + count).filter((i) => !taken.includes(i));
-    const rows = withLastAxis(c, indices!);
+    const front = [axis, ...c.axes(x!).filter((i) => i !== axis)];
+    const taken = Array.from({ length: count }, (_, i) => axis + i);
+    const rest = c.axes(dy!).filter((i) => !taken.includes(i));
+    const rows = c.unsqueeze(indices!, [count]);
     const updates = c.transpose(dy!, [...taken, ...rest]);
-    const sum = scatter(c, c.transpose(zeros(c, x!), front), rows, updates);
-    return c.transpose(sum, inverse(front));
+    const zeros = c.op('Expand', [c.number(x!, 0), c.sizesOf(x!, front)], {
+      dtype: c.type(x!).dtype,
+      shape: front.map((i) => c.dims(x!)[i]!),
+    });
+    return c.transposeBack(addRows(c, zeros, rows, updates), front);
   },
   undefined,
 ];
 
-export const gatherND: GradientRule = ({ x: [x, indices], dy: [dy], c, int }) => [
+function addRows(c: Calculus, target: string, indices: string, updates: string): string {
+  needScatterAdd(c);
+  return c.op('ScatterND', [target, indices, updates], c.type(target), ADD);
+}
+
+export const gatherND: GradientRule = (context) => [
   () => {
-    if (int('batch_dims', 0) !== 0)
-      throw new Error('GatherND with batch_dims has no gradient rule');
-    return scatter(c, zeros(c, x!), indices!, dy!);
+    const { x, dy, c, int } = context;
+    if (int('batch_dims', 0) > 0) return movedBack(context);
+    return addRows(c, c.zeros(x[0]!), x[1]!, dy[0]!);
   },
   undefined,
 ];
@@ -35,61 +42,57 @@ export const gatherElements: GradientRule = ({ x: [x, indices], dy: [dy], c, int
   () => {
     needScatterAdd(c);
     const attributes = { axis: { int: int('axis', 0) }, ...ADD };
-    return c.op('ScatterElements', [zeros(c, x!), indices!, dy!], c.type(x!), attributes);
+    return c.op('ScatterElements', [c.zeros(x!), indices!, dy!], c.type(x!), attributes);
   },
   undefined,
 ];
 
-/**
- * Slice: each element goes back to its index. The indices are what the same Slice makes of
- * 0, 1, 2, … in the shape of the input, so no case of starts, ends and steps is written twice.
- */
-export const slice: GradientRule = ({ node, x: [x, ...bounds], dy: [dy], c }) => [
+/** The values came from where the indices (the second output) say. */
+export const topK: GradientRule = ({ node, x: [x], dy: [dy], c, int }) => [
   () => {
-    const { dtype, shape } = c.type(x!);
-    const scalar = { dtype: 'int64', shape: [] } as const;
-    const vector = { dtype: 'int64', shape: [null] } as const;
-    const limits = [c.int64(0), c.op('Size', [x!], scalar), c.int64(1)];
-    const numbered = c.reshape(c.op('Range', limits, vector), c.shapeOf(x!), shape);
-    const indices = { dtype: 'int64', shape: c.shape(dy!) } as const;
-    const kept = c.op('Slice', [numbered, ...bounds], indices, node.attributes);
-    const flat = (value: string) => c.reshape(value, c.integers([-1]), [null]);
-    const filled = [flat(zeros(c, x!)), flat(kept), flat(dy!)];
-    const scattered = c.op('ScatterElements', filled, { dtype, shape: [null] });
-    return c.reshape(scattered, c.shapeOf(x!), shape);
+    const axis = { axis: { int: int('axis', -1) } };
+    const indices = c.output(node, 1, { dtype: 'int64', shape: c.shape(dy!) });
+    return c.op('ScatterElements', [c.zeros(x!), indices, dy!], c.type(x!), axis);
   },
 ];
 
-function scatter(c: Calculus, target: string, indices: string, updates: string): string {
-  needScatterAdd(c);
-  return c.op('ScatterND', [target, indices, updates], c.type(target), ADD);
+/** Whether updates are added: then the data keep their gradient. Else it ends where they overwrite. */
+function isSum({ text }: RuleContext): boolean {
+  const mode = text('reduction', 'none');
+  if (mode === 'none' || mode === 'add') return mode === 'add';
+  throw new Refusal(`reduction ${mode} is not supported, only none and add`);
 }
 
-function needScatterAdd(c: Calculus): void {
-  if (c.graph.opset < 16) throw new Error('scattering with addition needs opset 16');
-}
+export const scatterElements: GradientRule = (context) => {
+  const [data, indices, updates] = context.x as [string, string, string];
+  const { dy, c, int } = context;
+  const axis = { axis: { int: int('axis', 0) } };
+  return [
+    () => {
+      if (isSum(context)) return dy[0]!;
+      const inputs = [dy[0]!, indices, c.zeros(updates)];
+      return c.op('ScatterElements', inputs, c.type(data), axis);
+    },
+    undefined,
+    () => {
+      isSum(context);
+      return c.op('GatherElements', [dy[0]!, indices], c.type(updates), axis);
+    },
+  ];
+};
 
-function zeros(c: Calculus, like: string): string {
-  return c.mul(like, c.number(like, 0));
-}
-
-function withLastAxis(c: Calculus, value: string): string {
-  const shape = c.shape(value)!;
-  const type = { dtype: c.type(value).dtype, shape: [...shape, 1] };
-  if (c.graph.opset >= 13) return c.op('Unsqueeze', [value, c.integers([-1])], type);
-  return c.op('Unsqueeze', [value], type, { axes: { ints: [shape.length] } });
-}
-
-function known(c: Calculus, value: string): number {
-  const rank = c.rank(value);
-  if (rank === undefined) throw new Error(`the rank of ${value} is not known`);
-  return rank;
-}
-
-function range(start: number, count: number): number[] {
-  return Array.from({ length: count }, (_, i) => start + i);
-}
-
-function inverse(perm: readonly number[]): number[] {
-  return perm.map((_, i) => perm.indexOf(i));
-}
+export const scatterND: GradientRule = (context) => {
+  const [data, indices, updates] = context.x as [string, string, string];
+  const { dy, c } = context;
+  return [
+    () => {
+      if (isSum(context)) return dy[0]!;
+      return c.op('ScatterND', [dy[0]!, indices, c.zeros(updates)], c.type(data));
+    },
+    undefined,
+    () => {
+      isSum(context);
+      return c.op('GatherND', [dy[0]!, indices], c.type(updates));
+    },
+  ];
+};

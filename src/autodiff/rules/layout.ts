@@ -1,19 +1,12 @@
 /** Operators that move numbers without changing them: the gradient moves back. */
-import type { GradientRule, RuleContext } from '../rule.js';
+import type { Calculus } from '../calculus.js';
+import type { GradientRule } from '../rule.js';
 
 /** Reshape, Flatten, Squeeze, Unsqueeze */
 export const reshape: GradientRule = ({ x: [x], dy: [dy], c }) => [() => c.reshapeLike(dy!, x!)];
 
 export const transpose: GradientRule = ({ x: [x], dy: [dy], c, ints }) => [
-  () => {
-    const rank = c.rank(x!) ?? c.rank(dy!);
-    if (rank === undefined) throw new Error(`the rank of ${x} is not known`);
-    const perm = ints('perm') ?? Array.from({ length: rank }, (_, i) => rank - 1 - i);
-    return c.transpose(
-      dy!,
-      perm.map((_, i) => perm.indexOf(i)),
-    );
-  },
+  () => c.transposeBack(dy!, ints('perm') ?? c.axes(x!).reverse()),
 ];
 
 /** Expand: sums over the axes that were stretched. */
@@ -22,20 +15,27 @@ export const expand: GradientRule = ({ x: [x], dy: [dy], c }) => [() => c.sumTo(
 /** Concat: each input gets its stretch of the gradient. */
 export const concat: GradientRule = ({ x, dy: [dy], c, int }) => {
   const axis = int('axis', 0);
-  return x.map((_, i) => () => {
-    const from = x.slice(0, i).map((before) => sizeAlong(c, before, axis));
-    const start = from.reduce((a, b) => sum(c, a, b), { known: 0, value: undefined });
-    const end = sum(c, start, sizeAlong(c, x[i]!, axis));
-    return slice(c, dy!, vector(c, start), vector(c, end), axis, x[i]!);
+  return x.map((value, i) => () => {
+    const start = totalSize(c, x.slice(0, i), axis);
+    const end = totalSize(c, x.slice(0, i + 1), axis);
+    return c.reshapeLike(c.stretch(dy!, axis, start, end), value);
   });
 };
 
+/** The sum of the values' sizes along an axis, as a number or an int64 vector of one. */
+function totalSize(c: Calculus, values: readonly string[], axis: number): number | string {
+  const sizes = values.map((value) => c.shape(value)?.at(axis));
+  if (sizes.every((size) => typeof size === 'number')) return sizes.reduce((a, b) => a + b, 0);
+  const type = { dtype: 'int64', shape: [1] } as const;
+  const vectors = values.map((value) => c.sizesOf(value, [axis]));
+  return vectors.reduce((a, b) => c.op('Add', [a, b], type));
+}
+
 /** Split: the gradients side by side, zeros for the parts that the loss does not depend on. */
-export const split: GradientRule = ({ y, dy, c, int, x: [x] }) => [
+export const split: GradientRule = ({ y, dy, c, int }) => [
   () => {
-    const parts = dy.map((gradient, i) => gradient || zerosLike(c, y[i]!));
-    const { dtype, shape } = c.type(x!);
-    return c.op('Concat', parts, { dtype, shape }, { axis: { int: int('axis', 0) } });
+    const parts = dy.map((gradient, i) => gradient || c.zeros(y[i]!));
+    return c.concat(parts, int('axis', 0));
   },
 ];
 
@@ -46,57 +46,28 @@ export const where: GradientRule = ({ x: [condition, a, b], dy: [dy], c }) => [
   () => c.sumTo(c.where(condition!, c.number(dy!, 0), dy!), b!),
 ];
 
-/** Cast between floating-point types. */
+/** Cast and CastLike between floating-point types. */
 export const cast: GradientRule = ({ x: [x], dy: [dy], c }) => [
   () => c.cast(dy!, c.type(x!).dtype),
 ];
 
-/** Clip: nothing passes outside the bounds. */
-export const clip: GradientRule = ({ x: [x], y: [y], dy: [dy], c }) => [
-  () => c.mul(dy!, c.cast(c.compare('Equal', x!, y!), c.type(x!).dtype)),
+/** Clip: nothing passes outside the bounds; what is cut off there belongs to the bound. */
+export const clip: GradientRule = ({ x: [x, low, high], y: [y], dy: [dy], c }) => [
+  () => c.masked(c.compare('Equal', x!, y!), dy!),
+  () => c.sumTo(c.masked(c.compare('Less', x!, y!), dy!), low!),
+  () => c.sumTo(c.masked(c.compare('Greater', x!, y!), dy!), high!),
 ];
 
-type C = RuleContext['c'];
-
-/** A size that is a number, or a value of shape [1]. */
-interface Size {
-  readonly known: number | undefined;
-  readonly value: string | undefined;
-}
-
-function sizeAlong(c: C, value: string, axis: number): Size {
-  const shape = c.shape(value);
-  const size = shape?.at(axis);
-  if (typeof size === 'number') return { known: size, value: undefined };
-  const whole = c.op('Shape', [value], { dtype: 'int64', shape: [shape?.length ?? null] });
-  const at = c.op('Gather', [whole, c.integers([axis])], { dtype: 'int64', shape: [1] });
-  return { known: undefined, value: at };
-}
-
-function sum(c: C, a: Size, b: Size): Size {
-  if (a.known !== undefined && b.known !== undefined) {
-    return { known: a.known + b.known, value: undefined };
-  }
-  const value = c.op('Add', [vector(c, a), vector(c, b)], { dtype: 'int64', shape: [1] });
-  return { known: undefined, value };
-}
-
-function vector(c: C, size: Size): string {
-  return size.value ?? c.integers([size.known!]);
-}
-
-function slice(
-  c: C,
-  value: string,
-  start: string,
-  end: string,
-  axis: number,
-  like: string,
-): string {
-  if (c.graph.opset < 10) throw new Error('the gradient of Concat needs opset 10');
-  return c.op('Slice', [value, start, end, c.integers([axis])], c.type(like));
-}
-
-function zerosLike(c: C, value: string): string {
-  return c.mul(value, c.number(value, 0));
-}
+/**
+ * Dropout: as it is where the operator does not drop. In training what is kept grew by 1 / (1 - ratio),
+ * and the second output says what is kept.
+ */
+export const dropout: GradientRule = ({ node, x: [x, ratio, training], dy: [dy], c }) => [
+  () => {
+    if (!training || c.constant(training)?.[0] === 0) return dy!;
+    const kept = c.output(node, 1, { dtype: 'bool', shape: c.shape(x!) });
+    const half = c.number(x!, 0.5);
+    const growth = c.reciprocal(c.minus(1, ratio ? c.cast(ratio, c.type(x!).dtype) : half));
+    return c.masked(kept, c.mul(dy!, c.where(training, growth, c.number(x!, 1))));
+  },
+];

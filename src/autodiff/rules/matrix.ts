@@ -1,60 +1,41 @@
-/** MatMul, Gemm and FusedMatMul. */
+/** MatMul, Gemm, FusedMatMul and MatMulNBits. */
 import type { Calculus } from '../calculus.js';
+import { Refusal } from '../refusal.js';
 import type { GradientRule } from '../rule.js';
 
 /** dA = dY · Bᵀ, dB = Aᵀ · dY, summed over the batch axes that were broadcast. */
 export const matMul: GradientRule = ({ x: [a, b], dy: [dy], c }) => {
-  const vectorA = c.rank(a!) === 1;
-  const vectorB = c.rank(b!) === 1;
+  const [isRow, isColumn] = [c.rank(a!) === 1, c.rank(b!) === 1];
   // A vector is a matrix of one row, or of one column, whose extra axis the product drops.
-  const left = vectorA ? withAxis(c, a!, 0) : a!;
-  const right = vectorB ? withAxis(c, b!, 1) : b!;
-  const full = vectorA || vectorB ? productAxes(c, dy!, vectorA, vectorB) : dy!;
+  const left = isRow ? c.unsqueeze(a!, [0]) : a!;
+  const right = isColumn ? c.unsqueeze(b!, [1]) : b!;
+  const full = c.unsqueeze(dy!, [...(isRow ? [-2] : []), ...(isColumn ? [-1] : [])]);
   return [
     () => c.reshapeLike(c.sumTo(c.matMul(full, c.swapLast(right)), left), a!),
-    () => c.reshapeLike(weightGradient(c, left, full, right), b!),
+    () => c.reshapeLike(rightGradient(c, left, full, right), b!),
   ];
 };
 
 /**
- * Aᵀ · dY for a matrix B under a batch of A: one product over all rows instead of one a batch
+ * Aᵀ · dY; for a matrix B under a batch of A one product over all rows, instead of one a batch
  * element and a sum over them.
  */
-function weightGradient(c: Calculus, a: string, dy: string, b: string): string {
-  if (c.rank(b) !== 2 || c.rank(a) === 2) return c.sumTo(c.matMul(c.swapLast(a), dy), b);
-  const flat = (value: string) => {
-    const last = c.shape(value)!.at(-1)!;
-    const size = typeof last === 'number' ? last : undefined;
-    if (size === undefined) return undefined;
-    return c.reshape(value, c.integers([-1, size]), [null, size]);
-  };
-  const [rowsA, rowsY] = [flat(a), flat(dy)];
-  if (!rowsA || !rowsY) return c.sumTo(c.matMul(c.swapLast(a), dy), b);
-  return c.matMul(c.transpose(rowsA, [1, 0]), rowsY);
+function rightGradient(c: Calculus, a: string, dy: string, b: string): string {
+  const [rows, products] = c.rank(b) === 2 ? [asRows(c, a), asRows(c, dy)] : [];
+  if (rows && products) return c.matMul(c.transpose(rows, [1, 0]), products);
+  return c.sumTo(c.matMul(c.swapLast(a), dy), b);
 }
 
-function withAxis(c: Calculus, vector: string, axis: 0 | 1): string {
-  const [size] = c.shape(vector)!;
-  return c.reshape(
-    vector,
-    c.integers(axis === 0 ? [1, -1] : [-1, 1]),
-    axis === 0 ? [1, size!] : [size!, 1],
-  );
-}
-
-/** dY with the axes that the product of vectors dropped. */
-function productAxes(c: Calculus, dy: string, row: boolean, column: boolean): string {
-  const shape = c.shape(dy);
-  if (!shape) throw new Error(`the rank of ${dy} is not known`);
-  const lead = row && column ? shape : shape.slice(0, -1);
-  const last = shape.at(-1) ?? 1;
-  const full = [...lead, row ? 1 : last, column ? 1 : last];
-  if (row && column) return c.reshape(dy, c.integers([1, 1]), [1, 1]);
-  const axis = row ? full.length - 2 : full.length - 1;
-  const { dtype } = c.type(dy);
-  const type = { dtype, shape: full };
-  if (c.graph.opset >= 13) return c.op('Unsqueeze', [dy, c.integers([axis])], type);
-  return c.op('Unsqueeze', [dy], type, { axes: { ints: [axis] } });
+/** As a matrix with the same last axis; undefined where its size is open. */
+function asRows(c: Calculus, value: string): string | undefined {
+  const dims = c.dims(value);
+  if (dims.length === 2) return value;
+  const size = dims.at(-1);
+  if (typeof size !== 'number') return undefined;
+  const lead = dims.slice(0, -1);
+  const known = lead.every((dim) => typeof dim === 'number');
+  const count = known ? (lead as number[]).reduce((x, y) => x * y, 1) : null;
+  return c.reshape(value, c.integers([-1, size]), [count, size]);
 }
 
 /** `Y = α · A' · B' + β · C` */
@@ -70,19 +51,65 @@ export const gemm: GradientRule = ({ x: [a, b, bias], dy: [dy], c, int, float })
   return [
     () => (transA ? product(b!, transB, dy!, true, a!) : product(dy!, false, b!, !transB, a!)),
     () => (transB ? product(dy!, true, a!, transA, b!) : product(a!, !transA, dy!, false, b!)),
-    () => c.sumTo(c.scale(dy!, beta), bias!),
+    () => c.scale(c.sumTo(dy!, bias!), beta),
   ];
 };
 
-/** com.microsoft FusedMatMul: `Y = α · A' · B'` on the last two axes. */
+/** com.microsoft FusedMatMul: `Y = α · A' · B'` with the axes of A and B rearranged first. */
 export const fusedMatMul: GradientRule = (context) => {
   const { x, dy, c, int, float } = context;
-  if (int('transBatchA', 0) || int('transBatchB', 0)) {
-    throw new Error('FusedMatMul with transBatchA or transBatchB has no gradient rule');
-  }
-  const [transA, transB] = [int('transA', 0) !== 0, int('transB', 0) !== 0];
-  const [a, b] = [transA ? c.swapLast(x[0]!) : x[0]!, transB ? c.swapLast(x[1]!) : x[1]!];
+  const perms = ['A', 'B'].map((side, i) =>
+    operandAxes(c.rank(x[i]!), int(`trans${side}`, 0) !== 0, int(`transBatch${side}`, 0) !== 0),
+  );
+  const turned = perms.map((perm, i) => c.transpose(x[i]!, perm));
   const scaled = c.scale(dy[0]!, float('alpha', 1));
-  const [da, db] = matMul({ ...context, x: [a, b], dy: [scaled] });
-  return [() => (transA ? c.swapLast(da!()) : da!()), () => (transB ? c.swapLast(db!()) : db!())];
+  const gradients = matMul({ ...context, x: turned, dy: [scaled] });
+  return perms.map((perm, i) => () => c.transposeBack(gradients[i]!(), perm));
 };
+
+/** transBatch takes the first axis behind the batch axes, trans exchanges the last two. */
+function operandAxes(rank: number, trans: boolean, transBatch: boolean): number[] {
+  const axes = Array.from({ length: rank }, (_, axis) => axis);
+  if (transBatch) axes.splice(rank - 2, 0, axes.shift()!);
+  if (trans) axes.push(axes.splice(rank - 2, 1)[0]!);
+  return axes;
+}
+
+/**
+ * com.microsoft MatMulNBits: `Y = X · W + b`, W [K, N] in few bits. dX = dY · Wᵀ, where W is what the
+ * operator makes of the identity matrix, a constant that the runtime computes when it loads the model.
+ */
+export const matMulNBits: GradientRule = ({ node, x, dy: [dy], c, int }) => {
+  const [input, weight, scales, zeros = '', groups = '', bias] = x as readonly string[] as [
+    string,
+    string,
+    string,
+    string?,
+    string?,
+    string?,
+  ];
+  return [
+    () => {
+      const [k, n] = [int('K', 0), int('N', 0)];
+      const { dtype } = c.type(input);
+      // Level 4 would round the identity, and with it the gradient, to 8 bits.
+      const exact = { ...node, attributes: { ...node.attributes, accuracy_level: { int: 0 } } };
+      const inputs = withoutTail([c.eye(dtype, k), weight, scales, zeros, groups]);
+      const w = c.again(exact, inputs, { dtype, shape: [k, n] });
+      return c.matMul(dy!, c.transpose(w, [1, 0]));
+    },
+    undefined,
+    () => {
+      throw new Refusal('the scales of a quantized weight cannot be trained');
+    },
+    undefined,
+    undefined,
+    () => c.sumTo(dy!, bias!),
+  ];
+};
+
+/** Without the inputs that are left out at the end. */
+function withoutTail(inputs: readonly string[]): string[] {
+  const last = inputs.findLastIndex((name) => name !== '');
+  return inputs.slice(0, last + 1);
+}

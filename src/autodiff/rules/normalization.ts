@@ -7,15 +7,24 @@ import type { GradientRule, RuleContext } from '../rule.js';
  * goes over all of them.
  */
 export const softmax: GradientRule = (context) => {
-  const { y, dy, c } = context;
+  const { dy, c } = context;
   return [
     () => {
-      const weighted = c.mul(dy[0]!, y[0]!);
-      const sum = c.reduceSum(weighted, softmaxAxes(context));
-      return c.mul(y[0]!, c.sub(dy[0]!, sum));
+      const y = guarded(context);
+      const sum = c.reduceSum(c.mul(dy[0]!, y), softmaxAxes(context));
+      return c.mul(y, c.sub(dy[0]!, sum));
     },
   ];
 };
+
+/**
+ * The output with 0 for NaN, where the model itself does that: rows without a place to attend to are
+ * NaN, and their gradient has to be 0, not 0 · NaN.
+ */
+function guarded({ y: [y], c }: RuleContext): string {
+  const guard = c.graph.nodes.find(({ opType, inputs }) => opType === 'IsNaN' && inputs[0] === y);
+  return guard ? c.where(guard.outputs[0]!, c.number(y!, 0), y!) : y!;
+}
 
 /** dx = dy - exp(y) · Σ dy */
 export const logSoftmax: GradientRule = (context) => {
@@ -30,99 +39,106 @@ export const logSoftmax: GradientRule = (context) => {
 
 function softmaxAxes({ y, c, int }: RuleContext): number[] {
   if (c.graph.opset >= 13) return [int('axis', -1)];
-  const rank = c.rank(y[0]!);
-  if (rank === undefined) throw new Error(`the rank of ${y[0]} is not known`);
-  const axis = int('axis', 1);
-  const first = axis < 0 ? axis + rank : axis;
-  return Array.from({ length: rank - first }, (_, i) => first + i);
+  return c.axes(y[0]!).slice(c.axis(y[0]!, int('axis', 1)));
 }
 
-/** `y = n · scale + bias` with n = (x - mean) / std over the normalized axes. */
+/** A value without its mean and with standard deviation 1 over some axes. */
+export interface Normalized {
+  /** n */
+  readonly value: string;
+  /** 1 / (standard deviation or root mean square) */
+  readonly inverse: string;
+  /** Whether the mean was taken off. */
+  readonly centered: boolean;
+}
+
+/** n = (x - mean(x)) / √(mean((x - mean)²) + ε) */
+export function standardized(
+  c: Calculus,
+  x: string,
+  axes: readonly number[],
+  epsilon: number,
+): Normalized {
+  const { value, inverse } = byRootMeanSquare(c, c.sub(x, c.mean(x, axes)), axes, epsilon);
+  return { value, inverse, centered: true };
+}
+
+/** n = x / √(mean(x²) + ε) */
+export function byRootMeanSquare(
+  c: Calculus,
+  x: string,
+  axes: readonly number[],
+  epsilon: number,
+): Normalized {
+  const inverse = c.reciprocal(c.sqrt(c.shift(c.mean(c.square(x), axes), epsilon)));
+  return { value: c.mul(x, inverse), inverse, centered: false };
+}
+
+/**
+ * The gradient g of n taken back to x: (g - mean(g) - n · mean(g·n)) / std, without the mean of g where
+ * none was taken off.
+ */
+export function throughNormalization(
+  c: Calculus,
+  g: string,
+  { value: n, inverse, centered }: Normalized,
+  axes: readonly number[],
+): string {
+  const along = c.mul(n, c.mean(c.mul(g, n), axes));
+  const rest = centered ? c.sub(g, c.mean(g, axes)) : g;
+  return c.mul(c.sub(rest, along), inverse);
+}
+
+/** `y = n · scale + bias` with n = (x - mean) / std over the axes from `axis` on. */
 export const layerNormalization: GradientRule = (context) => {
   const { x, dy, c, float, int } = context;
   const [input, scale, bias] = x as [string, string, string?];
-  const axes = axesFrom(c, input, int('axis', -1));
-  const gradients = layerNormGradients(c, input, scale, dy[0]!, axes, float('epsilon', 1e-5));
-  return [gradients.input, gradients.scale, () => c.sumTo(dy[0]!, bias!)];
+  const axes = c.axes(input).slice(c.axis(input, int('axis', -1)));
+  const norm = () => layerNormalized(c, input, axes, float('epsilon', 1e-5));
+  return [
+    () => throughNormalization(c, c.mul(dy[0]!, scale), norm(), axes),
+    () => c.sumTo(c.mul(dy[0]!, norm().value), scale),
+    () => c.sumTo(dy[0]!, bias!),
+  ];
 };
+
+/**
+ * n and 1 / std in one pass over memory: LayerNormalization with a scale of 1 is n, and its third
+ * output is 1 / std.
+ */
+export function layerNormalized(
+  c: Calculus,
+  x: string,
+  axes: readonly number[],
+  epsilon: number,
+): Normalized {
+  const type = c.type(x);
+  const sizes = axes.map((axis) => c.dims(x)[axis]!);
+  // The operator computes the statistics of other types in float32.
+  const fits = type.dtype === 'float32' && sizes.every((size) => typeof size === 'number');
+  if (!fits) return standardized(c, x, axes, epsilon);
+  const ones = c.op('Expand', [c.number(x, 1), c.integers(sizes as number[])], {
+    dtype: type.dtype,
+    shape: sizes,
+  });
+  const statistic = {
+    dtype: type.dtype,
+    shape: c.dims(x).map((dim, axis) => (axes.includes(axis) ? 1 : dim)),
+  };
+  const attributes = { axis: { int: axes[0]! }, epsilon: { float: epsilon } };
+  const types = [type, statistic, statistic];
+  const [value, , inverse] = c.ops('LayerNormalization', [x, ones], types, attributes);
+  return { value: value!, inverse: inverse!, centered: true };
+}
 
 /** `y = n · scale` with n = x / rms. */
 export const rmsNormalization: GradientRule = (context) => {
   const { x, dy, c, float, int } = context;
   const [input, scale] = x as [string, string];
-  const axes = axesFrom(c, input, int('axis', -1));
-  const gradients = rmsNormGradients(c, input, scale, dy[0]!, axes, float('epsilon', 1e-5));
-  return [gradients.input, gradients.scale];
+  const axes = c.axes(input).slice(c.axis(input, int('axis', -1)));
+  const norm = () => byRootMeanSquare(c, input, axes, float('epsilon', 1e-5));
+  return [
+    () => throughNormalization(c, c.mul(dy[0]!, scale), norm(), axes),
+    () => c.sumTo(c.mul(dy[0]!, norm().value), scale),
+  ];
 };
-
-/** With g = dy · scale: dx = (g - mean(g) - n · mean(g · n)) / std, dscale = Σ dy · n */
-export function layerNormGradients(
-  c: Calculus,
-  input: string,
-  scale: string,
-  dy: string,
-  axes: readonly number[],
-  epsilon: number,
-) {
-  const mean = (value: string) => c.reduce('ReduceMean', value, axes);
-  const normalized = once(() => {
-    const centered = c.sub(input, mean(input));
-    const inverse = inverseRoot(c, centered, axes, epsilon);
-    return { inverse, n: c.mul(centered, inverse) };
-  });
-  return {
-    input: () => {
-      const { n, inverse } = normalized();
-      const g = c.mul(dy, scale);
-      const bent = c.mul(n, mean(c.mul(g, n)));
-      return c.mul(c.sub(c.sub(g, mean(g)), bent), inverse);
-    },
-    scale: () => c.sumTo(c.mul(dy, normalized().n), scale),
-  };
-}
-
-/** The same without the mean: dx = (g - n · mean(g · n)) / rms */
-export function rmsNormGradients(
-  c: Calculus,
-  input: string,
-  scale: string,
-  dy: string,
-  axes: readonly number[],
-  epsilon: number,
-) {
-  const normalized = once(() => {
-    const inverse = inverseRoot(c, input, axes, epsilon);
-    return { inverse, n: c.mul(input, inverse) };
-  });
-  return {
-    input: () => {
-      const { n, inverse } = normalized();
-      const g = c.mul(dy, scale);
-      return c.mul(c.sub(g, c.mul(n, c.reduce('ReduceMean', c.mul(g, n), axes))), inverse);
-    },
-    scale: () => c.sumTo(c.mul(dy, normalized().n), scale),
-  };
-}
-
-/** 1 / √(mean(x²) + ε) */
-function inverseRoot(c: Calculus, value: string, axes: readonly number[], epsilon: number): string {
-  const variance = c.reduce('ReduceMean', c.square(value), axes);
-  return c.unary('Reciprocal', c.unary('Sqrt', c.add(variance, c.number(value, epsilon))));
-}
-
-function axesFrom(c: Calculus, value: string, axis: number): number[] {
-  if (axis === -1) return [-1];
-  const rank = c.rank(value);
-  if (rank === undefined) throw new Error(`the rank of ${value} is not known`);
-  const first = axis < 0 ? axis + rank : axis;
-  return Array.from({ length: rank - first }, (_, i) => first + i);
-}
-
-/** Shared by the gradients of several inputs, and not built where none is asked for. */
-export function once<T>(make: () => T): () => T {
-  let made: { value: T } | undefined;
-  return () => {
-    made ??= { value: make() };
-    return made.value;
-  };
-}

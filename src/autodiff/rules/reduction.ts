@@ -1,71 +1,105 @@
-/** ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceL1, ReduceL2, ReduceLogSumExp, ReduceSumSquare. */
+/** The Reduce operators. A reduced value broadcasts over the axes it was reduced over. */
 import type { Calculus } from '../calculus.js';
+import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 
+type Reduction = (
+  c: Calculus,
+  x: string,
+  y: string,
+  dy: string,
+  axes: () => readonly number[],
+) => string;
+
 /** A rule from dx, given y and dy with the reduced axes kept. */
-function reduction(dx: (c: Calculus, x: string, y: string, dy: string) => string): GradientRule {
+function reduction(dx: Reduction): GradientRule {
   return (context) => {
     const { x, y, dy, c } = context;
-    return [
-      () => {
-        const kept = (value: string) => withReducedAxes(context, value);
-        return dx(c, x[0]!, kept(y[0]!), kept(dy[0]!));
-      },
-    ];
+    const kept = (value: string) => withReducedAxes(context, value);
+    return [() => dx(c, x[0]!, kept(y[0]!), kept(dy[0]!), () => reducedAxes(context))];
   };
 }
 
 /** The output with the axes that `keepdims = 0` dropped. */
-function withReducedAxes({ x, c, node, int, ints }: RuleContext, value: string): string {
+function withReducedAxes(context: RuleContext, value: string): string {
+  const { x, c, int } = context;
+  const given = x[1];
   if (int('keepdims', 1) !== 0) return value;
-  const shape = c.shape(x[0]!);
-  const { dtype } = c.type(value);
-  const given = node.inputs[1];
-  if (c.graph.opset >= 13 && given) {
-    return c.op('Unsqueeze', [value, given], { dtype, shape: null });
+  if (given && !c.constant(given)) {
+    return c.op('Unsqueeze', [value, given], { dtype: c.type(value).dtype, shape: null });
   }
   // Reduced over all axes it is a scalar, which goes with any shape.
-  const listed = ints('axes');
-  if (!listed) return value;
-  if (!shape) throw new Error(`the rank of ${x[0]} is not known`);
-  const axes = listed.map((axis) => (axis < 0 ? axis + shape.length : axis));
-  const full = shape.map((dim, i) => (axes.includes(i) ? 1 : dim));
-  if (c.graph.opset >= 13)
-    return c.op('Unsqueeze', [value, c.integers(axes)], { dtype, shape: full });
-  return c.op('Unsqueeze', [value], { dtype, shape: full }, { axes: { ints: axes } });
+  if (!axesOf(context)?.length && int('noop_with_empty_axes', 0) === 0) return value;
+  return c.unsqueeze(value, reducedAxes(context));
+}
+
+/** The axes that the node lists, by attribute or by input. */
+function axesOf({ x: [, given], c, ints }: RuleContext): readonly number[] | undefined {
+  if (!given) return ints('axes');
+  const axes = c.constant(given);
+  if (axes) return axes;
+  throw new Refusal(`its axes (${given}) are computed`);
+}
+
+function reducedAxes(context: RuleContext): readonly number[] {
+  const { x, c, int } = context;
+  const listed = axesOf(context) ?? [];
+  if (listed.length > 0) return listed.map((axis) => c.axis(x[0]!, axis));
+  return int('noop_with_empty_axes', 0) === 0 ? c.axes(x[0]!) : [];
+}
+
+/** A value by a count, which may be a number. */
+export function divided(c: Calculus, value: string, count: number | string): string {
+  return typeof count === 'number' ? c.scale(value, 1 / count) : c.div(value, count);
 }
 
 export const reduceSum = reduction((c, x, _, dy) => c.expandLike(dy, x));
 
-export const reduceMean = reduction((c, x, y, dy) => {
-  const [whole, part] = [c.staticShape(x), c.staticShape(y)];
-  if (whole && part) {
-    return c.scale(c.expandLike(dy, x), elements(part) / elements(whole));
-  }
-  const share = c.div(elementsAtRunTime(c, y, x), elementsAtRunTime(c, x, x));
-  return c.expandLike(c.mul(dy, share), x);
-});
-
-function elements(shape: readonly number[]): number {
-  return shape.reduce((product, size) => product * size, 1);
-}
-
-function elementsAtRunTime(c: Calculus, value: string, like: string): string {
-  const size = c.op('Size', [value], { dtype: 'int64', shape: [] });
-  return c.cast(size, c.type(like).dtype);
-}
+export const reduceMean = reduction((c, x, _, dy, axes) =>
+  c.expandLike(divided(c, dy, c.countOf(x, axes())), x),
+);
 
 /** The gradient goes to the extreme element, in equal parts where several tie. */
-const extreme = reduction((c, x, y, dy) => {
-  const mask = c.cast(c.compare('Equal', x, y), c.type(x).dtype);
-  return c.div(c.mul(dy, mask), c.sumTo(mask, y));
-});
+export function extreme(
+  c: Calculus,
+  x: string,
+  y: string,
+  dy: string,
+  axes: readonly number[],
+): string {
+  const taken = c.cast(c.compare('Equal', x, y), c.type(x).dtype);
+  return c.mul(taken, c.div(dy, c.reduceSum(taken, axes)));
+}
 
-export const reduceMax = extreme;
-export const reduceMin = extreme;
+export const reduceMax = reduction((c, x, y, dy, axes) => extreme(c, x, y, dy, axes()));
+export const reduceMin = reduceMax;
 
 export const reduceL1 = reduction((c, x, _, dy) => c.mul(dy, c.sign(x)));
-export const reduceL2 = reduction((c, x, y, dy) => c.mul(c.div(dy, y), x));
+
+/** x / y; 0 where all are 0, as PyTorch has it */
+export const reduceL2 = reduction((c, x, y, dy) => c.mul(c.div(dy, nonZero(c, y)), x));
+
 export const reduceSumSquare = reduction((c, x, _, dy) => c.mul(c.scale(dy, 2), x));
 export const reduceLogSumExp = reduction((c, x, y, dy) => c.mul(dy, c.exp(c.sub(x, y))));
 export const reduceLogSum = reduction((c, x, y, dy) => c.expandLike(c.div(dy, c.exp(y)), x));
+
+/**
+ * The product of the others: y / x where no element is 0. One that is the only 0 gets the product of
+ * the rest; beside another 0 all get 0.
+ */
+export const reduceProd = reduction((c, x, y, dy, axes) => {
+  const isZero = c.compare('Equal', x, c.number(x, 0));
+  const alone = c.compare(
+    'Equal',
+    c.reduceSum(c.cast(isZero, c.type(x).dtype), axes()),
+    c.number(x, 1),
+  );
+  const rest = c.masked(alone, c.reduce('ReduceProd', nonZero(c, x), axes()));
+  return c.mul(dy, c.where(isZero, rest, c.div(y, nonZero(c, x))));
+});
+
+/** 1 in the place of 0. */
+export function nonZero(c: Calculus, value: string): string {
+  const isZero = c.compare('Equal', value, c.number(value, 0));
+  return c.where(isZero, c.number(value, 1), value);
+}

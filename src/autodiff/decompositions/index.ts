@@ -1,0 +1,46 @@
+/**
+ * Operators that are differentiated as what they are made of. The parts take the node's place in the
+ * graph, so that the backward pass finds what it needs (attention's softmax) and computes nothing twice.
+ */
+import type { NewNode } from '../../onnx/encode.js';
+import type { Calculus } from '../calculus.js';
+import { Refusal } from '../refusal.js';
+import { type NodeContext, nodeContext } from '../rule.js';
+import { attention, multiHeadAttention, scaledDotProductAttention } from './attention.js';
+import { fusedConv, fusedGemm } from './fused-activation.js';
+
+/**
+ * Writes a node's outputs by simpler operators. Undefined for an output that it does not give.
+ * @throws Refusal for a use of the operator that it does not know
+ */
+export type Decomposition = (context: NodeContext) => readonly (string | undefined)[];
+
+const decompositions: Readonly<Record<string, Decomposition>> = {
+  Attention: scaledDotProductAttention,
+  'com.microsoft:Attention': attention,
+  'com.microsoft:FusedConv': fusedConv,
+  'com.microsoft:FusedGemm': fusedGemm,
+  'com.microsoft:MultiHeadAttention': multiHeadAttention,
+};
+
+export function isComposed({ opType, domain = '' }: NewNode): boolean {
+  return Object.hasOwn(decompositions, domain === '' ? opType : `${domain}:${opType}`);
+}
+
+/** Puts what a node is made of in its place; its outputs keep their names. */
+export function decompose(node: NewNode, c: Calculus): void {
+  const { opType, domain = '', outputs } = node;
+  const { nodes } = c.graph;
+  const write = decompositions[domain === '' ? opType : `${domain}:${opType}`]!;
+  const start = nodes.length;
+  const made = write(nodeContext(node, c));
+  for (const [i, output] of outputs.entries()) {
+    if (output === '') continue;
+    const value = made[i];
+    if (value === undefined) throw new Refusal(`its output ${output} is not supported`);
+    const name = c.graph.fresh(`${output}/identity`);
+    c.graph.add({ name, opType: 'Identity', inputs: [value], outputs: [output] });
+  }
+  const parts = nodes.splice(start);
+  nodes.splice(nodes.indexOf(node), 1, ...parts);
+}

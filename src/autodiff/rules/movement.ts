@@ -1,0 +1,45 @@
+/** Operators that only copy elements: the gradient is added up where they came from. */
+import type { Calculus } from '../calculus.js';
+import { Refusal } from '../refusal.js';
+import type { GradientRule, RuleContext } from '../rule.js';
+
+export const ADD = { reduction: { text: 'add' } } as const;
+
+/** @throws Refusal before opset 16 */
+export function needScatterAdd(c: Calculus): void {
+  if (c.graph.opset < 16) throw new Refusal('adding up what several outputs took needs opset 16');
+}
+
+/**
+ * For any such operator: what it makes of the numbers 0, 1, 2, … in the shape of its first input says
+ * which element went where.
+ */
+export function movedBack({ node, x, dy, c }: RuleContext): string {
+  const [input, ...rest] = x as [string, ...string[]];
+  const kept = c.again(node, [numbered(c, input), ...rest], {
+    dtype: 'int64',
+    shape: c.shape(dy[0]!),
+  });
+  return scatterFlat(c, input, kept, dy[0]!);
+}
+
+export const moved: GradientRule = (context) => [() => movedBack(context)];
+
+/** Zeros like `x` with `dy` added at elements that `indices` counts in row-major order. */
+export function scatterFlat(c: Calculus, x: string, indices: string, dy: string): string {
+  needScatterAdd(c);
+  const zeros = c.flat(c.zeros(x));
+  const type = c.type(zeros);
+  const sum = c.op('ScatterElements', [zeros, c.flat(indices), c.flat(dy)], type, ADD);
+  return c.reshapeLike(sum, x);
+}
+
+/** 0, 1, 2, … in the shape of `x`. */
+function numbered(c: Calculus, x: string): string {
+  const scalar = { dtype: 'int64', shape: [] } as const;
+  const size = c.staticShape(x)?.reduce((a, b) => a * b, 1);
+  const count = size === undefined ? c.op('Size', [x], scalar) : c.scalar('int64', size);
+  const limits = [c.scalar('int64', 0), count, c.scalar('int64', 1)];
+  const row = c.op('Range', limits, { dtype: 'int64', shape: [size ?? null] });
+  return c.reshapeLike(row, x);
+}
