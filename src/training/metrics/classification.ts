@@ -1,0 +1,24 @@
+import { tensorToFloat64 } from '../../runtime/tensor-value.js';
+import { IGNORED } from '../losses/counting.js';
+import { ConfusionMatrix } from './confusion.js';
+import type { MetricAccumulator, MetricOptions } from './metric.js';
+import { argmax, rowsOf } from './rows.js';
+
+/** `accuracy` and macro `f1` of logits [.., C] against `labels` [..]. */
+export function classification({
+  ignoreIndex = IGNORED,
+}: MetricOptions): MetricAccumulator & { readonly confusion: ConfusionMatrix } {
+  const confusion = new ConfusionMatrix();
+  return {
+    confusion,
+    add(logits, batch) {
+      const labels = tensorToFloat64(batch.get('labels')!);
+      let i = 0;
+      for (const row of rowsOf(logits)) {
+        const label = labels[i++]!;
+        if (label !== ignoreIndex) confusion.add(label, argmax(row));
+      }
+    },
+    result: () => ({ accuracy: confusion.accuracy(), f1: confusion.macroF1() }),
+  };
+}
