@@ -32,10 +32,11 @@ export class Evaluator {
     forward: LossGraph,
     options: { provider: ProviderName; threads?: number | undefined },
   ): Promise<Evaluator> {
-    const { graph, loss, weight, output } = forward;
+    const { graph, loss, weight, seed } = forward;
     graph.outputs.length = 0;
-    for (const name of [loss, weight]) graph.outputs.push({ name, dtype: undefined, shape: null });
-    graph.outputs.push({ name: output.name, dtype: undefined, shape: null });
+    for (const name of [loss, weight, seed.value]) {
+      graph.outputs.push({ name, dtype: undefined, shape: null });
+    }
     prune(graph);
     const externalFolder = folderOf(model);
     const bytes = await collect(graph.modelPieces({}, externalFolder));
@@ -53,7 +54,7 @@ export class Evaluator {
     theta: TensorValue | undefined,
     onBatch: (done: number, total: number) => void | Promise<void>,
   ): Promise<Record<string, number>> {
-    const { loss, weight, output } = this.forward;
+    const { loss, weight, seed } = this.forward;
     const sum = { loss: 0, weight: 0 };
     for (let i = 0; i < batches.perEpoch; i++) {
       await onBatch(i, batches.perEpoch);
@@ -62,7 +63,8 @@ export class Evaluator {
       const count = Number(results.get(weight)!.data[0]);
       if (count > 0) sum.loss += Number(results.get(loss)!.data[0]) * count;
       sum.weight += count;
-      metrics.add(results.get(output.name)!, feeds);
+      // Logits, also of models that end in probabilities.
+      metrics.add(results.get(seed.value)!, feeds);
     }
     return { loss: sum.loss / sum.weight, ...metrics.result() };
   }
