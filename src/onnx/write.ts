@@ -1,6 +1,6 @@
 /** Output files that appear whole or not at all. */
 import { randomBytes } from 'node:crypto';
-import { type BigIntStats, statSync, writeSync } from 'node:fs';
+import { type BigIntStats, statSync } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
@@ -35,9 +35,8 @@ export interface OutputFile {
   readonly pieces: readonly Piece[];
 }
 
-// Stays in the cache from read to write. Larger writes make Linux look for large folios, which cost
-// more than they save in virtual machines whose free memory the host has to supply first.
-const WRITE_BYTES = 64 * 1024;
+// Large enough to be worth the way to another thread, small enough to stay in the cache.
+const WRITE_BYTES = 512 * 1024;
 
 const REPORT_BYTES = 4 * 1024 * 1024;
 
@@ -156,14 +155,16 @@ async function writeSynced(
   }
 }
 
-/** Gathers pieces into writes of one size. */
+/** Gathers pieces into blocks of one size. One is written by another thread while the next fills. */
 class Writer {
-  private readonly buffer = new Uint8Array(WRITE_BYTES);
+  private buffer = new Uint8Array(WRITE_BYTES);
+  private spare = new Uint8Array(WRITE_BYTES);
   private filled = 0;
   private position = 0;
   private reported = 0;
   private flushed = 0;
-  private flushing: Promise<unknown> = Promise.resolve();
+  private writing: Promise<void> = Promise.resolve();
+  private flushing: Promise<void> = Promise.resolve();
 
   constructor(
     private readonly handle: FileHandle,
@@ -173,10 +174,11 @@ class Writer {
   async all(pieces: readonly Piece[]): Promise<void> {
     try {
       for (const piece of pieces) await this.piece(piece);
-      this.writeOut();
+      await this.writeOut();
+      await this.writing;
       this.report(this.position - this.reported);
     } finally {
-      await Promise.allSettled([this.flushing]);
+      await Promise.allSettled([this.writing, this.flushing]);
     }
     await this.flushing;
   }
@@ -214,7 +216,7 @@ class Writer {
   private async advance(count: number): Promise<void> {
     this.filled += count;
     if (this.filled < WRITE_BYTES) return;
-    this.writeOut();
+    await this.writeOut();
     if (this.position - this.flushed >= FLUSH_BYTES) {
       this.flushed = this.position;
       await this.flushing;
@@ -229,15 +231,25 @@ class Writer {
     }
   }
 
-  /** Synchronous: a write into the page cache is shorter than a way to another thread and back. */
-  private writeOut(): void {
-    for (let done = 0; done < this.filled; ) {
-      const count = this.filled - done;
-      const written = writeSync(this.handle.fd, this.buffer, done, count, this.position);
-      this.position += written;
-      done += written;
-    }
+  private async writeOut(): Promise<void> {
+    await this.writing;
+    this.writing = this.write(this.buffer.subarray(0, this.filled), this.position);
+    this.writing.catch(() => {});
+    this.position += this.filled;
     this.filled = 0;
+    [this.buffer, this.spare] = [this.spare, this.buffer];
+  }
+
+  private async write(block: Uint8Array, position: number): Promise<void> {
+    for (let done = 0; done < block.length; ) {
+      const { bytesWritten } = await this.handle.write(
+        block,
+        done,
+        block.length - done,
+        position + done,
+      );
+      done += bytesWritten;
+    }
   }
 }
 
