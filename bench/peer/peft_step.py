@@ -1,0 +1,161 @@
+"""Trains GraLoRA (or LoRA) adapters with PEFT and PyTorch on two threads, and times it.
+
+    python peft_step.py [--model FOLDER] [--data FILE.safetensors] [--log FILE.jsonl] [--steps 30]
+                        [--batch 8] [--length 128] [--rank 16] [--blocks 4] [--lora] [--compile]
+                        [--profile]
+
+Without --model, bert.py builds one; without --data, a batch is drawn. Prints one line of JSON: times
+in milliseconds, memory in bytes.
+"""
+
+import time
+
+STARTED = time.perf_counter()  # before the imports, which are part of what a user waits for
+
+import argparse
+import json
+import resource
+import statistics
+
+import torch
+from bert import ENCODER_LINEARS, INPUTS, add_model_options, build_bert, random_batch
+from peft import GraloraConfig, LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import BertForSequenceClassification
+
+WARM_UP = 3
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_model_options(parser)
+    parser.add_argument("--model", help="folder of save_pretrained")
+    parser.add_argument("--data", help="samples of all steps, taken in order and again from the start")
+    parser.add_argument("--log", help="one line of JSON a step")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--blocks", type=int, default=4, help="PEFT's gralora_k")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lora", action="store_true", help="plain LoRA of the same rank")
+    parser.add_argument("--fused", action="store_true", help="PyTorch's fused AdamW")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--profile", action="store_true", help="print the most expensive operators")
+    return parser.parse_args()
+
+
+def load_model(options):
+    if options.model is None:
+        return build_bert(options)
+    return BertForSequenceClassification.from_pretrained(options.model, attn_implementation="eager")
+
+
+def add_adapters(model, options):
+    common = {"r": options.rank, "target_modules": ENCODER_LINEARS}
+    if options.lora:
+        config = LoraConfig(lora_alpha=2 * options.rank, lora_dropout=0.0, **common)
+    else:
+        config = GraloraConfig(
+            alpha=2 * options.rank, gralora_k=options.blocks, gralora_dropout=0.0, **common
+        )
+    return get_peft_model(model, config)
+
+
+def batches(options):
+    if options.data is None:
+        batch = random_batch(options, options.batch, options.length)
+        while True:
+            yield batch
+    samples = load_file(options.data)
+    rows = len(samples["labels"])
+    at = 0
+    while True:
+        yield {name: tensor[at : at + options.batch] for name, tensor in samples.items()}
+        at = (at + options.batch) % rows
+
+
+def make_step(model, options):
+    """One update; the loss is read every time, because both sides log it."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=1e-4, weight_decay=0.01, fused=options.fused or None
+    )
+
+    def step(batch):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(
+            model(**{name: batch[name] for name in INPUTS}).logits, batch["labels"]
+        )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step, sum(p.numel() for p in parameters)
+
+
+def timed(work):
+    start = time.perf_counter()
+    result = work()
+    return (time.perf_counter() - start) * 1e3, result
+
+
+def spread(times):
+    p25, median, p75 = statistics.quantiles(times, n=4, method="inclusive")
+    return {"median": median, "p25": p25, "p75": p75}
+
+
+def inference_times(model, batch, runs=10):
+    inputs = {name: batch[name] for name in INPUTS}
+    with torch.no_grad():
+        return [timed(lambda: model(**inputs))[0] for _ in range(WARM_UP + runs)][WARM_UP:]
+
+
+def main():
+    options = parse_options()
+    torch.set_num_threads(options.threads)
+    imported = time.perf_counter() - STARTED
+    memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    imported_bytes = memory()
+
+    model = add_adapters(load_model(options), options).train()
+    step, trainable = make_step(torch.compile(model) if options.compile else model, options)
+    data = batches(options)
+    log = open(options.log, "w") if options.log else None
+    times, losses = [], []
+    for number in range(1, options.steps + 1):
+        ms, loss = timed(lambda: step(next(data)))
+        if number == 1:
+            first_step = time.perf_counter() - STARTED
+        times.append(ms)
+        losses.append(loss)
+        if log:
+            print(json.dumps({"step": number, "loss": loss, "ms": ms}), file=log, flush=True)
+    peak = memory()
+
+    if options.profile:
+        with torch.profiler.profile() as profile:
+            for _ in range(5):
+                step(next(data))
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
+    inference = inference_times(model.unload().eval(), next(data))
+    print(
+        json.dumps(
+            {
+                "torch": torch.__version__,
+                "trainable": trainable,
+                "importMs": imported * 1e3,
+                "firstStepMs": first_step * 1e3,
+                "stepMs": spread(times[WARM_UP:]),
+                "inferenceMs": spread(inference),
+                "importBytes": imported_bytes,
+                "peakBytes": peak,
+                "loss": {"first": losses[0], "last": losses[-1]},
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
