@@ -6,14 +6,15 @@ import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus';
 
 /** The size of a strip: the model reads lines of 48 rows. */
 export const height = 48;
-export const width = 192;
+export const width = 216;
 
 const digitSize = 28;
-// A strip is composed at MNIST's own resolution, with room to move digits up and down.
+// A strip is composed at MNIST's own resolution, with room to move digits up and down. Ink is at most
+// 20 columns wide, so that the longest strip just fits.
 const maxShift = 2;
 const rows = digitSize + 2 * maxShift;
 const columns = (width * rows) / height;
-const gap = { min: 2, max: 6 };
+const gap = { min: 2, max: 4 };
 const minDigits = 4;
 export const maxDigits = 6;
 const heldOutShare = 0.25;
