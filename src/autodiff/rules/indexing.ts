@@ -48,11 +48,10 @@ export const gatherElements: GradientRule = ({ x: [x, indices], dy: [dy], c, int
 ];
 
 /** The values came from where the indices (the second output) say. */
-export const topK: GradientRule = ({ node, x: [x], dy: [dy], c, int }) => [
+export const topK: GradientRule = ({ x: [x], y: [, indices], dy: [dy], c, int }) => [
   () => {
     const axis = { axis: { int: int('axis', -1) } };
-    const indices = c.output(node, 1, { dtype: 'int64', shape: c.shape(dy!) });
-    return c.op('ScatterElements', [c.zeros(x!), indices, dy!], c.type(x!), axis);
+    return c.op('ScatterElements', [c.zeros(x!), indices!, dy!], c.type(x!), axis);
   },
 ];
 
