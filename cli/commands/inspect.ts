@@ -14,7 +14,7 @@ import type { Ui } from '../ui.js';
 
 export const inspectCommand = defineCommand({
   name: 'inspect',
-  summary: 'what is in a model, what can take an adapter, and why not',
+  summary: 'what is in a model, and what can take an adapter',
   positionals: { model: { value: 'MODEL', summary: 'the model, an .onnx file' } },
   options: {
     why: {

@@ -248,9 +248,8 @@ export const trainCommand = defineCommand({
       summary: 'three epochs with AdamW',
     },
     {
-      command:
-        'onnx-lora train model.lora.onnx --data train.npz --eval-data test.npz --loss mse --steps 500 --lr 1e-3 --checkpoint run1 --plot run1.svg',
-      summary: '500 updates, evaluated and kept on the way, with a picture of the loss',
+      command: 'onnx-lora train model.lora.onnx --config run1.json --checkpoint run1 --steps 500',
+      summary: '500 updates, kept on the way, with every other option from a file',
     },
   ],
   async run({ model, verbose, ...options }, ui) {
