@@ -136,6 +136,7 @@ export class GraphBuilder {
 
   /** Gives a value another name, wherever it stands. */
   rename(value: string, wanted: string): string {
+    if (value === wanted) return value;
     const name = this.fresh(wanted);
     const named = (names: readonly string[]) => names.map((one) => (one === value ? name : one));
     for (const [i, node] of this.nodes.entries()) {

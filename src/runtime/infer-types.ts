@@ -8,15 +8,37 @@ import { GraphBuilder, type ValueSpec } from '../graph/builder.js';
 import { collect } from '../onnx/edit.js';
 import { elementCount } from '../onnx/model.js';
 import { openSession, type Session } from './session.js';
+import type { SizeProbe } from './size-probe.js';
 
 // Shapes, axes and the like are small and must be known; nothing this large is one of them.
 const LARGE_ELEMENTS = 1024;
 
 /**
  * The types of all values of `graph`. Dimensions that depend on inputs are symbols or null.
+ * @param probe numbers for symbols of the inputs, which settle sizes that the graph computes
  * @throws OnnxLoraError `runtime` where ONNX Runtime does not take the graph
  */
-export async function inferTypes(graph: GraphBuilder): Promise<Map<string, ValueType>> {
+export async function inferTypes(
+  graph: GraphBuilder,
+  probe?: SizeProbe,
+): Promise<Map<string, ValueType>> {
+  if (!probe) return inferAsDeclared(graph);
+  const first = await inferAsDeclared(sized(graph, probe, 0));
+  const second = await inferAsDeclared(sized(graph, probe, 1));
+  return new Map([...first].map(([name, type]) => [name, probe.merge(type, second.get(name))]));
+}
+
+function sized(graph: GraphBuilder, probe: SizeProbe, which: 0 | 1): GraphBuilder {
+  const copy = new GraphBuilder(graph.opsets, graph.irVersion);
+  for (const node of graph.nodes) copy.add(node);
+  for (const tensor of graph.initializers.values()) copy.addInitializer(tensor);
+  for (const input of graph.inputs) {
+    copy.inputs.push({ ...input, shape: probe.shapeAt(input.shape, which) });
+  }
+  return copy;
+}
+
+async function inferAsDeclared(graph: GraphBuilder): Promise<Map<string, ValueType>> {
   const types = new Map<string, ValueType>();
   for (const { name, dtype, dims } of graph.initializers.values())
     types.set(name, { dtype, shape: dims });

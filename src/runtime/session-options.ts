@@ -37,6 +37,11 @@ export interface OpenSessionOptions {
    * own, and computes some 10 % slower.
    */
   readonly prepacking?: boolean | undefined;
+  /**
+   * Whether the memory of a run is laid out in one block beforehand. Default true; false takes about
+   * half the memory where many values are kept for long, as in a training step.
+   */
+  readonly memoryPattern?: boolean | undefined;
 }
 
 /** The options in ONNX Runtime's terms. */
@@ -48,7 +53,7 @@ export function nativeOptions(options: OpenSessionOptions): InferenceSession.Ses
     logSeverityLevel: LOG_FATAL,
     ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
     // DirectML refuses memory patterns.
-    ...(provider === 'directml' ? { enableMemPattern: false } : {}),
+    enableMemPattern: provider !== 'directml' && options.memoryPattern !== false,
     extra: configEntries(options),
   };
 }

@@ -9,6 +9,7 @@ import type { ModelManifest, PatchedAdapter } from '../lora/manifest.js';
 import type { PatchedModel } from '../lora/patched.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { inferTypes } from '../runtime/infer-types.js';
+import { SizeProbe } from '../runtime/size-probe.js';
 import { type RewriteOptions, rewriteAdapters } from './layers/rewrite.js';
 import { addLoss, type LossName, type LossOptions } from './losses/index.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
@@ -42,6 +43,8 @@ export interface ForwardGraph extends LossGraph {
   readonly parameters: readonly Parameter[];
   /** Nodes that have a gradient rule of their own together. */
   readonly composites: readonly Composite[];
+  /** For inferring types of the graph. */
+  readonly probe: SizeProbe;
 }
 
 export interface ForwardOptions extends LossGraphOptions {
@@ -51,6 +54,8 @@ export interface ForwardOptions extends LossGraphOptions {
   readonly rewrite?: RewriteOptions | undefined;
   /** Shapes of inputs where all batches agree in them. */
   readonly inputShapes?: ReadonlyMap<string, readonly number[]> | undefined;
+  /** Sizes that stand for the symbols of the inputs in the data. */
+  readonly sizes?: ReadonlyMap<string, number> | undefined;
 }
 
 /**
@@ -66,24 +71,28 @@ export async function buildForward(
 ): Promise<ForwardGraph> {
   const graph = loadGraph(patched.model, reader);
   const set = theSet(patched, options.name);
-  const parameters = layOut(set.adapters.flatMap((adapter) => tensorsOf(patched, adapter)));
+  // The order of the backward pass: runtimes that follow the outputs' order compute the gradients of
+  // the last layers first, and free what they were computed from.
+  const adapters = [...set.adapters].reverse();
+  const parameters = layOut(adapters.flatMap((adapter) => tensorsOf(patched, adapter)));
   checkFree(patched, graph);
   pinShapes(graph, options.inputShapes ?? new Map());
   graph.reserve('theta');
   graph.inputs.push({ name: 'theta', dtype: 'float32', shape: [sizeOf(parameters)] });
   readFromVector(graph, 'theta', parameters);
-  const raised = await inTrainingOpset(graph);
+  const probe = new SizeProbe(options.sizes ?? new Map());
+  const raised = await inTrainingOpset(graph, probe);
   const { rewrite } = options;
   const composites = rewrite ? rewriteAdapters(raised.graph, raised.types, set, rewrite) : [];
   const lossGraph = withLoss(patched, raised.graph, raised.types, options);
-  return { ...lossGraph, set, parameters, composites };
+  return { ...lossGraph, set, parameters, composites, probe };
 }
 
 /** The graph with the types of its values, in an opset that has what gradients need. */
-async function inTrainingOpset(graph: GraphBuilder) {
-  const types = await inferTypes(graph);
+async function inTrainingOpset(graph: GraphBuilder, probe?: SizeProbe) {
+  const types = await inferTypes(graph, probe);
   const raised = raiseOpset(graph, types);
-  return { graph: raised, types: raised === graph ? types : await inferTypes(raised) };
+  return { graph: raised, types: raised === graph ? types : await inferTypes(raised, probe) };
 }
 
 function pinShapes(graph: GraphBuilder, shapes: ReadonlyMap<string, readonly number[]>): void {

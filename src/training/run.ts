@@ -19,7 +19,7 @@ import { checkSettings, hasCheckpoint, readCheckpoint, type Settings } from './c
 import { type Dataset, openDataset } from './data/dataset.js';
 import { Evaluator, folderOf } from './evaluator.js';
 import { buildForward, type ForwardGraph } from './forward.js';
-import { batchShapes, rowCounter } from './layers/rows.js';
+import { batchShapes, rowCounter, symbolSizes } from './layers/rows.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
@@ -114,11 +114,12 @@ class Run {
     const { loss, modelOutput, name, batchSize } = this.options;
     const keys = [...data.keys.keys()];
     const { inputs } = this.patched.model.graph;
-    const rows = rowCounter(inputs, data, batchSize);
+    const sizes = symbolSizes(inputs, data, batchSize);
     return buildForward(this.patched, this.reader, {
       ...{ loss, modelOutput, name },
       lossOptions: lossOptions(this.options, keys),
-      rewrite: { fused, rows },
+      sizes,
+      rewrite: { fused, rows: rowCounter(sizes) },
       inputShapes: pinned ? batchShapes(inputs, data, batchSize) : undefined,
     });
   }
@@ -152,6 +153,7 @@ class Run {
         provider: used,
         externalFolder,
         threads: options.threads,
+        memoryPattern: false,
         state: graph.state,
         initial: checkpoint ? tensors(checkpoint.vectors, graph) : this.initial(forward, graph),
         reportPlacement: true,

@@ -50,7 +50,7 @@ export async function buildStepGraph(
   graph.outputs.push(scalar(loss), untyped(seed.gradient), untyped(seed.value));
   prune(graph);
   const names = parameters.map(({ name }) => name);
-  const types = await inferTypes(graph);
+  const types = await inferTypes(graph, forward.probe);
   const gradients = differentiate(graph, types, loss, names, { seed, composites });
   const state = [
     'theta',

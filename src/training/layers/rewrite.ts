@@ -105,7 +105,7 @@ function weightIsTransposed({
     const value = attributes[name];
     return value && 'int' in value ? value.int : 0;
   };
-  const alpha = attributes['alpha'];
+  const alpha = attributes.alpha;
   const isScaled = alpha !== undefined && 'float' in alpha && alpha.float !== 1;
   const name = domain === '' ? opType : `${domain}:${opType}`;
   if (name === 'MatMul') return false;
@@ -195,6 +195,6 @@ function composite(
 }
 
 function betaOf({ attributes = {} }: NewNode): number {
-  const beta = attributes['beta'];
+  const beta = attributes.beta;
   return beta && 'float' in beta ? beta.float : 1;
 }

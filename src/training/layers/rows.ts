@@ -3,15 +3,12 @@ import type { Dim, ValueInfo } from '../../onnx/model.js';
 import type { Dataset } from '../data/dataset.js';
 import { PADDING_MASK } from '../data/trim.js';
 
-/**
- * Multiplies the sizes of a shape, with symbols as the model's inputs have them in a batch of the
- * dataset; undefined where a size is not known.
- */
-export function rowCounter(
+/** The sizes that stand for the symbols of the model's inputs in a batch of the dataset. */
+export function symbolSizes(
   inputs: readonly ValueInfo[],
   { keys }: Dataset,
   batchSize: number,
-): (shape: readonly Dim[]) => number | undefined {
+): Map<string, number> {
   const sizes = new Map<string, number>();
   for (const { name, shape } of inputs) {
     const sample = keys.get(name);
@@ -21,6 +18,13 @@ export function rowCounter(
       if (typeof dim === 'string' && size !== undefined) sizes.set(dim, size);
     });
   }
+  return sizes;
+}
+
+/** Multiplies the sizes of a shape; undefined where one is not known. */
+export function rowCounter(
+  sizes: ReadonlyMap<string, number>,
+): (shape: readonly Dim[]) => number | undefined {
   return (shape) => {
     const known = shape.map((dim) => (typeof dim === 'string' ? sizes.get(dim) : dim));
     if (known.some((size) => typeof size !== 'number')) return undefined;
