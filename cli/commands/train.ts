@@ -162,6 +162,14 @@ export const trainCommand = defineCommand({
       summary: 'the largest norm of the whole gradient; 0 for no limit',
       example: '--clip 0',
     },
+    dropout: {
+      type: 'number',
+      group: 'Optimizer',
+      value: 'SHARE',
+      default: 0,
+      summary: 'share of what adapters read that is dropped at random',
+      example: '--dropout 0.05',
+    },
     evalEvery: {
       type: 'integer',
       group: 'Evaluation',

@@ -7,10 +7,13 @@ import { loadGraph } from '../graph/load.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 import type { ModelManifest, PatchedAdapter } from '../lora/manifest.js';
 import type { PatchedModel } from '../lora/patched.js';
+import type { Dim } from '../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import { SizeProbe } from '../runtime/size-probe.js';
-import { type RewriteOptions, rewriteAdapters } from './layers/rewrite.js';
+import { addDropout, NOISE } from './layers/dropout.js';
+import type { Dialect } from './layers/factor-gradients.js';
+import { rewriteAdapters } from './layers/rewrite.js';
 import { addLoss, type LossName, type LossOptions } from './losses/index.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
@@ -45,13 +48,17 @@ export interface ForwardGraph extends LossGraph {
   readonly composites: readonly Composite[];
   /** For inferring types of the graph. */
   readonly probe: SizeProbe;
+  /** Random numbers that dropout takes in a step. */
+  readonly noise: number;
 }
 
 export interface ForwardOptions extends LossGraphOptions {
   /** The adapter set; may be left out where the model has one. */
   readonly name?: string | undefined;
   /** How to write the adapted layers; default as they are in the model. */
-  readonly rewrite?: RewriteOptions | undefined;
+  readonly rewrite?: Dialect | undefined;
+  /** The share of an adapter's input that is dropped; such layers stay as they are in the model. */
+  readonly dropout?: number | undefined;
   /** Shapes of inputs where all batches agree in them. */
   readonly inputShapes?: ReadonlyMap<string, readonly number[]> | undefined;
   /** Sizes that stand for the symbols of the inputs in the data. */
@@ -82,10 +89,25 @@ export async function buildForward(
   readFromVector(graph, 'theta', parameters);
   const probe = new SizeProbe(options.sizes ?? new Map());
   const raised = await inTrainingOpset(graph, probe);
-  const { rewrite } = options;
-  const composites = rewrite ? rewriteAdapters(raised.graph, raised.types, set, rewrite) : [];
+  const layers = layersIn(raised, set, probe, options);
   const lossGraph = withLoss(patched, raised.graph, raised.types, options);
-  return { ...lossGraph, set, parameters, composites, probe };
+  return { ...lossGraph, ...layers, set, parameters, probe };
+}
+
+/** The adapted layers in the form that they are trained in. */
+function layersIn(
+  { graph, types }: { graph: GraphBuilder; types: ValueTypes },
+  set: ModelManifest,
+  probe: SizeProbe,
+  { rewrite, dropout = 0 }: ForwardOptions,
+): Pick<ForwardGraph, 'composites' | 'noise'> {
+  const elements = (shape: readonly Dim[]) => probe.elements(shape);
+  if (dropout > 0) {
+    const noise = addDropout(graph, types, set, { probability: dropout, elements });
+    return { composites: [], noise };
+  }
+  const options = rewrite && { ...rewrite, rows: elements };
+  return { composites: options ? rewriteAdapters(graph, types, set, options) : [], noise: 0 };
 }
 
 /** The graph with the types of its values, in an opset that has what gradients need. */
@@ -149,7 +171,17 @@ function tensorsOf(patched: PatchedModel, { a, b, generalA, generalB }: PatchedA
 }
 
 // Inputs of the step graph; a model that uses one of the names could not be fed any more.
-const RESERVED = ['theta', 'm', 'v', 'lr', 'correction1', 'correction2', 'accumulated', 'apply'];
+const RESERVED = [
+  'theta',
+  'm',
+  'v',
+  'lr',
+  'correction1',
+  'correction2',
+  'accumulated',
+  'apply',
+  NOISE,
+];
 
 function checkFree(patched: PatchedModel, graph: GraphBuilder): void {
   const values = [...graph.inputs.map(({ name }) => name), ...graph.initializers.keys()];

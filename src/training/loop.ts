@@ -6,6 +6,7 @@ import type { Feeds, TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
 import { type RunProgress, type Settings, writeCheckpoint } from './checkpoint.js';
 import type { Evaluator } from './evaluator.js';
+import { NOISE, noiseOf } from './layers/dropout.js';
 import type { EvalRecord, RunLog, StepRecord } from './log.js';
 import type { LossName } from './losses/index.js';
 import { metricsFor } from './metrics/index.js';
@@ -22,6 +23,8 @@ export interface LoopParts {
   readonly evaluation: { readonly evaluator: Evaluator; readonly batches: Batches } | undefined;
   readonly log: RunLog;
   readonly settings: Settings;
+  /** Random numbers that a batch takes. */
+  readonly noise: number;
   /** Updates of the whole run. */
   readonly total: number;
   /** Where a run that could not end is kept. */
@@ -102,7 +105,11 @@ export class TrainingLoop {
 
   private async batch(batch: number, lr: number, apply: boolean) {
     const { session, graph, batches } = this.parts;
-    const feeds = new Map([...(await batches.at(batch)), ...this.scalars(lr, apply)]);
+    const feeds = new Map([
+      ...(await batches.at(batch)),
+      ...this.scalars(lr, apply),
+      ...this.noise(batch),
+    ]);
     let [loss, norm] = [Number.NaN, Number.NaN];
     await session.run(feeds, (outputs) => {
       loss = numberOf(outputs.get(graph.loss)!);
@@ -118,6 +125,13 @@ export class TrainingLoop {
     const feeds = scalars.map(([name, value]) => [name, float32(value)] as const);
     const flag = { dtype: 'bool', dims: [], data: Uint8Array.of(apply ? 1 : 0) } as const;
     return new Map<string, TensorValue>([...feeds, ['apply', flag]]);
+  }
+
+  private noise(batch: number): Feeds {
+    const { noise: length } = this.parts;
+    if (length === 0) return new Map();
+    const data = noiseOf(this.options.seed, batch, length);
+    return new Map([[NOISE, { dtype: 'float32', dims: [length], data }]]);
   }
 
   /** Messages and signals get their turn, for a step blocks the thread. */

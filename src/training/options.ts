@@ -49,6 +49,8 @@ export interface TrainOptions extends WriteOptions {
   readonly momentum?: number | undefined;
   /** The largest norm of the gradient; default 1, 0 for no limit. */
   readonly clip?: number | undefined;
+  /** The share of what adapters read that is dropped, at random; default 0. */
+  readonly dropout?: number | undefined;
 
   /** Steps between evaluations; default an epoch. */
   readonly evalEvery?: number | undefined;
@@ -96,6 +98,7 @@ type Defaulted =
   | 'eps'
   | 'momentum'
   | 'clip'
+  | 'dropout'
   | 'force'
   | 'provider'
   | 'onNote'
@@ -127,6 +130,7 @@ export function resolveOptions(options: TrainOptions): ResolvedOptions {
     eps: options.eps ?? 1e-8,
     momentum: options.momentum ?? 0.9,
     clip: options.clip ?? 1,
+    dropout: options.dropout ?? 0,
     force: options.force ?? false,
     provider: options.provider ?? 'auto',
     onNote: options.onNote ?? (() => {}),
@@ -159,6 +163,10 @@ function checkRanges(options: ResolvedOptions): void {
   wholeFrom(0, 'warmup');
   for (const key of ['weightDecay', 'momentum', 'clip'] as const) {
     if (!(options[key] >= 0)) throw invalid(`${key} is ${options[key]}, expected 0 or more`);
+  }
+  const { dropout } = options;
+  if (!(dropout >= 0 && dropout < 1)) {
+    throw invalid(`dropout is ${dropout}, expected a share from 0 to below 1`);
   }
   if (!(lr > 0)) throw invalid(`lr is ${lr}, expected more than 0`);
   if (!(eps > 0)) throw invalid(`eps is ${eps}, expected more than 0`);

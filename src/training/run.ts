@@ -19,7 +19,7 @@ import { checkSettings, hasCheckpoint, readCheckpoint, type Settings } from './c
 import { type Dataset, openDataset } from './data/dataset.js';
 import { Evaluator, folderOf } from './evaluator.js';
 import { buildForward, type ForwardGraph } from './forward.js';
-import { batchShapes, rowCounter, symbolSizes } from './layers/rows.js';
+import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
@@ -110,7 +110,12 @@ class Run {
     return dataset;
   }
 
-  private forward(data: Dataset, fused: boolean, pinned: boolean): Promise<ForwardGraph> {
+  private forward(
+    data: Dataset,
+    fused: boolean,
+    pinned: boolean,
+    dropout = 0,
+  ): Promise<ForwardGraph> {
     const { loss, modelOutput, name, batchSize } = this.options;
     const keys = [...data.keys.keys()];
     const { inputs } = this.patched.model.graph;
@@ -119,7 +124,8 @@ class Run {
       ...{ loss, modelOutput, name },
       lossOptions: lossOptions(this.options, keys),
       sizes,
-      rewrite: { fused, rows: rowCounter(sizes) },
+      rewrite: { fused },
+      dropout,
       inputShapes: pinned ? batchShapes(inputs, data, batchSize) : undefined,
     });
   }
@@ -139,7 +145,7 @@ class Run {
     const { requested, used, reason } = await resolveProvider(options.provider);
     if (requested === 'auto') options.onNote(`provider auto: ${used} (${reason})`);
     const fused = used === 'cpu';
-    const forward = await this.forward(data, fused, true);
+    const forward = await this.forward(data, fused, true, options.dropout);
     const batches = await this.batches(data, forward, options.shuffle);
     const graph = await buildStepGraph(forward, { ...options, fused });
     const settings = this.settings(forward);
@@ -161,7 +167,10 @@ class Run {
     );
     const evaluation = await this.evaluation(used);
     const rescueFolder = `${this.output}.checkpoint`;
-    const parts = { session, graph, batches, evaluation, log, settings, total, rescueFolder };
+    const { noise } = forward;
+    const parts = {
+      ...{ session, graph, batches, evaluation, log, settings, total, rescueFolder, noise },
+    };
     const loop = new TrainingLoop(parts, options);
     try {
       if (checkpoint) loop.restore(checkpoint.progress, checkpoint.vectors.get('best'));
@@ -213,11 +222,19 @@ class Run {
   private settings(forward: ForwardGraph): Settings {
     const { options } = this;
     const { loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup } = options;
-    const { weightDecay, eps, momentum, clip, epochs, steps, betas } = options;
+    const { weightDecay, eps, momentum, clip, epochs, steps, betas, dropout } = options;
     const sizes = this.datasets.map(({ size }) => size).join(' and ');
     return {
       ...{ loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup },
-      ...{ weightDecay, eps, momentum, clip, epochs: epochs ?? null, steps: steps ?? null },
+      ...{
+        weightDecay,
+        eps,
+        momentum,
+        clip,
+        dropout,
+        epochs: epochs ?? null,
+        steps: steps ?? null,
+      },
       betas: betas.join(' '),
       ignoreIndex: options.ignoreIndex ?? null,
       labelSmoothing: options.labelSmoothing ?? null,
@@ -267,7 +284,7 @@ class Run {
   /** In standard operators, which every runtime has. */
   private async emit(data: Dataset): Promise<TrainResult> {
     const { options, output } = this;
-    const forward = await this.forward(data, false, false);
+    const forward = await this.forward(data, false, false, options.dropout);
     await this.batches(data, forward, options.shuffle);
     const step = await buildStepGraph(forward, { ...options, fused: false });
     const manifest = stepGraphManifest(forward, step, options);

@@ -34,6 +34,9 @@ export function stepGraphManifest(
         ? { apply: `bool: whether this batch ends an update, as every ${accumulate}th does` }
         : {}),
     },
+    ...(forward.noise > 0
+      ? { noise: `float32 [${forward.noise}]: new uniform numbers in [0, 1) at each step` }
+      : {}),
     outputs: { loss, gradientNorm },
     /** Stretches of theta; `initial` values are in the model's initializers of the same names. */
     parameters: parameters.map(({ name, shape, offset, length }) => ({

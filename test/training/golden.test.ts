@@ -12,7 +12,7 @@ import { TensorReader } from '../../src/onnx/tensor.js';
 import { openSession } from '../../src/runtime/session.js';
 import type { TensorValue } from '../../src/runtime/tensor-value.js';
 import { buildForward } from '../../src/training/forward.js';
-import type { RewriteOptions } from '../../src/training/layers/rewrite.js';
+import type { Dialect } from '../../src/training/layers/factor-gradients.js';
 import type { LossName } from '../../src/training/losses/index.js';
 import { stepScalars } from '../../src/training/optimizer.js';
 import type { Parameter } from '../../src/training/parameters.js';
@@ -42,10 +42,10 @@ const lossNames: Record<string, LossName> = {
 };
 
 /** Ways to write the step. */
-const forms: Readonly<Record<string, RewriteOptions | undefined>> = {
+const forms: Readonly<Record<string, Dialect | undefined>> = {
   'as in the model': undefined,
-  'for the CPU': { fused: true, rows: () => undefined },
-  'in standard operators': { fused: false, rows: () => undefined },
+  'for the CPU': { fused: true },
+  'in standard operators': { fused: false },
 };
 
 describe.each(goldenCases)('%s', (name) => {
@@ -54,7 +54,7 @@ describe.each(goldenCases)('%s', (name) => {
   });
 });
 
-async function followsPeft(name: string, kind: Kind, rewrite: RewriteOptions | undefined) {
+async function followsPeft(name: string, kind: Kind, rewrite: Dialect | undefined) {
   const recorded = zooJson<Recorded>(name, kind, 'expected.json');
   const model = parseModel(new MemorySource(await goldenModel(name, kind)));
   const reader = new TensorReader(model, new ExternalFiles(model));

@@ -1,5 +1,5 @@
 /** What the data say about shapes before the first batch is made. */
-import type { Dim, ValueInfo } from '../../onnx/model.js';
+import type { ValueInfo } from '../../onnx/model.js';
 import type { Dataset } from '../data/dataset.js';
 import { PADDING_MASK } from '../data/trim.js';
 
@@ -19,17 +19,6 @@ export function symbolSizes(
     });
   }
   return sizes;
-}
-
-/** Multiplies the sizes of a shape; undefined where one is not known. */
-export function rowCounter(
-  sizes: ReadonlyMap<string, number>,
-): (shape: readonly Dim[]) => number | undefined {
-  return (shape) => {
-    const known = shape.map((dim) => (typeof dim === 'string' ? sizes.get(dim) : dim));
-    if (known.some((size) => typeof size !== 'number')) return undefined;
-    return (known as number[]).reduce((product, size) => product * size, 1);
-  };
 }
 
 /**

@@ -1,0 +1,119 @@
+/**
+ * Dropout on what adapters read, as PEFT has it: the layer itself sees its whole input. Random numbers
+ * come in with the step, so that a resumed run draws the same ones: one vector for all layers, each of
+ * which reads a stretch of its own.
+ */
+
+import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
+import type { ValueTypes } from '../../autodiff/value.js';
+import { OnnxLoraError } from '../../errors.js';
+import type { GraphBuilder } from '../../graph/builder.js';
+import { generatorFor } from '../../lora/init.js';
+import type { ModelManifest, Site } from '../../lora/manifest.js';
+import { dataTypeNumber } from '../../onnx/dtype.js';
+import type { NewNode } from '../../onnx/encode.js';
+import type { Dim } from '../../onnx/model.js';
+
+/** The input with the random numbers: float32, uniform in [0, 1). */
+export const NOISE = 'noise';
+
+// Layers start this far apart in the noise: far enough that no pattern of one meets another's.
+const STRIDE = 4099;
+
+export interface DropoutOptions {
+  /** The share that is dropped. */
+  readonly probability: number;
+  /** Elements of a shape at its largest; undefined where it is not known. */
+  elements(shape: readonly Dim[]): number | undefined;
+}
+
+/**
+ * Lets adapters read `x · m / (1 - p)` in the place of x, with m = 0 for a share p of the numbers.
+ * @returns how many random numbers a step needs
+ * @throws OnnxLoraError `unsupported` where the size of a layer's input is not known
+ */
+export function addDropout(
+  graph: GraphBuilder,
+  types: ValueTypes,
+  set: ModelManifest,
+  options: DropoutOptions,
+): number {
+  const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((o) => [o, node])));
+  const dropped = new Map<string, string>();
+  let length = 0;
+  for (const site of set.adapters.flatMap(({ sites }) => sites)) {
+    const input = inputOf(graph, site, producers);
+    if (!dropped.has(input)) {
+      const offset = dropped.size * STRIDE;
+      const count = elementsOf(input, types, options);
+      length = Math.max(length, offset + count);
+      dropped.set(input, dropout(graph, types, input, offset, options.probability));
+    }
+    readInstead(graph, site, input, dropped.get(input)!);
+  }
+  graph.reserve(NOISE);
+  graph.inputs.push({ name: NOISE, dtype: 'float32', shape: [length] });
+  return length;
+}
+
+/** The random numbers of a batch. */
+export function noiseOf(seed: number, batch: number, length: number): Float32Array {
+  const random = generatorFor(seed, 'dropout', String(batch));
+  return Float32Array.from({ length }, () => uniformFloat64(random));
+}
+
+/** What both the layer and its adapter read. */
+function inputOf(
+  graph: GraphBuilder,
+  { base, nodes }: Site,
+  producers: ReadonlyMap<string, NewNode>,
+): string {
+  const layer = producers.get(base)!;
+  const own = graph.nodes.filter(({ name }) => nodes.includes(name));
+  const read = new Set(own.flatMap(({ inputs }) => inputs));
+  return layer.inputs.find((name) => read.has(name) && !graph.initializers.has(name))!;
+}
+
+function elementsOf(input: string, types: ValueTypes, { elements }: DropoutOptions): number {
+  const shape = types.get(input)?.shape;
+  const count = shape ? elements(shape) : undefined;
+  if (count !== undefined) return count;
+  throw new OnnxLoraError('unsupported', `dropout: the size of ${input} is not known`, {
+    hint: 'Export the model with fixed or named sizes, or train without --dropout.',
+  });
+}
+
+function dropout(
+  graph: GraphBuilder,
+  types: ValueTypes,
+  input: string,
+  offset: number,
+  probability: number,
+): string {
+  const { dtype } = types.get(input)!;
+  const start = graph.nodes.length;
+  const op = (type: string, inputs: string[], attributes = {}) =>
+    graph.op(type, inputs, attributes, `dropout/${type}`);
+  const one = graph.integers([-1]);
+  const size = op('Reshape', [op('Size', [input]), one]);
+  const end = op('Add', [size, graph.integers([offset])]);
+  const range = [graph.integers([offset]), end, graph.integers([0])];
+  const noise = op('Reshape', [op('Slice', [NOISE, ...range]), op('Shape', [input])]);
+  // Numbers below p are dropped: p of them are.
+  const kept = op('Not', [op('Less', [noise, graph.scalar('float32', probability)])]);
+  const mask = op('Cast', [kept], { to: { int: dataTypeNumber(dtype) } });
+  const scaled = op('Mul', [mask, graph.scalar(dtype, 1 / (1 - probability))]);
+  const result = op('Mul', [input, scaled]);
+  const added = graph.nodes.splice(start);
+  const producer = graph.nodes.findIndex(({ outputs }) => outputs.includes(input));
+  graph.nodes.splice(producer + 1, 0, ...added);
+  return result;
+}
+
+function readInstead(graph: GraphBuilder, { nodes }: Site, input: string, instead: string): void {
+  for (const [i, node] of graph.nodes.entries()) {
+    if (!nodes.includes(node.name)) continue;
+    const inputs = node.inputs.map((name) => (name === input ? instead : name));
+    graph.nodes[i] = { ...node, inputs };
+  }
+}
