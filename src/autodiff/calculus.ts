@@ -25,8 +25,8 @@ export class Calculus {
     readonly graph: GraphBuilder,
     readonly types: Map<string, ValueType>,
   ) {
-    for (const { opType, domain = '', inputs, outputs, attributes } of graph.nodes) {
-      const perm = attributes?.['perm'];
+    for (const { opType, domain = '', inputs, outputs, attributes = {} } of graph.nodes) {
+      const { perm } = attributes;
       if (opType !== 'Transpose' || domain !== '' || !perm || !('ints' in perm)) continue;
       this.transposes.set(outputs[0]!, { of: inputs[0]!, perm: perm.ints });
     }

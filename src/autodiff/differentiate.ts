@@ -92,7 +92,8 @@ function activeValues(
 ): Set<string> {
   const active = new Set(wrt);
   for (const node of nodes) {
-    if (!node.inputs.some((name) => active.has(name)) || isConstantFunction(node)) continue;
+    const reads = [...node.inputs, ...capturedBy(node)];
+    if (!reads.some((name) => active.has(name)) || isConstantFunction(node)) continue;
     for (const output of node.outputs) {
       if (isDifferentiable(types.get(output)) || rounds(node)) active.add(output);
     }
@@ -100,13 +101,29 @@ function activeValues(
   return active;
 }
 
+/** What the bodies of Loop, Scan and If read from around them. */
+function capturedBy({ attributes = {} }: NewNode): readonly string[] {
+  return Object.values(attributes).flatMap((value) =>
+    'raw' in value ? (value.captures ?? []) : [],
+  );
+}
+
 /**
  * Quantized activations stand for numbers, which have gradients: the way through them is refused, and
  * not taken for one that ends.
  */
 function rounds({ opType, domain = '' }: NewNode): boolean {
-  return domain === '' && ['QuantizeLinear', 'DynamicQuantizeLinear'].includes(opType);
+  return domain === '' && ROUNDING.has(opType);
 }
+
+const ROUNDING = new Set([
+  'ConvInteger',
+  'DynamicQuantizeLinear',
+  'MatMulInteger',
+  'QLinearConv',
+  'QLinearMatMul',
+  'QuantizeLinear',
+]);
 
 /** Operators whose result does not move with small changes of their input. */
 function isConstantFunction({ opType, domain = '' }: NewNode): boolean {
@@ -140,7 +157,7 @@ function nodesTowards(
   for (const node of [...nodes].reverse()) {
     if (!node.outputs.some((name) => wanted.has(name) && active.has(name))) continue;
     tape.unshift(node);
-    for (const name of node.inputs) wanted.add(name);
+    for (const name of [...node.inputs, ...capturedBy(node)]) wanted.add(name);
   }
   return tape;
 }
@@ -225,7 +242,8 @@ function unsupported(
 ): OnnxLoraError {
   const path = [node];
   for (let at: NewNode | undefined = node; at && path.length < 6; ) {
-    const input: string | undefined = at.inputs.find((name) => active.has(name));
+    const reads: string[] = [...at.inputs, ...capturedBy(at)];
+    const input = reads.find((name) => active.has(name));
     at = forward.find((other) => input !== undefined && other.outputs.includes(input));
     if (at) path.unshift(at);
   }

@@ -2,26 +2,29 @@
 import { OnnxLoraError } from '../errors.js';
 import { type DataTypeName, findDataType } from '../onnx/dtype.js';
 import type { AttributeValue, NewNode } from '../onnx/encode.js';
-import type { Attribute, Graph, Model, Node, Tensor, ValueInfo } from '../onnx/model.js';
+import type { ValueInfo } from '../onnx/model.js';
+import { type Attribute, allGraphs, type Graph, type Model, type Tensor } from '../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { GraphBuilder, type ValueSpec } from './builder.js';
+import { type InlinedAttribute, type InlinedNode, inline } from './inline.js';
 
 /**
- * Copies the structure; weights stay in their files. Constant nodes become initializers.
+ * Copies the structure; weights stay in their files. Constant nodes become initializers, functions and
+ * Ifs with a constant condition their nodes.
  * @throws OnnxLoraError `unsupported` for what has no place in a builder (sparse tensors)
  */
 export function loadGraph(model: Model, reader: TensorReader): GraphBuilder {
   const { graph } = model;
   const builder = new GraphBuilder(model.opsets, Math.max(4, model.irVersion));
-  for (const name of namesOf(graph)) builder.reserve(name);
-  for (const tensor of graph.initializers.values())
-    addTensor(builder, model, reader, tensor, tensor.name);
+  for (const one of allGraphs(graph)) for (const name of namesOf(one)) builder.reserve(name);
+  const { nodes, initializers } = inline(model, reader);
+  for (const { name, tensor } of initializers) addTensor(builder, model, reader, tensor, name);
   for (const input of graph.inputs) {
     if (!graph.initializers.has(input.name)) builder.inputs.push(spec(input));
   }
   for (const output of graph.outputs) builder.outputs.push(spec(output));
-  for (const node of graph.nodes) {
-    if (!addConstant(builder, model, reader, node)) builder.add(loadNode(model, node));
+  for (const node of nodes) {
+    if (!addConstant(builder, model, reader, node)) builder.add(loadNode(node));
   }
   return builder;
 }
@@ -48,7 +51,7 @@ function addConstant(
   builder: GraphBuilder,
   model: Model,
   reader: TensorReader,
-  node: Node,
+  node: InlinedNode,
 ): boolean {
   if (node.opType !== 'Constant' || node.domain !== '') return false;
   const name = node.outputs[0]!;
@@ -58,7 +61,12 @@ function addConstant(
   return true;
 }
 
-function addPlain(builder: GraphBuilder, node: Node, name: string, attribute: Attribute): void {
+function addPlain(
+  builder: GraphBuilder,
+  node: InlinedNode,
+  name: string,
+  attribute: Attribute,
+): void {
   const { f, i, floats, ints } = attribute;
   const make = (dtype: DataTypeName, dims: number[], data: Uint8Array) =>
     builder.addInitializer({ name, dtype, dims, data });
@@ -78,23 +86,24 @@ function addPlain(builder: GraphBuilder, node: Node, name: string, attribute: At
   }
 }
 
-function loadNode(model: Model, node: Node): NewNode {
+function loadNode(node: InlinedNode): NewNode {
   const attributes = [...node.attributes].map(([name, attribute]) => [
     name,
-    attributeValue(model, attribute),
+    attributeValue(attribute),
   ]);
   const { name, opType, domain, inputs, outputs } = node;
   return { name, opType, domain, inputs, outputs, attributes: Object.fromEntries(attributes) };
 }
 
-function attributeValue(model: Model, attribute: Attribute): AttributeValue {
-  const { i, f, s, ints, floats, field } = attribute;
+function attributeValue(attribute: InlinedAttribute): AttributeValue {
+  const { i, f, s, ints, floats, graphs, captures } = attribute;
   if (i !== undefined) return { int: i };
   if (f !== undefined) return { float: f };
   if (s !== undefined) return { text: s };
   if (ints.length > 0) return { ints };
   if (floats.length > 0) return { floats };
-  return { raw: model.source.read(field.value, field.end) };
+  const raw = attribute.encoded();
+  return graphs.length > 0 ? { raw, captures } : { raw };
 }
 
 function spec({ name, dataType, shape }: ValueInfo): ValueSpec {

@@ -21,10 +21,10 @@ export function prune(graph: GraphBuilder): void {
   }
 }
 
-/** Values of the graph that a body within the node may read: any that its bytes could name. */
-function capturedBy(graph: GraphBuilder, { attributes = {} }: NewNode): string[] {
-  const hasBody = Object.values(attributes).some((value) => 'raw' in value);
-  if (!hasBody) return [];
+/** Values of the graph that a body within the node reads: any, where it does not say which. */
+function capturedBy(graph: GraphBuilder, { attributes = {} }: NewNode): readonly string[] {
+  const bodies = Object.values(attributes).filter((value) => 'raw' in value);
+  if (bodies.every(({ captures }) => captures)) return bodies.flatMap(({ captures }) => captures!);
   const values = graph.nodes.flatMap(({ outputs }) => outputs);
   return [...values, ...graph.initializers.keys(), ...graph.inputs.map(({ name }) => name)];
 }

@@ -22,8 +22,11 @@ export type AttributeValue =
   | { readonly float: number }
   | { readonly text: string }
   | { readonly floats: readonly number[] }
-  /** An encoded AttributeProto, name included: what has no plain value. */
-  | { readonly raw: Uint8Array };
+  /**
+   * An encoded AttributeProto, name included: what has no plain value. Bodies say which values of the
+   * graphs around them they read.
+   */
+  | { readonly raw: Uint8Array; readonly captures?: readonly string[] };
 
 /** A node that we write. */
 export interface NewNode {

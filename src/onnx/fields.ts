@@ -27,6 +27,7 @@ export const NodeField = {
   opType: 4,
   attribute: 5,
   domain: 7,
+  overload: 8,
   metadataProps: 9,
 } as const;
 
@@ -68,6 +69,8 @@ export const FunctionField = {
   node: 7,
   opsetImport: 9,
   domain: 10,
+  attributeProto: 11,
+  overload: 13,
 } as const;
 
 export const ValueInfoField = { name: 1, type: 2 } as const;

@@ -69,6 +69,8 @@ export interface Node {
   readonly opType: string;
   /** `''` for the standard operators. */
   readonly domain: string;
+  /** Which of several model-local functions of one name is called. */
+  readonly overload: string;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
   readonly attributes: ReadonlyMap<string, Attribute>;
@@ -108,6 +110,10 @@ export interface FunctionDef {
   readonly field: Field;
   readonly domain: string;
   readonly name: string;
+  readonly overload: string;
+  readonly opsets: readonly OpsetImport[];
+  /** Attributes that a call may leave out, with their values. */
+  readonly defaults: ReadonlyMap<string, Attribute>;
   readonly body: Graph;
 }
 
@@ -149,7 +155,7 @@ export function* enclosingGraphs(graph: Graph): Generator<Graph> {
 }
 
 /** What to call a node in a message: its name, else its first output. */
-export function nodeLabel(node: Node): string {
+export function nodeLabel(node: Pick<Node, 'name' | 'opType' | 'outputs'>): string {
   return node.name || node.outputs.find((name) => name !== '') || `an unnamed ${node.opType}`;
 }
 

@@ -173,6 +173,9 @@ class Parser {
     const body = emptyGraph(field, undefined);
     let name = '';
     let domain = '';
+    let overload = '';
+    const opsets: OpsetImport[] = [];
+    const defaults = new Map<string, Attribute>();
     for (const item of this.fields(field)) {
       switch (item.number) {
         case FunctionField.name:
@@ -181,6 +184,17 @@ class Parser {
         case FunctionField.domain:
           domain = this.text(item);
           break;
+        case FunctionField.overload:
+          overload = this.text(item);
+          break;
+        case FunctionField.opsetImport:
+          opsets.push(this.opset(item));
+          break;
+        case FunctionField.attributeProto: {
+          const attribute = this.attribute(item, undefined, 0);
+          defaults.set(attribute.name, attribute);
+          break;
+        }
         case FunctionField.input:
           body.inputs.push(this.untyped(item));
           break;
@@ -192,7 +206,7 @@ class Parser {
           break;
       }
     }
-    return { field, domain, name, body };
+    return { field, domain, name, overload, opsets, defaults, body };
   }
 
   private node(field: Field, graph: Graph, depth: number): Node {
@@ -202,6 +216,7 @@ class Parser {
       name: '',
       opType: '',
       domain: '',
+      overload: '',
       inputs: [] as string[],
       outputs: [] as string[],
       inputFields: [] as Field[],
@@ -228,6 +243,9 @@ class Parser {
         case NodeField.domain:
           node.domain = standardDomain(this.text(item));
           break;
+        case NodeField.overload:
+          node.overload = this.text(item);
+          break;
         case NodeField.attribute: {
           const attribute = this.attribute(item, node, depth);
           node.attributes.set(attribute.name, attribute);
@@ -241,7 +259,8 @@ class Parser {
     return node;
   }
 
-  private attribute(field: Field, node: Node, depth: number): Attribute {
+  /** @param node whose attribute it is; none for the default of a function */
+  private attribute(field: Field, node: Node | undefined, depth: number): Attribute {
     const attribute = {
       field,
       name: '',
@@ -280,7 +299,7 @@ class Parser {
           break;
         case AttributeField.g:
         case AttributeField.graphs:
-          attribute.graphs.push(this.graph(item, { node, attribute: field }, depth + 1));
+          attribute.graphs.push(this.graph(item, node && { node, attribute: field }, depth + 1));
           break;
         case AttributeField.refAttrName:
           attribute.refName = this.text(item);

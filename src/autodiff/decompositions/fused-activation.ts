@@ -28,7 +28,7 @@ export const fusedConv: Decomposition = (context) => {
     inputs,
     type,
   );
-  const params = node.attributes?.['activation_params'];
+  const { activation_params: params } = node.attributes ?? {};
   const sum = added ? c.add(conv, added) : conv;
   return [activated(context, sum, params && 'floats' in params ? params.floats : [])];
 };

@@ -4,6 +4,7 @@ import type { GradientRule } from '../rule.js';
 import * as activations from './activations.js';
 import * as arithmetic from './arithmetic.js';
 import * as channels from './channels.js';
+import { controlFlow } from './control-flow.js';
 import * as convolution from './convolution.js';
 import { einsum } from './einsum.js';
 import * as fused from './fused.js';
@@ -13,6 +14,7 @@ import * as matrix from './matrix.js';
 import { moved } from './movement.js';
 import * as normalization from './normalization.js';
 import * as pooling from './pooling.js';
+import { quantized } from './quantization.js';
 import * as rearrangement from './rearrangement.js';
 import * as reduction from './reduction.js';
 import { resize } from './resize.js';
@@ -148,6 +150,18 @@ const rules: Readonly<Record<string, GradientRule>> = {
   ScatterElements: indexing.scatterElements,
   ScatterND: indexing.scatterND,
   TopK: indexing.topK,
+
+  // Refused with a reason of their own
+  ConvInteger: quantized,
+  DequantizeLinear: quantized,
+  DynamicQuantizeLinear: quantized,
+  If: controlFlow,
+  Loop: controlFlow,
+  MatMulInteger: quantized,
+  QLinearConv: quantized,
+  QLinearMatMul: quantized,
+  QuantizeLinear: quantized,
+  Scan: controlFlow,
 };
 
 /** The rule of a node's operator. */
