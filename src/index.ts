@@ -4,6 +4,15 @@
  * `OnnxLoraError`.
  */
 
+// Reverse mode over graphs.
+export {
+  type Composite,
+  type DifferentiateOptions,
+  differentiate,
+} from './autodiff/differentiate.js';
+export type { GradientRule, RuleContext } from './autodiff/rule.js';
+export type { ValueType, ValueTypes } from './autodiff/value.js';
+
 // The errors.
 export { type ErrorCode, type ErrorDetails, OnnxLoraError } from './errors.js';
 
@@ -11,7 +20,10 @@ export { type ErrorCode, type ErrorDetails, OnnxLoraError } from './errors.js';
 export { openSafetensors, type SafetensorsFile } from './formats/safetensors.js';
 
 // The graph.
+export { type Attributes, GraphBuilder, type ValueSpec } from './graph/builder.js';
 export { type Constant, traceConstant } from './graph/constants.js';
+export { loadGraph } from './graph/load.js';
+export { prune } from './graph/prune.js';
 export { type Use, type Value, ValueIndex } from './graph/uses.js';
 
 // The commands, and how layers and structures are chosen.
@@ -96,6 +108,7 @@ export {
   type ModelSource,
   type Verification,
 } from './runtime/compare.js';
+export { inferTypes } from './runtime/infer-types.js';
 export type { PlacedNode, Placement } from './runtime/placement.js';
 export {
   type OperatorTime,
@@ -119,5 +132,15 @@ export {
   type StateSlot,
 } from './runtime/stateful-session.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
-
+// Training.
+export { type Dataset, openDataset, type SampleSpec } from './training/data/dataset.js';
+export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
+export type { EvalRecord, LogRecord, StepRecord } from './training/log.js';
+export { addLoss, type LossName, type LossOptions, lossNames } from './training/losses/index.js';
+export { type OptimizerName, type OptimizerOptions, optimizers } from './training/optimizer.js';
+export type { TrainOptions } from './training/options.js';
+export type { TrainResult } from './training/run.js';
+export { learningRate, type Schedule, type ScheduleName, schedules } from './training/schedule.js';
+export { buildStepGraph, type StepGraph, type StepOptions } from './training/step-graph.js';
+export { train } from './training/train.js';
 export { version } from './version.js';
