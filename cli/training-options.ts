@@ -3,7 +3,31 @@ import { providerNames } from '../src/runtime/provider-names.js';
 import { lossNames } from '../src/training/losses/index.js';
 import type { OptionSpecs } from './command.js';
 
-/** What is computed, and on what. */
+/** On what. */
+export const dataOption = {
+  data: {
+    type: 'path',
+    group: 'Data',
+    value: 'FILE',
+    required: true,
+    summary:
+      'samples: .safetensors or .npz, an array for each model input and labels or target, all with the samples as first axis',
+    example: '--data samples.safetensors',
+  },
+} as const satisfies OptionSpecs;
+
+export const batchOption = {
+  batchSize: {
+    type: 'integer',
+    group: 'Course',
+    value: 'N',
+    default: 8,
+    summary: 'samples in a batch',
+    example: '--batch-size 32',
+  },
+} as const satisfies OptionSpecs;
+
+/** What is computed. */
 export const lossOptions = {
   loss: {
     type: 'string',
@@ -11,7 +35,7 @@ export const lossOptions = {
     value: 'NAME',
     required: true,
     choices: lossNames,
-    summary: 'what is to become small',
+    summary: 'what says how far off the outputs are',
     example: '--loss cross-entropy',
   },
   ignoreIndex: {
@@ -21,6 +45,38 @@ export const lossOptions = {
     default: -100,
     summary: 'labels with this value do not count',
     example: '--ignore-index -1',
+  },
+  classWeights: {
+    type: 'number',
+    group: 'Loss',
+    value: 'WEIGHT',
+    repeatable: true,
+    summary: 'of cross-entropy: a weight for each class, in their order',
+    example: '--class-weights 1 --class-weights 5',
+  },
+  posWeight: {
+    type: 'number',
+    group: 'Loss',
+    value: 'WEIGHT',
+    repeatable: true,
+    summary: 'of bce: a weight of positive answers, for all or for each element of the last axis',
+    example: '--pos-weight 3',
+  },
+  blank: {
+    type: 'integer',
+    group: 'Loss',
+    value: 'CLASS',
+    default: 0,
+    summary: 'of ctc: the class that stands for no label',
+    example: '--blank 31',
+  },
+  scale: {
+    type: 'number',
+    group: 'Loss',
+    value: 'FACTOR',
+    default: 20,
+    summary: 'of mnr: what cosines are multiplied by',
+    example: '--scale 50',
   },
   modelOutput: {
     type: 'string',

@@ -1,6 +1,7 @@
 /** Every command, in the order of the help. */
 import type { Command } from '../command.js';
 import { applyCommand } from './apply.js';
+import { evalCommand } from './eval.js';
 import { extractCommand } from './extract.js';
 import { inspectCommand } from './inspect.js';
 import { mergeCommand } from './merge.js';
@@ -14,6 +15,7 @@ export const commands: readonly Command[] = [
   patchCommand,
   unpatchCommand,
   trainCommand,
+  evalCommand,
   mergeCommand,
   extractCommand,
   applyCommand,

@@ -5,7 +5,7 @@ import { train } from '../../src/training/train.js';
 import { defineCommand } from '../command.js';
 import { forceOption, nameOption, outputOptions } from '../options.js';
 import { bytes, duration, measure, plural, printable } from '../text.js';
-import { lossOptions, runtimeOptions } from '../training-options.js';
+import { batchOption, dataOption, lossOptions, runtimeOptions } from '../training-options.js';
 
 export const trainCommand = defineCommand({
   name: 'train',
@@ -14,15 +14,7 @@ export const trainCommand = defineCommand({
     'Runs forward, backward and the optimizer as one graph in ONNX Runtime. The base weights stay as they are. Ctrl-C ends the run behind a step and keeps where it stands.',
   positionals: { model: { value: 'MODEL', summary: 'a patched model' } },
   options: {
-    data: {
-      type: 'path',
-      group: 'Data',
-      value: 'FILE',
-      required: true,
-      summary:
-        'samples: .safetensors or .npz, an array for each model input and labels or target, all with the samples as first axis',
-      example: '--data train.safetensors',
-    },
+    ...dataOption,
     evalData: {
       type: 'path',
       group: 'Data',
@@ -70,14 +62,7 @@ export const trainCommand = defineCommand({
       summary: 'updates, instead of epochs',
       example: '--steps 500',
     },
-    batchSize: {
-      type: 'integer',
-      group: 'Course',
-      value: 'N',
-      default: 8,
-      summary: 'samples in a batch',
-      example: '--batch-size 32',
-    },
+    ...batchOption,
     accumulate: {
       type: 'integer',
       group: 'Course',

@@ -17,6 +17,7 @@ import type { LossName } from './losses/index.js';
 export interface BatchOptions {
   readonly loss: LossName;
   readonly ignoreIndex?: number | undefined;
+  readonly blank?: number | undefined;
   readonly batchSize: number;
   readonly shuffle: boolean;
   readonly seed: number;
@@ -52,13 +53,14 @@ export class Batches {
     work: WorkOptions,
   ): Promise<Batches> {
     const { inputs, lossInputs, output } = graph;
-    const { loss, ignoreIndex } = options;
+    const { loss, ignoreIndex, blank } = options;
     const tracer = new IndexTracer(model, new ValueIndex(model));
     const indexBounds = new Map(
       inputs.map(({ name }) => [name, tracer.bounds(name, { strict: true })]),
     );
-    const needs = { inputs, lossInputs, output, loss, ignoreIndex, indexBounds, batches: options };
-    return new Batches(dataset, inputs, await checkDataset(dataset, needs, work), options);
+    const needs = { inputs, lossInputs, output, loss, ignoreIndex, blank, indexBounds };
+    const checked = await checkDataset(dataset, { ...needs, batches: options }, work);
+    return new Batches(dataset, inputs, checked, options);
   }
 
   /** The feeds of a batch, counted from 0 over all epochs. */

@@ -10,7 +10,7 @@ import { openSession, type Session } from '../runtime/session.js';
 import type { TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
 import type { LossGraph } from './forward.js';
-import type { MetricAccumulator } from './metrics/index.js';
+import type { MetricAccumulator, Metrics } from './metrics/index.js';
 
 /** The folder whose files a session may refer to; links are followed, as the runtime does it. */
 export function folderOf({ source }: Model): string | undefined {
@@ -53,7 +53,7 @@ export class Evaluator {
     metrics: MetricAccumulator,
     theta: TensorValue | undefined,
     onBatch: (done: number, total: number) => void | Promise<void>,
-  ): Promise<Record<string, number>> {
+  ): Promise<Metrics & { readonly loss: number }> {
     const { loss, weight, seed } = this.forward;
     const sum = { loss: 0, weight: 0 };
     for (let i = 0; i < batches.perEpoch; i++) {

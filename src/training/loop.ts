@@ -41,6 +41,8 @@ export class TrainingLoop {
   best: Best | undefined;
   evaluation: EvalRecord | undefined;
   private bestTheta: Float32Array | undefined;
+  /** Where the last checkpoint is, and behind which step it was taken. */
+  private kept: { readonly step: number; readonly folder: string } | undefined;
 
   constructor(
     private readonly parts: LoopParts,
@@ -48,8 +50,10 @@ export class TrainingLoop {
   ) {}
 
   /** Goes on from where a checkpoint was taken. */
-  restore({ step, losses, best }: RunProgress, bestTheta: Float32Array | undefined): void {
-    Object.assign(this, { step, losses, best });
+  restore(progress: RunProgress, bestTheta: Float32Array | undefined): void {
+    const { step, losses, best, evaluation } = progress;
+    Object.assign(this, { step, losses, best, evaluation });
+    this.kept = { step, folder: this.options.checkpoint! };
     this.bestTheta = bestTheta;
   }
 
@@ -60,14 +64,14 @@ export class TrainingLoop {
    */
   async run(): Promise<Float32Array> {
     const { total } = this.parts;
-    while (this.step < total) {
-      const record = await this.update();
-      this.note(record);
-      const isLast = this.step === total;
-      if (await this.evaluated(isLast)) break;
-      await this.saved(isLast);
+    // A run that was stopped while it evaluated has that still to do.
+    let isOver = this.step > 0 && (await this.evaluated());
+    while (!isOver && this.step < total) {
+      this.note(await this.update());
+      isOver = await this.evaluated();
+      await this.saved(isOver || this.step === total);
     }
-    return (this.options.keepBest && this.bestTheta) || (await this.theta());
+    return (this.options.keepBest && this.bestTheta) || (await this.finalTheta());
   }
 
   /** One update: as many batches as are accumulated. */
@@ -116,7 +120,10 @@ export class TrainingLoop {
       norm = numberOf(outputs.get(graph.gradientNorm)!);
       return Number.isFinite(loss) && Number.isFinite(norm);
     });
-    if (!Number.isFinite(loss) || !Number.isFinite(norm)) throw await this.diverged(loss, norm, lr);
+    if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
+      const what = Number.isFinite(loss) ? `gradient's norm is ${norm}` : `loss is ${loss}`;
+      throw await this.diverged(`step ${this.step + 1}: the ${what}, expected a finite number`);
+    }
     return { loss, norm };
   }
 
@@ -138,36 +145,33 @@ export class TrainingLoop {
   private async breathe(): Promise<void> {
     await setImmediate();
     if (!this.options.signal?.aborted) return;
-    const kept = await this.rescue();
-    throw new OnnxLoraError(
-      'aborted',
-      `interrupted behind step ${this.step} of ${this.parts.total}`,
-      {
-        hint: kept,
-      },
-    );
+    await this.rescue();
+    const { step, parts } = this;
+    throw new OnnxLoraError('aborted', `interrupted behind step ${step} of ${parts.total}`, {
+      hint: this.wayOn(),
+    });
   }
 
-  private async diverged(loss: number, norm: number, lr: number): Promise<OnnxLoraError> {
-    const what = Number.isFinite(loss) ? `gradient's norm is ${norm}` : `loss is ${loss}`;
+  private async diverged(problem: string): Promise<OnnxLoraError> {
+    // An earlier checkpoint is a better place to go on from than what led to no finite number.
+    if (!this.kept) await this.rescue();
     const cause =
-      this.losses === undefined
+      this.step === 0
         ? 'It is the first step: the model itself overflows on these inputs, or its numbers are damaged.'
-        : `The likely cause is the learning rate (${lr}): try a lower --lr, more --warmup, or --clip 1.`;
-    const kept = await this.rescue();
-    return new OnnxLoraError(
-      'diverged',
-      `step ${this.step + 1}: the ${what}, expected a finite number`,
-      { hint: `${cause}\n${kept}` },
-    );
+        : `The likely cause is the learning rate (${this.options.lr}): try a lower --lr, more --warmup, or a smaller --clip.`;
+    const flag = this.step === 0 ? '' : ' --force and the new values';
+    return new OnnxLoraError('diverged', problem, { hint: `${cause}\n${this.wayOn()}${flag}` });
   }
 
-  /** Keeps the last good state. */
-  private async rescue(): Promise<string> {
-    if (this.step === 0) return 'Nothing was trained yet, so nothing is kept.';
-    const folder = this.options.checkpoint ?? this.parts.rescueFolder;
-    await this.checkpoint(folder);
-    return `The state behind step ${this.step} is kept: go on with --checkpoint ${folder} --resume`;
+  private async rescue(): Promise<void> {
+    if (this.step === 0) return;
+    await this.checkpoint(this.options.checkpoint ?? this.parts.rescueFolder);
+  }
+
+  private wayOn(): string {
+    const { kept } = this;
+    if (!kept) return 'There is no state yet that is worth keeping.';
+    return `The state behind step ${kept.step} is kept: go on with --checkpoint ${kept.folder} --resume`;
   }
 
   private note(record: StepRecord): void {
@@ -184,23 +188,33 @@ export class TrainingLoop {
     });
   }
 
-  /** @returns whether the run ends here, before its last step */
-  private async evaluated(isLast: boolean): Promise<boolean> {
-    const { evaluation } = this.parts;
+  /**
+   * Evaluates where it is time to.
+   * @returns whether the run ends here, before its last step
+   */
+  private async evaluated(): Promise<boolean> {
+    const { evaluation, total } = this.parts;
     const { evalEvery = this.perEpoch(), earlyStop } = this.options;
-    if (!evaluation || !(isLast || this.step % evalEvery === 0)) return false;
+    const isDue = this.step === total || this.step % evalEvery === 0;
+    if (evaluation && isDue && this.evaluation?.step !== this.step) await this.evaluate(evaluation);
+    return earlyStop !== undefined && this.best !== undefined && this.best.since >= earlyStop;
+  }
+
+  private async evaluate({ evaluator, batches }: NonNullable<LoopParts['evaluation']>) {
     const theta = await this.theta();
     const metrics = metricsFor(this.options.loss as LossName, this.options);
     const value = { dtype: 'float32', dims: [theta.length], data: theta } as const;
-    const { evaluator, batches } = evaluation;
     const result = await evaluator.run(batches, metrics, value, (done, total) => {
       this.options.onProgress({ phase: 'evaluating', done, total, unit: 'runs' });
       return this.breathe();
     });
+    if (!Number.isFinite(result.loss)) {
+      const found = `the loss is ${result.loss}, expected a finite number`;
+      throw await this.diverged(`the evaluation behind step ${this.step}: ${found}`);
+    }
     this.evaluation = { step: this.step, eval: result };
     this.parts.log.add(this.evaluation);
-    this.rate(result.loss!, theta);
-    return earlyStop !== undefined && this.best!.since >= earlyStop;
+    this.rate(result.loss, theta);
   }
 
   private rate(loss: number, theta: Float32Array): void {
@@ -218,25 +232,40 @@ export class TrainingLoop {
     await this.checkpoint(checkpoint);
   }
 
+  /** Takes a checkpoint, unless the numbers overflowed: then an earlier one stands. */
   private async checkpoint(folder: string): Promise<void> {
     const { settings } = this.parts;
-    const { step, losses, best, bestTheta } = this;
+    const { step, losses, best, evaluation, bestTheta } = this;
     const state = await this.parts.session.readState();
     const vectors = new Map([...state].map(([name, { data }]) => [name, data as Float32Array]));
+    if (!isFinite(vectors.get('theta')!)) return;
+    // Batches of an update that was broken off are taken again.
+    vectors.get('accumulated')?.fill(0);
     if (bestTheta) vectors.set('best', bestTheta);
     await writeCheckpoint(folder, {
-      progress: { version: 1, step, settings, losses, best },
+      progress: { version: 1, step, settings, losses, best, evaluation },
       vectors,
     });
+    this.kept = { step, folder };
   }
 
   private perEpoch(): number {
     return Math.max(1, Math.round(this.parts.batches.perEpoch / this.options.accumulate));
   }
 
+  private async finalTheta(): Promise<Float32Array> {
+    const theta = await this.theta();
+    if (isFinite(theta)) return theta;
+    throw await this.diverged(`step ${this.step}: its update overflows, expected finite numbers`);
+  }
+
   private async theta(): Promise<Float32Array> {
     return (await this.parts.session.readState()).get('theta')!.data as Float32Array;
   }
+}
+
+function isFinite(values: Float32Array): boolean {
+  return values.every(Number.isFinite);
 }
 
 function numberOf({ data }: TensorValue): number {

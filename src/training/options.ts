@@ -6,17 +6,21 @@ import type { LossName, LossOptions } from './losses/index.js';
 import type { OptimizerName } from './optimizer.js';
 import type { ScheduleName } from './schedule.js';
 
-export interface TrainOptions extends WriteOptions {
+/** The loss, and what is the same whether it is to become small or is only measured. */
+export interface LossSettings
+  extends Pick<LossOptions, 'ignoreIndex' | 'classWeights' | 'posWeight' | 'blank' | 'scale'> {
+  readonly loss: LossName;
+  /** The output that the loss looks at. May be left out where the model has one. */
+  readonly modelOutput?: string | undefined;
+}
+
+export interface TrainOptions
+  extends WriteOptions,
+    LossSettings,
+    Pick<LossOptions, 'labelSmoothing' | 'temperature'> {
   /** Samples to train on: .safetensors or .npz. */
   readonly data: string;
   readonly evalData?: string | undefined;
-  readonly loss: LossName;
-  /** Labels with this value do not count; default -100. */
-  readonly ignoreIndex?: number | undefined;
-  readonly labelSmoothing?: number | undefined;
-  readonly temperature?: number | undefined;
-  /** The output that the loss looks at. May be left out where the model has one. */
-  readonly modelOutput?: string | undefined;
   /** The adapter set to train. May be left out where the model has one. */
   readonly name?: string | undefined;
 
@@ -201,8 +205,34 @@ function invalid(message: string, hint?: string): OnnxLoraError {
   return new OnnxLoraError('invalid-argument', message, { hint });
 }
 
-/** The options of the loss. */
-export function lossOptions(options: ResolvedOptions, dataKeys: readonly string[]): LossOptions {
-  const { ignoreIndex, labelSmoothing, temperature } = options;
-  return { dataKeys, ignoreIndex, labelSmoothing, temperature };
+type SpecialOption = Exclude<keyof LossOptions, 'dataKeys' | 'ignoreIndex'>;
+
+/** Which losses have a use for an option. */
+const usedBy: Readonly<Record<SpecialOption, readonly LossName[]>> = {
+  labelSmoothing: ['cross-entropy', 'causal-lm'],
+  classWeights: ['cross-entropy', 'causal-lm'],
+  posWeight: ['bce'],
+  blank: ['ctc'],
+  scale: ['mnr'],
+  temperature: ['kl'],
+};
+
+/**
+ * The options of the loss, for data with these arrays.
+ * @throws OnnxLoraError `invalid-argument` for an option that the loss has no use for
+ */
+export function lossOptions(
+  options: LossSettings & Pick<LossOptions, SpecialOption>,
+  dataKeys: readonly string[],
+): LossOptions {
+  for (const [key, losses] of Object.entries(usedBy)) {
+    if (options[key as SpecialOption] === undefined || losses.includes(options.loss)) continue;
+    throw invalid(`${key} is an option of ${losses.join(' and ')}, not of ${options.loss}`);
+  }
+  const { ignoreIndex, classWeights, posWeight, blank, scale } = options;
+  const { labelSmoothing, temperature } = options;
+  return {
+    ...{ dataKeys, ignoreIndex, classWeights, posWeight, blank, scale },
+    ...{ labelSmoothing, temperature },
+  };
 }

@@ -9,7 +9,7 @@ import { regression } from './regression.js';
 import { retrieval } from './retrieval.js';
 import { transcription } from './transcription.js';
 
-export type { MetricAccumulator, MetricOptions } from './metric.js';
+export type { MetricAccumulator, MetricName, MetricOptions, Metrics } from './metric.js';
 
 const metrics: Readonly<Record<LossName, (options: MetricOptions) => MetricAccumulator>> = {
   'cross-entropy': classification,

@@ -1,5 +1,20 @@
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
 
+/** Every measure that there is. */
+export type MetricName =
+  | 'accuracy'
+  | 'f1'
+  | 'perplexity'
+  | 'mse'
+  | 'r2'
+  | 'cer'
+  | 'exactMatch'
+  | `recall@${1 | 5 | 10}`
+  | 'agreement';
+
+/** Measures by name; NaN where nothing counted. */
+export type Metrics = Readonly<Partial<Record<MetricName, number>>>;
+
 /** Measures that are gathered batch by batch. */
 export interface MetricAccumulator {
   /**
@@ -7,8 +22,7 @@ export interface MetricAccumulator {
    * @param batch the feeds of the run, labels included
    */
   add(logits: TensorValue, batch: Feeds): void;
-  /** The measures by name; NaN where nothing counted. */
-  result(): Record<string, number>;
+  result(): Metrics;
 }
 
 export interface MetricOptions {

@@ -1,0 +1,84 @@
+import { OnnxLoraError } from '../../src/errors.js';
+import { type EvaluateResult, evaluate } from '../../src/training/evaluate.js';
+import type { Expectation } from '../../src/training/expectations.js';
+import { defineCommand } from '../command.js';
+import type { Column } from '../table.js';
+import { duration, measure, plural, printable } from '../text.js';
+import { batchOption, dataOption, lossOptions, runtimeOptions } from '../training-options.js';
+
+export const evalCommand = defineCommand({
+  name: 'eval',
+  summary: 'measure a model on data: the loss, and what fits it',
+  description:
+    'For models with adapters and without. Accuracy and F1 for cross-entropy and bce, perplexity for causal-lm, R² for mse, character error rate and exact match for ctc, recall for mnr, agreement with the teacher for kl.',
+  positionals: { model: { value: 'MODEL', summary: 'a model, patched or not' } },
+  options: {
+    ...dataOption,
+    ...lossOptions,
+    ...batchOption,
+    expect: {
+      type: 'string',
+      group: 'Check',
+      value: 'CONDITION',
+      repeatable: true,
+      summary: 'what has to be reached, by >=, <=, >, < or ==; else the exit status is 2',
+      example: '--expect "accuracy>=0.9" --expect "loss<0.5"',
+    },
+    ...runtimeOptions,
+  },
+  examples: [
+    {
+      command: 'onnx-lora eval model.onnx --data test.safetensors --loss cross-entropy',
+      summary: 'loss, accuracy and F1',
+    },
+    {
+      command: 'onnx-lora eval model.merged.onnx --config test.json --expect "cer<0.1" --json',
+      summary: 'in a script: exit status 2 where more than a tenth is misread',
+    },
+  ],
+  readOnly: true,
+  async run({ model, ...options }, ui) {
+    const result = await evaluate(model, { ...options, ...ui.work, onNote: ui.note });
+    const text = () => {
+      const { model: _, samples, provider, seconds, expectations = [], ...measures } = result;
+      const rows = Object.entries(measures).map(([name, value]) => ({
+        name,
+        value,
+        expected: expectations.filter((one) => one.measure === name),
+      }));
+      const cost = `${plural(samples, 'sample')} in ${duration(seconds)} on ${provider.used}`;
+      return `${printable(model)}: ${cost}\n\n${ui.table(columnsFor(rows), rows)}\n`;
+    };
+    return { result, text, failure: failureOf(result) };
+  },
+});
+
+interface Measure {
+  readonly name: string;
+  readonly value: number;
+  readonly expected: readonly Expectation[];
+}
+
+function columnsFor(rows: readonly Measure[]): Column<Measure>[] {
+  const columns: Column<Measure>[] = [
+    { title: 'measure', value: ({ name }) => name },
+    { title: 'value', value: ({ value }) => measure(value), align: 'right' },
+  ];
+  if (rows.every(({ expected }) => expected.length === 0)) return columns;
+  const verdict = ({ comparison, limit, passed }: Expectation) =>
+    `${comparison} ${limit} ${passed ? 'met' : 'MISSED'}`;
+  return [
+    ...columns,
+    { title: 'expected', value: ({ expected }) => expected.map(verdict).join(', ') },
+  ];
+}
+
+function failureOf({ model, expectations = [] }: EvaluateResult): OnnxLoraError | undefined {
+  const missed = expectations.filter(({ passed }) => !passed);
+  if (missed.length === 0) return undefined;
+  // All digits: a value that was rounded up to the limit would look as if it had reached it.
+  const listed = missed.map(
+    (one) => `${one.measure} is ${one.found}, expected ${one.comparison} ${one.limit}`,
+  );
+  return new OnnxLoraError('verification', `${model}: ${listed.join('; ')}`);
+}

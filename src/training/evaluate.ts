@@ -1,0 +1,123 @@
+/** What a model is worth on a dataset: its loss, and the measures that fit the loss. */
+import { setImmediate } from 'node:timers/promises';
+import { OnnxLoraError } from '../errors.js';
+import { PatchedModel } from '../lora/patched.js';
+import { ExternalFiles } from '../onnx/external.js';
+import type { Model } from '../onnx/model.js';
+import { openModel } from '../onnx/parse.js';
+import { TensorReader } from '../onnx/tensor.js';
+import type { WorkOptions } from '../onnx/write.js';
+import type { ProviderName } from '../runtime/provider-names.js';
+import { resolveProvider } from '../runtime/providers.js';
+import { Batches } from './batches.js';
+import { type Dataset, openDataset } from './data/dataset.js';
+import { Evaluator } from './evaluator.js';
+import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
+import { buildLossGraph } from './forward.js';
+import { type MetricAccumulator, type Metrics, metricsFor } from './metrics/index.js';
+import { type LossSettings, lossOptions } from './options.js';
+
+export interface EvaluateOptions extends WorkOptions, LossSettings {
+  /** Samples: .safetensors or .npz. */
+  readonly data: string;
+  /** Default 8. */
+  readonly batchSize?: number | undefined;
+  /** Default auto. */
+  readonly provider?: ProviderName | 'auto' | undefined;
+  /** CPU threads; default one a core. */
+  readonly threads?: number | undefined;
+  /** What has to be reached, as `accuracy>=0.9`. */
+  readonly expect?: readonly string[] | undefined;
+  /** Remarks for people: what is not read, what was chosen. */
+  readonly onNote?: ((text: string) => void) | undefined;
+}
+
+/** The measures stand beside the loss, under their names. */
+export type EvaluateResult = Metrics & {
+  readonly model: string;
+  readonly samples: number;
+  /** The mean over everything that counts in the loss. */
+  readonly loss: number;
+  /** One for each of `expect`. */
+  readonly expectations?: readonly Expectation[];
+  readonly provider: {
+    readonly requested: ProviderName | 'auto';
+    readonly used: ProviderName;
+  };
+  readonly seconds: number;
+};
+
+/**
+ * The loss and the measures of the model at `path`, with or without adapters, over all samples.
+ * Expectations that are not met do not throw: they stand in the result.
+ * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `unsupported`, `provider`, `runtime`,
+ * `aborted`, and those of reading
+ */
+export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
+  const start = performance.now();
+  const { loss, batchSize = 8, expect = [] } = options;
+  if (!(Number.isInteger(batchSize) && batchSize > 0)) {
+    const message = `batchSize is ${batchSize}, expected a whole number from 1 on`;
+    throw new OnnxLoraError('invalid-argument', message);
+  }
+  const metrics = metricsFor(loss, options);
+  const wanted = parseExpectations(expect, ['loss', ...Object.keys(metrics.result())]);
+  const data = await openDataset(options.data);
+  try {
+    const { measures, provider } = await measure(path, data, metrics, { ...options, batchSize });
+    return {
+      ...{ model: path, samples: data.size },
+      ...measures,
+      ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
+      ...{ provider, seconds: (performance.now() - start) / 1000 },
+    };
+  } finally {
+    data.close();
+  }
+}
+
+type Options = EvaluateOptions & { readonly batchSize: number };
+
+async function measure(path: string, data: Dataset, metrics: MetricAccumulator, options: Options) {
+  const model = openModel(path);
+  const files = new ExternalFiles(model);
+  try {
+    const { graph, batches } = await prepare(model, files, data, options);
+    const { provider: requested = 'auto', threads, onNote } = options;
+    const { used, reason } = await resolveProvider(requested);
+    if (requested === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
+    const evaluator = await Evaluator.open(model, graph, { provider: used, threads });
+    try {
+      const onBatch = (done: number, total: number) => breathe(done, total, options);
+      const measures = await evaluator.run(batches, metrics, undefined, onBatch);
+      return { measures, provider: { requested, used } };
+    } finally {
+      await evaluator.release();
+    }
+  } finally {
+    files.close();
+    model.close();
+  }
+}
+
+async function prepare(model: Model, files: ExternalFiles, data: Dataset, options: Options) {
+  const reader = new TensorReader(model, files);
+  const graph = await buildLossGraph(new PatchedModel(model), reader, {
+    loss: options.loss,
+    modelOutput: options.modelOutput,
+    lossOptions: lossOptions(options, [...data.keys.keys()]),
+  });
+  const inOrder = { ...options, shuffle: false, seed: 0 };
+  const batches = await Batches.of(data, model, graph, inOrder, options);
+  if (batches.unused.length > 0) {
+    options.onNote?.(`${data.label}: nothing reads ${batches.unused.join(', ')}`);
+  }
+  return { graph, batches };
+}
+
+/** Signals get their turn, for a run blocks the thread. */
+async function breathe(done: number, total: number, { signal, onProgress }: WorkOptions) {
+  onProgress?.({ phase: 'evaluating', done, total, unit: 'runs' });
+  await setImmediate();
+  if (signal?.aborted) throw new OnnxLoraError('aborted', `interrupted at run ${done} of ${total}`);
+}

@@ -1,0 +1,65 @@
+/** What an evaluation has to reach, as people write it: `accuracy>=0.9`. */
+import { OnnxLoraError } from '../errors.js';
+
+const comparisons = {
+  '>=': (found: number, limit: number) => found >= limit,
+  '<=': (found: number, limit: number) => found <= limit,
+  '>': (found: number, limit: number) => found > limit,
+  '<': (found: number, limit: number) => found < limit,
+  '==': (found: number, limit: number) => found === limit,
+} as const;
+
+/** An expectation, and what came of it. */
+export interface Expectation {
+  readonly measure: string;
+  readonly comparison: keyof typeof comparisons;
+  readonly limit: number;
+  readonly found: number;
+  readonly passed: boolean;
+}
+
+type Wanted = Pick<Expectation, 'measure' | 'comparison' | 'limit'>;
+
+const FORM = /^\s*([^\s<>=]+)\s*(>=|<=|>|<|==)\s*([^\s<>=]+)\s*$/;
+
+/**
+ * Reads expectations.
+ * @param measures the names that there are
+ * @throws OnnxLoraError `invalid-argument` for another form, and for a name that is none of `measures`
+ */
+export function parseExpectations(
+  texts: readonly string[],
+  measures: readonly string[],
+): readonly Wanted[] {
+  return texts.map((text) => {
+    const [, measure, comparison, number] = FORM.exec(text) ?? [];
+    const limit = Number(number);
+    if (measure === undefined || !Number.isFinite(limit)) {
+      const found = `${JSON.stringify(text)} is no expectation`;
+      throw invalid(
+        `${found}, expected a measure, one of >= <= > < ==, and a number`,
+        'For example: accuracy>=0.9',
+      );
+    }
+    if (!measures.includes(measure)) {
+      const listed = measures.join(', ');
+      throw invalid(`${measure} is no measure of this loss, which has: ${listed}`);
+    }
+    return { measure, comparison: comparison as Wanted['comparison'], limit };
+  });
+}
+
+function invalid(message: string, hint?: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', message, { hint });
+}
+
+/** Compares; a measure that is no number meets nothing. */
+export function checkExpectations(
+  wanted: readonly Wanted[],
+  measures: Readonly<Record<string, number>>,
+): Expectation[] {
+  return wanted.map((one) => {
+    const found = measures[one.measure]!;
+    return { ...one, found, passed: comparisons[one.comparison](found, one.limit) };
+  });
+}
