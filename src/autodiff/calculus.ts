@@ -168,10 +168,16 @@ export class Calculus {
     return this.expandLike(this.number(like, 1), like);
   }
 
-  /** The identity matrix of a static size. */
-  eye(dtype: DataTypeName, size: number): string {
-    const type = { dtype, shape: [size, size] };
-    const square = this.op('Expand', [this.scalar(dtype, 0), this.integers([size, size])], type);
+  /** The identity matrix; its size is a number, or an int64 vector of one. */
+  eye(dtype: DataTypeName, size: number | string): string {
+    const known = typeof size === 'number' ? size : null;
+    const type = { dtype, shape: [known, known] };
+    const vector = typeof size === 'number' ? this.integers([size]) : size;
+    const square = this.op(
+      'Expand',
+      [this.scalar(dtype, 0), this.concat([vector, vector], 0)],
+      type,
+    );
     return this.op('EyeLike', [square], type);
   }
 

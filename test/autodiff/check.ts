@@ -45,7 +45,7 @@ export interface Case {
 
 // float64: cancellation leaves 1e-16 / step, the cut-off Taylor series step². float32: its own rounding.
 const STEP = 1e-5;
-const TOLERANCE = { float64: 1e-7, float32: 2e-5 };
+const TOLERANCE = { float64: 2e-8, float32: 5e-6 };
 
 /**
  * Compares the gradients of Σ w·f(x), with fixed random weights w, to central differences along every

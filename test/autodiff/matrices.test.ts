@@ -202,3 +202,29 @@ describe('com.microsoft MatMulNBits', () => {
     symbols: 'none',
   });
 });
+
+describe('com.microsoft products with an activation', () => {
+  const activation = text('LeakyRelu');
+  operator('com.microsoft:FusedGemm', [[2, 3], [4, 3], [4]], {
+    dtype: 'float32',
+    attributes: { transB: int(1), activation, activation_alpha: float(0.25) },
+    reference: (g, x) => {
+      const y = g.op('Gemm', x, { transB: int(1) });
+      // LeakyRelu has no float64 kernel.
+      const negative = g.op('Less', [y, g.scalar('float64', 0)]);
+      return g.op('Where', [negative, g.op('Mul', [y, g.scalar('float64', 0.25)]), y]);
+    },
+  });
+  operator('com.microsoft:FusedConv', [[1, 2, 4, 4], [3, 2, 1, 1], [3]], {
+    dtype: 'float32',
+    symbols: 'none',
+    attributes: { activation: text('Relu') },
+    reference: (g, [x, w, b]) => {
+      const rows = g.op('Reshape', [w!, g.integers([3, 2])]);
+      const places = g.op('Reshape', [x!, g.integers([2, 16])]);
+      const column = g.op('Reshape', [b!, g.integers([3, 1])]);
+      const y = g.op('Relu', [g.op('Add', [g.op('MatMul', [rows, places]), column])]);
+      return g.op('Reshape', [y, g.integers([1, 3, 4, 4])]);
+    },
+  });
+});

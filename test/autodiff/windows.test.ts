@@ -174,7 +174,7 @@ describe('Resize', () => {
         return add(g, 'Resize', [x!, '', ...given], attributes);
       },
       [shape],
-      { ...linear, opset: 18, symbols: 'none' },
+      { ...linear, opset: 18 },
     );
   };
   for (const mode of modes) {

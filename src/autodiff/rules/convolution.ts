@@ -124,7 +124,7 @@ function cutTo(
 /**
  * dW[o, i, k] = Σ over batch and places of dY[o, place] · X[i, place·stride + k·dilation - pad]: a
  * convolution of X with dY for a kernel, channels taken for batch and the batch for channels,
- * strides for dilations and dilations for strides. Groups are convolutions side by side.
+ * strides for dilations and dilations for strides. X [N, G·I, ..] of G groups goes in as [I, G·N, ..].
  */
 function weightGradient(
   c: Calculus,
@@ -135,33 +135,36 @@ function weightGradient(
   group: number,
 ): string {
   const { kernel, strides, dilations, begin, end } = window;
-  const swap = [1, 0, ...kernel.map((_, i) => 2 + i)];
-  const { dtype, shape } = c.type(weight);
-  const [outs, ins] = [shape![0] as number, shape![1] as number];
-  const attributes = {
-    strides: { ints: dilations },
-    dilations: { ints: strides },
-    pads: { ints: [...begin, ...end] },
-  };
-  const parts = Array.from({ length: group }, (_, g) => {
-    const xs = channels(c, input, g, ins, group);
-    const ys = channels(c, dy, g, outs / group, group);
-    const open = kernel.map(() => null);
-    const type = { dtype, shape: [ins, outs / group, ...open] };
-    const found = c.op('Conv', [c.transpose(xs, swap), c.transpose(ys, swap)], type, attributes);
-    // A stride that does not divide leaves places behind the kernel's last one.
-    const axes = kernel.map((_, i) => 2 + i);
-    const bounds = [kernel.map(() => 0), kernel, axes].map((list) => c.integers(list));
-    return c.op('Slice', [c.transpose(found, swap), ...bounds], {
-      dtype,
-      shape: [outs / group, ins, ...kernel],
-    });
-  });
-  return c.concat(parts, 0);
+  const [outs, ins] = c.staticShape(weight) as [number, number];
+  const places = kernel.map((_, i) => 2 + i);
+  const swap = [1, 0, ...places];
+  const found = c.op(
+    'Conv',
+    [batchAsChannels(c, input, ins, group), c.transpose(dy, swap)],
+    { dtype: c.type(weight).dtype, shape: [ins, outs, ...kernel.map(() => null)] },
+    {
+      strides: { ints: dilations },
+      dilations: { ints: strides },
+      pads: { ints: [...begin, ...end] },
+      group: { int: group },
+    },
+  );
+  // A stride that does not divide leaves places behind the kernel's last one.
+  const bounds = [kernel.map(() => 0), kernel, places].map((list) => c.integers(list));
+  return c.op('Slice', [c.transpose(found, swap), ...bounds], c.type(weight));
 }
 
-function channels(c: Calculus, value: string, g: number, count: number, groups: number): string {
-  return groups === 1 ? value : c.stretch(value, 1, g * count, (g + 1) * count);
+/** [N, G·I, ..] as [I, G·N, ..] */
+function batchAsChannels(c: Calculus, value: string, ins: number, group: number): string {
+  const [batch, , ...sizes] = c.dims(value);
+  const places = sizes.map((_, i) => 2 + i);
+  if (group === 1) return c.transpose(value, [1, 0, ...places]);
+  const apart = [c.sizesOf(value, [0]), c.integers([group, ins]), c.sizesOf(value, places)];
+  const split = c.reshape(value, c.concat(apart, 0), [batch!, group, ins, ...sizes]);
+  const turned = c.transpose(split, [2, 1, 0, ...places.map((axis) => axis + 1)]);
+  const merged = c.concat([c.integers([ins, -1]), c.sizesOf(value, places)], 0);
+  const count = typeof batch === 'number' ? group * batch : null;
+  return c.reshape(turned, merged, [ins, count, ...sizes]);
 }
 
 function biasGradient(c: Calculus, dy: string, bias: string): string {

@@ -45,12 +45,10 @@ function resizedAxes({ x, y, c, ints }: RuleContext): number[] {
 function axisMatrix(context: RuleContext, axis: number): string {
   const { node, x, y, c, ints } = context;
   const [input, , scales, sizes] = x as [string, string?, string?, string?];
-  const [before, after] = [c.dims(input)[axis], c.dims(y[0]!)[axis]!];
-  if (typeof before !== 'number') {
-    throw new Refusal(`the size of axis ${axis} of ${input} is not static`);
-  }
+  const [before, after] = [c.dims(input)[axis]!, c.dims(y[0]!)[axis]!];
   const { dtype } = c.type(input);
-  const identity = c.eye(dtype, before);
+  const size = c.sizesOf(input, [axis]);
+  const identity = c.eye(dtype, typeof before === 'number' ? before : size);
   const at =
     ints('axes')
       ?.map((other) => c.axis(input, other))
@@ -60,7 +58,7 @@ function axisMatrix(context: RuleContext, axis: number): string {
   const pair = (first: string, second: string) => c.concat([first, second], 0);
   const { axes: _, ...attributes } = node.attributes ?? {};
   const inputs = sizes
-    ? [identity, '', '', pair(c.integers([before]), own(sizes, 'int64'))]
+    ? [identity, '', '', pair(size, own(sizes, 'int64'))]
     : [identity, '', pair(c.vector('float32', [1]), own(scales!, 'float32'))];
   return c.again({ ...node, attributes }, inputs, { dtype, shape: [before, after] });
 }
