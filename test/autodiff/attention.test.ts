@@ -236,6 +236,33 @@ describe('Attention of opset 23', () => {
       reference: reference(() => ({ softcap: 0.5 })),
     },
   );
+  gradients(
+    'behind a cache, which it hands on',
+    (g, [q, k, v, pastK, pastV]) => {
+      const outputs = ['y', 'present_k', 'present_v'];
+      g.add({
+        name: 'attention',
+        opType: 'Attention',
+        inputs: [q!, k!, v!, '', pastK!, pastV!],
+        outputs,
+      });
+      const keys = g.op('ReduceSum', ['present_k', g.integers([2])]);
+      return g.op('Mul', ['y', keys]);
+    },
+    [...heads, [B, H, 2, D], [B, H, 2, D]],
+    {
+      ...float32,
+      reference: (g, [q, k, v, pastK, pastV]) => {
+        const along = { axis: int(2) };
+        const [keys, values] = [
+          g.op('Concat', [pastK!, k!], along),
+          g.op('Concat', [pastV!, v!], along),
+        ];
+        const y = attend(g, { q: q!, k: keys, v: values });
+        return g.op('Mul', [y, g.op('ReduceSum', [keys, g.integers([2])])]);
+      },
+    },
+  );
   const shared = [
     [B, 4, S, D],
     [B, 2, S, D],
