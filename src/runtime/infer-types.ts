@@ -22,9 +22,10 @@ export async function inferTypes(
   graph: GraphBuilder,
   probe?: SizeProbe,
 ): Promise<Map<string, ValueType>> {
-  if (!probe) return inferAsDeclared(graph);
-  const first = await inferAsDeclared(sized(graph, probe, 0));
-  const second = await inferAsDeclared(sized(graph, probe, 1));
+  if (!probe?.settles(graph.inputs)) return withoutFalseScalars(graph, await asDeclared(graph));
+  const sizedGraph = sized(graph, probe, 0);
+  const first = await withoutFalseScalars(sizedGraph, await asDeclared(sizedGraph));
+  const second = await asDeclared(sized(graph, probe, 1));
   return new Map([...first].map(([name, type]) => [name, probe.merge(type, second.get(name))]));
 }
 
@@ -38,7 +39,8 @@ function sized(graph: GraphBuilder, probe: SizeProbe, which: 0 | 1): GraphBuilde
   return copy;
 }
 
-async function inferAsDeclared(graph: GraphBuilder): Promise<Map<string, ValueType>> {
+/** Types as the runtime gives them: an empty shape stands for a scalar and an unknown rank alike. */
+async function asDeclared(graph: GraphBuilder): Promise<Map<string, ValueType>> {
   const types = new Map<string, ValueType>();
   for (const { name, dtype, dims } of graph.initializers.values())
     types.set(name, { dtype, shape: dims });
@@ -51,8 +53,13 @@ async function inferAsDeclared(graph: GraphBuilder): Promise<Map<string, ValueTy
   } finally {
     await session.release();
   }
-  // An empty shape stands for a scalar and for a value of unknown rank alike.
-  const open = names.filter((name) => types.get(name)?.shape?.length === 0);
+  return types;
+}
+
+/** Empty shapes left where they are those of scalars. */
+async function withoutFalseScalars(graph: GraphBuilder, types: Map<string, ValueType>) {
+  const computed = graph.nodes.flatMap((node) => node.outputs).filter((name) => name !== '');
+  const open = computed.filter((name) => types.get(name)?.shape?.length === 0);
   for (const name of await unknownRanks(graph, open)) {
     types.set(name, { dtype: types.get(name)!.dtype, shape: null });
   }

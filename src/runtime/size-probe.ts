@@ -18,6 +18,11 @@ export class SizeProbe {
     for (const [symbol, size] of sizes) this.add(symbol, this.unused(Math.max(size, MIN_SIZE)));
   }
 
+  /** Whether some sizes of the inputs are symbols that it has numbers for. */
+  settles(inputs: readonly { readonly shape: readonly Dim[] | null }[]): boolean {
+    return inputs.some(({ shape }) => shape?.some((dim) => this.pairs.has(String(dim))));
+  }
+
   /** A shape with the symbols that are known in numbers. */
   shapeAt(shape: readonly Dim[] | null, which: 0 | 1): readonly Dim[] | null {
     if (!shape) return null;
