@@ -5,7 +5,7 @@
 import { isAbsolute, relative, resolve } from 'node:path';
 import onnxProto from 'onnx-proto';
 import { type DataTypeName, dataTypeNumber, fromFloat64, isConvertible } from '../onnx/dtype.js';
-import type { Piece } from '../onnx/edit.js';
+import { type Piece, recordHeader, totalLength } from '../onnx/edit.js';
 import {
   type AttributeValue,
   externalInitializerRecord,
@@ -151,13 +151,15 @@ export class GraphBuilder {
    * @param folder weights in files of this folder are referred to as external data, where they stand
    */
   modelPieces(metadata: Readonly<Record<string, string>> = {}, folder?: string): Piece[] {
-    const header = onnx.ModelProto.encode({
+    const header: Piece = onnx.ModelProto.encode({
       irVersion: this.irVersion,
       producerName: 'onnx-lora',
       opsetImport: this.opsets.map(({ domain, version }) => ({ domain, version })),
       metadataProps: Object.entries(metadata).map(([key, value]) => ({ key, value })),
     }).finish();
-    return [header, ...record(ModelField.graph, ...this.graphPieces(folder))];
+    const graph = this.graphPieces(folder);
+    // No call takes as many arguments as a large graph has pieces.
+    return [header, recordHeader(ModelField.graph, totalLength(graph))].concat(graph);
   }
 
   private graphPieces(folder: string | undefined): Piece[] {
