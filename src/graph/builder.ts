@@ -151,15 +151,15 @@ export class GraphBuilder {
    * @param folder weights in files of this folder are referred to as external data, where they stand
    */
   modelPieces(metadata: Readonly<Record<string, string>> = {}, folder?: string): Piece[] {
-    const header: Piece = onnx.ModelProto.encode({
+    const header = onnx.ModelProto.encode({
       irVersion: this.irVersion,
       producerName: 'onnx-lora',
       opsetImport: this.opsets.map(({ domain, version }) => ({ domain, version })),
       metadataProps: Object.entries(metadata).map(([key, value]) => ({ key, value })),
     }).finish();
     const graph = this.graphPieces(folder);
-    // No call takes as many arguments as a large graph has pieces.
-    return [header, recordHeader(ModelField.graph, totalLength(graph))].concat(graph);
+    // A large graph has more pieces than a call can have arguments.
+    return [header, recordHeader(ModelField.graph, totalLength(graph)), ...graph];
   }
 
   private graphPieces(folder: string | undefined): Piece[] {
