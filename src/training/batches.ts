@@ -1,5 +1,4 @@
 /** A dataset as the feeds of a graph, batch by batch. */
-import type { ValueSpec } from '../graph/builder.js';
 import { ValueIndex } from '../graph/uses.js';
 import type { Model } from '../onnx/model.js';
 import type { WorkOptions } from '../onnx/write.js';
@@ -9,6 +8,7 @@ import { type CheckedData, checkDataset } from './data/check.js';
 import { convertBatch } from './data/convert.js';
 import type { Dataset } from './data/dataset.js';
 import { DEFAULT_IGNORE_INDEX } from './data/match.js';
+import { narrowFeeds } from './data/narrow.js';
 import { BatchOrder } from './data/order.js';
 import { trimPadding } from './data/trim.js';
 import type { LossGraph } from './forward.js';
@@ -32,7 +32,7 @@ export class Batches {
 
   private constructor(
     private readonly dataset: Dataset,
-    private readonly inputs: readonly ValueSpec[],
+    private readonly graph: Pick<LossGraph, 'inputs' | 'narrowed'>,
     private readonly checked: CheckedData,
     private readonly options: BatchOptions,
   ) {
@@ -60,14 +60,16 @@ export class Batches {
     );
     const needs = { inputs, lossInputs, output, loss, ignoreIndex, blank, indexBounds };
     const checked = await checkDataset(dataset, { ...needs, batches: options }, work);
-    return new Batches(dataset, inputs, checked, options);
+    return new Batches(dataset, graph, checked, options);
   }
 
   /** The feeds of a batch, counted from 0 over all epochs. */
   async at(batch: number): Promise<Feeds> {
     const { ignoreIndex = DEFAULT_IGNORE_INDEX } = this.options;
+    const { inputs, narrowed } = this.graph;
     const arrays = await this.dataset.batch(this.order.indices(batch), this.checked.keys);
-    return trimPadding(convertBatch(arrays, this.checked), this.inputs, ignoreIndex);
+    const feeds = trimPadding(convertBatch(arrays, this.checked), inputs, ignoreIndex);
+    return narrowFeeds(feeds, narrowed);
   }
 
   /** How many samples a batch has. */

@@ -2,8 +2,10 @@
 import type { Composite } from '../autodiff/differentiate.js';
 import type { ValueType, ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
+import { replaceBooleans } from '../graph/booleans.js';
 import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
 import { loadGraph } from '../graph/load.js';
+import { narrowInputs } from '../graph/narrow-integers.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 import type { ModelManifest, PatchedAdapter } from '../lora/manifest.js';
 import type { PatchedModel } from '../lora/patched.js';
@@ -22,6 +24,8 @@ export interface LossGraphOptions {
   readonly lossOptions?: LossOptions | undefined;
   /** The output that the loss looks at; may be left out where the model has one. */
   readonly modelOutput?: string | undefined;
+  /** Whether to write integers and booleans in the types that GPU providers have kernels for. */
+  readonly forGpu?: boolean | undefined;
 }
 
 /** A graph that computes a loss. */
@@ -31,6 +35,8 @@ export interface LossGraph {
   readonly inputs: readonly ValueSpec[];
   /** The graph inputs that the loss adds: labels and the like. */
   readonly lossInputs: readonly ValueSpec[];
+  /** Those of both that have to be fed as int32 although they are int64 in the model or the loss. */
+  readonly narrowed: ReadonlySet<string>;
   /** The output that the loss looks at. */
   readonly output: { readonly name: string } & ValueType;
   readonly loss: string;
@@ -148,8 +154,10 @@ function withLoss(
   const { loss, weight, gradient, inputs: lossInputs } = added;
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
+  if (options.forGpu) replaceBooleans(graph, types);
+  const narrowed = options.forGpu ? narrowInputs(graph) : new Set<string>();
   const seed = { value: gradient.of, gradient: gradient.value };
-  return { graph, inputs, lossInputs, output, loss, weight, seed };
+  return { graph, inputs, lossInputs, narrowed, output, loss, weight, seed };
 }
 
 function theSet(patched: PatchedModel, name: string | undefined): ModelManifest {

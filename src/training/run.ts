@@ -110,23 +110,25 @@ class Run {
     return dataset;
   }
 
+  /** @param provider that it is written for; undefined for any, and batches of any shape */
   private forward(
     data: Dataset,
-    fused: boolean,
-    pinned: boolean,
+    provider: ProviderName | undefined,
     dropout = 0,
   ): Promise<ForwardGraph> {
     const { loss, modelOutput, name, batchSize } = this.options;
     const keys = [...data.keys.keys()];
     const { inputs } = this.patched.model.graph;
     const sizes = symbolSizes(inputs, data, batchSize);
+    const forGpu = provider !== undefined && provider !== 'cpu';
     return buildForward(this.patched, this.reader, {
       ...{ loss, modelOutput, name },
       lossOptions: lossOptions(this.options, keys),
       sizes,
-      rewrite: { fused },
+      rewrite: { fused: provider === 'cpu' },
       dropout,
-      inputShapes: pinned ? batchShapes(inputs, data, batchSize) : undefined,
+      forGpu,
+      inputShapes: provider && batchShapes(inputs, data, batchSize, forGpu),
     });
   }
 
@@ -145,7 +147,13 @@ class Run {
     const { requested, used, reason } = await resolveProvider(options.provider);
     if (requested === 'auto') options.onNote(`provider auto: ${used} (${reason})`);
     const fused = used === 'cpu';
-    const forward = await this.forward(data, fused, true, options.dropout);
+    const rest = data.size % options.batchSize;
+    if (!fused && rest !== 0) {
+      options.onNote(
+        `the last batch of an epoch has ${rest} of ${options.batchSize} samples: the model's arithmetic on shapes runs on the CPU, and would not if all batches were alike`,
+      );
+    }
+    const forward = await this.forward(data, used, options.dropout);
     const batches = await this.batches(data, forward, options.shuffle);
     const graph = await buildStepGraph(forward, { ...options, fused });
     const settings = this.settings(forward);
@@ -269,7 +277,7 @@ class Run {
     const { evalData, threads } = this.options;
     if (evalData === undefined) return undefined;
     const data = await this.open(evalData);
-    const forward = await this.forward(data, provider === 'cpu', false);
+    const forward = await this.forward(data, provider);
     const batches = await this.batches(data, forward, false);
     const evaluator = await Evaluator.open(this.patched.model, forward, { provider, threads });
     return { evaluator, batches };
@@ -288,7 +296,7 @@ class Run {
   /** In standard operators, which every runtime has. */
   private async emit(data: Dataset): Promise<TrainResult> {
     const { options, output } = this;
-    const forward = await this.forward(data, false, false, options.dropout);
+    const forward = await this.forward(data, undefined, options.dropout);
     await this.batches(data, forward, options.shuffle);
     const step = await buildStepGraph(forward, { ...options, fused: false });
     const manifest = stepGraphManifest(forward, step, options);

@@ -1,5 +1,5 @@
 /** What the data say about shapes before the first batch is made. */
-import type { ValueInfo } from '../../onnx/model.js';
+import type { Dim, ValueInfo } from '../../onnx/model.js';
 import type { Dataset } from '../data/dataset.js';
 import { PADDING_MASK } from '../data/trim.js';
 
@@ -23,19 +23,34 @@ export function symbolSizes(
 
 /**
  * The shapes of the model's inputs where every batch has the same: none where the last batch of an
- * epoch is smaller, or where padding is cut off. Graphs that compute shapes of their own can often be
- * differentiated in no other way.
+ * epoch is smaller. Graphs that compute shapes of their own can often be differentiated in no other
+ * way, and on GPUs only arithmetic on shapes that are known beforehand does not end up on the CPU.
+ * @param keepPadding false where batches may be cut to their longest row: then there are no shapes for
+ * inputs with a mask
  */
 export function batchShapes(
   inputs: readonly ValueInfo[],
   { keys, size }: Dataset,
   batchSize: number,
+  keepPadding: boolean,
 ): Map<string, readonly number[]> | undefined {
-  if (size % batchSize !== 0 || keys.has(PADDING_MASK)) return undefined;
+  if (size % batchSize !== 0 || (keys.has(PADDING_MASK) && !keepPadding)) return undefined;
   const shapes = inputs.flatMap(({ name, shape }) => {
     const sample = keys.get(name);
-    const isRow = sample && sample.shape.length + 1 === shape?.length;
-    return isRow ? [[name, [batchSize, ...sample.shape]] as const] : [];
+    const rows = shape && sample && rowsOf(batchSize, sample.shape, shape);
+    return rows ? [[name, rows] as const] : [];
   });
   return new Map(shapes);
+}
+
+/** Samples as rows of an input, or as pairs of rows; undefined where they do not fit it. */
+function rowsOf(
+  batchSize: number,
+  sample: readonly number[],
+  input: readonly Dim[],
+): readonly number[] | undefined {
+  const isPair = sample.length === input.length && sample[0] === 2;
+  const rows = isPair ? [2 * batchSize, ...sample.slice(1)] : [batchSize, ...sample];
+  const fits = (dim: Dim, axis: number) => typeof dim !== 'number' || dim === rows[axis];
+  return rows.length === input.length && input.every(fits) ? rows : undefined;
 }

@@ -1,7 +1,7 @@
 import { IGNORED } from './counting.js';
 import { meanCrossEntropy } from './cross-entropy.js';
 import type { Loss } from './loss.js';
-import { cast, END, slice } from './operators.js';
+import { cast } from './operators.js';
 
 /**
  * Cross-entropy of logits[:, :-1] against labels[:, 1:]: each position predicts the next label. The
@@ -15,11 +15,12 @@ export const causalLm: Loss = {
   add(graph, logits, addInput, options) {
     const { ignoreIndex = IGNORED } = options;
     const labels = addInput('labels', 'int64', logits.shape?.slice(0, -1) ?? null);
-    const padded = graph.op('Pad', [
+    // A pad of -1 takes the first column off.
+    const shifted = graph.op('Pad', [
       cast(graph, labels, 'int32'),
-      graph.integers([0, 0, 0, 1]),
+      graph.integers([0, -1, 0, 1]),
       graph.scalar('int32', ignoreIndex),
     ]);
-    return meanCrossEntropy(graph, logits, slice(graph, padded, 1, 1, END), options);
+    return meanCrossEntropy(graph, logits, shifted, options);
   },
 };
