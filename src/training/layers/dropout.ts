@@ -94,11 +94,12 @@ function dropout(
   const start = graph.nodes.length;
   const op = (type: string, inputs: string[], attributes = {}) =>
     graph.op(type, inputs, attributes, `dropout/${type}`);
-  const one = graph.integers([-1]);
-  const size = op('Reshape', [op('Size', [input]), one]);
+  const shape = op('Shape', [input]);
+  // Not Size: where shapes are fixed, ONNX Runtime folds what follows from Shape alone.
+  const size = op('ReduceProd', [shape], { keepdims: { int: 1 } });
   const end = op('Add', [size, graph.integers([offset])]);
   const range = [graph.integers([offset]), end, graph.integers([0])];
-  const noise = op('Reshape', [op('Slice', [NOISE, ...range]), op('Shape', [input])]);
+  const noise = op('Reshape', [op('Slice', [NOISE, ...range]), shape]);
   // Numbers below p are dropped: p of them are.
   const kept = op('Not', [op('Less', [noise, graph.scalar('float32', probability)])]);
   const mask = op('Cast', [kept], { to: { int: dataTypeNumber(dtype) } });
