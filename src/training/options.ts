@@ -168,7 +168,11 @@ function checkRanges(options: ResolvedOptions): void {
   for (const key of ['weightDecay', 'momentum', 'clip'] as const) {
     if (!(options[key] >= 0)) throw invalid(`${key} is ${options[key]}, expected 0 or more`);
   }
-  const { dropout } = options;
+  const { dropout, threads } = options;
+  wholeFrom(1, 'threads');
+  if (threads !== undefined && threads > MAX_THREADS) {
+    throw invalid(`threads is ${threads}, expected at most ${MAX_THREADS}`);
+  }
   if (!(dropout >= 0 && dropout < 1)) {
     throw invalid(`dropout is ${dropout}, expected a share from 0 to below 1`);
   }
@@ -181,6 +185,9 @@ function checkRanges(options: ResolvedOptions): void {
     throw invalid(`betas are ${betas.join(', ')}, expected numbers from 0 to below 1`);
   }
 }
+
+// Far beyond the cores of any machine; each takes memory of its own.
+const MAX_THREADS = 1024;
 
 function checkCombinations(options: ResolvedOptions): void {
   const { epochs, steps, evalData, checkpoint } = options;
