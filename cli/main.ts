@@ -45,7 +45,7 @@ function parse(argv: readonly string[]): Request {
     .updateStrings({ 'Not enough arguments following: %s': '--%s needs a value' })
     .fail((message, error) => {
       if (error && error.name !== 'YError') throw error;
-      throw usageError(message || error.message, command);
+      throw usageError(withCount(message || error.message, command), command);
     })
     // So that no option in front of the command takes the command for its value.
     .boolean([...allBooleans, 'version'])
@@ -80,12 +80,20 @@ function yargsOptions(specs: OptionSpecs): Record<string, YargsOptions> {
         ...(spec.type === 'boolean'
           ? { type: 'boolean' as const }
           : {
-              type: spec.repeatable ? ('array' as const) : ('string' as const),
+              // An array of yargs takes one value at a time, whatever `nargs` says.
+              type: spec.repeatable && !spec.values ? ('array' as const) : ('string' as const),
               nargs: spec.values ?? 1,
             }),
       },
     ]),
   );
+}
+
+/** yargs says "a value", however many an option takes. */
+function withCount(problem: string, command: Command | undefined): string {
+  const [, name] = /^--(\S+) needs a value$/.exec(problem) ?? [];
+  const count = name === undefined ? undefined : command?.options[camelCase(name)]?.values;
+  return count === undefined ? problem : `--${name} needs ${count} values`;
 }
 
 function booleans(specs: OptionSpecs): string[] {

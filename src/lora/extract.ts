@@ -61,7 +61,11 @@ function theSet(patched: PatchedModel, name: string | undefined) {
   );
 }
 
-function formatOf(output: string): AdapterFormat {
+/**
+ * The format that the ending of a path names.
+ * @throws OnnxLoraError `invalid-argument` where it names none
+ */
+export function formatOf(output: string): AdapterFormat {
   if (output.endsWith('.safetensors')) return 'safetensors';
   throw new OnnxLoraError(
     'invalid-argument',

@@ -55,9 +55,10 @@ export type EvaluateResult = Metrics & {
  */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
   const start = performance.now();
-  const { loss, batchSize = 8, expect = [] } = options;
-  if (!(Number.isInteger(batchSize) && batchSize > 0)) {
-    const message = `batchSize is ${batchSize}, expected a whole number from 1 on`;
+  const { loss, batchSize = 8, threads, expect = [] } = options;
+  for (const [key, value] of Object.entries({ batchSize, threads })) {
+    if (value === undefined || (Number.isInteger(value) && value > 0)) continue;
+    const message = `${key} is ${value}, expected a whole number from 1 on`;
     throw new OnnxLoraError('invalid-argument', message);
   }
   const metrics = metricsFor(loss, options);

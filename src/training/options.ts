@@ -164,6 +164,7 @@ function checkRanges(options: ResolvedOptions): void {
     }
   };
   wholeFrom(1, 'batchSize', 'accumulate', 'steps', 'evalEvery', 'earlyStop', 'checkpointEvery');
+  wholeFrom(1, 'threads');
   wholeFrom(0, 'warmup');
   for (const key of ['weightDecay', 'momentum', 'clip'] as const) {
     if (!(options[key] >= 0)) throw invalid(`${key} is ${options[key]}, expected 0 or more`);
@@ -189,6 +190,8 @@ function checkRanges(options: ResolvedOptions): void {
 // Far beyond the cores of any machine; each takes memory of its own.
 const MAX_THREADS = 1024;
 
+const ofRuns = ['output', 'saveAdapter', 'plot', 'log', 'checkpoint', 'evalData'] as const;
+
 function checkCombinations(options: ResolvedOptions): void {
   const { epochs, steps, evalData, checkpoint } = options;
   if (epochs !== undefined && steps !== undefined) {
@@ -206,6 +209,10 @@ function checkCombinations(options: ResolvedOptions): void {
   if (needsFolder !== undefined && checkpoint === undefined) {
     throw invalid(`${needsFolder} needs a folder for checkpoints`, 'Name it with --checkpoint.');
   }
+  if (options.emitStepGraph === undefined) return;
+  const idle = ofRuns.find((key) => options[key] !== undefined);
+  if (idle === undefined) return;
+  throw invalid(`${idle} has no effect where the step graph is written instead of running it`);
 }
 
 function invalid(message: string, hint?: string): OnnxLoraError {

@@ -9,7 +9,7 @@ import { collect } from '../onnx/edit.js';
 import { ExternalFiles } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
-import { checkOutput, writeFiles } from '../onnx/write.js';
+import { writeFiles } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { openStatefulSession } from '../runtime/stateful-session.js';
@@ -23,8 +23,9 @@ import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
+import { checkOutputs } from './outputs.js';
 import { buildStepGraph, type StepGraph } from './step-graph.js';
-import { STEP_MANIFEST_KEY, stepGraphManifest } from './step-manifest.js';
+import { INITIAL_THETA, STEP_MANIFEST_KEY, stepGraphManifest } from './step-manifest.js';
 import { trainedModel } from './trained-model.js';
 
 export interface TrainResult {
@@ -84,7 +85,7 @@ class Run {
   }
 
   async result(): Promise<TrainResult> {
-    this.checkOutputs();
+    checkOutputs(this.patched.model, this.output, this.options);
     try {
       const data = await this.open(this.options.data);
       return this.options.emitStepGraph === undefined
@@ -92,15 +93,6 @@ class Run {
         : await this.emit(data);
     } finally {
       for (const dataset of this.datasets) dataset.close();
-    }
-  }
-
-  /** What cannot be written is better known before hours of work. */
-  private checkOutputs(): void {
-    const { saveAdapter, plot, force } = this.options;
-    const inputs = inputFiles(this.patched.model);
-    for (const path of [this.output, saveAdapter, plot]) {
-      if (path !== undefined) checkOutput(path, inputs, force);
     }
   }
 
@@ -302,7 +294,7 @@ class Run {
     const manifest = stepGraphManifest(forward, step, options);
     const theta = this.theta(forward, step.size);
     step.graph.addInitializer({
-      name: 'theta_initial',
+      name: INITIAL_THETA,
       dtype: 'float32',
       dims: [step.size],
       data: new Uint8Array(theta.buffer),

@@ -7,6 +7,9 @@ import type { StepGraph } from './step-graph.js';
 /** The metadata key of the manifest. */
 export const STEP_MANIFEST_KEY = 'onnx_lora.step';
 
+/** The initializer with the adapters as they are before the first step; nothing in the graph reads it. */
+export const INITIAL_THETA = 'theta_initial';
+
 /** What to feed, what to carry from step to step, and where each trainable tensor stands. */
 export function stepGraphManifest(
   forward: ForwardGraph,
@@ -20,8 +23,15 @@ export function stepGraphManifest(
     createdBy: `onnx-lora ${version}`,
     /** Fed anew at each step. */
     data: [...inputs, ...lossInputs],
-    /** float32 [size]: feed `input`, and at the next step what came out as `output`; zeros at first, but theta. */
-    state: { size, vectors: state },
+    /** float32 [size]: feed `initial`, and at the next step what came out as `output`. */
+    state: {
+      size,
+      vectors: state.map(({ input, output }) => ({
+        input,
+        output,
+        initial: input === 'theta' ? { initializer: INITIAL_THETA } : 0,
+      })),
+    },
     scalars: {
       lr: 'float32: the learning rate of the step',
       ...(optimizer === 'adamw'
@@ -38,7 +48,7 @@ export function stepGraphManifest(
       ? { noise: `float32 [${forward.noise}]: new uniform numbers in [0, 1) at each step` }
       : {}),
     outputs: { loss, gradientNorm },
-    /** Stretches of theta; `initial` values are in the model's initializers of the same names. */
+    /** Stretches of theta, by the names of the patched model's initializers. */
     parameters: parameters.map(({ name, shape, offset, length }) => ({
       name,
       shape,

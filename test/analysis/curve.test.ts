@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { type LossCurve, lossCurveSvg } from '../../src/analysis/curve.js';
 import { linearScale, logScale, roundLinearScale } from '../../src/analysis/scale.js';
 import { smoothed, spans, thinned } from '../../src/analysis/series.js';
+import { unbalanced } from '../support/markup.js';
 
 const steps = (losses: readonly number[], lr?: number): LossCurve['steps'] =>
   losses.map((loss, i) => ({ step: i + 1, loss, lr }));
@@ -22,19 +23,6 @@ function heights(path: string): number[] {
 /** The labels of an axis, from their place: beside it or below it. */
 function labels(svg: string, anchor: 'end' | 'middle'): string[] {
   return [...svg.matchAll(new RegExp(`text-anchor="${anchor}">([^<]*)<`, 'g'))].map((m) => m[1]!);
-}
-
-/** Names of elements that are opened and not closed, or closed and not open. */
-function unbalanced(svg: string): string[] {
-  const open: string[] = [];
-  for (const [, end, name, empty] of svg.matchAll(
-    /<(\/?)([a-z]+)(?: [a-zA-Z:-]+="[^"<&]*")*(\/?)>/g,
-  )) {
-    if (end !== '') {
-      if (open.pop() !== name) return [`/${name}`];
-    } else if (empty === '') open.push(name!);
-  }
-  return open;
 }
 
 describe('the picture of a run', () => {

@@ -1,0 +1,46 @@
+/** The files that a run leaves. */
+import { statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { OnnxLoraError } from '../errors.js';
+import { formatOf } from '../lora/extract.js';
+import { inputFiles } from '../lora/output.js';
+import type { Model } from '../onnx/model.js';
+import { checkOutput } from '../onnx/write.js';
+import type { ResolvedOptions } from './options.js';
+
+/**
+ * Checks that everything can be written, for that is better known before hours of work.
+ * @param output where the model goes
+ * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`, `not-a-file`
+ */
+export function checkOutputs(model: Model, output: string, options: ResolvedOptions): void {
+  const { data, evalData, saveAdapter, plot, log, checkpoint, resume, force } = options;
+  const inputs = [...inputFiles(model), data, ...given(evalData)];
+  for (const path of given(output, saveAdapter, plot)) checkOutput(path, inputs, force);
+  // A resumed run goes on with its log.
+  for (const path of given(log)) checkOutput(path, inputs, force || resume === true);
+  for (const path of given(saveAdapter)) formatOf(path);
+  checkDistinct(given(output, saveAdapter, plot, log));
+  if (checkpoint === undefined || isFolder(checkpoint) !== false) return;
+  throw new OnnxLoraError('invalid-argument', `${checkpoint} is a file, expected a folder`, {
+    hint: 'Name a folder with --checkpoint; it is made where there is none.',
+  });
+}
+
+function given(...paths: readonly (string | undefined)[]): string[] {
+  return paths.filter((path) => path !== undefined);
+}
+
+function checkDistinct(paths: readonly string[]): void {
+  const whole = paths.map((path) => resolve(path));
+  const twice = paths.find((_, i) => whole.indexOf(whole[i]!) < i);
+  if (twice === undefined) return;
+  throw new OnnxLoraError('invalid-argument', `${twice} is to hold two outputs of the run`, {
+    hint: 'Name a file for each.',
+  });
+}
+
+/** undefined where there is nothing of that name. */
+function isFolder(path: string): boolean | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory();
+}
