@@ -29,7 +29,7 @@ export function symbolSizes(
  * inputs with a mask
  */
 export function batchShapes(
-  inputs: readonly ValueInfo[],
+  inputs: readonly Pick<ValueInfo, 'name' | 'shape'>[],
   { keys, size }: Dataset,
   batchSize: number,
   keepPadding: boolean,
