@@ -15,7 +15,7 @@ import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { buildLossGraph } from './forward.js';
 import { type MetricAccumulator, type Metrics, metricsFor } from './metrics/index.js';
-import { type LossSettings, lossOptions } from './options.js';
+import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
 
 export interface EvaluateOptions extends WorkOptions, LossSettings {
   /** Samples: .safetensors or .npz. */
@@ -55,12 +55,9 @@ export type EvaluateResult = Metrics & {
  */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
   const start = performance.now();
-  const { loss, batchSize = 8, threads, expect = [] } = options;
-  for (const [key, value] of Object.entries({ batchSize, threads })) {
-    if (value === undefined || (Number.isInteger(value) && value > 0)) continue;
-    const message = `${key} is ${value}, expected a whole number from 1 on`;
-    throw new OnnxLoraError('invalid-argument', message);
-  }
+  const { loss, batchSize = 8, expect = [] } = options;
+  checkWhole({ batchSize }, 1);
+  checkThreads(options);
   const metrics = metricsFor(loss, options);
   const wanted = parseExpectations(expect, ['loss', ...Object.keys(metrics.result())]);
   const data = await openDataset(options.data);

@@ -154,26 +154,34 @@ function pairOf(betas: readonly number[]): readonly [number, number] {
   );
 }
 
+/** @throws OnnxLoraError `invalid-argument` naming an option that is given and not `least` or more */
+export function checkWhole(
+  options: Readonly<Record<string, number | undefined>>,
+  least: number,
+): void {
+  for (const [key, value] of Object.entries(options)) {
+    if (value === undefined || (Number.isInteger(value) && value >= least)) continue;
+    throw invalid(`${key} is ${value}, expected a whole number from ${least} on`);
+  }
+}
+
+/** @throws OnnxLoraError `invalid-argument` */
+export function checkThreads({ threads }: { readonly threads?: number | undefined }): void {
+  checkWhole({ threads }, 1);
+  if (threads === undefined || threads <= MAX_THREADS) return;
+  throw invalid(`threads is ${threads}, expected at most ${MAX_THREADS}`);
+}
+
 function checkRanges(options: ResolvedOptions): void {
   const { betas, epochs, lr, eps } = options;
-  const wholeFrom = (least: number, ...keys: (keyof ResolvedOptions)[]) => {
-    for (const key of keys) {
-      const value = options[key];
-      if (value === undefined || (Number.isInteger(value) && Number(value) >= least)) continue;
-      throw invalid(`${key} is ${value}, expected a whole number from ${least} on`);
-    }
-  };
-  wholeFrom(1, 'batchSize', 'accumulate', 'steps', 'evalEvery', 'earlyStop', 'checkpointEvery');
-  wholeFrom(1, 'threads');
-  wholeFrom(0, 'warmup');
+  const { batchSize, accumulate, steps, evalEvery, earlyStop, checkpointEvery, warmup } = options;
+  checkWhole({ batchSize, accumulate, steps, evalEvery, earlyStop, checkpointEvery }, 1);
+  checkWhole({ warmup }, 0);
+  checkThreads(options);
   for (const key of ['weightDecay', 'momentum', 'clip'] as const) {
     if (!(options[key] >= 0)) throw invalid(`${key} is ${options[key]}, expected 0 or more`);
   }
-  const { dropout, threads } = options;
-  wholeFrom(1, 'threads');
-  if (threads !== undefined && threads > MAX_THREADS) {
-    throw invalid(`threads is ${threads}, expected at most ${MAX_THREADS}`);
-  }
+  const { dropout } = options;
   if (!(dropout >= 0 && dropout < 1)) {
     throw invalid(`dropout is ${dropout}, expected a share from 0 to below 1`);
   }

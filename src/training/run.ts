@@ -151,7 +151,6 @@ class Run {
     const settings = this.settings(forward);
     const total = this.updates(batches);
     const checkpoint = this.checkpoint(graph, settings);
-    const log = RunLog.open(options.log, options.force, checkpoint?.progress.step ?? 0);
     const externalFolder = folderOf(patched.model);
     const session = await openStatefulSession(
       await collect(graph.graph.modelPieces({}, externalFolder)),
@@ -166,6 +165,8 @@ class Run {
       },
     );
     const evaluation = await this.evaluation(used);
+    // Last, so that a run that cannot start leaves none.
+    const log = RunLog.open(options.log, options.force, checkpoint?.progress.step ?? 0);
     const rescueFolder = `${this.output}.checkpoint`;
     const { noise } = forward;
     const parts = {
