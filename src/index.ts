@@ -134,6 +134,12 @@ export {
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 // Training.
 export { type Dataset, openDataset, type SampleSpec } from './training/data/dataset.js';
+export {
+  type EvaluateOptions,
+  type EvaluateResult,
+  evaluate,
+} from './training/evaluate.js';
+export type { Expectation } from './training/expectations.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
 export type { EvalRecord, LogRecord, StepRecord } from './training/log.js';
 export { addLoss, type LossName, type LossOptions, lossNames } from './training/losses/index.js';

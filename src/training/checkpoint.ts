@@ -1,10 +1,15 @@
 /** Checkpoints: everything a run needs to go on, bit for bit, in one safetensors file. */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { OnnxLoraError } from '../errors.js';
-import { openSafetensors, safetensorsPieces } from '../formats/safetensors.js';
+import {
+  openSafetensors,
+  type SafetensorsFile,
+  safetensorsPieces,
+} from '../formats/safetensors.js';
 import { fileError } from '../onnx/source.js';
 import { writeFiles } from '../onnx/write.js';
 
@@ -22,6 +27,20 @@ const progress = v.object({
   losses: v.optional(losses),
   /** The best evaluation, and how many followed it. */
   best: v.optional(v.object({ step: v.number(), loss: v.number(), since: v.number() })),
+  /** The last evaluation. */
+  evaluation: v.optional(
+    // JSON has null for a measure that is not a number.
+    v.object({
+      step: v.number(),
+      eval: v.record(
+        v.string(),
+        v.pipe(
+          v.nullable(v.number()),
+          v.transform((x) => x ?? Number.NaN),
+        ),
+      ),
+    }),
+  ),
 });
 
 /** Where a run stands, without its numbers. */
@@ -61,7 +80,11 @@ export async function writeCheckpoint(folder: string, checkpoint: Checkpoint): P
     shape: [values.length],
     data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength),
   }));
-  const metadata = { format: FORMAT, progress: JSON.stringify(checkpoint.progress) };
+  const metadata = {
+    format: FORMAT,
+    progress: JSON.stringify(checkpoint.progress),
+    checksum: checksumOf(tensors.map(({ data }) => data)),
+  };
   const pieces = safetensorsPieces(tensors, metadata);
   await writeFiles([{ path: checkpointFile(folder), pieces }], [], { force: true });
 }
@@ -72,7 +95,7 @@ export async function writeCheckpoint(folder: string, checkpoint: Checkpoint): P
  */
 export function readCheckpoint(folder: string, names: readonly string[], size: number): Checkpoint {
   const path = checkpointFile(folder);
-  const file = openSafetensors(path);
+  const file = openCheckpoint(path);
   try {
     const parsed = parseProgress(path, file.metadata);
     const present = [...names, ...(file.tensors.has('best') ? ['best'] : [])];
@@ -83,10 +106,31 @@ export function readCheckpoint(folder: string, names: readonly string[], size: n
       }
       return [name, file.readFloat32(name).slice()] as const;
     });
+    const bytes = [...file.tensors.keys()].map((name) => file.read(name));
+    if (file.metadata.checksum !== checksumOf(bytes)) {
+      throw damaged(path, 'its numbers are not the ones that were written');
+    }
     return { progress: parsed, vectors: new Map(vectors) };
   } finally {
     file.close();
   }
+}
+
+function openCheckpoint(path: string): SafetensorsFile {
+  try {
+    return openSafetensors(path);
+  } catch (error) {
+    if (error instanceof OnnxLoraError && error.code === 'invalid-adapter') {
+      throw damaged(path, error.message);
+    }
+    throw error;
+  }
+}
+
+function checksumOf(parts: readonly Uint8Array[]): string {
+  const hash = createHash('sha256');
+  for (const part of parts) hash.update(part);
+  return hash.digest('hex');
 }
 
 function parseProgress(path: string, metadata: Readonly<Record<string, string>>): RunProgress {
@@ -104,13 +148,23 @@ function damaged(path: string, problem: string): OnnxLoraError {
   });
 }
 
+// A run that diverged can only go on with other values of these.
+const ADJUSTABLE = ['lr', 'schedule', 'warmup', 'weightDecay', 'betas', 'eps', 'momentum', 'clip'];
+
 /**
  * Checks that a run is the one that a checkpoint was taken of.
+ * @param force lets the settings of the optimizer differ
  * @throws OnnxLoraError `checkpoint` naming the settings that differ
  */
-export function checkSettings(folder: string, saved: Settings, now: Settings): void {
+export function checkSettings(
+  folder: string,
+  saved: Settings,
+  now: Settings,
+  force: boolean,
+): void {
   const keys = [...new Set([...Object.keys(saved), ...Object.keys(now)])];
-  const different = keys.filter((key) => saved[key] !== now[key]);
+  const allowed = force ? ADJUSTABLE : [];
+  const different = keys.filter((key) => saved[key] !== now[key] && !allowed.includes(key));
   if (different.length === 0) return;
   const listed = different.map((key) => `${key} was ${saved[key]}, is ${now[key]}`).join('; ');
   throw new OnnxLoraError('checkpoint', `${checkpointFile(folder)} is of another run: ${listed}`, {

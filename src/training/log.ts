@@ -1,5 +1,6 @@
 /** The run as JSON lines: one a step, one an evaluation. */
-import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { OnnxLoraError } from '../errors.js';
 import { fileError } from '../onnx/source.js';
 import { checkOutput } from '../onnx/write.js';
 
@@ -38,11 +39,27 @@ export class RunLog {
   static open(path: string | undefined, force: boolean, resumedFrom: number): RunLog {
     const log = new RunLog(path);
     if (path === undefined) return log;
-    const before = resumedFrom > 0 ? recordsUntil(path, resumedFrom) : [];
-    if (resumedFrom === 0) checkOutput(path, [], force);
-    for (const record of before) log.records.push(record);
-    withFile(path, () => writeFileSync(path, before.map(lineOf).join('')));
+    if (resumedFrom > 0 && existsSync(path)) {
+      log.goOn(path, resumedFrom);
+    } else {
+      checkOutput(path, [], force);
+      withFile(path, () => writeFileSync(path, ''));
+    }
     return log;
+  }
+
+  /** Steps behind the checkpoint are taken again, so their lines go; so does one that a kill cut. */
+  private goOn(path: string, resumedFrom: number): void {
+    let length = 0;
+    for (const line of withFile(path, () => readFileSync(path, 'utf8')).split(/(?<=\n)/)) {
+      if (!line.endsWith('\n')) break;
+      const record = parse(path, line);
+      if (record.step > resumedFrom) break;
+      this.records.push(record);
+      length += Buffer.byteLength(line);
+    }
+    // What stays is not written again: nothing can get lost here.
+    withFile(path, () => truncateSync(path, length));
   }
 
   add(record: LogRecord): void {
@@ -52,13 +69,20 @@ export class RunLog {
   }
 }
 
-/** Steps behind the checkpoint are taken again, so their lines go. */
-function recordsUntil(path: string, step: number): LogRecord[] {
-  if (!existsSync(path)) return [];
-  const lines = withFile(path, () => readFileSync(path, 'utf8')).split('\n');
-  // A kill can cut the last line.
-  const whole = lines.slice(0, -1).filter((line) => line !== '');
-  return whole.map((line) => JSON.parse(line) as LogRecord).filter((one) => one.step <= step);
+function parse(path: string, line: string): LogRecord {
+  try {
+    const record = JSON.parse(line);
+    if (Number.isInteger(record?.step)) return record;
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+  }
+  throw new OnnxLoraError(
+    'output-exists',
+    `${path} exists already, and is no log of a training run`,
+    {
+      hint: 'Name another file with --log.',
+    },
+  );
 }
 
 function lineOf(record: LogRecord): string {

@@ -238,7 +238,7 @@ export class TrainingLoop {
     const { step, losses, best, evaluation, bestTheta } = this;
     const state = await this.parts.session.readState();
     const vectors = new Map([...state].map(([name, { data }]) => [name, data as Float32Array]));
-    if (!isFinite(vectors.get('theta')!)) return;
+    if (!allFinite(vectors.get('theta')!)) return;
     // Batches of an update that was broken off are taken again.
     vectors.get('accumulated')?.fill(0);
     if (bestTheta) vectors.set('best', bestTheta);
@@ -255,7 +255,7 @@ export class TrainingLoop {
 
   private async finalTheta(): Promise<Float32Array> {
     const theta = await this.theta();
-    if (isFinite(theta)) return theta;
+    if (allFinite(theta)) return theta;
     throw await this.diverged(`step ${this.step}: its update overflows, expected finite numbers`);
   }
 
@@ -264,7 +264,7 @@ export class TrainingLoop {
   }
 }
 
-function isFinite(values: Float32Array): boolean {
+function allFinite(values: Float32Array): boolean {
   return values.every(Number.isFinite);
 }
 

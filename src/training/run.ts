@@ -214,7 +214,7 @@ class Run {
     if (!resume) return undefined;
     const names = graph.state.map(({ input }) => input);
     const checkpoint = readCheckpoint(folder, names, graph.size);
-    checkSettings(folder, checkpoint.progress.settings, settings);
+    checkSettings(folder, checkpoint.progress.settings, settings, force);
     onNote(`resuming behind step ${checkpoint.progress.step}`);
     return checkpoint;
   }
