@@ -159,7 +159,7 @@ export class TrainingLoop {
       this.step === 0
         ? 'It is the first step: the model itself overflows on these inputs, or its numbers are damaged.'
         : `The likely cause is the learning rate (${this.options.lr}): try a lower --lr, more --warmup, or a smaller --clip.`;
-    const flag = this.step === 0 ? '' : ' --force and the new values';
+    const flag = this.kept ? ' --force and the new values' : '';
     return new OnnxLoraError('diverged', problem, { hint: `${cause}\n${this.wayOn()}${flag}` });
   }
 
