@@ -118,6 +118,18 @@ export const adapterOptions = {
   },
 } as const satisfies OptionSpecs;
 
+/** A trainable output layer. */
+export const headOption = {
+  head: {
+    type: 'string',
+    group: 'Adapters',
+    value: 'linear:N[:POOL]',
+    summary:
+      'a trainable layer of N classes on the hidden states, pooled by mean (default), cls or none',
+    example: '--head linear:3:mean',
+  },
+} as const satisfies OptionSpecs;
+
 /** Which adapter set of the model. */
 export const nameOption = {
   name: {

@@ -2,7 +2,13 @@ import { OnnxLoraError } from '../../src/errors.js';
 import { patch } from '../../src/lora/patch.js';
 import { adapterColumns, skippedLines, trainableLine } from '../adapters.js';
 import { defineCommand, kebabCase } from '../command.js';
-import { adapterOptions, checkOptions, outputOptions, selectionOptions } from '../options.js';
+import {
+  adapterOptions,
+  checkOptions,
+  headOption,
+  outputOptions,
+  selectionOptions,
+} from '../options.js';
 import { printable } from '../text.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
 
@@ -22,6 +28,14 @@ export const patchCommand = defineCommand({
       example: '--adapter adapter.safetensors',
     },
     ...adapterOptions,
+    ...headOption,
+    modelOutput: {
+      type: 'string',
+      group: 'Adapters',
+      value: 'NAME',
+      summary: 'the hidden states for --head, where the model has more than one output',
+      example: '--head linear:3 --model-output last_hidden_state',
+    },
     name: {
       type: 'string',
       group: 'Adapters',

@@ -3,7 +3,7 @@ import type { TrainResult } from '../../src/training/run.js';
 import { schedules } from '../../src/training/schedule.js';
 import { train } from '../../src/training/train.js';
 import { defineCommand } from '../command.js';
-import { forceOption, nameOption, outputOptions } from '../options.js';
+import { forceOption, headOption, nameOption, outputOptions } from '../options.js';
 import { bytes, duration, measure, plural, printable } from '../text.js';
 import { batchOption, dataOption, lossOptions, runtimeOptions } from '../training-options.js';
 
@@ -47,6 +47,13 @@ export const trainCommand = defineCommand({
       example: '--temperature 2',
     },
     name: { ...nameOption.name, default: 'the only one' },
+    ...headOption,
+    trainBias: {
+      type: 'boolean',
+      group: 'Adapters',
+      summary: 'train the biases of the adapted layers too',
+      example: '--train-bias',
+    },
     epochs: {
       type: 'number',
       group: 'Course',

@@ -7,7 +7,7 @@ import {
 } from '../formats/safetensors.js';
 import type { Piece } from '../onnx/edit.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
-import type { FactorName, NewAdapter } from './insert.js';
+import type { Extras, FactorName, NewAdapter } from './insert.js';
 import { structureOf } from './insert.js';
 import { type FileManifest, type ModelManifest, parseFileManifest } from './manifest.js';
 import type { PatchedModel } from './patched.js';
@@ -29,6 +29,8 @@ export interface AdapterFile {
   /** The name that the adapter set had. */
   readonly set: string;
   readonly adapters: readonly StoredAdapter[];
+  /** What was trained with the adapters. */
+  readonly extras: Extras;
   close(): void;
 }
 
@@ -41,7 +43,8 @@ export function openAdapterFile(path: string): AdapterFile {
   try {
     const manifest = manifestOf(file, path);
     const adapters = manifest.adapters.map((adapter) => storedAdapter(file, path, adapter));
-    return { path, set: manifest.set, adapters, close: () => file.close() };
+    const extras = storedExtras(file, path, manifest);
+    return { path, set: manifest.set, adapters, extras, close: () => file.close() };
   } catch (error) {
     file.close();
     throw error;
@@ -74,6 +77,30 @@ function storedAdapter(
     checkTensor(file, path, generalB ?? '', [hybridRank, structure.out]);
   }
   return { record, nodes, values: (factor) => finite(file, path, names[factor]!) };
+}
+
+function storedExtras(file: SafetensorsFile, path: string, { head, biases }: FileManifest): Extras {
+  const bytes = (name: string) => {
+    finite(file, path, name);
+    return file.read(name).slice();
+  };
+  const present = (name: string) => {
+    const entry = file.tensors.get(name);
+    checkTensor(file, path, name, [...(entry?.shape ?? [0])]);
+    return entry!;
+  };
+  for (const name of head ? [head.weight, head.bias] : []) present(name);
+  const newHead = head && {
+    plan: { classes: head.classes, pooling: head.pooling },
+    output: head.input,
+    seed: 0,
+    trained: { weight: bytes(head.weight), bias: bytes(head.bias) },
+  };
+  const trained = biases?.map(({ tensor, data }) => {
+    const { dtype, shape } = present(data);
+    return { name: tensor, dtype, dims: shape, data: bytes(data) };
+  });
+  return { head: newHead, biases: trained };
 }
 
 function checkTensor(file: SafetensorsFile, path: string, name: string, shape: number[]): void {
@@ -127,7 +154,21 @@ export function adapterFilePieces(
         : {}),
     };
   });
-  const { version, createdBy } = set;
-  const manifest: FileManifest = { version, set: set.set, createdBy, adapters };
+  const { version, createdBy, head, biases } = set;
+  const manifest: FileManifest = {
+    ...{ version, set: set.set, createdBy, adapters },
+    ...(head
+      ? {
+          head: {
+            ...{ classes: head.classes, pooling: head.pooling, input: head.input },
+            weight: add('head.weight', head.weight),
+            bias: add('head.bias', head.bias),
+          },
+        }
+      : {}),
+    ...(biases
+      ? { biases: biases.map(({ tensor }) => ({ tensor, data: add(`bias.${tensor}`, tensor) })) }
+      : {}),
+  };
   return safetensorsPieces(tensors, { format: FORMAT, manifest: JSON.stringify(manifest) });
 }

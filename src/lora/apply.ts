@@ -1,6 +1,7 @@
 import { totalNorm } from '../analysis/norms.js';
 import { openModel } from '../onnx/parse.js';
 import { type AdapterFile, openAdapterFile } from './adapter-file.js';
+import { checkBiases } from './bias.js';
 import { bindAdapters } from './bind.js';
 import { factorsOf, insertAdapters, type NewAdapter, structureOf } from './insert.js';
 import { defaultOutput, writeModel } from './output.js';
@@ -29,7 +30,9 @@ export async function apply(
     file = openAdapterFile(adapterPath);
     const patched = new PatchedModel(model);
     const adapters = bindAdapters(patched, file);
-    const { edit, manifest } = insertAdapters(patched, options.name ?? file.set, adapters);
+    checkBiases(patched, file);
+    const set = options.name ?? file.set;
+    const { edit, manifest } = insertAdapters(patched, set, adapters, file.extras);
     const output = options.output ?? defaultOutput(path, 'lora');
     await writeModel(model, edit, output, options);
     const norms = adapters.map(adapterNorm);

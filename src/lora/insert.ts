@@ -10,10 +10,13 @@ import { standardOpset } from '../onnx/model.js';
 import { addInitializer, graphEdit } from '../onnx/rewrite.js';
 import { encodeString } from '../onnx/wire.js';
 import { version } from '../version.js';
+import { replaceBiases } from './bias.js';
+import { type HeadPlan, insertHead } from './head.js';
 import type { Layer } from './layers.js';
 import {
   type AdapterRecord,
   encodeManifest,
+  type Head,
   type ModelManifest,
   manifestKey,
   type PatchedAdapter,
@@ -32,6 +35,23 @@ export interface NewAdapter {
   readonly record: Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB'>;
   /** Row-major values of a factor; called when the file is written, one factor at a time. */
   values(factor: FactorName): Float64Array;
+}
+
+/** A trainable output layer to insert. */
+export interface NewHead {
+  readonly plan: HeadPlan;
+  /** The hidden states; may be left out where the model has one output. */
+  readonly output?: string | undefined;
+  readonly seed: number;
+  /** Its numbers where it was trained already: weight [H, classes] and bias [classes], float32. */
+  readonly trained?: { readonly weight: Uint8Array; readonly bias: Uint8Array } | undefined;
+}
+
+/** What trains with the adapters. */
+export interface Extras {
+  readonly head?: NewHead | undefined;
+  /** Biases of the model with their new numbers. */
+  readonly biases?: readonly NewTensor[] | undefined;
 }
 
 /** All numbers of an adapter. */
@@ -59,16 +79,20 @@ export function insertAdapters(
   patched: PatchedModel,
   set: string,
   adapters: readonly NewAdapter[],
+  { head, biases = [] }: Extras = {},
 ): Insertion {
   checkModel(patched, set);
   const inserter = new Inserter(patched, set);
-  const manifest: ModelManifest = {
+  const inserted: ModelManifest = {
     version: 1,
     set,
     createdBy: `onnx-lora ${version}`,
     adapters: adapters.map((adapter) => inserter.insert(adapter)),
     initializers: inserter.initializers,
+    ...(head ? { head: inserter.insertHead(head) } : {}),
   };
+  const manifest =
+    biases.length > 0 ? replaceBiases(patched, inserted, inserter.root, biases) : inserted;
   inserter.root.append(...metadataRecord(manifestKey(set), encodeManifest(manifest)));
   return { edit: inserter.root, manifest };
 }
@@ -118,6 +142,10 @@ class Inserter {
     const { a, b, generalA, generalB, scale: scaleTensor } = tensors;
     const general = generalA && generalB ? { generalA, generalB } : {};
     return { ...record, a, b, ...general, scaleTensor, sites };
+  }
+
+  insertHead({ plan, ...rest }: NewHead): Head {
+    return insertHead(this.patched, this.root, this.set, plan, { ...rest, names: this.names });
   }
 
   private addSite(

@@ -4,6 +4,8 @@
  */
 import * as v from 'valibot';
 import { OnnxLoraError } from '../errors.js';
+import type { MessageEdit } from '../onnx/edit.js';
+import { metadataRecord } from '../onnx/encode.js';
 import type { Model } from '../onnx/model.js';
 import { scalings, structures } from './structure.js';
 
@@ -58,11 +60,30 @@ const setEntries = {
   createdBy: v.string(),
 };
 
+/** A trainable layer behind the model's hidden states. */
+const head = v.object({
+  classes: size,
+  pooling: v.picklist(['mean', 'cls', 'none']),
+  /** The output that it reads, and the one it makes. */
+  input: name,
+  output: name,
+  weight: name,
+  bias: name,
+  nodes: v.pipe(v.array(name), v.minLength(1)),
+  /** Its integer initializers. */
+  constants: v.array(name),
+});
+
+/** A tensor of the model that was trained, and the record that it had, in base64. */
+const bias = v.object({ tensor: name, record: v.string() });
+
 const modelManifest = v.object({
   ...setEntries,
   adapters: v.pipe(v.array(patchedAdapter), v.minLength(1)),
-  /** Every initializer that was added. */
+  /** Every initializer that was added for the adapters. */
   initializers: v.array(name),
+  head: v.optional(head),
+  biases: v.optional(v.array(bias)),
 });
 
 const fileManifest = v.object({
@@ -71,10 +92,14 @@ const fileManifest = v.object({
     v.array(v.object({ ...adapter.entries, nodes: v.pipe(v.array(name), v.minLength(1)) })),
     v.minLength(1),
   ),
+  /** Names of tensors in the file. */
+  head: v.optional(v.omit(head, ['nodes', 'constants', 'output'])),
+  biases: v.optional(v.array(v.object({ tensor: name, data: name }))),
 });
 
 export type AdapterRecord = v.InferOutput<typeof adapter>;
 export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
+export type Head = v.InferOutput<typeof head>;
 export type Site = v.InferOutput<typeof site>;
 /** One adapter set of a patched model. */
 export type ModelManifest = v.InferOutput<typeof modelManifest>;
@@ -106,6 +131,12 @@ export function readManifests(model: Model): ModelManifest[] {
 /** The metadata value of an adapter set. The schema gives the keys their order. */
 export function encodeManifest(manifest: ModelManifest): string {
   return JSON.stringify(v.parse(modelManifest, manifest));
+}
+
+/** Puts a set's manifest in the place of the one that the model has for it. */
+export function replaceManifest(edit: MessageEdit, model: Model, set: ModelManifest): void {
+  const entry = model.metadata.find(({ key }) => key === manifestKey(set.set))!;
+  edit.replace(entry.field, ...metadataRecord(entry.key, encodeManifest(set)));
 }
 
 /** The manifest of an adapter file. */

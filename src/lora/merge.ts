@@ -87,7 +87,7 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
   let file: AdapterFile | undefined;
   let folding: Folding | undefined;
   try {
-    if (options.adapter !== undefined) file = openAdapterFile(options.adapter);
+    if (options.adapter !== undefined) file = openFoldable(options.adapter);
     const patched = new PatchedModel(model);
     const reader = new TensorReader(model, files);
     const context = { model, values: patched.values, reader };
@@ -109,6 +109,19 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     files.close();
     model.close();
   }
+}
+
+/** An adapter file that holds changes of weights and nothing else. */
+function openFoldable(path: string): AdapterFile {
+  const file = openAdapterFile(path);
+  const { head, biases = [] } = file.extras;
+  if (!head && biases.length === 0) return file;
+  file.close();
+  throw new OnnxLoraError(
+    'unsupported',
+    `${path} holds a ${head ? 'head' : 'set of biases'} beside its adapters, expected adapters alone`,
+    { hint: 'Put it into the model with apply, and merge that.' },
+  );
 }
 
 /** What the merged model is held against: the model with its adapters beside the weights. */

@@ -4,6 +4,7 @@ import { openModel } from '../onnx/parse.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/compare.js';
 import { apply } from './apply.js';
+import { parseHead } from './head.js';
 import { generatorFor, type InitName, initialA } from './init.js';
 import { type FactorName, insertAdapters, type NewAdapter, structureOf } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
@@ -52,6 +53,10 @@ export interface PatchOptions
   readonly name?: string | undefined;
   /** Take the adapters of this file instead of new ones. */
   readonly adapter?: string | undefined;
+  /** A trainable output layer: `linear:CLASSES[:mean|cls|none]`. */
+  readonly head?: string | undefined;
+  /** The hidden states that the head reads. May be left out where the model has one output. */
+  readonly modelOutput?: string | undefined;
   /** Run base and patched model, whose outputs must be equal. Default false. */
   readonly verify?: boolean | undefined;
 }
@@ -90,7 +95,11 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
     const patched = new PatchedModel(model);
     const { layers, skipped } = chooseLayers(patched, options);
     const adapters = planAdapters(layers, options);
-    const { edit, manifest } = insertAdapters(patched, options.name ?? 'default', adapters);
+    const { head: text, modelOutput, seed = 0 } = options;
+    const head =
+      text === undefined ? undefined : { plan: parseHead(text), output: modelOutput, seed };
+    const set = options.name ?? 'default';
+    const { edit, manifest } = insertAdapters(patched, set, adapters, { head });
     const output = options.output ?? defaultOutput(path, 'lora');
     await writeModel(model, edit, output, options);
     return { output, ...describeAdapters(model, manifest, () => 0), skipped };

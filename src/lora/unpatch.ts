@@ -4,6 +4,8 @@ import { openModel } from '../onnx/parse.js';
 import { graphEdit } from '../onnx/rewrite.js';
 import { encodeString } from '../onnx/wire.js';
 import type { WriteOptions } from '../onnx/write.js';
+import { restoreBiases } from './bias.js';
+import { removeHeads } from './head.js';
 import { type ModelManifest, manifestKey } from './manifest.js';
 import { defaultOutput, writeModel } from './output.js';
 import { PatchedModel } from './patched.js';
@@ -33,6 +35,8 @@ export async function unpatch(path: string, options: UnpatchOptions = {}): Promi
     const sets = patched.chosenSets(options.name);
     const edit = new MessageEdit(model.source, model.range);
     removeAdapters(patched, sets, edit);
+    removeHeads(patched, sets, edit);
+    restoreBiases(patched, sets, edit);
     const output = options.output ?? defaultOutput(path, 'base');
     await writeModel(model, edit, output, options);
     return { output, removed: sets.map(({ set }) => set) };

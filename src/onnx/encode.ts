@@ -10,6 +10,7 @@ import {
   TensorField,
   ValueInfoField,
 } from './fields.js';
+import type { Dim } from './model.js';
 import { encodeString } from './wire.js';
 
 const { onnx } = onnxProto;
@@ -130,6 +131,17 @@ export function inputRecord(name: string, dtype: DataTypeName, dims: readonly nu
   });
   const nameRecord = stringRecord(ValueInfoField.name, name);
   return record(GraphField.input, nameRecord, message.finish());
+}
+
+/** A `GraphProto.output` record of a tensor; sizes may be symbols or open. */
+export function outputRecord(name: string, dtype: DataTypeName, shape: readonly Dim[]): Piece[] {
+  const dim = shape.map((size) => {
+    if (size === null) return {};
+    return typeof size === 'number' ? { dimValue: size } : { dimParam: size };
+  });
+  const type = { tensorType: { elemType: dataTypeNumber(dtype), shape: { dim } } };
+  const nameRecord = stringRecord(ValueInfoField.name, name);
+  return record(GraphField.output, nameRecord, onnx.ValueInfoProto.encode({ type }).finish());
 }
 
 /** A `ModelProto.metadata_props` record. */

@@ -7,6 +7,7 @@ import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
 import { loadGraph } from '../graph/load.js';
 import { narrowInputs } from '../graph/narrow-integers.js';
 import { raiseOpset } from '../graph/raise-opset.js';
+import { biasesOf } from '../lora/bias.js';
 import type { ModelManifest, PatchedAdapter } from '../lora/manifest.js';
 import type { PatchedModel } from '../lora/patched.js';
 import type { Dim } from '../onnx/model.js';
@@ -50,6 +51,8 @@ export interface LossGraph {
 export interface ForwardGraph extends LossGraph {
   readonly set: ModelManifest;
   readonly parameters: readonly Parameter[];
+  /** Those of the parameters that are the model's own biases. */
+  readonly biases: readonly string[];
   /** Nodes that have a gradient rule of their own together. */
   readonly composites: readonly Composite[];
   /** For inferring types of the graph. */
@@ -61,6 +64,8 @@ export interface ForwardGraph extends LossGraph {
 export interface ForwardOptions extends LossGraphOptions {
   /** The adapter set; may be left out where the model has one. */
   readonly name?: string | undefined;
+  /** Whether the biases of adapted layers train too. */
+  readonly trainBias?: boolean | undefined;
   /** How to write the adapted layers; default as they are in the model. */
   readonly rewrite?: Dialect | undefined;
   /** The share of an adapter's input that is dropped; such layers stay as they are in the model. */
@@ -87,7 +92,13 @@ export async function buildForward(
   // The order of the backward pass: runtimes that follow the outputs' order compute the gradients of
   // the last layers first, and free what they were computed from.
   const adapters = [...set.adapters].reverse();
-  const parameters = layOut(adapters.flatMap((adapter) => tensorsOf(patched, adapter)));
+  const biases = options.trainBias ? biasesOf(patched, set) : [];
+  const names = [
+    ...(set.head ? [set.head.weight, set.head.bias] : []),
+    ...adapters.flatMap(tensorNames),
+    ...biases.map(({ name }) => name),
+  ];
+  const parameters = layOut(names.map((name) => tensorOf(patched, name)));
   checkFree(patched, graph);
   pinShapes(graph, options.inputShapes ?? new Map());
   graph.reserve('theta');
@@ -97,7 +108,14 @@ export async function buildForward(
   const raised = await inTrainingOpset(graph, probe);
   const layers = layersIn(raised, set, probe, options);
   const lossGraph = withLoss(patched, raised.graph, raised.types, options);
-  return { ...lossGraph, ...layers, set, parameters, probe };
+  return {
+    ...lossGraph,
+    ...layers,
+    set,
+    parameters,
+    biases: biases.map(({ name }) => name),
+    probe,
+  };
 }
 
 /** The adapted layers in the form that they are trained in. */
@@ -149,7 +167,8 @@ function withLoss(
   types: ValueTypes,
   options: LossGraphOptions,
 ): LossGraph {
-  const output = outputOf(patched, graph, types, options.modelOutput);
+  const wanted = options.modelOutput ?? headOf(patched)?.output;
+  const output = outputOf(patched, graph, types, wanted);
   const added = addLoss(graph, options.loss, output, options.lossOptions);
   const { loss, weight, gradient, inputs: lossInputs } = added;
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
@@ -160,7 +179,11 @@ function withLoss(
   return { graph, inputs, lossInputs, narrowed, output, loss, weight, seed };
 }
 
-function theSet(patched: PatchedModel, name: string | undefined): ModelManifest {
+/**
+ * The set of a name, or the only one.
+ * @throws OnnxLoraError `no-adapter`, `invalid-argument`
+ */
+export function theSet(patched: PatchedModel, name: string | undefined): ModelManifest {
   const sets = patched.chosenSets(name);
   if (sets.length === 1) return sets[0]!;
   throw new OnnxLoraError(
@@ -170,12 +193,19 @@ function theSet(patched: PatchedModel, name: string | undefined): ModelManifest 
   );
 }
 
-function tensorsOf(patched: PatchedModel, { a, b, generalA, generalB }: PatchedAdapter) {
-  const names = [a, b, generalA, generalB].filter((name) => name !== undefined);
-  return names.map((name) => {
-    const tensor = patched.initializer(name);
-    return { name, shape: tensor.dims, dtype: dtypeOf(tensor, patched.model) };
-  });
+/** The only head of the model. */
+function headOf({ sets }: PatchedModel) {
+  const heads = sets.flatMap(({ head }) => (head ? [head] : []));
+  return heads.length === 1 ? heads[0] : undefined;
+}
+
+function tensorNames({ a, b, generalA, generalB }: PatchedAdapter): string[] {
+  return [a, b, generalA, generalB].filter((name) => name !== undefined);
+}
+
+function tensorOf(patched: PatchedModel, name: string) {
+  const tensor = patched.initializer(name);
+  return { name, shape: tensor.dims, dtype: dtypeOf(tensor, patched.model) };
 }
 
 // Inputs of the step graph; a model that uses one of the names could not be fed any more.

@@ -33,8 +33,9 @@ export interface StateUpdate {
 }
 
 /** The moments that an optimizer keeps, by the names of its state vectors. */
-export function momentsOf({ optimizer }: Pick<OptimizerOptions, 'optimizer'>): readonly string[] {
-  return optimizer === 'adamw' ? ['m', 'v'] : ['m'];
+export function momentsOf({ optimizer, momentum }: OptimizerOptions): readonly string[] {
+  if (optimizer === 'adamw') return ['m', 'v'];
+  return momentum === 0 ? [] : ['m'];
 }
 
 /** The scalars of update `t`, counted from 1. */
@@ -116,8 +117,6 @@ function sgd(graph: GraphBuilder, g: string, options: OptimizerOptions): StateUp
   const { add, sub, mul, scale } = new Arithmetic(graph);
   const full = weightDecay === 0 ? g : add(g, scale('theta', weightDecay));
   const m = momentum === 0 ? full : add(scale('m', momentum), full);
-  return [
-    { input: 'theta', output: sub('theta', mul('lr', m)) },
-    { input: 'm', output: m },
-  ];
+  const theta = { input: 'theta', output: sub('theta', mul('lr', m)) };
+  return momentum === 0 ? [theta] : [theta, { input: 'm', output: m }];
 }

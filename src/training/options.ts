@@ -21,6 +21,10 @@ export interface TrainOptions
   /** Samples to train on: .safetensors or .npz. */
   readonly data: string;
   readonly evalData?: string | undefined;
+  /** A trainable output layer on the hidden states: `linear:CLASSES[:mean|cls|none]`. */
+  readonly head?: string | undefined;
+  /** Whether the biases of adapted layers train too. */
+  readonly trainBias?: boolean | undefined;
   /** The adapter set to train. May be left out where the model has one. */
   readonly name?: string | undefined;
 

@@ -1,15 +1,19 @@
 /** A whole training run, from the files it reads to the files it leaves. */
 import { createHash } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
 import { lossCurveSvg } from '../analysis/curve.js';
 import { OnnxLoraError } from '../errors.js';
 import { extract } from '../lora/extract.js';
+import { headEdit, parseHead } from '../lora/head.js';
 import { defaultOutput, inputFiles, writeModel } from '../lora/output.js';
 import { PatchedModel } from '../lora/patched.js';
 import { collect } from '../onnx/edit.js';
 import { ExternalFiles } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
-import { writeFiles } from '../onnx/write.js';
+import { checkOutput, writeFiles } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { openStatefulSession } from '../runtime/stateful-session.js';
@@ -18,7 +22,7 @@ import { Batches } from './batches.js';
 import { checkSettings, hasCheckpoint, readCheckpoint, type Settings } from './checkpoint.js';
 import { type Dataset, openDataset } from './data/dataset.js';
 import { Evaluator, folderOf } from './evaluator.js';
-import { buildForward, type ForwardGraph } from './forward.js';
+import { buildForward, type ForwardGraph, theSet } from './forward.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
@@ -57,6 +61,39 @@ export interface TrainResult {
  * `checkpoint`, `diverged`, `aborted`, and those of reading and writing
  */
 export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
+  const { head, emitStepGraph, output = defaultOutput(path, 'trained') } = options;
+  if (head === undefined) return trainModel(path, options);
+  const folder = mkdtempSync(join(tmpdir(), 'onnx-lora-'));
+  try {
+    const withHead = join(folder, basename(path));
+    await addHead(path, withHead, output, { ...options, head });
+    // The loss looks at what the head makes, not at what it reads.
+    const { modelOutput: _, ...rest } = options;
+    return await trainModel(withHead, emitStepGraph === undefined ? { ...rest, output } : rest);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Writes the model with a new head to `target`. */
+async function addHead(
+  path: string,
+  target: string,
+  output: string,
+  { head, name, modelOutput, seed, force }: ResolvedOptions & { readonly head: string },
+): Promise<void> {
+  const model = openModel(path);
+  try {
+    checkOutput(output, inputFiles(model), force);
+    const patched = new PatchedModel(model);
+    const plan = { plan: parseHead(head), output: modelOutput, seed };
+    await writeModel(model, headEdit(patched, theSet(patched, name), plan), target, {});
+  } finally {
+    model.close();
+  }
+}
+
+async function trainModel(path: string, options: ResolvedOptions): Promise<TrainResult> {
   const model = openModel(path);
   const files = new ExternalFiles(model);
   try {
@@ -108,13 +145,13 @@ class Run {
     provider: ProviderName | undefined,
     dropout = 0,
   ): Promise<ForwardGraph> {
-    const { loss, modelOutput, name, batchSize } = this.options;
+    const { loss, modelOutput, name, trainBias, batchSize } = this.options;
     const keys = [...data.keys.keys()];
     const { inputs } = this.patched.model.graph;
     const sizes = symbolSizes(inputs, data, batchSize);
     const forGpu = provider !== undefined && provider !== 'cpu';
     return buildForward(this.patched, this.reader, {
-      ...{ loss, modelOutput, name },
+      ...{ loss, modelOutput, name, trainBias },
       lossOptions: lossOptions(this.options, keys),
       sizes,
       rewrite: { fused: provider === 'cpu' },
@@ -245,6 +282,7 @@ class Run {
       blank: options.blank ?? null,
       scale: options.scale ?? null,
       modelOutput: options.modelOutput ?? null,
+      trainBias: options.trainBias ?? false,
       samples: sizes,
       adapters: createHash('sha256').update(JSON.stringify(forward.set)).digest('hex').slice(0, 16),
       modelBytes: this.patched.model.source.size,
@@ -276,10 +314,11 @@ class Run {
     return { evaluator, batches };
   }
 
-  private async write({ parameters, set }: ForwardGraph, theta: Float32Array, log: RunLog) {
+  private async write(forward: ForwardGraph, theta: Float32Array, log: RunLog) {
     const { saveAdapter, plot, force } = this.options;
-    const { model } = this.patched;
-    await writeModel(model, trainedModel(model, parameters, theta), this.output, { force });
+    const { set } = forward;
+    const edit = trainedModel(this.patched, forward, theta);
+    await writeModel(this.patched.model, edit, this.output, { force });
     if (plot !== undefined) await writePlot(plot, log.records, force);
     if (saveAdapter === undefined) return { output: this.output };
     await extract(this.output, { output: saveAdapter, name: set.set, force });

@@ -1,0 +1,114 @@
+/**
+ * Biases that train with the adapters (PEFT's `bias="lora_only"`). They are the model's own tensors, so
+ * the manifest keeps the records they had: taking the adapters out puts these bytes back.
+ */
+import { OnnxLoraError } from '../errors.js';
+import type { MessageEdit } from '../onnx/edit.js';
+import { initializerRecord, type NewTensor } from '../onnx/encode.js';
+import { type Node, nodeLabel, type Tensor } from '../onnx/model.js';
+import { dtypeOf } from '../onnx/tensor.js';
+import type { AdapterFile } from './adapter-file.js';
+import type { ModelManifest } from './manifest.js';
+import type { AttachedSite, PatchedModel } from './patched.js';
+
+/**
+ * The biases of a set's layers: vectors that are added to a layer's output and to nothing else.
+ * @throws OnnxLoraError `unsupported` where no layer has one, or other nodes read one too
+ */
+export function biasesOf(patched: PatchedModel, set: ModelManifest): Tensor[] {
+  const found = new Map<Tensor, Set<Node>>();
+  for (const site of patched.sites.filter((one) => one.set === set)) {
+    const bias = biasOf(patched, site);
+    if (!bias) continue;
+    const readers = found.get(bias.tensor) ?? new Set();
+    found.set(bias.tensor, readers.add(bias.reader));
+  }
+  if (found.size === 0) {
+    throw new OnnxLoraError(
+      'unsupported',
+      `${patched.model.source.label}: no adapted layer has a bias, expected constant vectors behind them`,
+      { hint: 'Train without --train-bias.' },
+    );
+  }
+  for (const [tensor, readers] of found) checkReaders(patched, tensor, readers);
+  return [...found.keys()];
+}
+
+/** Gemm's own C, or the constant that the next node adds. */
+function biasOf(patched: PatchedModel, { target, adapter }: AttachedSite) {
+  const vector = (node: Node, name: string | undefined) => {
+    const tensor = name && patched.values.resolve(node.graph, name)?.initializer;
+    const isVector = tensor && tensor.dims.length === 1 && tensor.dims[0] === adapter.out;
+    return isVector ? { tensor, reader: node } : undefined;
+  };
+  if (target.opType === 'Gemm') {
+    const own = vector(target, target.inputs[2]);
+    if (own) return own;
+  }
+  const last = patched.outermost(target);
+  const uses = patched.values.resolve(last.graph, last.outputs[0]!)?.uses ?? [];
+  const [use, ...others] = uses;
+  if (use?.node?.opType !== 'Add' || others.length > 0) return undefined;
+  return vector(use.node, use.node.inputs[1 - use.index]);
+}
+
+function checkReaders(patched: PatchedModel, tensor: Tensor, readers: ReadonlySet<Node>): void {
+  const uses = patched.values.resolve(patched.model.graph, tensor.name)?.uses ?? [];
+  const other = uses.find(({ node }) => !node || !readers.has(node));
+  if (!other) return;
+  const by = other.node ? nodeLabel(other.node) : 'the graph as an output';
+  throw new OnnxLoraError(
+    'unsupported',
+    `${patched.model.source.label}: the bias ${tensor.name} is read by ${by} too, which is not adapted`,
+    { node: other.node?.name, hint: 'Adapt that layer as well, or train without --train-bias.' },
+  );
+}
+
+/**
+ * Checks that the biases of an adapter file are tensors of the model.
+ * @throws OnnxLoraError `adapter-mismatch`
+ */
+export function checkBiases({ model }: PatchedModel, { path, extras }: AdapterFile): void {
+  for (const { name, dtype, dims } of extras.biases ?? []) {
+    const tensor = model.graph.initializers.get(name);
+    const fits = tensor?.dims.join() === dims.join() && dtypeOf(tensor, model) === dtype;
+    if (fits) continue;
+    throw new OnnxLoraError(
+      'adapter-mismatch',
+      `${path} does not fit ${model.source.label}: expected a bias ${name} of ${dtype} [${dims.join(', ')}], found ${tensor ? `[${tensor.dims.join(', ')}]` : 'none'}`,
+      { hint: 'Adapters fit the model they were trained on.' },
+    );
+  }
+}
+
+/** Gives biases other numbers; the manifest that is returned remembers the records they had. */
+export function replaceBiases(
+  patched: PatchedModel,
+  set: ModelManifest,
+  edit: MessageEdit,
+  biases: readonly NewTensor[],
+): ModelManifest {
+  const { source, graph } = patched.model;
+  const known = new Map((set.biases ?? []).map((bias) => [bias.tensor, bias]));
+  for (const bias of biases) {
+    const { field } = graph.initializers.get(bias.name)!;
+    edit.child(graph.field).replace(field, ...initializerRecord(bias));
+    if (known.has(bias.name)) continue;
+    const record = Buffer.from(source.read(field.start, field.end)).toString('base64');
+    known.set(bias.name, { tensor: bias.name, record });
+  }
+  return { ...set, biases: [...known.values()] };
+}
+
+/** Puts the records back that biases had before they were trained. */
+export function restoreBiases(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+): void {
+  const { graph } = patched.model;
+  for (const { tensor, record } of sets.flatMap(({ biases = [] }) => biases)) {
+    const { field } = patched.initializer(tensor);
+    edit.child(graph.field).replace(field, Buffer.from(record, 'base64'));
+  }
+}
