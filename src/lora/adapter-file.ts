@@ -89,7 +89,10 @@ function storedExtras(file: SafetensorsFile, path: string, { head, biases }: Fil
     checkTensor(file, path, name, [...(entry?.shape ?? [0])]);
     return entry!;
   };
-  for (const name of head ? [head.weight, head.bias] : []) present(name);
+  if (head) {
+    checkTensor(file, path, head.weight, [head.features, head.classes]);
+    checkTensor(file, path, head.bias, [head.classes]);
+  }
   const newHead = head && {
     plan: { classes: head.classes, pooling: head.pooling },
     output: head.input,
@@ -160,7 +163,8 @@ export function adapterFilePieces(
     ...(head
       ? {
           head: {
-            ...{ classes: head.classes, pooling: head.pooling, input: head.input },
+            ...{ features: head.features, classes: head.classes },
+            ...{ pooling: head.pooling, input: head.input },
             weight: add('head.weight', head.weight),
             bias: add('head.bias', head.bias),
           },

@@ -95,6 +95,7 @@ export function insertHead(
   graph.append(...nodes.flatMap(nodeRecord), ...result);
   return {
     ...plan,
+    features,
     input: hidden.name,
     output: logits,
     weight,

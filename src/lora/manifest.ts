@@ -62,6 +62,8 @@ const setEntries = {
 
 /** A trainable layer behind the model's hidden states. */
 const head = v.object({
+  /** H, the size of the hidden states. */
+  features: size,
   classes: size,
   pooling: v.picklist(['mean', 'cls', 'none']),
   /** The output that it reads, and the one it makes. */

@@ -85,6 +85,8 @@ export function describeAdapters(
   norm: (adapterIndex: number) => number,
 ): { adapters: AdapterSummary[]; parameters: ParameterShare } {
   const adapters = manifest.adapters.map((a, i) => adapterSummary(manifest.set, a, norm(i)));
-  const trainable = adapters.reduce((sum, { parameters }) => sum + parameters, 0);
+  const { head } = manifest;
+  const inHead = head ? head.classes * (head.features + 1) : 0;
+  const trainable = adapters.reduce((sum, { parameters }) => sum + parameters, inHead);
   return { adapters, parameters: parameterShare(trainable, parametersOf(model) + trainable) };
 }
