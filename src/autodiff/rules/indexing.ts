@@ -2,7 +2,7 @@
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
-import { ADD, movedBack, needScatterAdd } from './movement.js';
+import { movedBack, scatterAdd } from './movement.js';
 
 /** Rows of the gradient are added to the rows that were taken. */
 export const gather: GradientRule = ({ x: [x, indices], dy: [dy], c, int }) => [
@@ -25,8 +25,7 @@ export const gather: GradientRule = ({ x: [x, indices], dy: [dy], c, int }) => [
 ];
 
 function addRows(c: Calculus, target: string, indices: string, updates: string): string {
-  needScatterAdd(c);
-  return c.op('ScatterND', [target, indices, updates], c.type(target), ADD);
+  return scatterAdd(c, 'ScatterND', [target, indices, updates]);
 }
 
 export const gatherND: GradientRule = (context) => [
@@ -40,9 +39,8 @@ export const gatherND: GradientRule = (context) => [
 
 export const gatherElements: GradientRule = ({ x: [x, indices], dy: [dy], c, int }) => [
   () => {
-    needScatterAdd(c);
-    const attributes = { axis: { int: int('axis', 0) }, ...ADD };
-    return c.op('ScatterElements', [c.zeros(x!), indices!, dy!], c.type(x!), attributes);
+    const axis = { axis: { int: int('axis', 0) } };
+    return scatterAdd(c, 'ScatterElements', [c.zeros(x!), indices!, dy!], axis);
   },
   undefined,
 ];

@@ -1,13 +1,26 @@
 /** Operators that only copy elements: the gradient is added up where they came from. */
+import type { Attributes } from '../../graph/builder.js';
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 
-export const ADD = { reduction: { text: 'add' } } as const;
-
-/** @throws Refusal before opset 16 */
-export function needScatterAdd(c: Calculus): void {
+/**
+ * `target` with `updates` added where the indices point. Half precision is added up in float32: CPUs
+ * have no other kernel, and many small numbers would be lost.
+ * @throws Refusal before opset 16
+ */
+export function scatterAdd(
+  c: Calculus,
+  opType: 'ScatterND' | 'ScatterElements',
+  [target, indices, updates]: readonly [string, string, string],
+  attributes: Attributes = {},
+): string {
   if (c.graph.opset < 16) throw new Refusal('adding up what several outputs took needs opset 16');
+  const { dtype, shape } = c.type(target);
+  const wide = dtype === 'float16' || dtype === 'bfloat16' ? 'float32' : dtype;
+  const inputs = [c.cast(target, wide), indices, c.cast(updates, wide)];
+  const add = { ...attributes, reduction: { text: 'add' } };
+  return c.cast(c.op(opType, inputs, { dtype: wide, shape }, add), dtype);
 }
 
 /**
@@ -27,10 +40,8 @@ export const moved: GradientRule = (context) => [() => movedBack(context)];
 
 /** Zeros like `x` with `dy` added at elements that `indices` counts in row-major order. */
 export function scatterFlat(c: Calculus, x: string, indices: string, dy: string): string {
-  needScatterAdd(c);
   const zeros = c.flat(c.zeros(x));
-  const type = c.type(zeros);
-  const sum = c.op('ScatterElements', [zeros, c.flat(indices), c.flat(dy)], type, ADD);
+  const sum = scatterAdd(c, 'ScatterElements', [zeros, c.flat(indices), c.flat(dy)]);
   return c.reshapeLike(sum, x);
 }
 

@@ -1,0 +1,18 @@
+/** Models that compute in float16: adapters and optimizer are float32 all the same. */
+import { expect, test } from 'vitest';
+import { patch } from '../../src/lora/patch.js';
+import { resolveOptions } from '../../src/training/options.js';
+import { runTraining } from '../../src/training/run.js';
+import { temporaryFolder } from '../support/files.js';
+import { zooSamples } from '../support/samples.js';
+import { zooModel } from '../support/zoo.js';
+
+const files = temporaryFolder();
+
+test('a float16 model learns, gradients of gathered rows included', async () => {
+  const { output } = await patch(zooModel('bert-fp16'), { rank: 8, output: files.fresh() });
+  const data = files.write(zooSamples('bert-cls-torchscript', 'lora', 20), 'data.safetensors');
+  const options = { data, loss: 'cross-entropy', lr: 1e-2, epochs: 1, provider: 'cpu' } as const;
+  const result = await runTraining(output, resolveOptions({ ...options, output: files.fresh() }));
+  expect(result.loss!.best).toBeLessThan(0.5 * result.loss!.first);
+});
