@@ -121,7 +121,7 @@ function openCheckpoint(path: string): SafetensorsFile {
     return openSafetensors(path);
   } catch (error) {
     if (error instanceof OnnxLoraError && error.code === 'invalid-adapter') {
-      throw damaged(path, error.message);
+      throw damaged(path, error.message.replace(`${path}: `, ''));
     }
     throw error;
   }
