@@ -5,11 +5,15 @@
 import { OnnxLoraError } from '../errors.js';
 import type { MessageEdit } from '../onnx/edit.js';
 import { initializerRecord, type NewTensor } from '../onnx/encode.js';
-import { type Node, nodeLabel, type Tensor } from '../onnx/model.js';
+import { type Model, type Node, nodeLabel, type Tensor } from '../onnx/model.js';
+import { parseInitializer } from '../onnx/parse.js';
+import { MemorySource } from '../onnx/source.js';
 import { dtypeOf } from '../onnx/tensor.js';
 import type { AdapterFile } from './adapter-file.js';
-import type { ModelManifest } from './manifest.js';
+import { findLayers } from './layers.js';
+import { invalidManifest, type ModelManifest, type TrainedBias } from './manifest.js';
 import type { AttachedSite, PatchedModel } from './patched.js';
+import type { LinearLayer } from './targets/index.js';
 
 /**
  * The biases of a set's layers: vectors that are added to a layer's output and to nothing else.
@@ -17,8 +21,12 @@ import type { AttachedSite, PatchedModel } from './patched.js';
  */
 export function biasesOf(patched: PatchedModel, set: ModelManifest): Tensor[] {
   const found = new Map<Tensor, Set<Node>>();
+  const layers = new Map(
+    findLayers(patched).flatMap((l) => l.linear.map((one) => [one.node, one])),
+  );
   for (const site of patched.sites.filter((one) => one.set === set)) {
-    const bias = biasOf(patched, site);
+    const layer = layers.get(site.target);
+    const bias = layer && biasOf(patched, layer, site);
     if (!bias) continue;
     const readers = found.get(bias.tensor) ?? new Set();
     found.set(bias.tensor, readers.add(bias.reader));
@@ -34,13 +42,22 @@ export function biasesOf(patched: PatchedModel, set: ModelManifest): Tensor[] {
   return [...found.keys()];
 }
 
-/** Gemm's own C, or the constant that the next node adds. */
-function biasOf(patched: PatchedModel, { target, adapter }: AttachedSite) {
+/** The third operand of Gemm and Conv, or the constant that the next node adds. */
+function biasOf(
+  patched: PatchedModel,
+  { node: target, geometry }: LinearLayer,
+  { adapter }: AttachedSite,
+) {
+  const { values, model } = patched;
   const vector = (node: Node, name: string | undefined) => {
-    const tensor = name && patched.values.resolve(node.graph, name)?.initializer;
-    const isVector = tensor && tensor.dims.length === 1 && tensor.dims[0] === adapter.out;
-    return isVector ? { tensor, reader: node } : undefined;
+    const value = name === undefined ? undefined : values.resolve(node.graph, name);
+    const { initializer: tensor, graph } = value ?? {};
+    const isVector = tensor?.dims.length === 1 && tensor.dims[0] === adapter.out;
+    return isVector && graph === model.graph ? { tensor, reader: node } : undefined;
   };
+  if (geometry.kind === 'channels') return vector(target, target.inputs[2]);
+  // A vector is added along the last axis.
+  if (geometry.outputColumns) return undefined;
   if (target.opType === 'Gemm') {
     const own = vector(target, target.inputs[2]);
     if (own) return own;
@@ -81,7 +98,10 @@ export function checkBiases({ model }: PatchedModel, { path, extras }: AdapterFi
   }
 }
 
-/** Gives biases other numbers; the manifest that is returned remembers the records they had. */
+/**
+ * Gives biases other numbers; the manifest that is returned remembers the records they had.
+ * @throws OnnxLoraError `unsupported` where another set trained one: only one record can come back
+ */
 export function replaceBiases(
   patched: PatchedModel,
   set: ModelManifest,
@@ -89,6 +109,7 @@ export function replaceBiases(
   biases: readonly NewTensor[],
 ): ModelManifest {
   const { source, graph } = patched.model;
+  checkUntrained(patched, set, biases);
   const known = new Map((set.biases ?? []).map((bias) => [bias.tensor, bias]));
   for (const bias of biases) {
     const { field } = graph.initializers.get(bias.name)!;
@@ -100,15 +121,51 @@ export function replaceBiases(
   return { ...set, biases: [...known.values()] };
 }
 
+function checkUntrained(
+  { model, sets }: PatchedModel,
+  { set }: ModelManifest,
+  biases: readonly NewTensor[],
+): void {
+  const names = new Set(biases.map(({ name }) => name));
+  for (const other of sets) {
+    const trained = other.biases?.find(({ tensor }) => names.has(tensor));
+    if (!trained || other.set === set) continue;
+    throw new OnnxLoraError(
+      'unsupported',
+      `${model.source.label}: the bias ${trained.tensor} was trained with the adapter set ${JSON.stringify(other.set)} already`,
+      { hint: `Fold that set first (onnx-lora merge --name ${other.set}), or leave biases alone.` },
+    );
+  }
+}
+
+/**
+ * The record that a bias had before it was trained, and the tensor in it.
+ * @throws OnnxLoraError `invalid-manifest`, `invalid-model` for a record of something else
+ */
+export function originalOf(
+  { source, graph }: Model,
+  { tensor: name, record }: TrainedBias,
+): { record: Uint8Array; tensor: Tensor } {
+  const bytes = Buffer.from(record, 'base64');
+  const memory = new MemorySource(bytes, `${source.label}: the record of ${name} in its manifest`);
+  const tensor = parseInitializer(memory);
+  const now = graph.initializers.get(name);
+  if (now && tensor?.name === name && tensor.dims.join() === now.dims.join()) {
+    return { record: bytes, tensor };
+  }
+  const problem = `the record it keeps of the bias ${name} is not that of ${now ? 'a tensor of its shape' : 'a tensor of the model'}`;
+  throw invalidManifest(source.label, problem);
+}
+
 /** Puts the records back that biases had before they were trained. */
 export function restoreBiases(
   patched: PatchedModel,
   sets: readonly ModelManifest[],
   edit: MessageEdit,
 ): void {
-  const { graph } = patched.model;
-  for (const { tensor, record } of sets.flatMap(({ biases = [] }) => biases)) {
-    const { field } = patched.initializer(tensor);
-    edit.child(graph.field).replace(field, Buffer.from(record, 'base64'));
+  const { model } = patched;
+  for (const bias of sets.flatMap(({ biases = [] }) => biases)) {
+    const { field } = patched.initializer(bias.tensor);
+    edit.child(model.graph.field).replace(field, originalOf(model, bias).record);
   }
 }

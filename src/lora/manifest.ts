@@ -77,7 +77,7 @@ const head = v.object({
 });
 
 /** A tensor of the model that was trained, and the record that it had, in base64. */
-const bias = v.object({ tensor: name, record: v.string() });
+const bias = v.object({ tensor: name, record: v.pipe(v.string(), v.base64()) });
 
 const modelManifest = v.object({
   ...setEntries,
@@ -102,6 +102,7 @@ const fileManifest = v.object({
 export type AdapterRecord = v.InferOutput<typeof adapter>;
 export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
 export type Head = v.InferOutput<typeof head>;
+export type TrainedBias = v.InferOutput<typeof bias>;
 export type Site = v.InferOutput<typeof site>;
 /** One adapter set of a patched model. */
 export type ModelManifest = v.InferOutput<typeof modelManifest>;

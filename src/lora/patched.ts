@@ -4,6 +4,7 @@ import { OnnxLoraError } from '../errors.js';
 import { ValueIndex } from '../graph/uses.js';
 import { allGraphs, type Model, type Node, nodeLabel, type Tensor } from '../onnx/model.js';
 import {
+  type Head,
   invalidManifest,
   type ModelManifest,
   type PatchedAdapter,
@@ -27,7 +28,8 @@ export interface AttachedSite {
 export class PatchedModel {
   readonly sets: readonly ModelManifest[];
   readonly sites: readonly AttachedSite[];
-  /** Names of all nodes that adapters added. */
+  readonly heads: readonly Head[];
+  /** Names of all nodes that were added with adapters. */
   readonly ownNodes: ReadonlySet<string>;
   readonly values: ValueIndex;
 
@@ -49,9 +51,12 @@ export class PatchedModel {
     for (const { adapters: all } of this.sets) this.checkUnique(all.map(({ name }) => name));
     this.checkUnique(this.sets.map(({ set }) => set));
     this.checkUnique(sites.map(({ base }) => base));
-    this.checkUnique(sites.flatMap(({ nodes }) => nodes));
-    this.ownNodes = new Set(sites.flatMap(({ nodes }) => nodes));
+    this.heads = this.sets.flatMap(({ head }) => (head ? [head] : []));
+    const own = [...sites, ...this.heads].flatMap(({ nodes }) => nodes);
+    this.checkUnique(own);
+    this.ownNodes = new Set(own);
     this.checkInitializers();
+    this.checkHeads();
     this.sites = this.sets.flatMap((set) =>
       set.adapters.flatMap((adapter) =>
         adapter.sites.map((site) => this.attach(set, adapter, site)),
@@ -116,12 +121,33 @@ export class PatchedModel {
   /** What unpatch removes must be ours: initializers that only our nodes read. */
   private checkInitializers(): void {
     const { graph } = this.model;
-    const names = this.sets.flatMap(({ initializers }) => initializers);
-    this.checkUnique(names);
+    const inHeads = this.heads.flatMap(({ weight, bias, constants }) => [
+      weight,
+      bias,
+      ...constants,
+    ]);
+    const names = [...this.sets.flatMap(({ initializers }) => initializers), ...inHeads];
+    const biases = this.sets.flatMap((set) => set.biases ?? []);
+    this.checkUnique([...names, ...biases.map(({ tensor }) => tensor)]);
     for (const name of names) {
       const uses = this.values.resolve(graph, name)?.uses ?? [];
       const foreign = uses.find(({ node }) => !node || !this.ownNodes.has(node.name));
       if (foreign) throw this.damaged(`initializer ${name} belongs to the model`);
+    }
+  }
+
+  private checkHeads(): void {
+    const { graph } = this.model;
+    const inGraph = new Set(graph.nodes.map(({ name }) => name));
+    for (const { nodes, weight, bias, constants, output } of this.heads) {
+      for (const name of [weight, bias, ...constants]) this.initializer(name);
+      const missing = nodes.find((name) => !inGraph.has(name));
+      if (missing !== undefined)
+        throw this.damaged(`node ${missing} of the head is not in the graph`);
+      const makes = this.producers.get(output)?.name;
+      if (makes !== nodes.at(-1) || !graph.outputs.some(({ name }) => name === output)) {
+        throw this.damaged(`${output} is no output that the head makes`);
+      }
     }
   }
 

@@ -73,6 +73,16 @@ export function parseModel(source: ByteSource): Model {
   return new Parser(source).model();
 }
 
+/**
+ * The initializer whose whole record `source` holds; undefined for other bytes.
+ * @throws OnnxLoraError `invalid-model` for a record that is damaged within
+ */
+export function parseInitializer(source: ByteSource): Tensor | undefined {
+  const [field, ...rest] = fieldsOf(source, { start: 0, end: source.size });
+  if (field?.number !== GraphField.initializer || rest.length > 0) return undefined;
+  return new Parser(source).tensor(field);
+}
+
 // An error is one line.
 const MAX_SHOWN_CHARACTERS = 80;
 
@@ -312,7 +322,7 @@ class Parser {
     return attribute;
   }
 
-  private tensor(field: Field): Tensor {
+  tensor(field: Field): Tensor {
     let name = '';
     let dataType = 0;
     let external = false;
