@@ -1,6 +1,7 @@
 import onnxProto from 'onnx-proto';
 import type { AttributeValue } from '../onnx/encode.js';
 import { GraphBuilder } from './builder.js';
+import { capturedBy } from './prune.js';
 
 const { onnx } = onnxProto;
 
@@ -19,7 +20,16 @@ export function bodyAttribute(
   for (const value of valuesOf(graph)) body.reserve(value);
   build(body);
   for (const value of valuesOf(body)) graph.reserve(value);
-  return { raw: encoded(name, body) };
+  return { raw: encoded(name, body), captures: capturesOf(body) };
+}
+
+/** The values around a body that it reads. */
+function capturesOf(body: GraphBuilder): string[] {
+  const own = new Set(valuesOf(body));
+  const inner = body.nodes.flatMap(capturedBy);
+  const inputs = body.nodes.flatMap((node) => node.inputs);
+  const outputs = body.outputs.map((output) => output.name);
+  return [...inputs, ...outputs, ...inner].filter((value) => value !== '' && !own.has(value));
 }
 
 function* valuesOf({ inputs, initializers, nodes }: GraphBuilder): Generator<string> {

@@ -96,14 +96,13 @@ function loadNode(node: InlinedNode): NewNode {
 }
 
 function attributeValue(attribute: InlinedAttribute): AttributeValue {
-  const { i, f, s, ints, floats, graphs, captures } = attribute;
+  const { i, f, s, ints, floats, captures } = attribute;
   if (i !== undefined) return { int: i };
   if (f !== undefined) return { float: f };
   if (s !== undefined) return { text: s };
   if (ints.length > 0) return { ints };
   if (floats.length > 0) return { floats };
-  const raw = attribute.encoded();
-  return graphs.length > 0 ? { raw, captures } : { raw };
+  return { raw: attribute.encoded(), captures };
 }
 
 function spec({ name, dataType, shape }: ValueInfo): ValueSpec {

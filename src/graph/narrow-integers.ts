@@ -7,6 +7,7 @@ import { dataTypeNumber, toIntegers } from '../onnx/dtype.js';
 import type { NewNode, NewTensor } from '../onnx/encode.js';
 import { elementCount } from '../onnx/model.js';
 import type { GraphBuilder } from './builder.js';
+import { capturedBy } from './prune.js';
 
 /**
  * Makes the graph take its int64 inputs as int32. Values keep their names; where an operator takes
@@ -29,9 +30,7 @@ export function narrowInputs(graph: GraphBuilder): ReadonlySet<string> {
 
 /** The outputs, and what the bodies of Loop, Scan and If read from around them: their types stay. */
 function keptValues({ nodes, outputs }: GraphBuilder): Set<string> {
-  const attributes = nodes.flatMap((node) => Object.values(node.attributes ?? {}));
-  const read = attributes.flatMap((value) => ('raw' in value ? (value.captures ?? []) : []));
-  return new Set([...outputs.map(({ name }) => name), ...read]);
+  return new Set([...outputs.map(({ name }) => name), ...nodes.flatMap(capturedBy)]);
 }
 
 /** Where an operator has integers that may as well be int32. */

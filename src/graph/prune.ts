@@ -9,7 +9,7 @@ export function prune(graph: GraphBuilder): void {
   for (const node of [...graph.nodes].reverse()) {
     if (!node.outputs.some((name) => needed.has(name))) continue;
     kept.push(node);
-    for (const name of [...node.inputs, ...capturedBy(graph, node)]) needed.add(name);
+    for (const name of [...node.inputs, ...capturedBy(node)]) needed.add(name);
   }
   replaceAll(graph.nodes, kept.reverse());
   replaceAll(
@@ -21,12 +21,9 @@ export function prune(graph: GraphBuilder): void {
   }
 }
 
-/** Values of the graph that a body within the node reads: any, where it does not say which. */
-function capturedBy(graph: GraphBuilder, { attributes = {} }: NewNode): readonly string[] {
-  const bodies = Object.values(attributes).filter((value) => 'raw' in value);
-  if (bodies.every(({ captures }) => captures)) return bodies.flatMap(({ captures }) => captures!);
-  const values = graph.nodes.flatMap(({ outputs }) => outputs);
-  return [...values, ...graph.initializers.keys(), ...graph.inputs.map(({ name }) => name)];
+/** What the bodies of a node read from around them. */
+export function capturedBy({ attributes = {} }: NewNode): readonly string[] {
+  return Object.values(attributes).flatMap((value) => ('raw' in value ? value.captures : []));
 }
 
 function replaceAll<T>(list: T[], items: readonly T[]): void {

@@ -24,10 +24,10 @@ export type AttributeValue =
   | { readonly text: string }
   | { readonly floats: readonly number[] }
   /**
-   * An encoded AttributeProto, name included: what has no plain value. Bodies say which values of the
-   * graphs around them they read.
+   * An encoded AttributeProto, name included: what has no plain value; with what the bodies in it, if
+   * there are any, read from the graphs around them.
    */
-  | { readonly raw: Uint8Array; readonly captures?: readonly string[] };
+  | { readonly raw: Uint8Array; readonly captures: readonly string[] };
 
 /** A node that we write. */
 export interface NewNode {
