@@ -37,6 +37,7 @@ export {
 } from './lora/extract.js';
 export { type InitName, inits } from './lora/init.js';
 export {
+  type InspectedHead,
   type InspectedSet,
   type InspectedTarget,
   type InspectedValue,

@@ -1,4 +1,5 @@
 import {
+  type InspectedSet,
   type InspectedTarget,
   type InspectedValue,
   type InspectResult,
@@ -62,12 +63,25 @@ function modelLines({ model, inputs, outputs, sets }: InspectResult): string[] {
     ]),
     ...inputs.map((value): [string, string] => ['input', valueText(value)]),
     ...outputs.map((value): [string, string] => ['output', valueText(value)]),
-    ...sets.map((set): [string, string] => [
-      'adapters',
-      `${set.name}: ${count(set.adapters)} with ${count(set.parameters)} parameters, by ${set.createdBy}`,
-    ]),
+    ...sets.flatMap(setFacts),
   ];
   return facts.map(([name, value]) => `${name.padEnd(8)}  ${printable(value)}`);
+}
+
+function setFacts({ name, adapters, parameters, head, biases, createdBy }: InspectedSet) {
+  const facts: [string, string][] = [
+    [
+      'adapters',
+      `${name}: ${count(adapters)} with ${count(parameters)} parameters, by ${createdBy}`,
+    ],
+  ];
+  if (head) {
+    const { classes, pooling, input, output } = head;
+    const text = `${output} of ${count(classes)} classes on ${input} (${pooling})`;
+    facts.push(['head', `${name}: ${text}, ${count(head.parameters)} parameters`]);
+  }
+  if (biases.length > 0) facts.push(['biases', `${name}: ${count(biases.length)} trained`]);
+  return facts;
 }
 
 function valueText({ name, type, shape }: InspectedValue): string {

@@ -96,7 +96,8 @@ export const patchCommand = defineCommand({
 
 /** An adapter file says where its adapters belong and what they are like. */
 const notWithAdapter = [
-  ...Object.keys({ ...selectionOptions, ...adapterOptions, ...checkOptions }),
+  ...Object.keys({ ...selectionOptions, ...adapterOptions, ...headOption, ...checkOptions }),
+  'modelOutput',
   'verify',
 ];
 

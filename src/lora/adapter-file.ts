@@ -84,26 +84,33 @@ function storedExtras(file: SafetensorsFile, path: string, { head, biases }: Fil
     finite(file, path, name);
     return file.read(name).slice();
   };
-  const present = (name: string) => {
-    const entry = file.tensors.get(name);
-    checkTensor(file, path, name, [...(entry?.shape ?? [0])]);
-    return entry!;
+  const float32 = (name: string, shape: number[]) => {
+    checkTensor(file, path, name, shape);
+    const { dtype } = file.tensors.get(name)!;
+    if (dtype === 'float32') return bytes(name);
+    throw new OnnxLoraError(
+      'invalid-adapter',
+      `${path}: tensor ${JSON.stringify(name)} is ${dtype}, expected float32`,
+      { hint: 'The file was changed: extract it again.' },
+    );
   };
-  if (head) {
-    checkTensor(file, path, head.weight, [head.features, head.classes]);
-    checkTensor(file, path, head.bias, [head.classes]);
-  }
-  const newHead = head && {
+  const trainedHead = head && {
     plan: { classes: head.classes, pooling: head.pooling },
     output: head.input,
     seed: 0,
-    trained: { weight: bytes(head.weight), bias: bytes(head.bias) },
+    trained: {
+      features: head.features,
+      weight: float32(head.weight, [head.features, head.classes]),
+      bias: float32(head.bias, [head.classes]),
+    },
   };
-  const trained = biases?.map(({ tensor, data }) => {
-    const { dtype, shape } = present(data);
+  const trainedBiases = biases?.map(({ tensor, data }) => {
+    const found = file.tensors.get(data);
+    checkTensor(file, path, data, [...(found?.shape ?? [])]);
+    const { dtype, shape } = found!;
     return { name: tensor, dtype, dims: shape, data: bytes(data) };
   });
-  return { head: newHead, biases: trained };
+  return { head: trainedHead, biases: trainedBiases };
 }
 
 function checkTensor(file: SafetensorsFile, path: string, name: string, shape: number[]): void {

@@ -1,12 +1,15 @@
 import { OnnxLoraError } from '../errors.js';
 import { ExternalFiles } from '../onnx/external.js';
+import { elementCount } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import { type WriteOptions, writeFiles } from '../onnx/write.js';
 import { adapterFilePieces } from './adapter-file.js';
 import { adapterParameters } from './insert.js';
+import type { ModelManifest } from './manifest.js';
 import { inputFiles } from './output.js';
 import { PatchedModel } from './patched.js';
+import { headParameters } from './report.js';
 
 export const adapterFormats = ['safetensors'] as const;
 export type AdapterFormat = (typeof adapterFormats)[number];
@@ -25,6 +28,7 @@ export interface ExtractResult {
   readonly set: string;
   /** Names of the adapters. */
   readonly adapters: readonly string[];
+  /** Numbers in the file: those of adapters, head and biases. */
   readonly parameters: number;
 }
 
@@ -43,12 +47,20 @@ export async function extract(path: string, options: ExtractOptions): Promise<Ex
     const pieces = adapterFilePieces(patched, set, new TensorReader(model, files));
     await writeFiles([{ path: output, pieces }], inputFiles(model), options);
     const adapters = set.adapters.map(({ name }) => name);
-    const parameters = set.adapters.reduce((sum, record) => sum + adapterParameters(record), 0);
-    return { output, format, set: set.set, adapters, parameters };
+    return { output, format, set: set.set, adapters, parameters: parametersIn(patched, set) };
   } finally {
     files.close();
     model.close();
   }
+}
+
+function parametersIn(patched: PatchedModel, { adapters, head, biases = [] }: ModelManifest) {
+  const counts = [
+    ...adapters.map((record) => adapterParameters(record)),
+    ...(head ? [headParameters(head)] : []),
+    ...biases.map(({ tensor }) => elementCount(patched.initializer(tensor).dims)),
+  ];
+  return counts.reduce((sum, count) => sum + count, 0);
 }
 
 function theSet(patched: PatchedModel, name: string | undefined) {

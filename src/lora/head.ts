@@ -2,10 +2,16 @@
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
-import { dataTypeNumber, fromFloat64 } from '../onnx/dtype.js';
+import {
+  type DataTypeName,
+  dataTypeNumber,
+  findDataType,
+  fromFloat64,
+  isFloating,
+} from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
-import { type AttributeValue, type NewNode, nodeRecord, outputRecord } from '../onnx/encode.js';
-import { type Model, standardOpset, type ValueInfo } from '../onnx/model.js';
+import { type NewNode, nodeRecord, outputRecord } from '../onnx/encode.js';
+import { type Dim, type Model, nodeLabel, standardOpset, type ValueInfo } from '../onnx/model.js';
 import { addInitializer } from '../onnx/rewrite.js';
 import { generatorFor } from './init.js';
 import type { NewHead } from './insert.js';
@@ -39,70 +45,37 @@ export function parseHead(text: string): HeadPlan {
   );
 }
 
-const MASK = 'attention_mask';
-
 /**
- * Adds a head to the edit of a model: nodes, their tensors, and an output `logits`.
- * @param output the hidden states [B, T, H], or [B, H] with the pooling none
- * @throws OnnxLoraError `invalid-argument` where the output does not fit
+ * Adds a head to the edit of a model: nodes, their tensors, and an output `logits` of float32.
+ * @param output the hidden states [B, T, H], or [.., H] with the pooling none
+ * @throws OnnxLoraError `invalid-argument` where the output does not fit, `adapter-mismatch` where
+ * numbers that were trained already do not
  */
 export function insertHead(
-  patched: PatchedModel,
+  { model }: PatchedModel,
   edit: MessageEdit,
   set: string,
   plan: HeadPlan,
   { output, seed, trained, names }: Omit<NewHead, 'plan'> & { names: NameAuthority },
 ): Head {
-  const { model } = patched;
-  const hidden = hiddenStates(patched, plan, output);
-  const features = hidden.shape!.at(-1) as number;
-  const prefix = `lora/${set}/head`;
-  const nodes: NewNode[] = [];
-  const graph = edit.child(model.graph.field);
-  const add = (leaf: string, opType: string, inputs: string[], attributes = {}, name?: string) => {
-    const result = name ?? names.fresh(`${prefix}/${leaf}`);
-    nodes.push({
-      name: names.fresh(`${prefix}/${leaf}/node`),
-      opType,
-      inputs,
-      outputs: [result],
-      attributes,
-    });
-    return result;
-  };
-  const weight = names.fresh(`${prefix}/weight`);
-  const bias = names.fresh(`${prefix}/bias`);
+  const hidden = hiddenStates(model, plan, output);
+  const features = hidden.shape.at(-1) as number;
+  if (trained && trained.features !== features) throw otherSize(model, hidden, trained.features);
+  const { pooling, classes } = plan;
+  const start = trained ?? untrained(features, classes, seed);
+  const parts = new HeadParts(edit, model, names, `lora/${set}/head`);
+  const weight = parts.tensor('weight', 'float32', [features, classes], start.weight);
+  const bias = parts.tensor('bias', 'float32', [classes], start.bias);
+  const rows = pooled(parts, asFloat32(parts, hidden), pooling, maskOf(model, pooling));
   const logits = names.fresh('logits');
-  const mask = model.graph.inputs.find(({ name }) => name === MASK)?.name;
-  const context = {
-    add,
-    opset: standardOpset(model),
-    integers: integersIn(edit, model, names, prefix),
-  };
-  const rows = pooled(context, hidden.name, plan.pooling, mask);
-  add('add', 'Add', [add('product', 'MatMul', [rows, weight]), bias], {}, logits);
-  const { classes } = plan;
-  const start = trained ?? {
-    weight: kaiming(features, classes, seed),
-    bias: fromFloat64('float32', new Float64Array(classes)),
-  };
-  const tensor = (name: string, dims: number[], data: Uint8Array) =>
-    addInitializer(edit, model, { name, dtype: 'float32', dims, data });
-  tensor(weight, [features, classes], start.weight);
-  tensor(bias, [classes], start.bias);
-  const lead = hidden.shape!.slice(0, plan.pooling === 'none' ? -1 : 1);
-  const result = outputRecord(logits, 'float32', [...lead, plan.classes]);
-  graph.append(...nodes.flatMap(nodeRecord), ...result);
-  return {
-    ...plan,
-    features,
-    input: hidden.name,
-    output: logits,
-    weight,
-    bias,
-    nodes: nodes.map(({ name }) => name),
-    constants: context.integers.made,
-  };
+  parts.node('add', 'Add', [parts.node('product', 'MatMul', [rows, weight]), bias], {}, logits);
+  const lead = hidden.shape.slice(0, pooling === 'none' ? -1 : 1);
+  const graph = edit.child(model.graph.field);
+  graph.append(...parts.nodes.flatMap(nodeRecord));
+  graph.append(...outputRecord(logits, 'float32', [...lead, classes]));
+  const { constants } = parts;
+  const nodes = parts.nodes.map(({ name }) => name);
+  return { ...plan, features, input: hidden.name, output: logits, weight, bias, nodes, constants };
 }
 
 /**
@@ -126,11 +99,15 @@ export function headEdit(patched: PatchedModel, set: ModelManifest, head: NewHea
   return edit;
 }
 
+interface HiddenStates extends ValueInfo {
+  readonly shape: readonly Dim[];
+}
+
 function hiddenStates(
-  { model }: PatchedModel,
+  model: Model,
   { pooling }: HeadPlan,
   wanted: string | undefined,
-): ValueInfo {
+): HiddenStates {
   const { outputs } = model.graph;
   const listed = outputs.map(({ name }) => name).join(', ');
   const found = wanted === undefined ? outputs[0] : outputs.find(({ name }) => name === wanted);
@@ -142,82 +119,141 @@ function hiddenStates(
     );
   }
   const { shape, dataType } = found;
+  const dtype = findDataType(dataType);
   const ranks = pooling === 'none' ? [2, 3] : [3];
   const fits = shape && ranks.includes(shape.length) && typeof shape.at(-1) === 'number';
-  if (fits && dataType === dataTypeNumber('float32')) return found;
+  if (fits && dtype && isFloating(dtype)) return { ...found, shape };
   throw new OnnxLoraError(
     'invalid-argument',
-    `the output ${found.name} is [${shape?.join(', ') ?? '?'}], expected float32 of ${ranks.join(' or ')} axes with a fixed last one for a head with ${pooling}`,
+    `the output ${found.name} is ${dtype ?? 'no tensor'} [${shape?.map((dim) => dim ?? '?').join(', ') ?? '?'}], expected floats of ${ranks.join(' or ')} axes with a fixed last one for a head with ${pooling}`,
     { hint: 'Choose another pooling (linear:CLASSES:none for [B, H]), or another --model-output.' },
   );
 }
 
-interface Context {
-  add(
-    leaf: string,
-    opType: string,
-    inputs: string[],
-    attributes?: Record<string, AttributeValue>,
-  ): string;
-  readonly opset: number;
-  integers(leaf: string, values: readonly number[], dims?: readonly number[]): string;
+function otherSize(model: Model, { name, shape }: HiddenStates, features: number): OnnxLoraError {
+  return new OnnxLoraError(
+    'adapter-mismatch',
+    `the head was trained on hidden states of ${features} features, the output ${name} of ${model.source.label} has ${shape.at(-1)}`,
+    { hint: 'Adapters fit the model they were trained on.' },
+  );
 }
 
+const MASK = 'attention_mask';
+
+/** The mask that the mean is taken with, if the model has one. */
+function maskOf({ graph }: Model, pooling: HeadPlan['pooling']): string | undefined {
+  const mask = pooling === 'mean' ? graph.inputs.find(({ name }) => name === MASK) : undefined;
+  if (!mask?.shape || mask.shape.length === 2) return mask?.name;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${MASK} is [${mask.shape.map((dim) => dim ?? '?').join(', ')}], expected [B, T] for the mean over T`,
+    { hint: 'Choose linear:CLASSES:cls, which reads no mask.' },
+  );
+}
+
+/** The nodes and tensors of a head as they are made. */
+class HeadParts {
+  readonly nodes: NewNode[] = [];
+  /** Names of the integer initializers. */
+  readonly constants: string[] = [];
+
+  constructor(
+    private readonly edit: MessageEdit,
+    private readonly model: Model,
+    private readonly names: NameAuthority,
+    private readonly prefix: string,
+  ) {}
+
+  /** Adds a node and gives the name of its output. */
+  node(
+    leaf: string,
+    opType: string,
+    inputs: readonly string[],
+    attributes: NewNode['attributes'] & {} = {},
+    output = this.names.fresh(`${this.prefix}/${leaf}`),
+  ): string {
+    const name = this.names.fresh(`${this.prefix}/${leaf}/node`);
+    this.nodes.push({ name, opType, inputs, outputs: [output], attributes });
+    return output;
+  }
+
+  /** A node that works along an axis, which is an attribute before the opset `since`, then an input. */
+  along(
+    axis: number,
+    since: number,
+    leaf: string,
+    opType: string,
+    input: string,
+    attributes: NewNode['attributes'] = {},
+  ): string {
+    if (standardOpset(this.model) < since) {
+      return this.node(leaf, opType, [input], { ...attributes, axes: { ints: [axis] } });
+    }
+    return this.node(leaf, opType, [input, this.integer(`${leaf}_axis`, [1], axis)], attributes);
+  }
+
+  integer(leaf: string, dims: readonly number[], value: number): string {
+    const data = new Uint8Array(BigInt64Array.of(BigInt(value)).buffer);
+    const name = this.tensor(leaf, 'int64', dims, data);
+    this.constants.push(name);
+    return name;
+  }
+
+  tensor(leaf: string, dtype: DataTypeName, dims: readonly number[], data: Uint8Array): string {
+    const name = this.names.fresh(`${this.prefix}/${leaf}`);
+    addInitializer(this.edit, this.model, { name, dtype, dims, data });
+    return name;
+  }
+}
+
+function asFloat32(parts: HeadParts, { name, dataType }: HiddenStates): string {
+  const float32 = dataTypeNumber('float32');
+  return dataType === float32 ? name : parts.node('float32', 'Cast', [name], castTo(float32));
+}
+
+function castTo(type: number) {
+  return { to: { int: type } };
+}
+
+const DROP_AXIS = { keepdims: { int: 0 } };
+
+/** [B, T, H] to [B, H] */
 function pooled(
-  c: Context,
+  parts: HeadParts,
   x: string,
   pooling: HeadPlan['pooling'],
   mask: string | undefined,
 ): string {
   if (pooling === 'none') return x;
   if (pooling === 'cls') {
-    return c.add('first', 'Gather', [x, c.integers('first_index', [0], [])], { axis: { int: 1 } });
+    const first = parts.integer('first_index', [], 0);
+    return parts.node('first', 'Gather', [x, first], { axis: { int: 1 } });
   }
-  if (mask === undefined) {
-    const keep = { keepdims: { int: 0 } };
-    if (c.opset < 18) return c.add('mean', 'ReduceMean', [x], { ...keep, axes: { ints: [1] } });
-    return c.add('mean', 'ReduceMean', [x, c.integers('mean_axis', [1])], keep);
-  }
-  const ones = c.add('mask', 'Cast', [mask], { to: { int: dataTypeNumber('float32') } });
-  const column =
-    c.opset < 13
-      ? c.add('mask_column', 'Unsqueeze', [ones], { axes: { ints: [2] } })
-      : c.add('mask_column', 'Unsqueeze', [ones, c.integers('mask_axis', [2])]);
-  const sum = (leaf: string, value: string) => {
-    const keep = { keepdims: { int: 0 } };
-    if (c.opset < 13) return c.add(leaf, 'ReduceSum', [value], { ...keep, axes: { ints: [1] } });
-    return c.add(leaf, 'ReduceSum', [value, c.integers(`${leaf}_axis`, [1])], keep);
-  };
-  const kept = c.add('kept', 'Mul', [x, column]);
-  return c.add('mean', 'Div', [sum('total', kept), sum('count', column)]);
+  if (mask === undefined) return parts.along(1, 18, 'mean', 'ReduceMean', x, DROP_AXIS);
+  const ones = parts.node('mask', 'Cast', [mask], castTo(dataTypeNumber('float32')));
+  const column = parts.along(2, 13, 'mask_column', 'Unsqueeze', ones);
+  const kept = parts.node('kept', 'Mul', [x, column]);
+  const total = parts.along(1, 13, 'total', 'ReduceSum', kept, DROP_AXIS);
+  const count = parts.along(1, 13, 'count', 'ReduceSum', column, DROP_AXIS);
+  return parts.node('mean', 'Div', [total, count]);
 }
 
-/** Integer constants of the head, and their names. */
-function integersIn(edit: MessageEdit, model: Model, names: NameAuthority, prefix: string) {
-  const made: string[] = [];
-  const make = (
-    leaf: string,
-    values: readonly number[],
-    dims: readonly number[] = [values.length],
-  ) => {
-    const name = names.fresh(`${prefix}/${leaf}`);
-    const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
-    addInitializer(edit, model, { name, dtype: 'int64', dims, data });
-    made.push(name);
-    return name;
-  };
-  return Object.assign(make, { made });
-}
-
-/** Kaiming uniform, as torch.nn.Linear starts: within ±1/√in. */
-function kaiming(rows: number, columns: number, seed: number): Uint8Array {
+/** As torch.nn.Linear starts, but for the bias: the weight uniform within ±1/√H, the bias zero. */
+function untrained(features: number, classes: number, seed: number) {
   const random = generatorFor(seed, 'head', 'weight');
-  const bound = 1 / Math.sqrt(rows);
+  const bound = 1 / Math.sqrt(features);
   const draw = () => (2 * uniformFloat64(random) - 1) * bound;
-  return fromFloat64('float32', Float64Array.from({ length: rows * columns }, draw));
+  const weight = Float64Array.from({ length: features * classes }, draw);
+  return {
+    weight: fromFloat64('float32', weight),
+    bias: fromFloat64('float32', new Float64Array(classes)),
+  };
 }
 
-/** Takes the heads of sets out again. */
+/**
+ * Takes the heads of sets out again.
+ * @throws OnnxLoraError `unsupported` where something that stays reads one
+ */
 export function removeHeads(
   patched: PatchedModel,
   sets: readonly ModelManifest[],
@@ -225,13 +261,29 @@ export function removeHeads(
 ): void {
   const { graph } = patched.model;
   const root = edit.child(graph.field);
-  for (const head of sets.flatMap(({ head: one }) => (one ? [one] : []))) {
-    const nodes = new Set(head.nodes);
-    for (const node of graph.nodes) if (nodes.has(node.name)) root.remove(node.field);
-    const tensors = [head.weight, head.bias, ...head.constants];
-    for (const name of tensors) root.remove(patched.initializer(name).field);
-    // Before IR 4 they are inputs as well.
-    for (const input of graph.inputs) if (tensors.includes(input.name)) root.remove(input.field);
-    for (const output of graph.outputs) if (output.name === head.output) root.remove(output.field);
-  }
+  const heads = sets.flatMap(({ head }) => (head ? [head] : []));
+  const nodes = new Set(heads.flatMap((head) => head.nodes));
+  for (const { output } of heads) checkUnread(patched, output, nodes);
+  for (const node of graph.nodes) if (nodes.has(node.name)) root.remove(node.field);
+  const tensors = heads.flatMap(({ weight, bias, constants }) => [weight, bias, ...constants]);
+  for (const name of tensors) root.remove(patched.initializer(name).field);
+  // Before IR 4 they are inputs as well.
+  for (const input of graph.inputs) if (tensors.includes(input.name)) root.remove(input.field);
+  const outputs = heads.map(({ output }) => output);
+  for (const output of graph.outputs) if (outputs.includes(output.name)) root.remove(output.field);
+}
+
+function checkUnread(
+  { model, values }: PatchedModel,
+  output: string,
+  removed: ReadonlySet<string>,
+): void {
+  const uses = values.resolve(model.graph, output)?.uses ?? [];
+  const reader = uses.find(({ node }) => node && !removed.has(node.name))?.node;
+  if (!reader) return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${model.source.label}: ${nodeLabel(reader)} reads ${output}, the output of a head that is to be taken out`,
+    { node: reader.name, hint: 'Take the adapter set of that node out as well, or first.' },
+  );
 }

@@ -44,7 +44,9 @@ export interface NewHead {
   readonly output?: string | undefined;
   readonly seed: number;
   /** Its numbers where it was trained already: weight [H, classes] and bias [classes], float32. */
-  readonly trained?: { readonly weight: Uint8Array; readonly bias: Uint8Array } | undefined;
+  readonly trained?:
+    | { readonly features: number; readonly weight: Uint8Array; readonly bias: Uint8Array }
+    | undefined;
 }
 
 /** What trains with the adapters. */

@@ -14,10 +14,16 @@ import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
 import { readFactors } from './factors.js';
 import { structureOf } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
-import type { ModelManifest, PatchedAdapter } from './manifest.js';
+import type { Head, ModelManifest, PatchedAdapter } from './manifest.js';
 import { inputFiles } from './output.js';
 import { type AttachedSite, PatchedModel } from './patched.js';
-import { type AdapterSummary, adapterSummary, parameterShare, parametersOf } from './report.js';
+import {
+  type AdapterSummary,
+  adapterSummary,
+  headParameters,
+  parameterShare,
+  parametersOf,
+} from './report.js';
 import { operator, type Weight } from './targets/index.js';
 
 export interface InspectOptions extends WriteOptions {
@@ -90,8 +96,16 @@ export interface InspectSummary {
 export interface InspectedSet {
   readonly name: string;
   readonly adapters: number;
+  /** Numbers in its adapters. */
   readonly parameters: number;
+  readonly head: InspectedHead | null;
+  /** Tensors of the model that were trained with it. */
+  readonly biases: readonly string[];
   readonly createdBy: string;
+}
+
+export interface InspectedHead extends Pick<Head, 'classes' | 'pooling' | 'input' | 'output'> {
+  readonly parameters: number;
 }
 
 /** |ΔW[n, j]| of adapters, where the grid is not too fine to draw. */
@@ -187,8 +201,19 @@ function summarize(
 
 function describeSet(set: ModelManifest, all: readonly AdapterSummary[]): InspectedSet {
   const adapters = all.filter((adapter) => adapter.set === set.set);
-  const parameters = sumParameters(adapters);
-  return { name: set.set, adapters: adapters.length, parameters, createdBy: set.createdBy };
+  return {
+    name: set.set,
+    adapters: adapters.length,
+    parameters: sumParameters(adapters),
+    head: set.head ? describeHead(set.head) : null,
+    biases: (set.biases ?? []).map(({ tensor }) => tensor),
+    createdBy: set.createdBy,
+  };
+}
+
+function describeHead(head: Head): InspectedHead {
+  const { classes, pooling, input, output } = head;
+  return { classes, pooling, input, output, parameters: headParameters(head) };
 }
 
 function sumParameters(adapters: readonly AdapterSummary[]): number {

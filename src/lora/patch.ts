@@ -96,6 +96,9 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
     const { layers, skipped } = chooseLayers(patched, options);
     const adapters = planAdapters(layers, options);
     const { head: text, modelOutput, seed = 0 } = options;
+    if (text === undefined && modelOutput !== undefined) {
+      throw new OnnxLoraError('invalid-argument', 'modelOutput has no effect without a head');
+    }
     const head =
       text === undefined ? undefined : { plan: parseHead(text), output: modelOutput, seed };
     const set = options.name ?? 'default';

@@ -4,7 +4,7 @@ import { findDataType, isFloating } from '../onnx/dtype.js';
 import { allTensors } from '../onnx/external.js';
 import { elementCount, type Model } from '../onnx/model.js';
 import { adapterParameters } from './insert.js';
-import type { ModelManifest, PatchedAdapter } from './manifest.js';
+import type { Head, ModelManifest, PatchedAdapter } from './manifest.js';
 import type { StructureName } from './structure.js';
 
 export interface AdapterSummary {
@@ -52,6 +52,11 @@ export function adapterSummary(set: string, adapter: PatchedAdapter, norm: numbe
   };
 }
 
+/** The numbers in a head: its weight and its bias. */
+export function headParameters({ features, classes }: Head): number {
+  return classes * (features + 1);
+}
+
 export interface ParameterShare {
   readonly trainable: number;
   /** Weights of the model, adapters included. */
@@ -85,8 +90,7 @@ export function describeAdapters(
   norm: (adapterIndex: number) => number,
 ): { adapters: AdapterSummary[]; parameters: ParameterShare } {
   const adapters = manifest.adapters.map((a, i) => adapterSummary(manifest.set, a, norm(i)));
-  const { head } = manifest;
-  const inHead = head ? head.classes * (head.features + 1) : 0;
+  const inHead = manifest.head ? headParameters(manifest.head) : 0;
   const trainable = adapters.reduce((sum, { parameters }) => sum + parameters, inHead);
   return { adapters, parameters: parameterShare(trainable, parametersOf(model) + trainable) };
 }

@@ -107,7 +107,8 @@ export async function buildForward(
   const probe = new SizeProbe(options.sizes ?? new Map());
   const raised = await inTrainingOpset(graph, probe);
   const layers = layersIn(raised, set, probe, options);
-  const lossGraph = withLoss(patched, raised.graph, raised.types, options);
+  const modelOutput = options.modelOutput ?? set.head?.output;
+  const lossGraph = withLoss(patched, raised.graph, raised.types, { ...options, modelOutput });
   return {
     ...lossGraph,
     ...layers,
@@ -167,7 +168,8 @@ function withLoss(
   types: ValueTypes,
   options: LossGraphOptions,
 ): LossGraph {
-  const wanted = options.modelOutput ?? headOf(patched)?.output;
+  const [head, ...others] = patched.heads;
+  const wanted = options.modelOutput ?? (others.length === 0 ? head?.output : undefined);
   const output = outputOf(patched, graph, types, wanted);
   const added = addLoss(graph, options.loss, output, options.lossOptions);
   const { loss, weight, gradient, inputs: lossInputs } = added;
@@ -191,12 +193,6 @@ export function theSet(patched: PatchedModel, name: string | undefined): ModelMa
     `${patched.model.source.label} has ${sets.length} adapter sets (${sets.map(({ set }) => set).join(', ')}), expected one to train`,
     { hint: 'Choose one with --name.' },
   );
-}
-
-/** The only head of the model. */
-function headOf({ sets }: PatchedModel) {
-  const heads = sets.flatMap(({ head }) => (head ? [head] : []));
-  return heads.length === 1 ? heads[0] : undefined;
 }
 
 function tensorNames({ a, b, generalA, generalB }: PatchedAdapter): string[] {

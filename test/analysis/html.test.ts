@@ -68,7 +68,10 @@ function result(targets: readonly InspectedTarget[], text = 'x'): InspectResult 
       adapterParameters: 12,
       percent: 0.001,
     },
-    sets: sets.map((name) => ({ name, adapters: 1, parameters: 12, createdBy: text })),
+    sets: sets.map((name) => ({
+      ...{ name, adapters: 1, parameters: 12, createdBy: text },
+      ...{ head: null, biases: [] },
+    })),
   };
 }
 

@@ -151,6 +151,8 @@ describe('inspect of a patched model', () => {
         name: 'default',
         adapters: 14,
         parameters: trainable,
+        head: null,
+        biases: [],
         createdBy: expect.stringMatching(/^onnx-lora \d/),
       },
     ]);
