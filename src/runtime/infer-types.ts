@@ -25,7 +25,11 @@ export async function inferTypes(
   if (!probe?.settles(graph.inputs)) return withoutFalseScalars(graph, await asDeclared(graph));
   const sizedGraph = sized(graph, probe, 0);
   const first = await withoutFalseScalars(sizedGraph, await asDeclared(sizedGraph));
-  const second = await asDeclared(sized(graph, probe, 1));
+  const second = await asDeclared(sized(graph, probe, 1)).catch((error) => {
+    // The sizes of the data went through, so these do not fit one another.
+    if (!probe.changeTogether()) throw error;
+  });
+  if (!second) return inferTypes(graph, probe);
   return new Map([...first].map(([name, type]) => [name, probe.merge(type, second.get(name))]));
 }
 

@@ -2,7 +2,8 @@
  * Shapes as functions of the model's symbolic sizes. ONNX Runtime gives up on sizes that a graph
  * computes; with numbers in the place of symbols it works them out. So types are inferred twice, with
  * two numbers for each symbol: what is the same in both is fixed, what changes as a symbol does is
- * that symbol, and everything else gets a name for its pair of numbers.
+ * that symbol, and everything else gets a name for its pair of numbers. Each symbol changes by a factor
+ * of its own, so that twice one of them is not taken for another.
  */
 import type { ValueType } from '../autodiff/value.js';
 import type { Dim } from '../onnx/model.js';
@@ -13,9 +14,29 @@ export class SizeProbe {
   private readonly pairs = new Map<string, Pair>();
   private readonly names = new Map<string, string>();
 
-  /** @param sizes of symbols as the data have them; the second number is about half of it */
-  constructor(sizes: ReadonlyMap<string, number>) {
-    for (const [symbol, size] of sizes) this.add(symbol, this.unused(Math.max(size, MIN_SIZE)));
+  /** Whether all symbols change by one factor. */
+  private together = false;
+
+  /** @param sizes of symbols as the data have them; the second number is a part of it */
+  constructor(private readonly sizes: ReadonlyMap<string, number>) {
+    for (const [symbol, size] of sizes) this.add(symbol, this.pairFor(Math.max(size, MIN_SIZE)));
+  }
+
+  /**
+   * Lets all symbols change by one factor from now on, for models whose symbols are not independent:
+   * exporters give one size a name at each input, or one symbol is the sum of two others.
+   * @returns false where they do already
+   */
+  changeTogether(): boolean {
+    if (this.together) return false;
+    this.together = true;
+    this.pairs.clear();
+    this.names.clear();
+    for (const [symbol, size] of this.sizes) {
+      const first = Math.max(size, MIN_SIZE);
+      this.add(symbol, [first, Math.ceil(first / 2)]);
+    }
+    return true;
   }
 
   /** Whether some sizes of the inputs are symbols that it has numbers for. */
@@ -52,16 +73,24 @@ export class SizeProbe {
     return this.names.get(`${a} ${b}`) ?? this.add(`size_${a}_${b}`, [a, b]);
   }
 
+  /** The first symbol of a pair names it. */
   private add(symbol: string, pair: Pair): string {
     this.pairs.set(symbol, pair);
-    this.names.set(pair.join(' '), symbol);
+    const key = pair.join(' ');
+    if (!this.names.has(key)) this.names.set(key, symbol);
     return symbol;
   }
 
-  private unused(size: number): Pair {
-    let half = Math.ceil(size / 2);
-    while (this.names.has(`${size} ${half}`)) half--;
-    return half > 1 ? [size, half] : this.unused(size + 1);
+  private pairFor(size: number): Pair {
+    // Halves first: a size may have to be a multiple of a power of two.
+    const halves = [2, 4, 8, 16].filter((divisor) => size % divisor === 0).map((d) => size / d);
+    const others = Array.from({ length: size - 2 }, (_, i) => size - 1 - i);
+    const second = [...halves, ...others].find((part) => part > 1 && this.isOwnFactor(size, part));
+    return second === undefined ? this.pairFor(size + 1) : [size, second];
+  }
+
+  private isOwnFactor(size: number, part: number): boolean {
+    return [...this.pairs.values()].every(([first, second]) => first * part !== second * size);
   }
 }
 
