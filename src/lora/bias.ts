@@ -16,10 +16,15 @@ import type { AttachedSite, PatchedModel } from './patched.js';
 import type { LinearLayer } from './targets/index.js';
 
 /**
- * The biases of a set's layers: vectors that are added to a layer's output and to nothing else.
+ * The biases of a set's layers: vectors that are added to a layer's output and to nothing else; and the
+ * names of the nodes that have none.
  * @throws OnnxLoraError `unsupported` where no layer has one, or other nodes read one too
  */
-export function biasesOf(patched: PatchedModel, set: ModelManifest): Tensor[] {
+export function biasesOf(
+  patched: PatchedModel,
+  set: ModelManifest,
+): { biases: Tensor[]; without: string[] } {
+  const without: string[] = [];
   const found = new Map<Tensor, Set<Node>>();
   const layers = new Map(
     findLayers(patched).flatMap((l) => l.linear.map((one) => [one.node, one])),
@@ -27,7 +32,10 @@ export function biasesOf(patched: PatchedModel, set: ModelManifest): Tensor[] {
   for (const site of patched.sites.filter((one) => one.set === set)) {
     const layer = layers.get(site.target);
     const bias = layer && biasOf(patched, layer, site);
-    if (!bias) continue;
+    if (!bias) {
+      without.push(site.site.node);
+      continue;
+    }
     const readers = found.get(bias.tensor) ?? new Set();
     found.set(bias.tensor, readers.add(bias.reader));
   }
@@ -39,7 +47,7 @@ export function biasesOf(patched: PatchedModel, set: ModelManifest): Tensor[] {
     );
   }
   for (const [tensor, readers] of found) checkReaders(patched, tensor, readers);
-  return [...found.keys()];
+  return { biases: [...found.keys()], without };
 }
 
 /** The third operand of Gemm and Conv, or the constant that the next node adds. */

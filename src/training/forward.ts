@@ -53,6 +53,8 @@ export interface ForwardGraph extends LossGraph {
   readonly parameters: readonly Parameter[];
   /** Those of the parameters that are the model's own biases. */
   readonly biases: readonly string[];
+  /** The adapted nodes that have none, where biases train. */
+  readonly withoutBias: readonly string[];
   /** Nodes that have a gradient rule of their own together. */
   readonly composites: readonly Composite[];
   /** For inferring types of the graph. */
@@ -92,7 +94,9 @@ export async function buildForward(
   // The order of the backward pass: runtimes that follow the outputs' order compute the gradients of
   // the last layers first, and free what they were computed from.
   const adapters = [...set.adapters].reverse();
-  const biases = options.trainBias ? biasesOf(patched, set) : [];
+  const { biases, without } = options.trainBias
+    ? biasesOf(patched, set)
+    : { biases: [], without: [] };
   const names = [
     ...(set.head ? [set.head.weight, set.head.bias] : []),
     ...adapters.flatMap(tensorNames),
@@ -115,6 +119,7 @@ export async function buildForward(
     set,
     parameters,
     biases: biases.map(({ name }) => name),
+    withoutBias: without,
     probe,
   };
 }

@@ -1,8 +1,7 @@
 /** A whole training run, from the files it reads to the files it leaves. */
 import { createHash } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { lossCurveSvg } from '../analysis/curve.js';
 import { OnnxLoraError } from '../errors.js';
 import { extract } from '../lora/extract.js';
@@ -13,7 +12,7 @@ import { collect } from '../onnx/edit.js';
 import { ExternalFiles } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
-import { checkOutput, writeFiles } from '../onnx/write.js';
+import { writeFiles } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { openStatefulSession } from '../runtime/stateful-session.js';
@@ -61,18 +60,24 @@ export interface TrainResult {
  * `checkpoint`, `diverged`, `aborted`, and those of reading and writing
  */
 export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
-  const { head, emitStepGraph, output = defaultOutput(path, 'trained') } = options;
+  const { head, modelOutput, ...rest } = options;
   if (head === undefined) return trainModel(path, options);
-  const folder = mkdtempSync(join(tmpdir(), 'onnx-lora-'));
+  const output = outputOf(path, options);
+  // Beside the output: data files go there anyhow, and none is copied twice.
+  const withHead = join(dirname(output), `.${basename(output)}.${process.pid}.head`);
   try {
-    const withHead = join(folder, basename(path));
     await addHead(path, withHead, output, { ...options, head });
     // The loss looks at what the head makes, not at what it reads.
-    const { modelOutput: _, ...rest } = options;
-    return await trainModel(withHead, emitStepGraph === undefined ? { ...rest, output } : rest);
+    const isRun = options.emitStepGraph === undefined;
+    return await trainModel(withHead, isRun ? { ...rest, output } : rest);
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    rmSync(withHead, { force: true });
   }
+}
+
+/** The model that the run leaves, or the step graph where only that was asked for. */
+function outputOf(path: string, { emitStepGraph, output }: ResolvedOptions): string {
+  return emitStepGraph ?? output ?? defaultOutput(path, 'trained');
 }
 
 /** Writes the model with a new head to `target`. */
@@ -80,11 +85,12 @@ async function addHead(
   path: string,
   target: string,
   output: string,
-  { head, name, modelOutput, seed, force }: ResolvedOptions & { readonly head: string },
+  options: ResolvedOptions & { readonly head: string },
 ): Promise<void> {
+  const { head, name, modelOutput, seed } = options;
   const model = openModel(path);
   try {
-    checkOutput(output, inputFiles(model), force);
+    checkOutputs(model, output, options);
     const patched = new PatchedModel(model);
     const plan = { plan: parseHead(head), output: modelOutput, seed };
     await writeModel(model, headEdit(patched, theSet(patched, name), plan), target, {});
@@ -118,7 +124,7 @@ class Run {
     path: string,
     private readonly options: ResolvedOptions,
   ) {
-    this.output = options.emitStepGraph ?? options.output ?? defaultOutput(path, 'trained');
+    this.output = outputOf(path, options);
   }
 
   async result(): Promise<TrainResult> {
@@ -184,6 +190,7 @@ class Run {
     }
     const forward = await this.forward(data, used, options.dropout);
     const batches = await this.batches(data, forward, options.shuffle);
+    if (options.trainBias) this.noteLayersWithoutBias(forward);
     const graph = await buildStepGraph(forward, { ...options, fused });
     const settings = this.settings(forward);
     const total = this.updates(batches);
@@ -228,6 +235,15 @@ class Run {
       await session.release();
       await evaluation?.evaluator.release();
     }
+  }
+
+  private noteLayersWithoutBias({ withoutBias, set }: ForwardGraph): void {
+    const [first, ...more] = withoutBias;
+    if (first === undefined) return;
+    const sites = set.adapters.flatMap((adapter) => adapter.sites).length;
+    this.options.onNote(
+      `${withoutBias.length} of ${sites} adapted layers have no bias that could train: ${first}${more.length > 0 ? ' and others' : ''}`,
+    );
   }
 
   private updates({ perEpoch }: Batches): number {

@@ -48,7 +48,7 @@ function layers({ nodes, initializers = [], x = ['batch', 3] }: Parts): Uint8Arr
 async function found(bytes: Uint8Array, targets = ['re:.*']): Promise<string[]> {
   const options = { ...OPTIONS, targets };
   const patched = new PatchedModel(parseModel(new MemorySource(await insertInto(bytes, options))));
-  return biasesOf(patched, patched.sets[0]!).map(({ name }) => name);
+  return biasesOf(patched, patched.sets[0]!).biases.map(({ name }) => name);
 }
 
 describe('the bias of a layer', () => {
@@ -156,7 +156,7 @@ async function trainedTo(path: string, number: number, set?: string): Promise<st
   try {
     const patched = new PatchedModel(opened);
     const manifest = patched.chosenSets(set)[0]!;
-    const biases = biasesOf(patched, manifest);
+    const { biases } = biasesOf(patched, manifest);
     const parameters = layOut(
       biases.map(({ name, dims }) => ({ name, shape: dims, dtype: 'float32' as const })),
     );

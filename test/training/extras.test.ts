@@ -1,19 +1,24 @@
 /** What trains with the adapters: biases of their layers, and a head on the hidden states. */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { apply } from '../../src/lora/apply.js';
 import { extract } from '../../src/lora/extract.js';
 import { merge } from '../../src/lora/merge.js';
 import { patch } from '../../src/lora/patch.js';
 import { unpatch } from '../../src/lora/unpatch.js';
+import { ExternalFiles } from '../../src/onnx/external.js';
 import { openModel } from '../../src/onnx/parse.js';
+import { TensorReader } from '../../src/onnx/tensor.js';
 import { openSession } from '../../src/runtime/session.js';
 import { evaluate } from '../../src/training/evaluate.js';
 import { resolveOptions, type TrainOptions } from '../../src/training/options.js';
 import { runTraining } from '../../src/training/run.js';
+import { STEP_MANIFEST_KEY } from '../../src/training/step-manifest.js';
 import { randomNumbers } from '../support/adapters.js';
 import { failure, sameFiles, temporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';
+import { zooFeeds, zooModel } from '../support/zoo.js';
 import { safetensors } from './data/data.js';
 
 const files = temporaryFolder();
@@ -23,6 +28,15 @@ function train(path: string, options: Partial<TrainOptions> & { data: string }) 
   const output = files.fresh('trained.onnx');
   const given = { loss: 'mse', batchSize: 4, provider: 'cpu', threads: 1, output } as const;
   return runTraining(path, resolveOptions({ ...given, ...options }));
+}
+
+/** The numbers of initializers. */
+function numbersOf(path: string, names: readonly string[]): Float64Array[] {
+  const opened = openModel(path);
+  const reader = new TensorReader(opened, new ExternalFiles(opened));
+  const numbers = names.map((name) => reader.float64(opened.graph.initializers.get(name)!).slice());
+  opened.close();
+  return numbers;
 }
 
 async function outputOf(path: string, name: string, x: readonly number[], dims: readonly number[]) {
@@ -105,6 +119,38 @@ describe('biases', () => {
     expect(alone.hint).toContain('apply');
   });
 
+  test('of a convolution are its own, and layers without one are told', async () => {
+    const base = files.write(
+      model({
+        nodes: [
+          node('Conv', ['x', 'k', 'b'], 'c', {}, 'conv'),
+          node('GlobalAveragePool', ['c'], 'p'),
+          node('Flatten', ['p'], 'f'),
+          node('MatMul', ['f', 'w'], 'y', {}, 'bare'),
+        ],
+        initializers: [tensor('k', [3, 2, 1, 1]), tensor('b', [3]), tensor('w', [3, 2])],
+        inputs: [value('x', ['batch', 2, 4, 4])],
+        outputs: [value('y', ['batch', 2])],
+      }),
+    );
+    const { output } = await patch(base, { rank: 2, blocks: 1, targets: ['conv', 'bare'] });
+    const images = safetensors({
+      x: ['float32', [SAMPLES, 2, 4, 4], [...randomNumbers(1, SAMPLES * 32)]],
+      target: ['float32', [SAMPLES, 2], targets],
+    });
+    const notes: string[] = [];
+    const options = { trainBias: true, lr: 0.05, onNote: (text: string) => notes.push(text) };
+    const trained = await train(output, {
+      data: files.write(images, 'images.safetensors'),
+      ...options,
+    });
+    expect(notes).toContainEqual('1 of 2 adapted layers have no bias that could train: bare');
+    const numbers = numbersOf(trained.output, ['b'])[0]!;
+    expect(numbers).not.toEqual(numbersOf(base, ['b'])[0]);
+    const back = await unpatch(trained.output, { output: files.fresh() });
+    expect(sameFiles(back.output, base)).toBe(true);
+  });
+
   test('that another layer reads too are refused', async () => {
     const shared = model({
       nodes: [
@@ -161,6 +207,39 @@ describe('a head', () => {
     }
   });
 
+  test('takes a step of plain gradient descent', async () => {
+    const base = files.write(encoder(17));
+    const { output } = await patch(base, { rank: 2, blocks: 1, head: 'linear:2:mean' });
+    const targets = [...randomNumbers(4, SAMPLES * 2)];
+    const numbers = safetensors({
+      x: ['float32', [SAMPLES, 5, 3], inputs],
+      target: ['float32', [SAMPLES, 2], targets],
+    });
+    const plain = { optimizer: 'sgd', momentum: 0, weightDecay: 0, clip: 0 } as const;
+    const once = { lr: 0.1, schedule: 'constant', steps: 1, batchSize: SAMPLES } as const;
+    const path = files.write(numbers, 'numbers.safetensors');
+    const trained = await train(output, { data: path, ...plain, ...once });
+    const dims = [SAMPLES, 5, 3];
+    const hidden = await outputOf(output, 'hidden', inputs, dims);
+    const logits = await outputOf(output, 'logits', inputs, dims);
+    const names = ['lora/default/head/weight', 'lora/default/head/bias'];
+    const [[w0, b0], [w1, b1]] = [numbersOf(output, names), numbersOf(trained.output, names)];
+    // d mean((z - t)²) / dz, and the mean of the hidden states over time.
+    const dz = (row: number, c: number) =>
+      (2 * (logits[row * 2 + c]! - targets[row * 2 + c]!)) / (SAMPLES * 2);
+    const pooled = (row: number, f: number) =>
+      [0, 1, 2, 3, 4].reduce((sum, t) => sum + hidden[(row * 5 + t) * 4 + f]!, 0) / 5;
+    const overRows = (term: (row: number) => number) =>
+      Array.from({ length: SAMPLES }, (_, row) => term(row)).reduce((a, b) => a + b);
+    for (const c of [0, 1]) {
+      expect(b1![c]! - b0![c]!).toBeCloseTo(-0.1 * overRows((row) => dz(row, c)), 6);
+      for (const f of [0, 1, 2, 3]) {
+        const gradient = overRows((row) => pooled(row, f) * dz(row, c));
+        expect(w1![f * 2 + c]! - w0![f * 2 + c]!).toBeCloseTo(-0.1 * gradient, 6);
+      }
+    }
+  });
+
   test('can be added when training starts, and is the same then', async () => {
     const base = files.write(encoder(17));
     const options = { data: data(), loss: 'cross-entropy', lr: 0.05, epochs: 2 } as const;
@@ -201,5 +280,84 @@ describe('a head', () => {
     await failure(tooMany, 'invalid-argument');
     const noSuch = () => patch(base, { head: 'linear:2', modelOutput: 'h', output: files.fresh() });
     expect((await failure(noSuch, 'invalid-argument')).message).toContain('hidden');
+  });
+});
+
+describe('a head and biases together', () => {
+  const base = zooModel('minilm-embed');
+  const data = () => {
+    const { input_ids, attention_mask } = zooFeeds('minilm-embed');
+    const { dims } = input_ids!;
+    const labels = Array.from({ length: dims[0]! }, (_, i) => i % 3);
+    return files.write(
+      safetensors({
+        input_ids: ['int64', dims, Array.from(input_ids!.data as BigInt64Array, Number)],
+        attention_mask: ['int64', dims, Array.from(attention_mask!.data as BigInt64Array, Number)],
+        labels: ['int64', [dims[0]!], labels],
+      }),
+      'data.safetensors',
+    );
+  };
+  /** The patched model in a folder of its own, and options of a run that adds a head. */
+  async function started() {
+    const output = files.fresh('model.lora.onnx');
+    await patch(base, { rank: 4, blocks: 2, output });
+    const extras = { head: 'linear:3:none', trainBias: true } as const;
+    const more = { loss: 'cross-entropy', lr: 0.02, steps: 12, batchSize: 2 } as const;
+    return { patched: output, options: { data: data(), ...extras, ...more } };
+  }
+
+  test('learn on a real encoder, and come off again', async () => {
+    const { patched, options } = await started();
+    const adapter = files.fresh('adapter.safetensors');
+    const trained = await train(patched, { ...options, saveAdapter: adapter });
+    expect(trained.loss!.last).toBeLessThan(0.5 * trained.loss!.first);
+    const back = await unpatch(trained.output, { output: files.fresh() });
+    expect(sameFiles(back.output, base)).toBe(true);
+    const applied = await apply(base, adapter, { output: files.fresh() });
+    expect(sameFiles(applied.output, trained.output)).toBe(true);
+    expect((await merge(trained.output, { output: files.fresh() })).verification!.passed).toBe(
+      true,
+    );
+  });
+
+  test('go on from a checkpoint to the same numbers', async () => {
+    const { patched, options } = await started();
+    const whole = await train(patched, options);
+    const checkpoint = join(files.fresh('x'), '../checkpoint');
+    const broken = { ...options, checkpoint, checkpointEvery: 2 };
+    const controller = new AbortController();
+    let seen = 0;
+    const onProgress = ({ phase }: { phase: string }) => {
+      if (phase === 'training' && ++seen === 5) controller.abort();
+    };
+    const stopped = () => train(patched, { ...broken, signal: controller.signal, onProgress });
+    await failure(stopped, 'aborted');
+    const resumed = await train(patched, { ...broken, resume: true });
+    expect(sameFiles(resumed.output, whole.output)).toBe(true);
+  });
+
+  test('stand in the emitted step graph; the model itself is left alone', async () => {
+    const { patched, options } = await started();
+    const before = readFileSync(patched);
+    const folder = dirname(patched);
+    const emitStepGraph = join(folder, 'step.onnx');
+    await train(patched, { ...options, output: undefined, emitStepGraph });
+    const step = openModel(emitStepGraph);
+    const manifest = JSON.parse(
+      step.metadata.find(({ key }) => key === STEP_MANIFEST_KEY)!.value(),
+    );
+    step.close();
+    const names = manifest.parameters.map(({ name }: { name: string }) => name);
+    expect(names).toContain('lora/default/head/weight');
+    expect(names.filter((name: string) => name.endsWith('.bias')).length).toBeGreaterThan(0);
+    const overwrite = { ...options, output: undefined, emitStepGraph: patched, force: true };
+    await failure(() => train(patched, overwrite), 'invalid-argument');
+    await failure(
+      () => train(patched, { ...options, plot: patched, force: true }),
+      'invalid-argument',
+    );
+    expect(readFileSync(patched).equals(before)).toBe(true);
+    expect(readdirSync(folder).sort()).toEqual(['model.lora.onnx', 'step.onnx']);
   });
 });
