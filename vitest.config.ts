@@ -7,8 +7,8 @@ export default defineConfig({
     globalSetup: ['test/support/vulkan-setup.ts'],
     // ONNX Runtime is a native addon: separate processes, not threads of one.
     pool: 'forks',
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     reporters: ['default', './scripts/counts-reporter.ts'],
   },
 });
