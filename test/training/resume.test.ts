@@ -41,17 +41,17 @@ describe('a run that is killed again and again', () => {
   ])('%s', async (_, given) => {
     const run = await tinyRun(files);
     const evalData = given.keepBest ? files.write(tinyData(9, 5), 'eval.safetensors') : undefined;
-    const options = { ...given, evalData, steps: 40 };
+    const options = { ...given, evalData, steps: 240 };
     const [whole, broken] = [runIn('whole'), runIn('broken')];
     const unbroken = await trainTiny(files, run, { ...options, ...whole });
     const pieces = { ...options, ...broken, resume: true };
-    await inProcess(run, pieces, 9, 1);
-    await inProcess(run, pieces, 23, 4);
+    await inProcess(run, pieces, 40, 1);
+    await inProcess(run, pieces, 110, 4);
     await inProcess(run, pieces);
     expect(sameFiles(broken.output, whole.output)).toBe(true);
     expect(logOf(broken.log)).toEqual(logOf(whole.log));
     const again = await trainTiny(files, run, { ...pieces, force: true });
-    expect(again).toMatchObject({ steps: 40, loss: unbroken.loss });
+    expect(again).toMatchObject({ steps: 240, loss: unbroken.loss });
     expect([again.eval, again.best]).toEqual([unbroken.eval, unbroken.best]);
   });
 });
