@@ -8,7 +8,6 @@ import { type RunProgress, type Settings, writeCheckpoint } from './checkpoint.j
 import type { Evaluator } from './evaluator.js';
 import { NOISE, noiseOf } from './layers/dropout.js';
 import type { EvalRecord, RunLog, StepRecord } from './log.js';
-import type { LossName } from './losses/index.js';
 import { metricsFor } from './metrics/index.js';
 import { stepScalars } from './optimizer.js';
 import type { ResolvedOptions } from './options.js';
@@ -202,7 +201,7 @@ export class TrainingLoop {
 
   private async evaluate({ evaluator, batches }: NonNullable<LoopParts['evaluation']>) {
     const theta = await this.theta();
-    const metrics = metricsFor(this.options.loss as LossName, this.options);
+    const metrics = metricsFor(this.options.loss, this.options);
     const value = { dtype: 'float32', dims: [theta.length], data: theta } as const;
     const result = await evaluator.run(batches, metrics, value, (done, total) => {
       this.options.onProgress({ phase: 'evaluating', done, total, unit: 'runs' });

@@ -1,5 +1,4 @@
 /** A whole training run, from the files it reads to the files it leaves. */
-import { createHash } from 'node:crypto';
 import { rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { lossCurveSvg } from '../analysis/curve.js';
@@ -27,6 +26,7 @@ import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
 import { checkOutputs } from './outputs.js';
+import { settingsOf } from './settings.js';
 import { buildStepGraph, type StepGraph } from './step-graph.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY, stepGraphManifest } from './step-manifest.js';
 import { trainedModel } from './trained-model.js';
@@ -192,10 +192,12 @@ class Run {
     const batches = await this.batches(data, forward, options.shuffle);
     if (options.trainBias) this.noteLayersWithoutBias(forward);
     const graph = await buildStepGraph(forward, { ...options, fused });
-    const settings = this.settings(forward);
+    const samples = this.datasets.map(({ size }) => size);
+    const settings = settingsOf(options, forward, samples, patched.model.source.size);
     const total = this.updates(batches);
     const checkpoint = this.checkpoint(graph, settings);
     const externalFolder = folderOf(patched.model);
+    const evaluation = await this.evaluation(used);
     const session = await openStatefulSession(
       await collect(graph.graph.modelPieces({}, externalFolder)),
       {
@@ -208,16 +210,15 @@ class Run {
         reportPlacement: true,
       },
     );
-    const evaluation = await this.evaluation(used);
-    // Last, so that a run that cannot start leaves none.
-    const log = RunLog.open(options.log, options.force, checkpoint?.progress.step ?? 0);
     const rescueFolder = `${this.output}.checkpoint`;
     const { noise } = forward;
-    const parts = {
-      ...{ session, graph, batches, evaluation, log, settings, total, rescueFolder, noise },
-    };
-    const loop = new TrainingLoop(parts, options);
     try {
+      // Last, so that a run that cannot start leaves none.
+      const log = RunLog.open(options.log, options.force, checkpoint?.progress.step ?? 0);
+      const parts = {
+        ...{ session, graph, batches, evaluation, log, settings, total, rescueFolder, noise },
+      };
+      const loop = new TrainingLoop(parts, options);
       if (checkpoint) loop.restore(checkpoint.progress, checkpoint.vectors.get('best'));
       const theta = await loop.run();
       const adapter = await this.write(forward, theta, log);
@@ -270,39 +271,6 @@ class Run {
     checkSettings(folder, checkpoint.progress.settings, settings, force);
     onNote(`resuming behind step ${checkpoint.progress.step}`);
     return checkpoint;
-  }
-
-  /** Everything that the numbers of the run depend on. */
-  private settings(forward: ForwardGraph): Settings {
-    const { options } = this;
-    const { loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup } = options;
-    const { weightDecay, eps, momentum, clip, epochs, steps, betas, dropout } = options;
-    const sizes = this.datasets.map(({ size }) => size).join(' and ');
-    return {
-      ...{ loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup },
-      ...{
-        weightDecay,
-        eps,
-        momentum,
-        clip,
-        dropout,
-        epochs: epochs ?? null,
-        steps: steps ?? null,
-      },
-      betas: betas.join(' '),
-      ignoreIndex: options.ignoreIndex ?? null,
-      labelSmoothing: options.labelSmoothing ?? null,
-      temperature: options.temperature ?? null,
-      classWeights: options.classWeights?.join(' ') ?? null,
-      posWeight: options.posWeight === undefined ? null : [options.posWeight].flat().join(' '),
-      blank: options.blank ?? null,
-      scale: options.scale ?? null,
-      modelOutput: options.modelOutput ?? null,
-      trainBias: options.trainBias ?? false,
-      samples: sizes,
-      adapters: createHash('sha256').update(JSON.stringify(forward.set)).digest('hex').slice(0, 16),
-      modelBytes: this.patched.model.source.size,
-    };
   }
 
   private initial(forward: ForwardGraph, graph: StepGraph): Map<string, TensorValue> {

@@ -5,6 +5,7 @@
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
+import type { NodeContext } from '../rule.js';
 import type { Decomposition } from './index.js';
 
 /** Heads side by side: q [B, H, S, D], k [B, H or fewer, T, D], v [B, as k, T, E]. */
@@ -101,9 +102,25 @@ function causalMask(c: Calculus, { q, k }: Heads): string {
   return c.not(c.compare('Greater', columns, last));
 }
 
+/** What com.microsoft's two attention operators say of scale and masks in the same way. */
+function microsoftMasks(
+  { c, int, float }: NodeContext,
+  heads: Heads,
+  mask: string | undefined,
+  attentionBias: string | undefined,
+): Options {
+  const filter = float('mask_filter_value', -10000);
+  return {
+    scale: float('scale', 0) || undefined,
+    biases: [...(mask ? [maskBias(c, mask, heads, filter)] : []), ...given(attentionBias)],
+    masks: int('unidirectional', 0) === 0 ? [] : [causalMask(c, heads)],
+    softcap: 0,
+  };
+}
+
 /** com.microsoft Attention: X [B, S, I] with packed weights [I, D + D + E]. */
 export const attention: Decomposition = (context) => {
-  const { x, c, int, float, ints } = context;
+  const { x, c, int, ints } = context;
   const [input, weights, bias, mask, past, attentionBias, pastLength] = x as string[];
   refuseIf(Boolean(pastLength), 'past_sequence_length is not supported');
   refuseIf(int('do_rotary', 0) !== 0, 'do_rotary is not supported');
@@ -116,13 +133,7 @@ export const attention: Decomposition = (context) => {
   ) as [string, string, string];
   const before = past ? [0, 1].map((i) => pick(c, past, i)) : ['', ''];
   const heads = { q, k: after(c, before[0], k), v: after(c, before[1], v) };
-  const filter = float('mask_filter_value', -10000);
-  const result = attend(c, heads, {
-    scale: float('scale', 0) || undefined,
-    biases: [...(mask ? [maskBias(c, mask, heads, filter)] : []), ...given(attentionBias)],
-    masks: int('unidirectional', 0) === 0 ? [] : [causalMask(c, heads)],
-    softcap: 0,
-  });
+  const result = attend(c, heads, microsoftMasks(context, heads, mask, attentionBias));
   const present = () =>
     c.concat(
       [heads.k, heads.v].map((part) => c.unsqueeze(part, [0])),
@@ -133,7 +144,7 @@ export const attention: Decomposition = (context) => {
 
 /** com.microsoft MultiHeadAttention: Q, K and V [B, S, H·D], K and V also [B, H, T, D]. */
 export const multiHeadAttention: Decomposition = (context) => {
-  const { x, c, int, float } = context;
+  const { x, c, int } = context;
   const [query, key, value, bias, mask, attentionBias, pastKey, pastValue, ...more] = x as string[];
   refuseIf(!key || !value, 'packed QKV is not supported');
   refuseIf(more.some(Boolean), 'past_sequence_length and cache_indirection are not supported');
@@ -144,13 +155,7 @@ export const multiHeadAttention: Decomposition = (context) => {
     return splitHeads(c, biases[i] ? c.add(part, biases[i]) : part, int('num_heads', 1));
   }) as [string, string, string];
   const heads = { q, k: after(c, pastKey, k), v: after(c, pastValue, v) };
-  const filter = float('mask_filter_value', -10000);
-  const result = attend(c, heads, {
-    scale: float('scale', 0) || undefined,
-    biases: [...(mask ? [maskBias(c, mask, heads, filter)] : []), ...given(attentionBias)],
-    masks: int('unidirectional', 0) === 0 ? [] : [causalMask(c, heads)],
-    softcap: 0,
-  });
+  const result = attend(c, heads, microsoftMasks(context, heads, mask, attentionBias));
   return [joinHeads(c, result), heads.k, heads.v];
 };
 
