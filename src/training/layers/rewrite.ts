@@ -89,8 +89,10 @@ function plainSite(
   const [input, weight] = node.inputs;
   if (transposed === undefined || !input || weight !== adapter.weight) return undefined;
   const isFloat = [input, weight].every((name) => types.get(name)?.dtype === 'float32');
+  // Of a vector, or of what may be one, the products below would be others.
+  const rank = types.get(input)?.shape?.length ?? 0;
   const ownReads = own.flatMap((one) => one!.inputs).filter((name) => name === site.base).length;
-  if (!isFloat || ownReads !== readers.get(site.base)) return undefined;
+  if (!isFloat || rank < 2 || ownReads !== readers.get(site.base)) return undefined;
   const structure = structureOf(adapter);
   return { adapter, site, structure, node, input, weight, transposed, output: add.outputs[0]! };
 }
