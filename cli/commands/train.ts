@@ -287,7 +287,9 @@ function providerLines(
   verbose: boolean,
 ): string[] {
   const counts = Object.entries(nodes).map(([name, count]) => `${count} on ${name}`);
-  const lines = [`provider ${used}: ${counts.join(', ')} of the step's nodes`];
+  // A resumed run that was over took no step.
+  const where = counts.length > 0 ? `: ${counts.join(', ')} of the step's nodes` : '';
+  const lines = [`provider ${used}${where}`];
   if (verbose)
     for (const { node, op } of fallbacks) lines.push(`  on cpu: ${op} ${printable(node)}`);
   return lines;
