@@ -1,6 +1,7 @@
 /** Where long work stands: a bar on a terminal, else a plain line now and then. */
 import { SingleBar } from 'cli-progress';
 import type { Progress } from '../src/onnx/write.js';
+import { sparkline } from './sparkline.js';
 import { bytes, count, duration } from './text.js';
 
 export interface ProgressView {
@@ -44,6 +45,11 @@ class Pace {
   }
 }
 
+/** A line on a terminal is drawn anew each time; in a log the course is in the lines themselves. */
+function withTrend(line: string, { trend = [] }: Progress): string {
+  return trend.length > 1 ? `${sparkline(trend)} ${line}` : line;
+}
+
 function share({ done, total }: Progress): number {
   return total > 0 ? Math.min(1, done / total) : 1;
 }
@@ -63,7 +69,7 @@ class BarView implements ProgressView {
       this.pace = new Pace(progress);
     }
     if (this.pace.elapsed < BAR_AFTER_SECONDS) return;
-    const line = this.pace.describe(progress);
+    const line = withTrend(this.pace.describe(progress), progress);
     this.bar ??= this.start(progress);
     this.bar.update(share(progress), { phase: progress.phase, line });
   }

@@ -227,6 +227,20 @@ export const trainCommand = defineCommand({
       summary: 'the loss curve as an SVG picture',
       example: '--plot run.svg',
     },
+    tensorboard: {
+      type: 'path',
+      group: 'Output',
+      value: 'DIR',
+      summary: 'the curves for TensorBoard',
+      example: '--tensorboard runs/a',
+    },
+    report: {
+      type: 'path',
+      group: 'Output',
+      value: 'FILE',
+      summary: 'one HTML page with curves, measures, settings and what changed where',
+      example: '--report run.html',
+    },
     emitStepGraph: {
       type: 'path',
       group: 'Output',

@@ -16,6 +16,8 @@ export interface Progress {
   readonly unit: 'bytes' | 'weights' | 'runs' | 'samples' | 'steps';
   /** What else there is to say, in a few words. */
   readonly detail?: string | undefined;
+  /** The course of a number so far, oldest first. */
+  readonly trend?: readonly number[] | undefined;
 }
 
 export interface WorkOptions {

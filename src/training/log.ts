@@ -26,9 +26,16 @@ export interface EvalRecord {
 
 export type LogRecord = StepRecord | EvalRecord;
 
+/** Whoever else wants to know. */
+export interface LogListener {
+  add(record: LogRecord): void;
+}
+
 /** Appends to the file as things happen; without a path it only remembers. */
 export class RunLog {
   readonly records: LogRecord[] = [];
+
+  private readonly listeners: LogListener[] = [];
 
   private constructor(private readonly path: string | undefined) {}
 
@@ -62,8 +69,13 @@ export class RunLog {
     withFile(path, () => truncateSync(path, length));
   }
 
+  listen(listener: LogListener): void {
+    this.listeners.push(listener);
+  }
+
   add(record: LogRecord): void {
     this.records.push(record);
+    for (const listener of this.listeners) listener.add(record);
     const { path } = this;
     if (path !== undefined) withFile(path, () => appendFileSync(path, lineOf(record)));
   }

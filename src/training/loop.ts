@@ -13,6 +13,7 @@ import { stepScalars } from './optimizer.js';
 import type { ResolvedOptions } from './options.js';
 import { learningRate } from './schedule.js';
 import type { StepGraph } from './step-graph.js';
+import { Trend } from './trend.js';
 
 /** What the loop works with. */
 export interface LoopParts {
@@ -39,6 +40,7 @@ export class TrainingLoop {
   losses: Losses | undefined;
   best: Best | undefined;
   evaluation: EvalRecord | undefined;
+  private readonly trend = new Trend();
   private bestTheta: Float32Array | undefined;
   /** Where the last checkpoint is, and behind which step it was taken. */
   private kept: { readonly step: number; readonly folder: string } | undefined;
@@ -178,12 +180,14 @@ export class TrainingLoop {
     const { first = loss, best = loss } = this.losses ?? {};
     this.losses = { first, last: loss, best: Math.min(best, loss) };
     this.parts.log.add(record);
+    this.trend.add(loss);
     this.options.onProgress({
       phase: 'training',
       done: this.step,
       total: this.parts.total,
       unit: 'steps',
       detail: `loss ${loss.toPrecision(4)}`,
+      trend: this.trend.values(),
     });
   }
 

@@ -82,6 +82,10 @@ export interface TrainOptions
   readonly log?: string | undefined;
   /** An SVG file for the curves. */
   readonly plot?: string | undefined;
+  /** A folder for the curves, as TensorBoard reads them. */
+  readonly tensorboard?: string | undefined;
+  /** An HTML file that tells the whole run: curves, measures, settings, what the adapters changed. */
+  readonly report?: string | undefined;
   /** Write the step graph here instead of running it. */
   readonly emitStepGraph?: string | undefined;
 
@@ -202,7 +206,10 @@ function checkRanges(options: ResolvedOptions): void {
 // Far beyond the cores of any machine; each takes memory of its own.
 const MAX_THREADS = 1024;
 
-const ofRuns = ['output', 'saveAdapter', 'plot', 'log', 'checkpoint', 'evalData'] as const;
+const ofRuns = [
+  ...(['output', 'saveAdapter', 'plot', 'log', 'tensorboard', 'report'] as const),
+  ...(['checkpoint', 'evalData'] as const),
+];
 
 function checkCombinations(options: ResolvedOptions): void {
   const { epochs, steps, evalData, checkpoint } = options;

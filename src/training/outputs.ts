@@ -14,16 +14,20 @@ import type { ResolvedOptions } from './options.js';
  * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`, `not-a-file`
  */
 export function checkOutputs(model: Model, output: string, options: ResolvedOptions): void {
-  const { data, evalData, saveAdapter, plot, log, checkpoint, resume, force } = options;
+  const { data, evalData, saveAdapter, plot, report, log, resume, force } = options;
   const inputs = [...inputFiles(model), data, ...given(evalData)];
-  for (const path of given(output, saveAdapter, plot)) checkOutput(path, inputs, force);
+  for (const path of given(output, saveAdapter, plot, report)) checkOutput(path, inputs, force);
   // A resumed run goes on with its log.
   for (const path of given(log)) checkOutput(path, inputs, force || resume === true);
   for (const path of given(saveAdapter)) formatOf(path);
-  checkDistinct(given(output, saveAdapter, plot, log));
-  if (checkpoint === undefined || isFolder(checkpoint) !== false) return;
-  throw new OnnxLoraError('invalid-argument', `${checkpoint} is a file, expected a folder`, {
-    hint: 'Name a folder with --checkpoint; it is made where there is none.',
+  checkDistinct(given(output, saveAdapter, plot, report, log));
+  for (const option of ['checkpoint', 'tensorboard'] as const) checkFolder(option, options[option]);
+}
+
+function checkFolder(option: string, path: string | undefined): void {
+  if (path === undefined || isFolder(path) !== false) return;
+  throw new OnnxLoraError('invalid-argument', `${path} is a file, expected a folder`, {
+    hint: `Name a folder with --${option}; it is made where there is none.`,
   });
 }
 

@@ -29,6 +29,7 @@ import { checkOutputs } from './outputs.js';
 import { settingsOf } from './settings.js';
 import { buildStepGraph, type StepGraph } from './step-graph.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY, stepGraphManifest } from './step-manifest.js';
+import { TensorBoardLog } from './tensorboard.js';
 import { trainedModel } from './trained-model.js';
 
 export interface TrainResult {
@@ -214,7 +215,10 @@ class Run {
     const { noise } = forward;
     try {
       // Last, so that a run that cannot start leaves none.
-      const log = RunLog.open(options.log, options.force, checkpoint?.progress.step ?? 0);
+      const resumedFrom = checkpoint?.progress.step ?? 0;
+      const log = RunLog.open(options.log, options.force, resumedFrom);
+      const { tensorboard } = options;
+      if (tensorboard !== undefined) log.listen(TensorBoardLog.open(tensorboard, resumedFrom));
       const parts = {
         ...{ session, graph, batches, evaluation, log, settings, total, rescueFolder, noise },
       };
