@@ -2,6 +2,7 @@ import { OnnxLoraError } from '../../src/errors.js';
 import { type EvaluateResult, evaluate } from '../../src/training/evaluate.js';
 import type { Expectation } from '../../src/training/expectations.js';
 import { defineCommand } from '../command.js';
+import { forceOption } from '../options.js';
 import type { Column } from '../table.js';
 import { duration, measure, plural, printable } from '../text.js';
 import { batchOption, dataOption, lossOptions, runtimeOptions } from '../training-options.js';
@@ -24,6 +25,14 @@ export const evalCommand = defineCommand({
       summary: 'what has to be reached, by >=, <=, >, < or ==; else the exit status is 2',
       example: '--expect "accuracy>=0.9" --expect "loss<0.5"',
     },
+    html: {
+      type: 'path',
+      group: 'Output',
+      value: 'FILE',
+      summary: 'the measures, and which classes are taken for which, as a page',
+      example: '--html eval.html',
+    },
+    ...forceOption,
     ...runtimeOptions,
   },
   examples: [
@@ -47,7 +56,8 @@ export const evalCommand = defineCommand({
         expected: expectations.filter((one) => one.measure === name),
       }));
       const cost = `${plural(samples, 'sample')} in ${duration(seconds)} on ${provider.used}`;
-      return `${printable(model)}: ${cost}\n\n${ui.table(columnsFor(rows), rows)}\n`;
+      const page = options.html === undefined ? '' : `\nwrote ${printable(options.html)}\n`;
+      return `${printable(model)}: ${cost}\n\n${ui.table(columnsFor(rows), rows)}\n${page}`;
     };
     return { result, text, failure: failureOf(result) };
   },

@@ -21,6 +21,22 @@ export function formatNorm(norm: number): string {
   return norm >= 1000 && norm < 1e6 ? formatCount(Math.round(norm)) : norm.toPrecision(3);
 }
 
+/** A measured number in four significant digits. */
+export function formatMeasure(value: number): string {
+  if (value === 0 || !Number.isFinite(value)) return String(value);
+  const size = Math.abs(value);
+  if (size < 1e-3 || size >= 1e5) return value.toExponential(2);
+  return String(Number(value.toPrecision(4)));
+}
+
+/** 3725 -> 1 h 2 min */
+export function formatSeconds(seconds: number): string {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const minutes = Math.round(whole / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
 /** As many decimals as the largest of a column needs for three digits, so that points line up. */
 export function formatAligned(norm: number, peak: number): string {
   if (norm === 0 || peak < 1e-5 || peak >= 1000 || !Number.isFinite(norm)) return formatNorm(norm);

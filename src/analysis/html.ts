@@ -1,5 +1,4 @@
-/** The inspect report as one page that needs nothing else: no network, no other file. */
-import { createHash } from 'node:crypto';
+/** The inspect report as a page. */
 import { basename } from 'node:path';
 import type {
   BlockNorms,
@@ -9,52 +8,22 @@ import type {
   ModelFacts,
 } from '../lora/inspect.js';
 import type { AdapterSummary } from '../lora/report.js';
-import { version } from '../version.js';
 import { formatAligned, formatBytes, formatCount, pathOf } from './format.js';
 import { heatmaps } from './heatmap.js';
-import { Markup, markup } from './markup.js';
-import { script, style } from './page-style.js';
-
-// Should something of the model slip through as markup after all, it still cannot run or load.
-const policy = [
-  "default-src 'none'",
-  "style-src 'unsafe-inline'",
-  `script-src 'sha256-${createHash('sha256').update(script).digest('base64')}'`,
-  "base-uri 'none'",
-  "form-action 'none'",
-].join('; ');
+import { type Markup, markup } from './markup.js';
+import { fact, page, statistic } from './page.js';
 
 /** The page for a model. Every text from the model is escaped. */
 export function inspectPage(result: InspectResult, blocks: BlockNorms): string {
-  const { model } = result;
-  const name = basename(model.path);
-  return markup`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="${policy}">
-<title>${name} · onnx-lora inspect</title>
-<style>${new Markup(style)}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="eyebrow">onnx-lora inspect</p>
-<h1><bdi>${name}</bdi></h1>
-<p class="soft mono"><bdi>${model.path}</bdi></p>
-${statistics(result)}
-${facts(result)}
-</header>
-${heatmaps(result, blocks)}
-${layers(result.targets)}
-<footer>onnx-lora ${version}. ‖ΔW‖ is the Frobenius norm of what an adapter adds to its weight, scale included.</footer>
-</main>
-<div id="tip" role="status" hidden></div>
-<script>${new Markup(script)}</script>
-</body>
-</html>
-`.text;
+  const { path } = result.model;
+  return page({
+    command: 'inspect',
+    name: basename(path),
+    path,
+    head: [statistics(result), facts(result)],
+    sections: [heatmaps(result, blocks), layers(result.targets)],
+    note: '‖ΔW‖ is the Frobenius norm of what an adapter adds to its weight, scale included.',
+  });
 }
 
 function statistics({ model, summary, sets }: InspectResult): Markup {
@@ -67,10 +36,6 @@ ${statistic('Can take an adapter', formatCount(eligible), `of ${formatCount(targ
 ${statistic('Carry an adapter', formatCount(adapted), setNames || `of ${formatCount(eligible)}`)}
 ${statistic('Adapter parameters', formatCount(adapterParameters), `${share}% of all`)}
 </dl>`;
-}
-
-function statistic(label: string, value: string, note: string): Markup {
-  return markup`<div><dt>${label}</dt><dd>${value}<small>${note}</small></dd></div>`;
 }
 
 function totalBytes({ bytes, externalData }: ModelFacts): number {
@@ -87,11 +52,6 @@ ${fact('Inputs', inputs.map(value))}
 ${fact('Outputs', outputs.map(value))}
 ${sets.length > 0 && fact(sets.length > 1 ? 'Adapter sets' : 'Adapter set', sets.map(set))}
 </dl>`;
-}
-
-function fact(label: string, content: string | readonly Markup[]): Markup {
-  const shown = typeof content === 'string' ? markup`<bdi>${content}</bdi>` : content;
-  return markup`<dt>${label}</dt><dd>${shown}</dd>`;
 }
 
 function dataFile({ location, bytes }: ModelFacts['externalData'][number]): Markup {

@@ -1,4 +1,4 @@
-/** The look of the inspect page and the few lines that make its table sort and filter. */
+/** The look of the pages, and the few lines that make a table sort and filter. */
 
 // The ramp keeps one hue and moves in even steps of OKLCH lightness, so equal steps of the number
 // look equal; towards the page's own background is always "little".
@@ -123,6 +123,29 @@ tr.no .path b { font-weight: 500; }
 td.delta { min-width: 128px; }
 .bar { display: inline-block; vertical-align: middle; width: 56px; height: 6px; margin-right: 10px; border-radius: 3px; background: var(--wash); overflow: hidden; }
 .bar i { display: block; height: 100%; width: calc(var(--v) * 100%); border-radius: 3px; background: var(--accent); }
+img.curve { display: block; width: 100%; height: auto; border-radius: 12px; }
+.measures { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 16px; margin-top: 20px; }
+.measure { border: 1px solid var(--line); border-radius: 12px; background: var(--card); padding: 14px 18px; }
+.measure figcaption { color: var(--soft); font-size: 13px; display: flex; justify-content: space-between; align-items: baseline; }
+.measure b { color: var(--ink); font-size: 19px; font-weight: 600; }
+.measure svg { display: block; width: 100%; margin-top: 8px; }
+.measure path { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; }
+.measure circle { fill: var(--accent); }
+.measure .ticks { color: var(--soft); font-size: 12px; }
+.confusion { width: fit-content; max-width: 100%; }
+.confusion table { font-size: 13px; }
+.confusion + .table { width: fit-content; }
+.confusion + .intro { margin-top: 14px; }
+.confusion :is(th, td) { padding: 6px 9px; }
+.confusion :is(thead th, td.square) { text-align: center; }
+.confusion tbody th { font-weight: 500; white-space: nowrap; }
+.confusion tbody tr:hover { background: none; }
+.square {
+  min-width: 34px;
+  background: oklch(calc(var(--l0) + (var(--l1) - var(--l0)) * var(--v))
+    calc(var(--c0) + (var(--c1) - var(--c0)) * var(--v) + var(--bow) * var(--v) * (1 - var(--v))) var(--hue));
+}
+.square.dark { color: var(--card); }
 .unadapted :is(.delta, .count) { display: none; }
 .narrow { display: none; }
 footer { margin-top: 56px; color: var(--soft); font-size: 13px; }

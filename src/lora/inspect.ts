@@ -132,6 +132,19 @@ export async function inspect(path: string, options: InspectOptions = {}): Promi
   }
 }
 
+/**
+ * What inspect finds, with the block norms that its page draws.
+ * @throws OnnxLoraError as {@link inspect}
+ */
+export function inspectBlocks(path: string): { result: InspectResult; blocks: BlockNorms } {
+  const model = openModel(path);
+  try {
+    return examine(model, { blocks: true });
+  } finally {
+    model.close();
+  }
+}
+
 function examine(
   model: Model,
   wanted: { blocks?: boolean } = {},

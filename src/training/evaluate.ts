@@ -1,12 +1,13 @@
 /** What a model is worth on a dataset: its loss, and the measures that fit the loss. */
 import { setImmediate } from 'node:timers/promises';
+import { evaluationPage } from '../analysis/evaluation-page.js';
 import { OnnxLoraError } from '../errors.js';
 import { PatchedModel } from '../lora/patched.js';
 import { ExternalFiles } from '../onnx/external.js';
 import type { Model } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
-import type { WorkOptions } from '../onnx/write.js';
+import { checkOutput, type WorkOptions, type WriteOptions, writeFiles } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { Batches } from './batches.js';
@@ -15,10 +16,11 @@ import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { buildLossGraph } from './forward.js';
 import { symbolSizes } from './layers/data-shapes.js';
+import type { ConfusionMatrix } from './metrics/confusion.js';
 import { type MetricAccumulator, type Metrics, metricsFor } from './metrics/index.js';
 import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
 
-export interface EvaluateOptions extends WorkOptions, LossSettings {
+export interface EvaluateOptions extends WriteOptions, LossSettings {
   /** Samples: .safetensors or .npz. */
   readonly data: string;
   /** Default 8. */
@@ -29,6 +31,8 @@ export interface EvaluateOptions extends WorkOptions, LossSettings {
   readonly threads?: number | undefined;
   /** What has to be reached, as `accuracy>=0.9`. */
   readonly expect?: readonly string[] | undefined;
+  /** An HTML file for the measures and the classes that are taken for one another. */
+  readonly html?: string | undefined;
   /** Remarks for people: what is not read, what was chosen. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
@@ -56,23 +60,44 @@ export type EvaluateResult = Metrics & {
  */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
   const start = performance.now();
-  const { loss, batchSize = 8, expect = [] } = options;
+  const { loss, batchSize = 8, expect = [], html } = options;
   checkWhole({ batchSize }, 1);
   checkThreads(options);
+  if (html !== undefined) checkOutput(html, [path, options.data], options.force ?? false);
   const metrics = metricsFor(loss, options);
   const wanted = parseExpectations(expect, ['loss', ...Object.keys(metrics.result())]);
   const data = await openDataset(options.data);
   try {
     const { measures, provider } = await measure(path, data, metrics, { ...options, batchSize });
-    return {
+    const result = {
       ...{ model: path, samples: data.size },
       ...measures,
       ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
       ...{ provider, seconds: (performance.now() - start) / 1000 },
     };
+    if (html !== undefined) await writePage(html, result, measures, metrics.confusion, options);
+    return result;
   } finally {
     data.close();
   }
+}
+
+async function writePage(
+  html: string,
+  { model, samples, provider, seconds, expectations = [] }: EvaluateResult,
+  measures: Readonly<Record<string, number>>,
+  confusion: ConfusionMatrix | undefined,
+  { data, loss, force }: EvaluateOptions,
+): Promise<void> {
+  const facts = { data, loss, provider: provider.used };
+  const page = evaluationPage({
+    ...{ model, samples, seconds, measures, confusion, facts },
+    expectations: expectations.map(({ measure, comparison, limit, passed }) => ({
+      ...{ measure, passed },
+      condition: `${comparison} ${limit}`,
+    })),
+  });
+  await writeFiles([{ path: html, pieces: [Buffer.from(page)] }], [model, data], { force });
 }
 
 type Options = EvaluateOptions & { readonly batchSize: number };

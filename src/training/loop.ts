@@ -8,6 +8,7 @@ import { type RunProgress, type Settings, writeCheckpoint } from './checkpoint.j
 import type { Evaluator } from './evaluator.js';
 import { NOISE, noiseOf } from './layers/dropout.js';
 import type { EvalRecord, RunLog, StepRecord } from './log.js';
+import type { ConfusionMatrix } from './metrics/confusion.js';
 import { metricsFor } from './metrics/index.js';
 import { stepScalars } from './optimizer.js';
 import type { ResolvedOptions } from './options.js';
@@ -40,6 +41,8 @@ export class TrainingLoop {
   losses: Losses | undefined;
   best: Best | undefined;
   evaluation: EvalRecord | undefined;
+  /** Of the last evaluation. */
+  confusion: ConfusionMatrix | undefined;
   private readonly trend = new Trend();
   private bestTheta: Float32Array | undefined;
   /** Where the last checkpoint is, and behind which step it was taken. */
@@ -216,6 +219,7 @@ export class TrainingLoop {
       throw await this.diverged(`the evaluation behind step ${this.step}: ${found}`);
     }
     this.evaluation = { step: this.step, eval: result };
+    this.confusion = metrics.confusion;
     this.parts.log.add(this.evaluation);
     this.rate(result.loss, theta);
   }

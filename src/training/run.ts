@@ -26,6 +26,7 @@ import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
 import { checkOutputs } from './outputs.js';
+import { curveOf, writeReport } from './report.js';
 import { settingsOf } from './settings.js';
 import { buildStepGraph, type StepGraph } from './step-graph.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY, stepGraphManifest } from './step-manifest.js';
@@ -225,10 +226,17 @@ class Run {
       const loop = new TrainingLoop(parts, options);
       if (checkpoint) loop.restore(checkpoint.progress, checkpoint.vectors.get('best'));
       const theta = await loop.run();
-      const adapter = await this.write(forward, theta, log);
+      const written = await this.write(forward, theta, log);
       const { nodes, fallbacks } = session.placement ?? { nodes: {}, fallbacks: [] };
+      const { report } = options;
+      if (report !== undefined) {
+        const { best, confusion } = loop;
+        const run = { output: this.output, files: this.files(), provider: used, settings };
+        const more = { best, confusion, records: log.records, ...this.cost() };
+        await writeReport(report, { ...run, ...more }, options.force);
+      }
       return {
-        ...adapter,
+        ...written,
         steps: loop.step,
         ...(loop.losses ? { loss: loop.losses } : {}),
         ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
@@ -332,6 +340,11 @@ class Run {
     return { output, steps: 0, ...this.cost() };
   }
 
+  private files() {
+    const { data, evalData } = this.options;
+    return { model: this.patched.model.source.label, data, evalData };
+  }
+
   private cost() {
     const seconds = (performance.now() - this.start) / 1000;
     return { seconds, peakMemoryBytes: process.resourceUsage().maxRSS * KILO };
@@ -349,10 +362,6 @@ function tensors(
 }
 
 async function writePlot(path: string, records: readonly LogRecord[], force: boolean) {
-  const steps = records.flatMap((record) => ('loss' in record ? [record] : []));
-  const evaluations = records.flatMap((record) =>
-    'eval' in record ? [{ step: record.step, loss: record.eval.loss! }] : [],
-  );
-  const svg = lossCurveSvg({ steps, evaluations });
+  const svg = lossCurveSvg(curveOf(records));
   await writeFiles([{ path, pieces: [Buffer.from(svg)] }], [], { force });
 }

@@ -89,7 +89,8 @@ describe('train', () => {
   it('logs each step and evaluation, and draws them', async () => {
     const folder = await folderOf('mlp-regression');
     const more = ['--steps', '4', '--eval-data', 'data.safetensors', '--eval-every', '2', '--json'];
-    const files = ['--log', 'run.jsonl', '--plot', 'run.svg'];
+    const files = ['--log', 'run.jsonl', '--plot', 'run.svg', '--report', 'run.html'];
+    files.push('--tensorboard', 'curves');
     const { code, stdout } = await run(folder, train('mlp-regression', ...more, ...files));
     expect(code).toBe(0);
     const lines = linesOf(join(folder, 'run.jsonl'));
@@ -110,6 +111,14 @@ describe('train', () => {
     expect(unbalanced(svg)).toEqual([]);
     expect(svg.match(/<path class="\w+" d="M[^"]*"/g)?.length).toBeGreaterThan(1);
     expect(svg).not.toContain('NaN');
+
+    const page = readFileSync(join(folder, 'run.html'), 'utf8');
+    expect(page).toContain('r2<b>');
+    expect(page).toContain('Where the adapters learned');
+    const [events] = readdirSync(join(folder, 'curves'));
+    const bytes = readFileSync(join(folder, 'curves', events!), 'latin1');
+    expect(bytes.match(/train\/loss/g)).toHaveLength(4);
+    expect(bytes.match(/eval\/r2/g)).toHaveLength(2);
   });
 
   it('saves adapters that make the base model the trained one, applied or merged', async () => {

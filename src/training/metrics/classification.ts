@@ -5,9 +5,7 @@ import type { MetricAccumulator, MetricOptions } from './metric.js';
 import { argmax, rowsOf } from './rows.js';
 
 /** `accuracy` and macro `f1` of logits [.., C] against `labels` [..]. */
-export function classification({
-  ignoreIndex = IGNORED,
-}: MetricOptions): MetricAccumulator & { readonly confusion: ConfusionMatrix } {
+export function classification({ ignoreIndex = IGNORED }: MetricOptions): MetricAccumulator {
   const confusion = new ConfusionMatrix();
   return {
     confusion,

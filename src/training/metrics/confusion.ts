@@ -40,7 +40,8 @@ export class ConfusionMatrix {
     return mean([...this.f1().values()]);
   }
 
-  private *cells() {
+  /** Every pair that occurred. */
+  *cells() {
     for (const [label, row] of this.counts) {
       for (const [prediction, count] of row) yield { label, prediction, count };
     }

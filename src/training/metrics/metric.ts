@@ -1,4 +1,5 @@
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
+import type { ConfusionMatrix } from './confusion.js';
 
 /** Every measure that there is. */
 export type MetricName =
@@ -23,6 +24,8 @@ export interface MetricAccumulator {
    */
   add(logits: TensorValue, batch: Feeds): void;
   result(): Metrics;
+  /** Which classes were taken for which, where there are classes. */
+  readonly confusion?: ConfusionMatrix;
 }
 
 export interface MetricOptions {

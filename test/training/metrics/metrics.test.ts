@@ -45,7 +45,7 @@ describe('cross-entropy', () => {
     const metrics = classification({});
     for (const [logits, feeds] of batches) metrics.add(logits, new Map(Object.entries(feeds)));
     const counts = [0, 1, 2].map((label) =>
-      [0, 1, 2].map((p) => metrics.confusion.count(label, p)),
+      [0, 1, 2].map((p) => metrics.confusion!.count(label, p)),
     );
     expect(counts).toEqual([
       [1, 1, 0],
