@@ -142,31 +142,48 @@ export function adapterFilePieces(
   reader: TensorReader,
 ): Piece[] {
   const tensors: Parameters<typeof safetensorsPieces>[0][number][] = [];
-  const add = (name: string, initializer: string) => {
+  const metadata = fileMetadata(set, (name, initializer) => {
     const tensor = patched.initializer(initializer);
     const dtype = dtypeOf(tensor, patched.model);
     const data = reader.span(tensor) ?? reader.bytes(tensor);
     tensors.push({ name, dtype, shape: tensor.dims, data });
     return name;
-  };
-  const adapters = set.adapters.map(({ sites, scaleTensor: _, ...record }) => {
-    const { name, generalA, generalB } = record;
-    return {
-      ...record,
-      nodes: sites.map(({ node }) => node),
-      a: add(`${name}.A`, record.a),
-      b: add(`${name}.B`, record.b),
-      ...(generalA && generalB
-        ? {
-            generalA: add(`${name}.A_general`, generalA),
-            generalB: add(`${name}.B_general`, generalB),
-          }
-        : {}),
-    };
   });
-  const { version, createdBy, head, biases } = set;
-  const manifest: FileManifest = {
-    ...{ version, set: set.set, createdBy, adapters },
+  return safetensorsPieces(tensors, metadata);
+}
+
+/**
+ * The metadata of an adapter file for a set that is in a model.
+ * @param add puts an initializer of the model into the file as `name`, and gives that name
+ */
+export function fileMetadata(
+  set: ModelManifest,
+  add: (name: string, initializer: string) => string,
+): Record<string, string> {
+  return { format: FORMAT, manifest: JSON.stringify(fileManifest(set, add)) };
+}
+
+function fileManifest(
+  { version, set, createdBy, adapters, head, biases }: ModelManifest,
+  add: (name: string, initializer: string) => string,
+): FileManifest {
+  return {
+    ...{ version, set, createdBy },
+    adapters: adapters.map(({ sites, scaleTensor: _, ...record }) => {
+      const { name, generalA, generalB } = record;
+      return {
+        ...record,
+        nodes: sites.map(({ node }) => node),
+        a: add(`${name}.A`, record.a),
+        b: add(`${name}.B`, record.b),
+        ...(generalA && generalB
+          ? {
+              generalA: add(`${name}.A_general`, generalA),
+              generalB: add(`${name}.B_general`, generalB),
+            }
+          : {}),
+      };
+    }),
     ...(head
       ? {
           head: {
@@ -181,5 +198,4 @@ export function adapterFilePieces(
       ? { biases: biases.map(({ tensor }) => ({ tensor, data: add(`bias.${tensor}`, tensor) })) }
       : {}),
   };
-  return safetensorsPieces(tensors, { format: FORMAT, manifest: JSON.stringify(manifest) });
 }
