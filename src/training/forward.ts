@@ -27,6 +27,8 @@ export interface LossGraphOptions {
   readonly modelOutput?: string | undefined;
   /** Sizes that stand for the symbols of the inputs in the data. */
   readonly sizes?: ReadonlyMap<string, number> | undefined;
+  /** Shapes of inputs where all batches agree in them. */
+  readonly inputShapes?: ReadonlyMap<string, readonly number[]> | undefined;
   /** Whether to write integers and booleans in the types that GPU providers have kernels for. */
   readonly forGpu?: boolean | undefined;
 }
@@ -47,6 +49,8 @@ export interface LossGraph {
   readonly weight: string;
   /** The gradient of the loss with respect to a value of the graph. */
   readonly seed: { readonly value: string; readonly gradient: string };
+  /** For inferring types of the graph. */
+  readonly probe: SizeProbe;
 }
 
 /** A loss as a function of the adapters. */
@@ -59,8 +63,6 @@ export interface ForwardGraph extends LossGraph {
   readonly withoutBias: readonly string[];
   /** Nodes that have a gradient rule of their own together. */
   readonly composites: readonly Composite[];
-  /** For inferring types of the graph. */
-  readonly probe: SizeProbe;
   /** Random numbers that dropout takes in a step. */
   readonly noise: number;
 }
@@ -74,8 +76,6 @@ export interface ForwardOptions extends LossGraphOptions {
   readonly rewrite?: Dialect | undefined;
   /** The share of an adapter's input that is dropped; such layers stay as they are in the model. */
   readonly dropout?: number | undefined;
-  /** Shapes of inputs where all batches agree in them. */
-  readonly inputShapes?: ReadonlyMap<string, readonly number[]> | undefined;
 }
 
 /**
@@ -112,7 +112,7 @@ export async function buildForward(
   const raised = await inTrainingOpset(graph, probe);
   const layers = layersIn(raised, set, probe, options);
   const modelOutput = options.modelOutput ?? set.head?.output;
-  const lossGraph = withLoss(patched, raised.graph, raised.types, { ...options, modelOutput });
+  const lossGraph = withLoss(patched, raised, probe, { ...options, modelOutput });
   return {
     ...lossGraph,
     ...layers,
@@ -120,7 +120,6 @@ export async function buildForward(
     parameters,
     biases: biases.map(({ name }) => name),
     withoutBias: without,
-    probe,
   };
 }
 
@@ -164,14 +163,15 @@ export async function buildLossGraph(
   options: LossGraphOptions,
 ): Promise<LossGraph> {
   const probe = new SizeProbe(options.sizes ?? new Map());
-  const { graph, types } = await inTrainingOpset(loadGraph(patched.model, reader), probe);
-  return withLoss(patched, graph, types, options);
+  const graph = loadGraph(patched.model, reader);
+  pinShapes(graph, options.inputShapes ?? new Map());
+  return withLoss(patched, await inTrainingOpset(graph, probe), probe, options);
 }
 
 function withLoss(
   patched: PatchedModel,
-  graph: GraphBuilder,
-  types: ValueTypes,
+  { graph, types }: { graph: GraphBuilder; types: ValueTypes },
+  probe: SizeProbe,
   options: LossGraphOptions,
 ): LossGraph {
   const [head, ...others] = patched.heads;
@@ -184,7 +184,7 @@ function withLoss(
   if (options.forGpu) replaceBooleans(graph, types);
   const narrowed = options.forGpu ? narrowInputs(graph) : new Set<string>();
   const seed = { value: gradient.of, gradient: gradient.value };
-  return { graph, inputs, lossInputs, narrowed, output, loss, weight, seed };
+  return { graph, inputs, lossInputs, narrowed, output, loss, weight, seed, probe };
 }
 
 /**
