@@ -57,7 +57,7 @@ export interface Extras {
 }
 
 /** All numbers of an adapter. */
-export function factorsOf({ record, values }: NewAdapter): Factors {
+export function factorsOf({ record, values }: Pick<NewAdapter, 'record' | 'values'>): Factors {
   const factors = { a: values('a'), b: values('b') };
   if (record.hybridRank === 0) return factors;
   return { ...factors, generalA: values('generalA'), generalB: values('generalB') };
