@@ -120,7 +120,7 @@ function lossGraph(
   patched: PatchedModel,
   reader: TensorReader,
   data: Dataset,
-  { batchSize, count }: Extent,
+  { batchSize }: Extent,
   options: GradientOptions,
 ): Promise<LossGraph> {
   const { inputs } = patched.model.graph;

@@ -30,7 +30,7 @@ export function symbolSizes(
  */
 export function batchShapes(
   inputs: readonly Pick<ValueInfo, 'name' | 'shape'>[],
-  { keys, size }: Pick<Dataset, 'keys' | 'size'>,
+  { keys, size }: Dataset,
   batchSize: number,
   keepPadding: boolean,
 ): Map<string, readonly number[]> | undefined {
