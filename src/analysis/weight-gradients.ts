@@ -128,12 +128,7 @@ function lossGraph(
     loss: options.loss,
     modelOutput: options.modelOutput,
     sizes: symbolSizes(inputs, data, batchSize),
-    inputShapes: batchShapes(
-      inputs,
-      { keys: data.keys, size: batchSize * count },
-      batchSize,
-      false,
-    ),
+    inputShapes: batchShapes(inputs, data, batchSize, false),
     lossOptions: lossOptions(options, [...data.keys.keys()]),
   });
 }
