@@ -1,6 +1,8 @@
 import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { OnnxLoraError } from '../errors.js';
 
+export { MemorySource } from './memory-source.js';
+
 /** Random access to bytes that need not be in memory: a file of any size, or a buffer. */
 export interface ByteSource {
   /** What to call it in a message: the path, or a word for bytes that have none. */
@@ -16,33 +18,6 @@ export interface ByteSource {
   /** Fills `target` from `start` on; throws where the source ends before. */
   readInto(target: Uint8Array, start: number): void;
   close(): void;
-}
-
-/** Bytes already in memory. */
-export class MemorySource implements ByteSource {
-  readonly path = undefined;
-  readonly size: number;
-
-  constructor(
-    private readonly bytes: Uint8Array,
-    readonly label = '<memory>',
-  ) {
-    this.size = bytes.byteLength;
-  }
-
-  byteAt(offset: number): number {
-    return this.bytes[offset]!;
-  }
-
-  read(start: number, end: number): Uint8Array {
-    return this.bytes.slice(start, end);
-  }
-
-  readInto(target: Uint8Array, start: number): void {
-    target.set(this.bytes.subarray(start, start + target.byteLength));
-  }
-
-  close(): void {}
 }
 
 // Indexing jumps over weights and reads the small records between them: one page of this size

@@ -39,7 +39,11 @@ export function momentsOf({ optimizer, momentum }: OptimizerOptions): readonly s
 }
 
 /** The scalars of update `t`, counted from 1. */
-export function stepScalars({ betas }: OptimizerOptions, lr: number, t: number): StepScalars {
+export function stepScalars(
+  { betas }: Pick<OptimizerOptions, 'betas'>,
+  lr: number,
+  t: number,
+): StepScalars {
   return { lr, correction1: 1 - betas[0] ** t, correction2: 1 - betas[1] ** t };
 }
 

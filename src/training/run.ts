@@ -28,8 +28,9 @@ import { lossOptions, type ResolvedOptions } from './options.js';
 import { checkOutputs } from './outputs.js';
 import { curveOf, writeReport } from './report.js';
 import { settingsOf } from './settings.js';
+import { INITIAL_THETA, STEP_MANIFEST_KEY } from './step-format.js';
 import { buildStepGraph, type StepGraph } from './step-graph.js';
-import { INITIAL_THETA, STEP_MANIFEST_KEY, stepGraphManifest } from './step-manifest.js';
+import { stepGraphManifest } from './step-manifest.js';
 import { TensorBoardLog } from './tensorboard.js';
 import { trainedModel } from './trained-model.js';
 

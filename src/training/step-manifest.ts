@@ -1,16 +1,13 @@
-/** What an emitted step graph says of itself, so that any ONNX Runtime can run it. */
+/** Writes what an emitted step graph says of itself, so that any ONNX Runtime can run it. */
+import { fileMetadata } from '../lora/adapter-file.js';
 import { version } from '../version.js';
 import type { ForwardGraph } from './forward.js';
+import { NOISE } from './layers/dropout.js';
 import type { ResolvedOptions } from './options.js';
+import { INITIAL_THETA, type StepManifest } from './step-format.js';
 import type { StepGraph } from './step-graph.js';
 
-/** The metadata key of the manifest. */
-export const STEP_MANIFEST_KEY = 'onnx_lora.step';
-
-/** The initializer with the adapters as they are before the first step; nothing in the graph reads it. */
-export const INITIAL_THETA = 'theta_initial';
-
-/** What to feed, what to carry from step to step, and where each trainable tensor stands. */
+/** The manifest of a step graph, as JSON. */
 export function stepGraphManifest(
   forward: ForwardGraph,
   { state, size, loss, gradientNorm }: StepGraph,
@@ -18,12 +15,10 @@ export function stepGraphManifest(
 ): string {
   const { inputs, lossInputs, parameters, set } = forward;
   const { optimizer, betas, accumulate } = options;
-  return JSON.stringify({
+  const manifest: StepManifest = {
     version: 1,
     createdBy: `onnx-lora ${version}`,
-    /** Fed anew at each step. */
     data: [...inputs, ...lossInputs],
-    /** float32 [size]: feed `initial`, and at the next step what came out as `output`. */
     state: {
       size,
       vectors: state.map(({ input, output }) => ({
@@ -44,11 +39,9 @@ export function stepGraphManifest(
         ? { apply: `bool: whether this batch ends an update, as every ${accumulate}th does` }
         : {}),
     },
-    ...(forward.noise > 0
-      ? { noise: `float32 [${forward.noise}]: new uniform numbers in [0, 1) at each step` }
-      : {}),
+    optimizer: { name: optimizer, betas, accumulate },
+    ...noiseOf(forward),
     outputs: { loss, gradientNorm },
-    /** Stretches of theta, by the names of the patched model's initializers. */
     parameters: parameters.map(({ name, shape, offset, length }) => ({
       name,
       shape,
@@ -56,5 +49,24 @@ export function stepGraphManifest(
       length,
     })),
     adapters: set.adapters.map(({ sites: _, ...record }) => record),
+    adapterFile: adapterFileOf(forward),
+  };
+  return JSON.stringify(manifest);
+}
+
+function noiseOf({ noise: size }: ForwardGraph): Pick<StepManifest, 'noise'> {
+  if (size === 0) return {};
+  const values = 'float32: new uniform numbers in [0, 1) at each step';
+  return { noise: { input: NOISE, size, values } };
+}
+
+function adapterFileOf({ set, biases }: ForwardGraph): StepManifest['adapterFile'] {
+  const trained = new Set([...(set.biases ?? []).map(({ tensor }) => tensor), ...biases]);
+  const all = [...trained].map((tensor) => ({ tensor, record: '' }));
+  const tensors: Record<string, string> = {};
+  const metadata = fileMetadata(all.length > 0 ? { ...set, biases: all } : set, (name, from) => {
+    tensors[name] = from;
+    return name;
   });
+  return { metadata, tensors };
 }

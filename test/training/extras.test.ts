@@ -14,7 +14,7 @@ import { openSession } from '../../src/runtime/session.js';
 import { evaluate } from '../../src/training/evaluate.js';
 import { resolveOptions, type TrainOptions } from '../../src/training/options.js';
 import { runTraining } from '../../src/training/run.js';
-import { STEP_MANIFEST_KEY } from '../../src/training/step-manifest.js';
+import { STEP_MANIFEST_KEY } from '../../src/training/step-format.js';
 import { randomNumbers } from '../support/adapters.js';
 import { failure, sameFiles, temporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';

@@ -1,0 +1,144 @@
+/** Trains with an emitted step graph, in any build of ONNX Runtime. */
+import type { InferenceSession, Tensor } from 'onnxruntime-node';
+import { OnnxLoraError } from '../errors.js';
+import { stepScalars } from '../training/optimizer.js';
+import { STEP_MANIFEST_KEY, type StepManifest } from '../training/step-format.js';
+import { adapterBytes } from './adapter-bytes.js';
+import { float32Of, metadataOf } from './onnx-file.js';
+
+/** ONNX Runtime: the module onnxruntime-web, onnxruntime-node or onnxruntime-react-native. */
+export type Ort = Pick<typeof import('onnxruntime-node'), 'InferenceSession' | 'Tensor'>;
+
+export interface StepResult {
+  readonly loss: number;
+  /** Before clipping. */
+  readonly gradientNorm: number;
+}
+
+/** A run of training: one session, and the state that it carries from step to step. */
+export class StepTrainer {
+  /** Batches done. */
+  batches = 0;
+
+  private constructor(
+    private readonly ort: Ort,
+    private readonly session: InferenceSession,
+    readonly manifest: StepManifest,
+    private state: Readonly<Record<string, Tensor>>,
+  ) {}
+
+  /**
+   * Opens a step graph, with the adapters as they were when it was written.
+   * @param model the bytes of what `train --emit-step-graph` wrote
+   * @param options of the session, such as `executionProviders`
+   * @throws OnnxLoraError `invalid-model` for a model that is no step graph
+   */
+  static async open(
+    ort: Ort,
+    model: Uint8Array,
+    options: InferenceSession.SessionOptions = {},
+  ): Promise<StepTrainer> {
+    const manifest = manifestOf(model);
+    const { size, vectors } = manifest.state;
+    const vector = (data: Float32Array) => new ort.Tensor('float32', data, [size]);
+    const state = vectors.map(({ input, initial }) => {
+      const values = initial === 0 ? new Float32Array(size) : float32Of(model, initial.initializer);
+      return [input, vector(values)] as const;
+    });
+    const session = await ort.InferenceSession.create(model, options);
+    return new StepTrainer(ort, session, manifest, Object.fromEntries(state));
+  }
+
+  /**
+   * One batch: an update of the adapters, or a part of one where batches are accumulated.
+   * @param batch what `manifest.data` names
+   * @throws OnnxLoraError `invalid-data` where the batch lacks an input, `diverged` where the loss or
+   * the gradient is no finite number; the adapters are then those of the step before
+   */
+  async step(batch: Readonly<Record<string, Tensor>>, lr: number): Promise<StepResult> {
+    const { data, state, outputs } = this.manifest;
+    const missing = data.filter(({ name }) => !(name in batch)).map(({ name }) => name);
+    if (missing.length > 0) {
+      const found = Object.keys(batch).join(', ') || 'nothing';
+      throw new OnnxLoraError(
+        'invalid-data',
+        `the batch has ${found}, and no ${missing.join(', ')}`,
+      );
+    }
+    const feeds = { ...batch, ...this.state, ...this.scalars(lr), ...this.noise() };
+    const results = await this.session.run(feeds);
+    const number = (name: string) => Number(results[name]!.data[0]);
+    const result = { loss: number(outputs.loss), gradientNorm: number(outputs.gradientNorm) };
+    if (!Number.isFinite(result.loss) || !Number.isFinite(result.gradientNorm)) {
+      throw new OnnxLoraError(
+        'diverged',
+        `batch ${this.batches + 1}: the loss is ${result.loss}, its gradient's norm ${result.gradientNorm}, expected finite numbers`,
+        { hint: 'The likely cause is the learning rate: try a lower one.' },
+      );
+    }
+    this.batches++;
+    this.state = Object.fromEntries(
+      state.vectors.map(({ input, output }) => [input, results[output]!]),
+    );
+    return result;
+  }
+
+  /** The trainable tensors by the names that they have in the patched model. */
+  tensors(): Map<string, Float32Array> {
+    const theta = this.theta();
+    return new Map(
+      this.manifest.parameters.map(({ name, offset, length }) => [
+        name,
+        theta.subarray(offset, offset + length),
+      ]),
+    );
+  }
+
+  /** The adapters as a file, for `apply` and for `merge --adapter`. */
+  adapterFile(): Uint8Array<ArrayBuffer> {
+    return adapterBytes(this.manifest, this.theta());
+  }
+
+  /** Frees the session; what was trained stays readable. */
+  release(): Promise<void> {
+    return this.session.release();
+  }
+
+  private theta(): Float32Array {
+    return this.state.theta!.data as Float32Array;
+  }
+
+  private scalars(lr: number): Record<string, Tensor> {
+    const { optimizer, scalars } = this.manifest;
+    const update = Math.floor(this.batches / optimizer.accumulate) + 1;
+    const isLast = (this.batches + 1) % optimizer.accumulate === 0;
+    const values = Object.entries(stepScalars(optimizer, lr, update));
+    const tensors: Record<string, Tensor> = {
+      ...Object.fromEntries(values.map(([name, value]) => [name, this.float32([value], [])])),
+      apply: new this.ort.Tensor('bool', [isLast], []),
+    };
+    return Object.fromEntries(Object.keys(scalars).map((name) => [name, tensors[name]!]));
+  }
+
+  private noise(): Record<string, Tensor> {
+    const { noise } = this.manifest;
+    if (!noise) return {};
+    const values = Float32Array.from({ length: noise.size }, Math.random);
+    return { [noise.input]: this.float32(values, [noise.size]) };
+  }
+
+  private float32(values: ArrayLike<number>, dims: readonly number[]): Tensor {
+    return new this.ort.Tensor('float32', Float32Array.from(values), dims);
+  }
+}
+
+function manifestOf(model: Uint8Array): StepManifest {
+  const text = metadataOf(model, STEP_MANIFEST_KEY);
+  const manifest: StepManifest | undefined = text === undefined ? undefined : JSON.parse(text);
+  if (manifest?.version === 1) return manifest;
+  throw new OnnxLoraError(
+    'invalid-model',
+    `the model is no step graph: expected a manifest of version 1 in its metadata (${STEP_MANIFEST_KEY}), found ${manifest ? `version ${manifest.version}` : 'none'}`,
+    { hint: 'Step graphs are written by: onnx-lora train MODEL --emit-step-graph step.onnx …' },
+  );
+}

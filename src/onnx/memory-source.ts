@@ -1,0 +1,29 @@
+/** A source apart from those that read files: pages in a browser use it too. */
+import type { ByteSource } from './source.js';
+
+/** Bytes already in memory. */
+export class MemorySource implements ByteSource {
+  readonly path = undefined;
+  readonly size: number;
+
+  constructor(
+    private readonly bytes: Uint8Array,
+    readonly label = '<memory>',
+  ) {
+    this.size = bytes.byteLength;
+  }
+
+  byteAt(offset: number): number {
+    return this.bytes[offset]!;
+  }
+
+  read(start: number, end: number): Uint8Array {
+    return this.bytes.slice(start, end);
+  }
+
+  readInto(target: Uint8Array, start: number): void {
+    target.set(this.bytes.subarray(start, start + target.byteLength));
+  }
+
+  close(): void {}
+}

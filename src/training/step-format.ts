@@ -1,0 +1,47 @@
+/** What an emitted step graph says of itself, for those that write it and those that run it. */
+import type { ValueSpec } from '../graph/builder.js';
+import type { AdapterRecord } from '../lora/manifest.js';
+import type { OptimizerName } from './optimizer.js';
+import type { Parameter } from './parameters.js';
+
+/** The metadata key of the manifest. */
+export const STEP_MANIFEST_KEY = 'onnx_lora.step';
+
+/** The initializer with the adapters as they are before the first step; nothing in the graph reads it. */
+export const INITIAL_THETA = 'theta_initial';
+
+/** What to feed, what to carry from step to step, and where each trainable tensor stands. */
+export interface StepManifest {
+  readonly version: 1;
+  readonly createdBy: string;
+  /** Fed anew at each step. */
+  readonly data: readonly ValueSpec[];
+  /** float32 [size]: feed `initial`, and at the next step what came out as `output`. */
+  readonly state: {
+    readonly size: number;
+    readonly vectors: readonly {
+      readonly input: string;
+      readonly output: string;
+      readonly initial: 0 | { readonly initializer: string };
+    }[];
+  };
+  /** Inputs without dimensions, with what to feed. */
+  readonly scalars: Readonly<Record<string, string>>;
+  readonly optimizer: {
+    readonly name: OptimizerName;
+    readonly betas: readonly [number, number];
+    /** Batches that make one update. */
+    readonly accumulate: number;
+  };
+  /** Random numbers that dropout takes. */
+  readonly noise?: { readonly input: string; readonly size: number; readonly values: string };
+  readonly outputs: { readonly loss: string; readonly gradientNorm: string };
+  /** Stretches of theta, by the names of the patched model's initializers. */
+  readonly parameters: readonly Pick<Parameter, 'name' | 'shape' | 'offset' | 'length'>[];
+  readonly adapters: readonly AdapterRecord[];
+  /** How the result becomes an adapter file: safetensors with this metadata and parameters by these names. */
+  readonly adapterFile: {
+    readonly metadata: Readonly<Record<string, string>>;
+    readonly tensors: Readonly<Record<string, string>>;
+  };
+}
