@@ -4,6 +4,7 @@ import { modulePath } from './module-path.js';
 import type { PatchedModel } from './patched.js';
 import type { Selectable } from './select.js';
 import { type Finding, findLinearLayers, type LinearLayer } from './targets/index.js';
+import { WeightNames } from './weight-name.js';
 
 /** One weight and every node that uses it, or a node that can take no adapter. */
 export interface Layer extends Selectable {
@@ -29,7 +30,8 @@ export function findLayers(patched: PatchedModel, perNode = false): Layer[] {
     if (group) group.push(finding);
     else groups.set(key, [finding]);
   }
-  return [...groups.values()].map((group) => layerOf(patched, group));
+  const names = new WeightNames(model, values);
+  return [...groups.values()].map((group) => layerOf(patched, group, names));
 }
 
 /** Uses of one stored tensor share an adapter only where they use it the same way. */
@@ -40,12 +42,12 @@ function weightKey({ node, weight }: LinearLayer): string {
   return [at, weight.transposed, weight.factor, weight.in, weight.out].join();
 }
 
-function layerOf(patched: PatchedModel, findings: Finding[]): Layer {
+function layerOf(patched: PatchedModel, findings: Finding[], names: WeightNames): Layer {
   const nodes = findings.map(({ node }) => node);
   const linear = findings.flatMap((finding) => ('refusal' in finding ? [] : [finding]));
   const first = findings[0]!;
   const modules = findings.map((finding) =>
-    modulePath(finding.node, weightName(finding), patched.label(finding.node)),
+    modulePath(finding.node, names.of(finding), patched.label(finding.node)),
   );
   return {
     module: modules[0]!,
@@ -56,10 +58,4 @@ function layerOf(patched: PatchedModel, findings: Finding[]): Layer {
     linear,
     refusal: 'refusal' in first ? first.refusal : undefined,
   };
-}
-
-function weightName(finding: Finding): string {
-  if ('refusal' in finding) return '';
-  const { constant, name } = finding.weight;
-  return constant?.tensor.name || constant?.node?.outputs[0] || name;
 }

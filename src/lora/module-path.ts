@@ -1,4 +1,5 @@
 import { type Node, nodeLabel } from '../onnx/model.js';
+import { GENERATED } from './weight-name.js';
 
 /**
  * The path of the module that a node came from, as PyTorch names it
@@ -25,9 +26,6 @@ function fromNameScopes(node: Node): string | undefined {
   const scopes = entry?.value().matchAll(/'([^']*)'|"([^"]*)"/g);
   return [...(scopes ?? [])].map((match) => match[1] ?? match[2]!).at(-2) || undefined;
 }
-
-/** Names that an exporter made up: `onnx::MatMul_814`, `val_92`. */
-const GENERATED = /^(onnx::|val_\d|_?v_\d|t?\d+$)/;
 
 function fromWeightName(name: string): string | undefined {
   const path = name.replace(/\.(weight|kernel|w)(_\w+)?$/i, '');

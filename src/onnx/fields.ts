@@ -73,7 +73,7 @@ export const FunctionField = {
   overload: 13,
 } as const;
 
-export const ValueInfoField = { name: 1, type: 2 } as const;
+export const ValueInfoField = { name: 1, type: 2, metadataProps: 4 } as const;
 export const TypeField = { tensor: 1 } as const;
 export const TensorTypeField = { elemType: 1, shape: 2 } as const;
 export const ShapeField = { dim: 1 } as const;

@@ -89,6 +89,7 @@ export interface ValueInfo {
   readonly dataType: number;
   /** null where the rank is not known. */
   readonly shape: readonly Dim[] | null;
+  readonly metadata: readonly Entry[];
 }
 
 export interface Graph {

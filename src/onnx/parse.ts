@@ -400,8 +400,10 @@ class Parser {
     let name = '';
     let dataType = 0;
     let shape: Dim[] | null = null;
+    const metadata: Entry[] = [];
     for (const item of this.fields(field)) {
       if (item.number === ValueInfoField.name) name = this.text(item);
+      if (item.number === ValueInfoField.metadataProps) metadata.push(this.entry(item));
       if (item.number !== ValueInfoField.type) continue;
       for (const type of this.fields(item)) {
         if (type.number !== TypeField.tensor) continue;
@@ -411,12 +413,12 @@ class Parser {
         }
       }
     }
-    return { field, name, dataType, shape };
+    return { field, name, dataType, shape, metadata };
   }
 
   /** Functions name their inputs and outputs without types. */
   private untyped(field: Field): ValueInfo {
-    return { field, name: this.text(field), dataType: 0, shape: null };
+    return { field, name: this.text(field), dataType: 0, shape: null, metadata: [] };
   }
 
   private shape(field: Field): Dim[] {
