@@ -102,6 +102,14 @@ export const adapterOptions = {
     summary: 'another rank for some layers; the first match wins',
     example: '--rank-pattern query=8 --rank-pattern value=32',
   },
+  structurePattern: {
+    type: 'string',
+    group: 'Adapters',
+    value: 'PATTERN=NAME[:K]',
+    repeatable: true,
+    summary: 'another structure for some layers; the first match wins',
+    example: '--structure-pattern query=global --structure-pattern value=localized:8',
+  },
   alphaPattern: {
     type: 'string',
     group: 'Adapters',

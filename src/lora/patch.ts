@@ -16,9 +16,11 @@ import {
   planStructure,
   type Scaling,
   type StructureName,
+  type StructureOptions,
   scaleOf,
   shapeOfA,
   shapeOfB,
+  structures,
 } from './structure.js';
 import { type VerifyOptions, verifyModels } from './verify.js';
 
@@ -28,6 +30,8 @@ export interface AdapterOptions extends Selection {
   /** K, the most blocks along a dimension. Default 4. */
   readonly blocks?: number | undefined;
   readonly structure?: StructureName | undefined;
+  /** `PATTERN=STRUCTURE[:K]`, for layers that want another. The first that matches wins. */
+  readonly structurePattern?: readonly string[] | undefined;
   /** Default 2R. */
   readonly alpha?: number | undefined;
   readonly scaling?: Scaling | undefined;
@@ -159,8 +163,10 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
     scaling = 'standard',
   } = options;
   const { init = 'kaiming', seed = 0 } = options;
-  const ranks = patternValues(layers, parsePatterns(options.rankPattern, 'rank'), 'rank');
-  const alphas = patternValues(layers, parsePatterns(options.alphaPattern, 'alpha'), 'alpha');
+  const ranks = patternValues(layers, numberPatterns(options.rankPattern, 'rank'), 'rank');
+  const alphas = patternValues(layers, numberPatterns(options.alphaPattern, 'alpha'), 'alpha');
+  const patterns = structurePatterns(options.structurePattern);
+  const chosen = patternValues(layers, patterns, 'structure');
   const names = new Map<string, number>();
   return layers.map((layer) => {
     const weight = layer.linear[0]!.weight;
@@ -168,8 +174,9 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
     const alpha = alphas.get(layer) ?? options.alpha ?? 2 * layerRank;
     const plan = planStructure(weight.in, weight.out, {
       structure,
-      rank: layerRank,
       blocks,
+      ...chosen.get(layer),
+      rank: layerRank,
       hybridRank: hybrid,
     });
     const record = {
@@ -225,16 +232,44 @@ function size(dims: readonly number[]): number {
   return dims.reduce((product, dim) => product * dim, 1);
 }
 
-function parsePatterns(patterns: readonly string[] | undefined, kind: string): PatternValue[] {
+function numberPatterns(
+  patterns: readonly string[] | undefined,
+  kind: string,
+): PatternValue<number>[] {
+  const expected = 'PATTERN=NUMBER, for example query=8';
   return (patterns ?? []).map((text) => {
-    const at = text.lastIndexOf('=');
-    const value = Number(text.slice(at + 1));
-    if (at > 0 && text.length > at + 1 && Number.isFinite(value)) {
-      return { pattern: text.slice(0, at), value };
-    }
-    throw new OnnxLoraError(
-      'invalid-argument',
-      `${kind} pattern ${JSON.stringify(text)}: expected PATTERN=NUMBER, for example query=8`,
-    );
+    const { pattern, value } = splitPattern(text, kind, expected);
+    if (Number.isFinite(Number(value))) return { pattern, value: Number(value) };
+    throw invalidPattern(text, kind, expected);
   });
+}
+
+type StructureChoice = Pick<StructureOptions, 'structure'> & Partial<StructureOptions>;
+
+function structurePatterns(
+  patterns: readonly string[] | undefined,
+): PatternValue<StructureChoice>[] {
+  const expected = `PATTERN=NAME or PATTERN=NAME:BLOCKS with ${structures.join(', ')}, for example query=localized:4`;
+  return (patterns ?? []).map((text) => {
+    const { pattern, value } = splitPattern(text, 'structure', expected);
+    const [name, blocks, ...rest] = value.split(':');
+    const structure = structures.find((one) => one === name);
+    if (!structure || rest.length > 0 || (blocks !== undefined && !/^\d+$/.test(blocks))) {
+      throw invalidPattern(text, 'structure', expected);
+    }
+    return { pattern, value: { structure, ...(blocks ? { blocks: Number(blocks) } : {}) } };
+  });
+}
+
+function splitPattern(text: string, kind: string, expected: string): PatternValue<string> {
+  const at = text.lastIndexOf('=');
+  if (at < 1 || text.length === at + 1) throw invalidPattern(text, kind, expected);
+  return { pattern: text.slice(0, at), value: text.slice(at + 1) };
+}
+
+function invalidPattern(text: string, kind: string, expected: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'invalid-argument',
+    `${kind} pattern ${JSON.stringify(text)}: expected ${expected}`,
+  );
 }

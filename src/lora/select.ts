@@ -129,21 +129,21 @@ function layerFilter(list: string): (layer: Selectable) => boolean {
 }
 
 /** A value that a pattern assigns: `PATTERN=8`. The first pattern that matches wins, as in PEFT. */
-export interface PatternValue {
+export interface PatternValue<V> {
   readonly pattern: string;
-  readonly value: number;
+  readonly value: V;
 }
 
 /**
  * The value for each layer from a list of patterns, or the default.
  * @throws OnnxLoraError `no-match` for a pattern that matches none of the layers
  */
-export function patternValues<T extends Selectable>(
+export function patternValues<T extends Selectable, V>(
   layers: readonly T[],
-  patterns: readonly PatternValue[],
+  patterns: readonly PatternValue<V>[],
   kind: string,
-): Map<T, number> {
-  const values = new Map<T, number>();
+): Map<T, V> {
+  const values = new Map<T, V>();
   for (const { pattern, value } of patterns) {
     for (const layer of matching(layers, pattern, kind)) {
       if (!values.has(layer)) values.set(layer, value);

@@ -74,6 +74,23 @@ describe('options', () => {
     expect(of('c')).toEqual([8, 2, 0.25]);
   });
 
+  it('structure patterns give layers another structure, on the grid of all or their own', async () => {
+    const found = await adaptersOf(chain('a', 'b', 'c'), {
+      rank: 8,
+      blocks: 2,
+      structurePattern: ['a=global', 'b=localized:8', 're:[ab]=diagonal'],
+      rankPattern: ['c=2'],
+    });
+    const of = (name: string) => [
+      found[name]!.structure,
+      found[name]!.grid,
+      found[name]!.blockRank,
+    ];
+    expect(of('a')).toEqual(['global', [1, 1], 8]);
+    expect(of('b')).toEqual(['localized', [8, 8], 1]);
+    expect(of('c')).toEqual(['localized', [2, 2], 1]);
+  });
+
   it('alpha follows the rank of a pattern where nothing gives it', async () => {
     const { a, b } = await adaptersOf(chain('a', 'b'), { rankPattern: ['a=4'] });
     expect([a!.alpha, b!.alpha]).toEqual([8, 32]);
@@ -92,6 +109,10 @@ describe('options', () => {
     [{ alphaPattern: ['a=x'] }, 'invalid-argument', 'expected PATTERN=NUMBER'],
     [{ rankPattern: ['query=8'] }, 'no-match', 'rank pattern "query" matches no layer'],
     [{ rankPattern: ['a=6'] }, 'invalid-argument', 'rank 6 is not a multiple of blocks 4'],
+    [{ structurePattern: ['a=lora'] }, 'invalid-argument', 'localized, diagonal, global'],
+    [{ structurePattern: ['a=global:x'] }, 'invalid-argument', 'expected PATTERN=NAME'],
+    [{ structurePattern: ['a=localized:0'] }, 'invalid-argument', 'blocks is 0'],
+    [{ structurePattern: ['query=global'] }, 'no-match', 'structure pattern "query" matches no'],
     [{ alpha: Number.POSITIVE_INFINITY }, 'invalid-argument', 'expected a finite number'],
     [{ targets: ['nothing'] }, 'no-match', 'matches no layer'],
   ] as const)('%o are refused', async (options, code, message) => {
