@@ -11,6 +11,7 @@ import {
   toFloat64,
 } from '../onnx/dtype.js';
 import { type Piece, pieceLength, totalLength } from '../onnx/edit.js';
+import { JsonProblem, parseStrictJson, show } from './json.js';
 
 /** What the reference implementation refuses to go beyond, so no writer does either. */
 const MAX_HEADER_BYTES = 100_000_000;
@@ -23,9 +24,6 @@ const MAX_ARRAY_BYTES = constants.MAX_LENGTH;
 
 /** `readSync` takes a length of at most 2^31 - 1. */
 const MAX_READ_BYTES = 2 ** 30;
-
-/** Names and values come from the file, and an error is one line. */
-const MAX_SHOWN_CHARACTERS = 80;
 
 const LENGTH_BYTES = 8;
 const METADATA_KEY = '__metadata__';
@@ -174,11 +172,6 @@ function invalidTensor(label: string, name: string, problem: string): OnnxLoraEr
   return invalid(label, `tensor ${show(name)} ${problem}`);
 }
 
-function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'nothing';
-  return text.length > MAX_SHOWN_CHARACTERS ? `${text.slice(0, MAX_SHOWN_CHARACTERS)}…` : text;
-}
-
 function openFile(path: string): Source {
   // Opening a pipe would wait for its other end.
   const found = attempt(path, () => statSync(path));
@@ -283,54 +276,11 @@ function parseHeader(label: string, text: string): Record<string, unknown> {
     throw invalid(label, `its header starts with ${show(text.charAt(0))}, expected "{"`);
   }
   try {
-    refuseDuplicateKeys(label, text);
-    return JSON.parse(text);
+    return parseStrictJson(text, MAX_HEADER_DEPTH) as Record<string, unknown>;
   } catch (error) {
-    if (error instanceof OnnxLoraError) throw error;
-    throw invalid(label, 'its header is not valid JSON', undefined, error);
+    if (!(error instanceof JsonProblem)) throw error;
+    throw invalid(label, `its header ${error.message}`, undefined, error);
   }
-}
-
-/**
- * `JSON.parse` silently keeps the last of several values, so that two readers may see different
- * tensors. Relies on `JSON.parse` to refuse what is not JSON at all.
- */
-function refuseDuplicateKeys(label: string, text: string): void {
-  const open: (Set<string> | undefined)[] = [];
-  for (let i = 0; i < text.length; i++) {
-    const character = text[i];
-    if (character === '{' || character === '[') {
-      if (open.length === MAX_HEADER_DEPTH) {
-        throw invalid(label, `its header is nested more than ${MAX_HEADER_DEPTH} levels deep`);
-      }
-      open.push(character === '{' ? new Set() : undefined);
-    } else if (character === '}' || character === ']') {
-      open.pop();
-    } else if (character === '"') {
-      const end = endOfString(text, i);
-      const keys = open.at(-1);
-      if (keys && isKey(text, end)) addKey(label, keys, text.slice(i, end));
-      i = end - 1;
-    }
-  }
-}
-
-function addKey(label: string, keys: Set<string>, quoted: string): void {
-  const key: string = JSON.parse(quoted);
-  if (keys.has(key)) throw invalid(label, `its header has the key ${show(key)} twice`);
-  keys.add(key);
-}
-
-function endOfString(text: string, start: number): number {
-  let i = start + 1;
-  while (i < text.length && text[i] !== '"') i += text[i] === '\\' ? 2 : 1;
-  return i + 1;
-}
-
-function isKey(text: string, end: number): boolean {
-  const colon = /[ \t\r\n]*:/y;
-  colon.lastIndex = end;
-  return colon.test(text);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
