@@ -31,8 +31,8 @@ export function metadataOf(model: Uint8Array, key: string): string | undefined {
  */
 export function float32Of(model: Uint8Array, name: string): Float32Array<ArrayBuffer> {
   const { start, end } = rawDataOf(indexed(model), name);
-  // A copy: in the file they need not be aligned.
-  return new Float32Array(model.slice(start, end).buffer);
+  // In the file they need not be aligned. (`slice` of a Buffer would be no copy.)
+  return new Float32Array(new Uint8Array(model.subarray(start, end)).buffer);
 }
 
 /**
@@ -46,7 +46,7 @@ export function withTensors(
   tensors: ReadonlyMap<string, Float32Array>,
 ): Uint8Array<ArrayBuffer> {
   const places = indexed(model);
-  const copy = model.slice();
+  const copy = new Uint8Array(model);
   for (const [name, values] of tensors) {
     const { start, end } = rawDataOf(places, name);
     if (values.byteLength !== end - start) {

@@ -53,7 +53,8 @@ export async function run(
   }
 }
 
-function valuesOf({ type, dims, data }: Tensor): Values {
+/** The numbers of a tensor, which may be in memory of its session. */
+export function valuesOf({ type, dims, data }: Tensor): Values {
   const array = data as Float32Array | BigInt64Array;
   if (isConvertible(type as DataTypeName)) {
     const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
