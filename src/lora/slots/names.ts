@@ -1,0 +1,41 @@
+/** What a layer's slot is called, and the graph inputs that feed it. */
+import type { Layer } from '../layers.js';
+
+/** The factors that a slot takes. */
+export interface SlotInputs {
+  /** [in, rank] */
+  readonly a: string;
+  /** [rank, out], the scale multiplied in */
+  readonly b: string;
+}
+
+/**
+ * The inputs of a slot: the names that ONNX Runtime GenAI's model builder and Olive give to the
+ * parameters of an `.onnx_adapter`, which are fed by name.
+ */
+export function slotInputs(slot: string): SlotInputs {
+  return { a: `${slot}.lora_A.MatMul.weight`, b: `${slot}.lora_B.MatMul.weight` };
+}
+
+/** The slot and the factor that a parameter's name says; undefined for another kind of name. */
+export function parseSlotInput(name: string): { slot: string; factor: 'a' | 'b' } | undefined {
+  const found = /^(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.|$)/.exec(name);
+  return found ? { slot: found[1]!, factor: found[2] === 'A' ? 'a' : 'b' } : undefined;
+}
+
+/**
+ * The names of the layers' slots: the module path where one layer has it, else the name of the layer's
+ * first node. They depend on the model only, so that adapters written for one choice of layers fit
+ * another.
+ * @param all every layer of the model
+ */
+export function slotNames(all: readonly Layer[]): Map<Layer, string> {
+  const counts = new Map<string, number>();
+  for (const { module } of all) counts.set(module, (counts.get(module) ?? 0) + 1);
+  return new Map(
+    all.map((layer) => [
+      layer,
+      counts.get(layer.module) === 1 ? layer.module : layer.nodeNames[0]!,
+    ]),
+  );
+}
