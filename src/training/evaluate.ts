@@ -12,6 +12,7 @@ import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { Batches } from './batches.js';
 import { type Dataset, openDataset } from './data/dataset.js';
+import type { DataOptions } from './data/request.js';
 import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { buildLossGraph } from './forward.js';
@@ -20,8 +21,8 @@ import type { ConfusionMatrix } from './metrics/confusion.js';
 import { type MetricAccumulator, type Metrics, metricsFor } from './metrics/index.js';
 import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
 
-export interface EvaluateOptions extends WriteOptions, LossSettings {
-  /** Samples: .safetensors or .npz. */
+export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings {
+  /** Samples; see `openDataset`. */
   readonly data: string;
   /** Default 8. */
   readonly batchSize?: number | undefined;
@@ -41,6 +42,8 @@ export interface EvaluateOptions extends WriteOptions, LossSettings {
 export type EvaluateResult = Metrics & {
   readonly model: string;
   readonly samples: number;
+  /** Rows of the data that are no samples because something is wrong with them. */
+  readonly skippedRows?: number;
   /** The mean over everything that counts in the loss. */
   readonly loss: number;
   /** One for each of `expect`. */
@@ -66,20 +69,17 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
   if (html !== undefined) checkOutput(html, [path, options.data], options.force ?? false);
   const metrics = metricsFor(loss, options);
   const wanted = parseExpectations(expect, ['loss', ...Object.keys(metrics.result())]);
-  const data = await openDataset(options.data);
-  try {
-    const { measures, provider } = await measure(path, data, metrics, { ...options, batchSize });
-    const result = {
-      ...{ model: path, samples: data.size },
-      ...measures,
-      ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
-      ...{ provider, seconds: (performance.now() - start) / 1000 },
-    };
-    if (html !== undefined) await writePage(html, result, measures, metrics.confusion, options);
-    return result;
-  } finally {
-    data.close();
-  }
+  const measured = await measure(path, metrics, { ...options, batchSize });
+  const { measures, provider, samples, skippedRows } = measured;
+  const result = {
+    ...{ model: path, samples },
+    ...(skippedRows === undefined ? {} : { skippedRows }),
+    ...measures,
+    ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
+    ...{ provider, seconds: (performance.now() - start) / 1000 },
+  };
+  if (html !== undefined) await writePage(html, result, measures, metrics.confusion, options);
+  return result;
 }
 
 async function writePage(
@@ -102,10 +102,14 @@ async function writePage(
 
 type Options = EvaluateOptions & { readonly batchSize: number };
 
-async function measure(path: string, data: Dataset, metrics: MetricAccumulator, options: Options) {
+async function measure(path: string, metrics: MetricAccumulator, options: Options) {
   const model = openModel(path);
   const files = new ExternalFiles(model);
+  let data: Dataset | undefined;
   try {
+    const { inputs } = model.graph;
+    data = await openDataset(options.data, { ...options, inputs });
+    const { size: samples, skipped: skippedRows } = data;
     const { graph, batches } = await prepare(model, files, data, options);
     const { provider: requested = 'auto', threads, onNote } = options;
     const { used, reason } = await resolveProvider(requested);
@@ -114,11 +118,12 @@ async function measure(path: string, data: Dataset, metrics: MetricAccumulator, 
     try {
       const onBatch = (done: number, total: number) => breathe(done, total, options);
       const measures = await evaluator.run(batches, metrics, undefined, onBatch);
-      return { measures, provider: { requested, used } };
+      return { measures, provider: { requested, used }, samples, skippedRows };
     } finally {
       await evaluator.release();
     }
   } finally {
+    data?.close();
     files.close();
     model.close();
   }

@@ -2,6 +2,7 @@
 import { OnnxLoraError } from '../errors.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
+import type { DataOptions } from './data/request.js';
 import type { LossName, LossOptions } from './losses/index.js';
 import type { OptimizerName } from './optimizer.js';
 import type { ScheduleName } from './schedule.js';
@@ -16,9 +17,10 @@ export interface LossSettings
 
 export interface TrainOptions
   extends WriteOptions,
+    DataOptions,
     LossSettings,
     Pick<LossOptions, 'labelSmoothing' | 'temperature'> {
-  /** Samples to train on: .safetensors or .npz. */
+  /** Samples to train on; see `openDataset`. */
   readonly data: string;
   readonly evalData?: string | undefined;
   /** A trainable output layer on the hidden states: `linear:CLASSES[:mean|cls|none]`. */

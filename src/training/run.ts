@@ -142,8 +142,9 @@ class Run {
     }
   }
 
-  private async open(path: string): Promise<Dataset> {
-    const dataset = await openDataset(path);
+  private async open(path: string, classes?: readonly string[]): Promise<Dataset> {
+    const { inputs } = this.patched.model.graph;
+    const dataset = await openDataset(path, { ...this.options, inputs, classes });
     this.datasets.push(dataset);
     return dataset;
   }
@@ -304,7 +305,7 @@ class Run {
   private async evaluation(provider: ProviderName) {
     const { evalData, threads } = this.options;
     if (evalData === undefined) return undefined;
-    const data = await this.open(evalData);
+    const data = await this.open(evalData, this.datasets[0]?.classes);
     const forward = await this.forward(data, provider);
     const batches = await this.batches(data, forward, false);
     const evaluator = await Evaluator.open(this.patched.model, forward, { provider, threads });

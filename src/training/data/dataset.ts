@@ -5,6 +5,7 @@ import { openNpz } from '../../formats/npz.js';
 import { openSafetensors } from '../../formats/safetensors.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { TensorValue } from '../../runtime/tensor-value.js';
+import type { DataRequest } from './request.js';
 import { type TensorFile, tensorDataset } from './tensor-dataset.js';
 
 /** What a key holds. */
@@ -12,6 +13,10 @@ export interface SampleSpec {
   readonly dtype: DataTypeName;
   /** Of one sample: without the axis that counts samples. */
   readonly shape: readonly number[];
+  /** Batches are as long as their longest sample: then `shape` is that of a typical batch. */
+  readonly varies?: boolean;
+  /** No number is below the first or above the second, which is known without reading them. */
+  readonly range?: readonly [least: number, most: number];
 }
 
 /** Samples by their number. A key is one array of every sample. */
@@ -27,6 +32,14 @@ export interface Dataset {
    * @throws OnnxLoraError `io` or `invalid-data` for a file that changed since it was opened
    */
   batch(indices: ArrayLike<number>, keys?: Iterable<string>): Promise<Map<string, TensorValue>>;
+  /** The classes that `labels` count, by their numbers, where they have names. */
+  readonly classes?: readonly string[] | undefined;
+  /** Rows of the file that are no samples because something is wrong with them. */
+  readonly skipped?: number;
+  /** What the arrays depend on besides the file, in words. */
+  readonly recipe?: string;
+  /** How long a sample is, roughly and in any unit, where they differ. */
+  lengthOf?(sample: number): number;
   /** May be called again. */
   close(): void;
 }
@@ -43,7 +56,7 @@ const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<Te
  * `io`; `invalid-data` for a damaged file, arrays of a type that no model takes, and arrays with
  * different numbers of samples
  */
-export async function openDataset(path: string): Promise<Dataset> {
+export async function openDataset(path: string, _request?: DataRequest): Promise<Dataset> {
   const extension = extname(path).toLowerCase();
   const open = Object.hasOwn(openers, extension) ? openers[extension] : undefined;
   if (!open) {

@@ -37,6 +37,7 @@ export function batchShapes(
   if (size % batchSize !== 0 || (keys.has(PADDING_MASK) && !keepPadding)) return undefined;
   const shapes = inputs.flatMap(({ name, shape }) => {
     const sample = keys.get(name);
+    if (sample?.varies) return [];
     const rows = shape && sample && rowsOf(batchSize, sample.shape, shape);
     return rows ? [[name, rows] as const] : [];
   });
