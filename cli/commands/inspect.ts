@@ -68,7 +68,7 @@ function modelLines({ model, inputs, outputs, sets }: InspectResult): string[] {
   return facts.map(([name, value]) => `${name.padEnd(8)}  ${printable(value)}`);
 }
 
-function setFacts({ name, adapters, parameters, head, biases, createdBy }: InspectedSet) {
+function setFacts({ name, adapters, parameters, head, replaced, createdBy }: InspectedSet) {
   const facts: [string, string][] = [
     [
       'adapters',
@@ -80,7 +80,9 @@ function setFacts({ name, adapters, parameters, head, biases, createdBy }: Inspe
     const text = `${output} of ${count(classes)} classes on ${input} (${pooling})`;
     facts.push(['head', `${name}: ${text}, ${count(head.parameters)} parameters`]);
   }
-  if (biases.length > 0) facts.push(['biases', `${name}: ${count(biases.length)} trained`]);
+  if (replaced.length > 0) {
+    facts.push(['replaced', `${name}: ${count(replaced.length)} tensors of the model`]);
+  }
   return facts;
 }
 

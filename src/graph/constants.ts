@@ -1,5 +1,6 @@
 /** From a value back to the constant tensor it is made of. */
 import { type DataTypeName, findDataType } from '../onnx/dtype.js';
+import type { TensorPlace } from '../onnx/external.js';
 import type { Graph, Node, Tensor } from '../onnx/model.js';
 import type { ValueIndex } from './uses.js';
 
@@ -49,6 +50,27 @@ export function traceConstant(
     value = values.resolve(producer.graph, producer.inputs[0]!);
   }
   return undefined;
+}
+
+/** The stored tensor that a name stands for in `graph`: an initializer, or the value of a Constant. */
+export function storedTensor(
+  values: ValueIndex,
+  graph: Graph,
+  name: string,
+): TensorPlace | undefined {
+  const value = values.resolve(graph, name);
+  if (!value) return undefined;
+  const { initializer: tensor, producer: node } = value;
+  if (tensor) return { tensor, graph: value.graph };
+  const constant = constantTensor(node);
+  return (
+    constant && {
+      tensor: constant,
+      graph: value.graph,
+      node,
+      attribute: node!.attributes.get('value'),
+    }
+  );
 }
 
 function constantTensor(node: Node | undefined): Tensor | undefined {

@@ -5,7 +5,9 @@ import {
   type SafetensorsFile,
   safetensorsPieces,
 } from '../formats/safetensors.js';
+import { isConvertible } from '../onnx/dtype.js';
 import type { Piece } from '../onnx/edit.js';
+import type { NewTensor } from '../onnx/encode.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import type { Extras, FactorName, NewAdapter } from './insert.js';
 import { structureOf } from './insert.js';
@@ -13,7 +15,7 @@ import { type FileManifest, type ModelManifest, parseFileManifest } from './mani
 import type { PatchedModel } from './patched.js';
 import { shapeOfA, shapeOfB } from './structure.js';
 
-const FORMAT = 'onnx-lora';
+export const FORMAT = 'onnx-lora';
 
 /** An adapter of a file, not yet bound to a layer. */
 export interface StoredAdapter {
@@ -21,6 +23,8 @@ export interface StoredAdapter {
   /** Names of the nodes that it was extracted from. */
   readonly nodes: readonly string[];
   values(factor: FactorName): Float64Array;
+  /** DoRA's magnitudes, [out]. */
+  readonly magnitude?: (() => Float64Array) | undefined;
 }
 
 /** An open adapter file. */
@@ -29,7 +33,7 @@ export interface AdapterFile {
   /** The name that the adapter set had. */
   readonly set: string;
   readonly adapters: readonly StoredAdapter[];
-  /** What was trained with the adapters. */
+  /** What belongs to the set beside its adapters. */
   readonly extras: Extras;
   close(): void;
 }
@@ -79,7 +83,11 @@ function storedAdapter(
   return { record, nodes, values: (factor) => finite(file, path, names[factor]!) };
 }
 
-function storedExtras(file: SafetensorsFile, path: string, { head, biases }: FileManifest): Extras {
+function storedExtras(
+  file: SafetensorsFile,
+  path: string,
+  { head, replaced }: FileManifest,
+): Extras {
   const bytes = (name: string) => {
     finite(file, path, name);
     return file.read(name).slice();
@@ -104,13 +112,20 @@ function storedExtras(file: SafetensorsFile, path: string, { head, biases }: Fil
       bias: float32(head.bias, [head.classes]),
     },
   };
-  const trainedBiases = biases?.map(({ tensor, data }) => {
-    const found = file.tensors.get(data);
-    checkTensor(file, path, data, [...(found?.shape ?? [])]);
-    const { dtype, shape } = found!;
-    return { name: tensor, dtype, dims: shape, data: bytes(data) };
-  });
-  return { head: trainedHead, biases: trainedBiases };
+  const tensors = replaced?.map(({ tensor, data }) => storedTensor(file, path, tensor, data));
+  return { head: trainedHead, tensors, from: path };
+}
+
+/** A tensor for the model; read, and checked, when it is written. */
+function storedTensor(file: SafetensorsFile, path: string, name: string, data: string): NewTensor {
+  const found = file.tensors.get(data);
+  checkTensor(file, path, data, [...(found?.shape ?? [])]);
+  const { dtype, shape, start, end } = found!;
+  const chunks = function* () {
+    if (isConvertible(dtype)) finite(file, path, data);
+    yield file.read(data);
+  };
+  return { name, dtype, dims: shape, data: { length: end - start, chunks } };
 }
 
 function checkTensor(file: SafetensorsFile, path: string, name: string, shape: number[]): void {
@@ -164,7 +179,7 @@ export function fileMetadata(
 }
 
 function fileManifest(
-  { version, set, createdBy, adapters, head, biases }: ModelManifest,
+  { version, set, createdBy, adapters, head, replaced }: ModelManifest,
   add: (name: string, initializer: string) => string,
 ): FileManifest {
   return {
@@ -194,8 +209,13 @@ function fileManifest(
           },
         }
       : {}),
-    ...(biases
-      ? { biases: biases.map(({ tensor }) => ({ tensor, data: add(`bias.${tensor}`, tensor) })) }
+    ...(replaced
+      ? {
+          replaced: replaced.map(({ tensor }) => ({
+            tensor,
+            data: add(`model.${tensor}`, tensor),
+          })),
+        }
       : {}),
   };
 }

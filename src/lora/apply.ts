@@ -1,7 +1,6 @@
 import { totalNorm } from '../analysis/norms.js';
 import { openModel } from '../onnx/parse.js';
 import { type AdapterFile, openAdapterFile } from './adapter-file.js';
-import { checkBiases } from './bias.js';
 import { bindAdapters } from './bind.js';
 import { factorsOf, insertAdapters, type NewAdapter, structureOf } from './insert.js';
 import { defaultOutput, writeModel } from './output.js';
@@ -30,7 +29,6 @@ export async function apply(
     file = openAdapterFile(adapterPath);
     const patched = new PatchedModel(model);
     const adapters = bindAdapters(patched, file);
-    checkBiases(patched, file);
     const set = options.name ?? file.set;
     const { edit, manifest } = insertAdapters(patched, set, adapters, file.extras);
     const output = options.output ?? defaultOutput(path, 'lora');

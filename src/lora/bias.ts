@@ -1,17 +1,8 @@
-/**
- * Biases that train with the adapters (PEFT's `bias="lora_only"`). They are the model's own tensors, so
- * the manifest keeps the records they had: taking the adapters out puts these bytes back.
- */
+/** Biases that train with the adapters (PEFT's `bias="lora_only"`). They are the model's own tensors. */
 import { OnnxLoraError } from '../errors.js';
-import type { MessageEdit } from '../onnx/edit.js';
-import { initializerRecord, type NewTensor } from '../onnx/encode.js';
-import { type Model, type Node, nodeLabel, type Tensor } from '../onnx/model.js';
-import { parseInitializer } from '../onnx/parse.js';
-import { MemorySource } from '../onnx/source.js';
-import { dtypeOf } from '../onnx/tensor.js';
-import type { AdapterFile } from './adapter-file.js';
+import { type Node, nodeLabel, type Tensor } from '../onnx/model.js';
 import { findLayers } from './layers.js';
-import { invalidManifest, type ModelManifest, type TrainedBias } from './manifest.js';
+import type { ModelManifest } from './manifest.js';
 import type { AttachedSite, PatchedModel } from './patched.js';
 import type { LinearLayer } from './targets/index.js';
 
@@ -87,93 +78,4 @@ function checkReaders(patched: PatchedModel, tensor: Tensor, readers: ReadonlySe
     `${patched.model.source.label}: the bias ${tensor.name} is read by ${by} too, which is not adapted`,
     { node: other.node?.name, hint: 'Adapt that layer as well, or train without --train-bias.' },
   );
-}
-
-/**
- * Checks that the biases of an adapter file are tensors of the model.
- * @throws OnnxLoraError `adapter-mismatch`
- */
-export function checkBiases({ model }: PatchedModel, { path, extras }: AdapterFile): void {
-  for (const { name, dtype, dims } of extras.biases ?? []) {
-    const tensor = model.graph.initializers.get(name);
-    const fits = tensor?.dims.join() === dims.join() && dtypeOf(tensor, model) === dtype;
-    if (fits) continue;
-    throw new OnnxLoraError(
-      'adapter-mismatch',
-      `${path} does not fit ${model.source.label}: expected a bias ${name} of ${dtype} [${dims.join(', ')}], found ${tensor ? `[${tensor.dims.join(', ')}]` : 'none'}`,
-      { hint: 'Adapters fit the model they were trained on.' },
-    );
-  }
-}
-
-/**
- * Gives biases other numbers; the manifest that is returned remembers the records they had.
- * @throws OnnxLoraError `unsupported` where another set trained one: only one record can come back
- */
-export function replaceBiases(
-  patched: PatchedModel,
-  set: ModelManifest,
-  edit: MessageEdit,
-  biases: readonly NewTensor[],
-): ModelManifest {
-  const { source, graph } = patched.model;
-  checkUntrained(patched, set, biases);
-  const known = new Map((set.biases ?? []).map((bias) => [bias.tensor, bias]));
-  for (const bias of biases) {
-    const { field } = graph.initializers.get(bias.name)!;
-    edit.child(graph.field).replace(field, ...initializerRecord(bias));
-    if (known.has(bias.name)) continue;
-    const record = Buffer.from(source.read(field.start, field.end)).toString('base64');
-    known.set(bias.name, { tensor: bias.name, record });
-  }
-  return { ...set, biases: [...known.values()] };
-}
-
-function checkUntrained(
-  { model, sets }: PatchedModel,
-  { set }: ModelManifest,
-  biases: readonly NewTensor[],
-): void {
-  const names = new Set(biases.map(({ name }) => name));
-  for (const other of sets) {
-    const trained = other.biases?.find(({ tensor }) => names.has(tensor));
-    if (!trained || other.set === set) continue;
-    throw new OnnxLoraError(
-      'unsupported',
-      `${model.source.label}: the bias ${trained.tensor} was trained with the adapter set ${JSON.stringify(other.set)} already`,
-      { hint: `Fold that set first (onnx-lora merge --name ${other.set}), or leave biases alone.` },
-    );
-  }
-}
-
-/**
- * The record that a bias had before it was trained, and the tensor in it.
- * @throws OnnxLoraError `invalid-manifest`, `invalid-model` for a record of something else
- */
-export function originalOf(
-  { source, graph }: Model,
-  { tensor: name, record }: TrainedBias,
-): { record: Uint8Array; tensor: Tensor } {
-  const bytes = Buffer.from(record, 'base64');
-  const memory = new MemorySource(bytes, `${source.label}: the record of ${name} in its manifest`);
-  const tensor = parseInitializer(memory);
-  const now = graph.initializers.get(name);
-  if (now && tensor?.name === name && tensor.dims.join() === now.dims.join()) {
-    return { record: bytes, tensor };
-  }
-  const problem = `the record it keeps of the bias ${name} is not that of ${now ? 'a tensor of its shape' : 'a tensor of the model'}`;
-  throw invalidManifest(source.label, problem);
-}
-
-/** Puts the records back that biases had before they were trained. */
-export function restoreBiases(
-  patched: PatchedModel,
-  sets: readonly ModelManifest[],
-  edit: MessageEdit,
-): void {
-  const { model } = patched;
-  for (const bias of sets.flatMap(({ biases = [] }) => biases)) {
-    const { field } = patched.initializer(bias.tensor);
-    edit.child(model.graph.field).replace(field, originalOf(model, bias).record);
-  }
 }

@@ -10,11 +10,10 @@ import { standardOpset } from '../onnx/model.js';
 import { addInitializer, graphEdit } from '../onnx/rewrite.js';
 import { encodeString } from '../onnx/wire.js';
 import { version } from '../version.js';
-import { replaceBiases } from './bias.js';
 import { type HeadPlan, insertHead } from './head.js';
 import type { Layer } from './layers.js';
 import {
-  type AdapterRecord,
+  type AdapterShape,
   encodeManifest,
   type Head,
   type ModelManifest,
@@ -23,6 +22,7 @@ import {
   type Site,
 } from './manifest.js';
 import type { PatchedModel } from './patched.js';
+import { replaceTensors } from './replaced.js';
 import { parameterCount, type Structure, shapeOfA, shapeOfB } from './structure.js';
 import { type AdapterTensors, adapterSubgraph } from './subgraph.js';
 
@@ -32,9 +32,11 @@ export type FactorName = 'a' | 'b' | 'generalA' | 'generalB';
 /** An adapter to insert: its record without the names it will get in the graph, and its numbers. */
 export interface NewAdapter {
   readonly layer: Layer;
-  readonly record: Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB'>;
+  readonly record: AdapterShape;
   /** Row-major values of a factor; called when the file is written, one factor at a time. */
   values(factor: FactorName): Float64Array;
+  /** DoRA's magnitudes, [out]: the norm that each column of W + ΔW is brought to. */
+  readonly magnitude?: (() => Float64Array) | undefined;
 }
 
 /** A trainable output layer to insert. */
@@ -49,11 +51,13 @@ export interface NewHead {
     | undefined;
 }
 
-/** What trains with the adapters. */
+/** What belongs to an adapter set beside its adapters. */
 export interface Extras {
   readonly head?: NewHead | undefined;
-  /** Biases of the model with their new numbers. */
-  readonly biases?: readonly NewTensor[] | undefined;
+  /** Constants of the model's main graph, under the names they have there, with new numbers. */
+  readonly tensors?: readonly NewTensor[] | undefined;
+  /** Where they come from, for errors. */
+  readonly from?: string | undefined;
 }
 
 /** All numbers of an adapter. */
@@ -74,14 +78,14 @@ const MIN_OPSET = 7;
 
 /**
  * Inserts adapters behind their layers' nodes, below the name that consumers read.
- * @throws OnnxLoraError `invalid-argument` where the set's name is taken, `unsupported` for an
- * opset below 7
+ * @throws OnnxLoraError `invalid-argument` where the set's name is taken, `adapter-mismatch` for
+ * extras that do not fit the model, `unsupported` for an opset below 7
  */
 export function insertAdapters(
   patched: PatchedModel,
   set: string,
   adapters: readonly NewAdapter[],
-  { head, biases = [] }: Extras = {},
+  { head, tensors = [], from = `the adapter set ${JSON.stringify(set)}` }: Extras = {},
 ): Insertion {
   checkModel(patched, set);
   const inserter = new Inserter(patched, set);
@@ -93,8 +97,9 @@ export function insertAdapters(
     initializers: inserter.initializers,
     ...(head ? { head: inserter.insertHead(head) } : {}),
   };
-  const manifest =
-    biases.length > 0 ? replaceBiases(patched, inserted, inserter.root, biases) : inserted;
+  const manifest = replaceTensors(patched, inserted, tensors, {
+    ...{ edit: inserter.root, names: inserter.names, from },
+  });
   inserter.root.append(...metadataRecord(manifestKey(set), encodeManifest(manifest)));
   return { edit: inserter.root, manifest };
 }
@@ -122,7 +127,7 @@ function checkModel(patched: PatchedModel, set: string): void {
 class Inserter {
   readonly root: MessageEdit;
   readonly initializers: string[] = [];
-  private readonly names: NameAuthority;
+  readonly names: NameAuthority;
 
   constructor(
     private readonly patched: PatchedModel,
@@ -220,12 +225,12 @@ export function factorDtype(layer: Layer): FloatName {
 }
 
 /** The structure that an adapter's record describes. */
-export function structureOf(record: Omit<AdapterRecord, 'a' | 'b'>): Structure {
+export function structureOf(record: AdapterShape): Structure {
   const { structure, grid, blockRank, hybridRank } = record;
   return { structure, grid, blockRank, hybridRank, in: record.in, out: record.out };
 }
 
 /** The trainable numbers of an adapter. */
-export function adapterParameters(record: Omit<AdapterRecord, 'a' | 'b'>): number {
+export function adapterParameters(record: AdapterShape): number {
   return parameterCount(structureOf(record));
 }

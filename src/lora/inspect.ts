@@ -99,8 +99,8 @@ export interface InspectedSet {
   /** Numbers in its adapters. */
   readonly parameters: number;
   readonly head: InspectedHead | null;
-  /** Tensors of the model that were trained with it. */
-  readonly biases: readonly string[];
+  /** Tensors of the model that have other numbers with it: trained biases and the like. */
+  readonly replaced: readonly string[];
   readonly createdBy: string;
 }
 
@@ -219,7 +219,7 @@ function describeSet(set: ModelManifest, all: readonly AdapterSummary[]): Inspec
     adapters: adapters.length,
     parameters: sumParameters(adapters),
     head: set.head ? describeHead(set.head) : null,
-    biases: (set.biases ?? []).map(({ tensor }) => tensor),
+    replaced: (set.replaced ?? []).map(({ tensor }) => tensor),
     createdBy: set.createdBy,
   };
 }

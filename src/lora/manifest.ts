@@ -44,6 +44,8 @@ const adapter = v.object({
   b: name,
   generalA: v.optional(name),
   generalB: v.optional(name),
+  /** DoRA: the norm of each column of W + ΔW, [out]. */
+  magnitude: v.optional(name),
 });
 
 const patchedAdapter = v.object({
@@ -76,8 +78,8 @@ const head = v.object({
   constants: v.array(name),
 });
 
-/** A tensor of the model that was trained, and the record that it had, in base64. */
-const bias = v.object({ tensor: name, record: v.pipe(v.string(), v.base64()) });
+/** A constant of the model that has other numbers, and the name that it has itself meanwhile. */
+const replacement = v.object({ tensor: name, original: name });
 
 const modelManifest = v.object({
   ...setEntries,
@@ -85,7 +87,7 @@ const modelManifest = v.object({
   /** Every initializer that was added for the adapters. */
   initializers: v.array(name),
   head: v.optional(head),
-  biases: v.optional(v.array(bias)),
+  replaced: v.optional(v.array(replacement)),
 });
 
 const fileManifest = v.object({
@@ -96,13 +98,16 @@ const fileManifest = v.object({
   ),
   /** Names of tensors in the file. */
   head: v.optional(v.omit(head, ['nodes', 'constants', 'output'])),
-  biases: v.optional(v.array(v.object({ tensor: name, data: name }))),
+  /** Constants of the model with their new numbers. */
+  replaced: v.optional(v.array(v.object({ tensor: name, data: name }))),
 });
 
 export type AdapterRecord = v.InferOutput<typeof adapter>;
+/** The record of an adapter that has no tensors yet. */
+export type AdapterShape = Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB' | 'magnitude'>;
 export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
 export type Head = v.InferOutput<typeof head>;
-export type TrainedBias = v.InferOutput<typeof bias>;
+export type Replacement = v.InferOutput<typeof replacement>;
 export type Site = v.InferOutput<typeof site>;
 /** One adapter set of a patched model. */
 export type ModelManifest = v.InferOutput<typeof modelManifest>;

@@ -114,12 +114,12 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
 /** An adapter file that holds changes of weights and nothing else. */
 function openFoldable(path: string): AdapterFile {
   const file = openAdapterFile(path);
-  const { head, biases = [] } = file.extras;
-  if (!head && biases.length === 0) return file;
+  const { head, tensors = [] } = file.extras;
+  if (!head && tensors.length === 0) return file;
   file.close();
   throw new OnnxLoraError(
     'unsupported',
-    `${path} holds a ${head ? 'head' : 'set of biases'} beside its adapters, expected adapters alone`,
+    `${path} holds a ${head ? 'head' : 'set of tensors'} beside its adapters, expected adapters alone`,
     { hint: 'Put it into the model with apply, and merge that.' },
   );
 }

@@ -7,8 +7,6 @@ import { checkExternalData, externalLocations, resolveLocation } from '../onnx/e
 import type { Model } from '../onnx/model.js';
 import { FileSource, fileError } from '../onnx/source.js';
 import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../onnx/write.js';
-import { originalOf } from './bias.js';
-import { readManifests } from './manifest.js';
 
 /** Protobuf messages end here, for every reader. */
 const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
@@ -27,17 +25,7 @@ export function defaultOutput(input: string, kind: 'lora' | 'trained' | 'merged'
 export function inputFiles(model: Model): string[] {
   const { path } = model.source;
   if (path === undefined) return [];
-  return [path, ...dataLocations(model).map((location) => join(dirname(path), location))];
-}
-
-/** The data files that the model refers to, or will again when its trained biases are taken out. */
-function dataLocations(model: Model): string[] {
-  const biases = readManifests(model).flatMap((set) => set.biases ?? []);
-  const originals = biases.flatMap((bias) => {
-    const { data } = originalOf(model, bias).tensor;
-    return data.kind === 'external' ? [data.location] : [];
-  });
-  return [...new Set([...externalLocations(model), ...originals])];
+  return [path, ...externalLocations(model).map((location) => join(dirname(path), location))];
 }
 
 /**
@@ -88,7 +76,7 @@ async function dataCopies(
   const { path } = model.source;
   if (path === undefined || resolve(dirname(path)) === resolve(dirname(output))) return [];
   const copies: OutputFile[] = [];
-  for (const location of dataLocations(model)) {
+  for (const location of externalLocations(model)) {
     if (without.has(location)) continue;
     const target = join(dirname(output), location);
     const source = new FileSource(resolveLocation(model, location));

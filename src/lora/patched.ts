@@ -1,13 +1,16 @@
 /** The adapters that are in a model: where they are attached and what belongs to them. */
 
 import { OnnxLoraError } from '../errors.js';
+import { storedTensor } from '../graph/constants.js';
 import { ValueIndex } from '../graph/uses.js';
+import type { TensorPlace } from '../onnx/external.js';
 import { allGraphs, type Model, type Node, nodeLabel, type Tensor } from '../onnx/model.js';
 import {
   type Head,
   invalidManifest,
   type ModelManifest,
   type PatchedAdapter,
+  type Replacement,
   readManifests,
   type Site,
 } from './manifest.js';
@@ -31,6 +34,8 @@ export class PatchedModel {
   readonly heads: readonly Head[];
   /** Names of all nodes that were added with adapters. */
   readonly ownNodes: ReadonlySet<string>;
+  /** Names of all tensors that were added with adapters, but for those that replace the model's. */
+  readonly ownTensors: ReadonlySet<string>;
   readonly values: ValueIndex;
 
   private readonly nodesByName = new Map<string, Node>();
@@ -55,8 +60,9 @@ export class PatchedModel {
     const own = [...sites, ...this.heads].flatMap(({ nodes }) => nodes);
     this.checkUnique(own);
     this.ownNodes = new Set(own);
-    this.checkInitializers();
+    this.ownTensors = this.checkInitializers();
     this.checkHeads();
+    this.checkReplaced();
     this.sites = this.sets.flatMap((set) =>
       set.adapters.flatMap((adapter) =>
         adapter.sites.map((site) => this.attach(set, adapter, site)),
@@ -110,6 +116,17 @@ export class PatchedModel {
     return tensor;
   }
 
+  /** The model's own tensor that a set replaced, and set aside. */
+  original({ tensor, original }: Replacement): TensorPlace {
+    const { values, model } = this;
+    const place = storedTensor(values, model.graph, original);
+    if (!place) throw this.damaged(`no tensor ${original} is in the graph`);
+    const { dims, dataType } = this.initializer(tensor);
+    if (place.tensor.dims.join() === dims.join() && place.tensor.dataType === dataType)
+      return place;
+    throw this.damaged(`${original} has not the type and shape of ${tensor}, which replaces it`);
+  }
+
   private checkUnique(names: readonly string[]): void {
     const seen = new Set<string>();
     for (const name of names) {
@@ -119,7 +136,7 @@ export class PatchedModel {
   }
 
   /** What unpatch removes must be ours: initializers that only our nodes read. */
-  private checkInitializers(): void {
+  private checkInitializers(): ReadonlySet<string> {
     const { graph } = this.model;
     const inHeads = this.heads.flatMap(({ weight, bias, constants }) => [
       weight,
@@ -127,12 +144,25 @@ export class PatchedModel {
       ...constants,
     ]);
     const names = [...this.sets.flatMap(({ initializers }) => initializers), ...inHeads];
-    const biases = this.sets.flatMap((set) => set.biases ?? []);
-    this.checkUnique([...names, ...biases.map(({ tensor }) => tensor)]);
+    this.checkUnique(names);
     for (const name of names) {
       const uses = this.values.resolve(graph, name)?.uses ?? [];
       const foreign = uses.find(({ node }) => !node || !this.ownNodes.has(node.name));
       if (foreign) throw this.damaged(`initializer ${name} belongs to the model`);
+    }
+    return new Set(names);
+  }
+
+  private checkReplaced(): void {
+    const { graph } = this.model;
+    const all = this.sets.flatMap(({ replaced = [] }) => replaced);
+    const names = all.flatMap(({ tensor, original }) => [tensor, original]);
+    this.checkUnique([...this.ownTensors, ...names]);
+    for (const replacement of all) {
+      this.original(replacement);
+      const { original } = replacement;
+      const read = (this.values.resolve(graph, original)?.uses.length ?? 0) > 0;
+      if (read) throw this.damaged(`${original} is read, although it was replaced`);
     }
   }
 

@@ -4,7 +4,7 @@ import { findDataType, isFloating } from '../onnx/dtype.js';
 import { allTensors } from '../onnx/external.js';
 import { elementCount, type Model } from '../onnx/model.js';
 import { adapterParameters } from './insert.js';
-import type { Head, ModelManifest, PatchedAdapter } from './manifest.js';
+import { type Head, type ModelManifest, type PatchedAdapter, readManifests } from './manifest.js';
 import type { StructureName } from './structure.js';
 
 export interface AdapterSummary {
@@ -71,10 +71,16 @@ export function parameterShare(trainable: number, total: number): ParameterShare
 /** Bookkeeping: indices, shapes, masks. */
 const NOT_PARAMETERS = new Set(['int32', 'int64', 'uint64', 'uint32', 'bool', 'string', undefined]);
 
-/** The numbers in the model's weights: all tensors but scalars and integers that count or index. */
+/**
+ * The numbers in the model's weights: all tensors but scalars, integers that count or index, and those
+ * that an adapter set replaced.
+ */
 export function parametersOf(model: Model): number {
+  const replaced = readManifests(model).flatMap((set) => set.replaced ?? []);
+  const originals = new Set(replaced.map(({ original }) => original));
   let count = 0;
-  for (const { tensor } of allTensors(model)) {
+  for (const { tensor, graph, node } of allTensors(model)) {
+    if (graph === model.graph && originals.has(node ? node.outputs[0]! : tensor.name)) continue;
     const { dims, dataType } = tensor;
     const dtype = findDataType(dataType);
     if (NOT_PARAMETERS.has(dtype) || (dims.length === 0 && dtype && isFloating(dtype))) continue;

@@ -4,11 +4,11 @@ import { openModel } from '../onnx/parse.js';
 import { graphEdit } from '../onnx/rewrite.js';
 import { encodeString } from '../onnx/wire.js';
 import type { WriteOptions } from '../onnx/write.js';
-import { restoreBiases } from './bias.js';
 import { removeHeads } from './head.js';
 import { type ModelManifest, manifestKey } from './manifest.js';
 import { defaultOutput, writeModel } from './output.js';
 import { PatchedModel } from './patched.js';
+import { restoreTensors } from './replaced.js';
 
 export interface UnpatchOptions extends WriteOptions {
   /** Default `<model>.base.onnx` beside the model. */
@@ -36,7 +36,7 @@ export async function unpatch(path: string, options: UnpatchOptions = {}): Promi
     const edit = new MessageEdit(model.source, model.range);
     removeAdapters(patched, sets, edit);
     removeHeads(patched, sets, edit);
-    restoreBiases(patched, sets, edit);
+    restoreTensors(patched, sets, edit);
     const output = options.output ?? defaultOutput(path, 'base');
     await writeModel(model, edit, output, options);
     return { output, removed: sets.map(({ set }) => set) };

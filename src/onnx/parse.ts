@@ -73,16 +73,6 @@ export function parseModel(source: ByteSource): Model {
   return new Parser(source).model();
 }
 
-/**
- * The initializer whose whole record `source` holds; undefined for other bytes.
- * @throws OnnxLoraError `invalid-model` for a record that is damaged within
- */
-export function parseInitializer(source: ByteSource): Tensor | undefined {
-  const [field, ...rest] = fieldsOf(source, { start: 0, end: source.size });
-  if (field?.number !== GraphField.initializer || rest.length > 0) return undefined;
-  return new Parser(source).tensor(field);
-}
-
 // An error is one line.
 const MAX_SHOWN_CHARACTERS = 80;
 

@@ -4,7 +4,7 @@ import { initializerRecord, inputRecord, type NewTensor, record, stringRecord } 
 import type { TensorPlace } from './external.js';
 import { EntryField, TensorField } from './fields.js';
 import type { Graph, Model } from './model.js';
-import type { Field } from './wire.js';
+import { encodeString, type Field, fieldsOf } from './wire.js';
 
 /** The edit of a graph inside the edit of the model: the main graph, or a body within a node. */
 export function graphEdit(root: MessageEdit, graph: Graph): MessageEdit {
@@ -27,6 +27,24 @@ export function addInitializer(root: MessageEdit, model: Model, tensor: NewTenso
   graph.append(...initializerRecord(tensor));
   // Before IR 4 an initializer has to be a graph input as well.
   if (model.irVersion < 4) graph.append(...inputRecord(tensor.name, tensor.dtype, tensor.dims));
+}
+
+/** Gives a stored tensor another name: that of its record, or of its Constant's output. */
+export function renameTensor(
+  root: MessageEdit,
+  { source }: Model,
+  { tensor, graph, node }: TensorPlace,
+  name: string,
+): void {
+  const edit = graphEdit(root, graph);
+  if (node) {
+    edit.child(node.field).setPayload(node.outputFields[0]!, encodeString(name));
+    return;
+  }
+  const range = { start: tensor.field.value, end: tensor.field.end };
+  // Of a field that is there twice, readers take the last.
+  const field = [...fieldsOf(source, range)].findLast(({ number }) => number === TensorField.name)!;
+  edit.child(tensor.field).setPayload(field, encodeString(name));
 }
 
 /** Sets one key of a tensor's external data entries; an undefined value removes it. */

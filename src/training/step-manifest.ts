@@ -61,10 +61,10 @@ function noiseOf({ noise: size }: ForwardGraph): Pick<StepManifest, 'noise'> {
 }
 
 function adapterFileOf({ set, biases }: ForwardGraph): StepManifest['adapterFile'] {
-  const trained = new Set([...(set.biases ?? []).map(({ tensor }) => tensor), ...biases]);
-  const all = [...trained].map((tensor) => ({ tensor, record: '' }));
+  const trained = new Set([...(set.replaced ?? []).map(({ tensor }) => tensor), ...biases]);
+  const all = [...trained].map((tensor) => ({ tensor, original: '' }));
   const tensors: Record<string, string> = {};
-  const metadata = fileMetadata(all.length > 0 ? { ...set, biases: all } : set, (name, from) => {
+  const metadata = fileMetadata(all.length > 0 ? { ...set, replaced: all } : set, (name, from) => {
     tensors[name] = from;
     return name;
   });

@@ -1,7 +1,8 @@
 /** Trained numbers into the model file: only the adapters' own bytes change. */
-import { replaceBiases } from '../lora/bias.js';
+import { NameAuthority } from '../graph/names.js';
 import { replaceManifest } from '../lora/manifest.js';
 import type { PatchedModel } from '../lora/patched.js';
+import { replaceTensors } from '../lora/replaced.js';
 import { fromFloat64 } from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
 import { initializerRecord, type NewTensor } from '../onnx/encode.js';
@@ -28,7 +29,8 @@ export function trainedModel(
     else setNumbers(root, model, tensor, { name, dtype, dims: tensor.dims, data });
   }
   if (trained.length > 0) {
-    replaceManifest(root, model, replaceBiases(patched, set, root, trained));
+    const context = { edit: root, names: new NameAuthority(model), from: 'the trained biases' };
+    replaceManifest(root, model, replaceTensors(patched, set, trained, context));
   }
   return root;
 }

@@ -70,7 +70,7 @@ function result(targets: readonly InspectedTarget[], text = 'x'): InspectResult 
     },
     sets: sets.map((name) => ({
       ...{ name, adapters: 1, parameters: 12, createdBy: text },
-      ...{ head: null, biases: [] },
+      ...{ head: null, replaced: [] },
     })),
   };
 }

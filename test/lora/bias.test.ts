@@ -1,11 +1,10 @@
 /** Biases that train with the adapters: which they are, and the records they had. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { apply } from '../../src/lora/apply.js';
 import { biasesOf } from '../../src/lora/bias.js';
 import { extract } from '../../src/lora/extract.js';
-import { readManifests } from '../../src/lora/manifest.js';
 import { writeModel } from '../../src/lora/output.js';
 import { PatchedModel } from '../../src/lora/patched.js';
 import { unpatch } from '../../src/lora/unpatch.js';
@@ -237,35 +236,5 @@ describe('the record of a trained bias', () => {
     expect(error.message).toContain('b');
     expect(error.message).toContain('default');
     expect(error.hint).toContain('merge');
-  });
-});
-
-describe('a manifest of biases that cannot be right', () => {
-  /** The trained model with another list of biases in its manifest. */
-  async function damaged(change: (biases: { tensor: string; record: string }[]) => object) {
-    const base = folder.write(plain(tensor('b', [3])));
-    const trained = await trainedTo(await patchedFile(base), 7);
-    const opened = openModel(trained);
-    const [manifest] = readManifests(opened);
-    opened.close();
-    const [from, to] = [
-      JSON.stringify(manifest!.biases),
-      JSON.stringify(change([...manifest!.biases!])),
-    ];
-    if (from.length !== to.length) throw new Error(`${from} and ${to} differ in length`);
-    const text = readFileSync(trained)
-      .toString('latin1')
-      .replace(from, () => to);
-    return folder.write(Buffer.from(text, 'latin1'));
-  }
-
-  it.each<[string, Parameters<typeof damaged>[0]]>([
-    ['names a tensor that is not there', ([b]) => [{ ...b, tensor: 'c' }]],
-    ['holds another tensor’s record', ([b]) => [{ ...b, tensor: 'w' }]],
-    ['holds a record that is none', ([b]) => [{ ...b, record: b!.record.replace(/^K/, 'C') }]],
-    ['holds what is not base64', ([b]) => [{ ...b, record: b!.record.replace(/^./, '*') }]],
-  ])('is told: it %s', async (_, change) => {
-    const path = await damaged(change);
-    await failure(() => unpatch(path, { output: folder.fresh() }), 'invalid-manifest');
   });
 });

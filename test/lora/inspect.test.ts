@@ -152,7 +152,7 @@ describe('inspect of a patched model', () => {
         adapters: 14,
         parameters: trainable,
         head: null,
-        biases: [],
+        replaced: [],
         createdBy: expect.stringMatching(/^onnx-lora \d/),
       },
     ]);

@@ -17,7 +17,7 @@ import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
 import { encodeString, fieldsOf } from '../../onnx/wire.js';
 import { structureOf } from '../insert.js';
-import type { AdapterRecord } from '../manifest.js';
+import type { AdapterShape } from '../manifest.js';
 import type { LinearLayer } from '../targets/index.js';
 import { dequantizedTensor, type WeightContext, weightByIdentity } from './dequantize.js';
 import { type BaseWeight, type FoldNorms, foldedWeight, storedWeight } from './folded-weight.js';
@@ -28,7 +28,7 @@ import { RowFactors } from './row-factors.js';
 export interface Delta {
   /** Tells it from all others of the same fold. */
   readonly id: string;
-  readonly record: Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB'>;
+  readonly record: AdapterShape;
   factors(): Factors;
 }
 
