@@ -17,8 +17,8 @@ export interface PixelPlan {
   readonly height: number;
   readonly width: number;
   readonly channels: ChannelOrder;
-  /** Channels before or behind rows and columns. */
-  readonly layout: 'nchw' | 'nhwc';
+  /** Channels before or behind rows and columns, or no axis for them where there is one. */
+  readonly layout: 'nchw' | 'nhwc' | 'nhw';
   /**
    * `crop`: the middle of the image, scaled in proportion to cover; `stretch`: all of it, out of
    * proportion; `pad`: all of it in proportion, at the left and the top, with zeros behind it.
@@ -33,9 +33,10 @@ export interface PixelPlan {
   readonly std: readonly number[];
 }
 
-/** The shape of one image: [C, H, W] or [H, W, C]. */
+/** The shape of one image: [C, H, W], [H, W, C] or [H, W]. */
 export function shapeOf({ height, width, channels, layout }: PixelPlan): number[] {
   const count = channels === 'gray' ? 1 : 3;
+  if (layout === 'nhw') return [height, width];
   return layout === 'nchw' ? [count, height, width] : [height, width, count];
 }
 
@@ -115,9 +116,9 @@ function normalized(
     for (let y = 0; y < rows; y++) {
       for (let x = 0; x < columns; x++) {
         const at =
-          layout === 'nchw'
-            ? (channel * height + y) * width + x
-            : (y * width + x) * count + channel;
+          layout === 'nhwc'
+            ? (y * width + x) * count + channel
+            : (channel * height + y) * width + x;
         const pixel = pixels[(y * columns + x) * count + source]!;
         values[at] = (pixel * scale - shift) / spread;
       }

@@ -62,34 +62,44 @@ export function planImages(inputs: readonly ValueInfo[], options: ImageOptions):
   return { input: name, pixels, isUnscaled };
 }
 
-const IMAGE_RANK = 4;
-
+/** Four axes, or three for gray images without an axis of channels. */
 function imageInput(inputs: readonly ValueInfo[]) {
-  const fitting = inputs.filter(({ shape, dataType }) => {
-    const dtype = findDataType(dataType);
-    return shape?.length === IMAGE_RANK && dtype !== undefined && isFloating(dtype);
-  });
+  const ofRank = (rank: number) =>
+    inputs.filter(({ shape, dataType }) => {
+      const dtype = findDataType(dataType);
+      return shape?.length === rank && dtype !== undefined && isFloating(dtype);
+    });
+  const fitting = [ofRank(4), ofRank(3)].find((found) => found.length > 0) ?? [];
   const [first, ...others] = fitting;
   if (first && others.length === 0) return { name: first.name, shape: first.shape! };
   const found = inputs.map(({ name, shape }) => `${name} [${shapeText(shape)}]`).join(', ');
   throw invalid(
-    `the model's inputs are ${found}, expected one of floats with four axes for images`,
+    `the model's inputs are ${found}, expected one of floats with four axes (or three) for images`,
   );
 }
 
 const CHANNEL_COUNTS: readonly Dim[] = [1, 3];
 
+interface Layout {
+  readonly layout: PixelPlan['layout'];
+  readonly channelDim: Dim;
+  readonly sides: readonly [Dim, Dim];
+}
+
 /** Channels are the axis of size 1 or 3; in front where both ends may be it. */
-function layoutOf(name: string, shape: readonly Dim[]) {
+function layoutOf(name: string, shape: readonly Dim[]): Layout {
+  if (shape.length === 3) {
+    return { layout: 'nhw', channelDim: 1, sides: [shape[1] ?? null, shape[2] ?? null] };
+  }
   const [, second, third, fourth] = shape as [Dim, Dim, Dim, Dim];
   if (CHANNEL_COUNTS.includes(second) || typeof second !== 'number') {
     const isLast = typeof second !== 'number' && CHANNEL_COUNTS.includes(fourth);
     if (!isLast) {
-      return { layout: 'nchw', channelDim: second, sides: [third, fourth] } as const;
+      return { layout: 'nchw', channelDim: second, sides: [third, fourth] };
     }
   }
   if (CHANNEL_COUNTS.includes(fourth) || typeof fourth !== 'number') {
-    return { layout: 'nhwc', channelDim: fourth, sides: [second, third] } as const;
+    return { layout: 'nhwc', channelDim: fourth, sides: [second, third] };
   }
   throw invalid(`the input ${name} is [${shapeText(shape)}], expected 1 or 3 channels`);
 }

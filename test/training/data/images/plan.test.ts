@@ -23,6 +23,7 @@ describe('what a model wants of images', () => {
       ...{ mean: [0, 0, 0], std: [1, 1, 1], scale: 1 / 255, fit: 'crop', kernel: 'bilinear' },
     });
     expect(plan(['n', 28, 28, 1])).toMatchObject({ layout: 'nhwc', channels: 'gray', height: 28 });
+    expect(plan(['n', 28, 28])).toMatchObject({ layout: 'nhw', channels: 'gray', width: 28 });
     const open = plan(['n', null, 'h', 'w'], { imageSize: '48x320', channels: 'bgr' });
     expect(open).toMatchObject({ layout: 'nchw', channels: 'bgr', height: 48, width: 320 });
     expect(plan(['n', 'h', 'w', 3], { imageSize: '8' })).toMatchObject({ layout: 'nhwc' });
