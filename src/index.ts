@@ -25,16 +25,11 @@ export { type Constant, traceConstant } from './graph/constants.js';
 export { loadGraph } from './graph/load.js';
 export { prune } from './graph/prune.js';
 export { type Use, type Value, ValueIndex } from './graph/uses.js';
-
+export { type AdapterFormat, adapterFormats } from './lora/adapter-output.js';
 // The commands, and how layers and structures are chosen.
 export { type ApplyOptions, type ApplyResult, apply } from './lora/apply.js';
-export {
-  type AdapterFormat,
-  adapterFormats,
-  type ExtractOptions,
-  type ExtractResult,
-  extract,
-} from './lora/extract.js';
+export type { PeftModule, PeftOptions, PeftSummary } from './lora/export-peft.js';
+export { type ExtractOptions, type ExtractResult, extract } from './lora/extract.js';
 export { type InitName, inits } from './lora/init.js';
 export {
   type InspectedHead,

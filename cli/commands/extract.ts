@@ -1,12 +1,16 @@
-import { adapterFormats, extract } from '../../src/lora/extract.js';
+import { adapterFormats } from '../../src/lora/adapter-output.js';
+import { extract } from '../../src/lora/extract.js';
 import { defineCommand } from '../command.js';
 import { forceOption } from '../options.js';
+import { peftLines, peftOptions } from '../peft.js';
 import { plural, printable } from '../text.js';
 
 export const extractCommand = defineCommand({
   name: 'extract',
   summary: 'the adapters of a model, as a file of their own',
-  positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
+  positionals: {
+    model: { value: 'MODEL', summary: 'a patched model (.onnx), or adapters of another format' },
+  },
   options: {
     name: {
       type: 'string',
@@ -21,7 +25,7 @@ export const extractCommand = defineCommand({
       value: 'PATH',
       short: 'o',
       required: true,
-      summary: 'where to write them; the ending names the format',
+      summary: 'where to write them: .safetensors, .onnx_adapter, or a folder for PEFT',
       example: '-o adapter.safetensors',
     },
     format: {
@@ -33,6 +37,7 @@ export const extractCommand = defineCommand({
       summary: 'format of the file',
       example: '--format safetensors',
     },
+    ...peftOptions,
     ...forceOption,
   },
   examples: [
@@ -40,12 +45,19 @@ export const extractCommand = defineCommand({
       command: 'onnx-lora extract model.lora.onnx -o adapter.safetensors',
       summary: 'a small file to share; apply puts it into a model',
     },
+    {
+      command: 'onnx-lora extract model.lora.onnx -o adapter/ --base-model bert-base-uncased',
+      summary: 'a folder for PeftModel.from_pretrained',
+    },
   ],
   async run({ model, ...options }, ui) {
     const result = await extract(model, { ...options, ...ui.work });
-    const { output, format, adapters } = result;
+    const { output, format, adapters, peft } = result;
     const text = () =>
-      `wrote ${printable(output)}: ${plural(adapters.length, 'adapter')} (${format})\n`;
+      [
+        ...(peft ? peftLines(peft, ui) : []),
+        `wrote ${printable(output)}: ${plural(adapters.length, 'adapter')} (${format})\n`,
+      ].join('\n');
     return { result, text };
   },
 });

@@ -3,22 +3,22 @@ import { ExternalFiles } from '../onnx/external.js';
 import { elementCount } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
-import { type WriteOptions, writeFiles } from '../onnx/write.js';
-import { adapterFilePieces } from './adapter-file.js';
+import type { WriteOptions } from '../onnx/write.js';
+import { type AdapterContents, contentsOfFile, contentsOfModel } from './adapter-contents.js';
+import { adapterFilePieces, openAdapterFile } from './adapter-file.js';
+import { type AdapterFormat, isAdapterPath, writeAdapters } from './adapter-output.js';
+import type { PeftOptions, PeftSummary } from './export-peft.js';
 import { adapterParameters } from './insert.js';
-import type { ModelManifest } from './manifest.js';
 import { inputFiles } from './output.js';
 import { PatchedModel } from './patched.js';
 import { headParameters } from './report.js';
+import { storedPieces } from './stored-pieces.js';
 
-export const adapterFormats = ['safetensors'] as const;
-export type AdapterFormat = (typeof adapterFormats)[number];
-
-export interface ExtractOptions extends WriteOptions {
+export interface ExtractOptions extends WriteOptions, PeftOptions {
   readonly output: string;
   /** The adapter set. May be left out where the model has one. */
   readonly name?: string | undefined;
-  /** Default: from the output's ending. */
+  /** Default: from the output's ending; a path without one is a PEFT folder. */
   readonly format?: AdapterFormat | undefined;
 }
 
@@ -28,39 +28,66 @@ export interface ExtractResult {
   readonly set: string;
   /** Names of the adapters. */
   readonly adapters: readonly string[];
-  /** Numbers in the file: those of adapters, head and biases. */
+  /** Numbers of the set: those of adapters, head and trained tensors of the model. */
   readonly parameters: number;
+  /** How PEFT says the adapters, where that is the format. */
+  readonly peft?: PeftSummary | undefined;
 }
 
 /**
- * Writes one adapter set of the model at `path` to a file of its own.
- * @throws OnnxLoraError `no-adapter`, `invalid-argument`, and those of reading and writing
+ * Writes one adapter set of the model at `path`, or of an adapter file, to a file or folder of its own.
+ * @throws OnnxLoraError `no-adapter`, `invalid-argument`, `unsupported` for what the format cannot say,
+ * and those of reading and writing
  */
 export async function extract(path: string, options: ExtractOptions): Promise<ExtractResult> {
-  const { output } = options;
-  const format = options.format ?? formatOf(output);
+  return isAdapterPath(path) ? convert(path, options) : extractFromModel(path, options);
+}
+
+async function extractFromModel(path: string, options: ExtractOptions): Promise<ExtractResult> {
   const model = openModel(path);
   const files = new ExternalFiles(model);
   try {
     const patched = new PatchedModel(model);
     const set = theSet(patched, options.name);
-    const pieces = adapterFilePieces(patched, set, new TensorReader(model, files));
-    await writeFiles([{ path: output, pieces }], inputFiles(model), options);
-    const adapters = set.adapters.map(({ name }) => name);
-    return { output, format, set: set.set, adapters, parameters: parametersIn(patched, set) };
+    const reader = new TensorReader(model, files);
+    const contents = contentsOfModel(patched, set, reader);
+    const own = () => adapterFilePieces(patched, set, reader);
+    const written = await writeAdapters(contents, own, inputFiles(model), options);
+    return { ...written, ...describe(contents, set.head ? headParameters(set.head) : 0) };
   } finally {
     files.close();
     model.close();
   }
 }
 
-function parametersIn(patched: PatchedModel, { adapters, head, biases = [] }: ModelManifest) {
+/** From one format to another. */
+async function convert(path: string, options: ExtractOptions): Promise<ExtractResult> {
+  if (options.name !== undefined) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `${path} holds one adapter set, --name chooses none`,
+    );
+  }
+  const file = openAdapterFile(path);
+  try {
+    const contents = contentsOfFile(file);
+    const written = await writeAdapters(contents, () => storedPieces(contents), [path], options);
+    return { ...written, ...describe(contents, 0) };
+  } finally {
+    file.close();
+  }
+}
+
+function describe({ set, adapters, trained }: AdapterContents, ofHead: number) {
   const counts = [
-    ...adapters.map((record) => adapterParameters(record)),
-    ...(head ? [headParameters(head)] : []),
-    ...biases.map(({ tensor }) => elementCount(patched.initializer(tensor).dims)),
+    ...adapters.map(({ record }) => adapterParameters(record)),
+    ...trained.map(({ dims }) => elementCount(dims)),
   ];
-  return counts.reduce((sum, count) => sum + count, 0);
+  return {
+    set,
+    adapters: adapters.map(({ record }) => record.name),
+    parameters: counts.reduce((sum, count) => sum + count, ofHead),
+  };
 }
 
 function theSet(patched: PatchedModel, name: string | undefined) {
@@ -70,18 +97,5 @@ function theSet(patched: PatchedModel, name: string | undefined) {
     'invalid-argument',
     `${patched.model.source.label} has ${sets.length} adapter sets (${sets.map(({ set }) => set).join(', ')}), expected one to extract`,
     { hint: 'Choose one with --name.' },
-  );
-}
-
-/**
- * The format that the ending of a path names.
- * @throws OnnxLoraError `invalid-argument` where it names none
- */
-export function formatOf(output: string): AdapterFormat {
-  if (output.endsWith('.safetensors')) return 'safetensors';
-  throw new OnnxLoraError(
-    'invalid-argument',
-    `${output}: its ending names no adapter format, expected .safetensors`,
-    { hint: 'Give the output a known ending, or name the format with --format.' },
   );
 }

@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
-import { formatOf } from '../lora/extract.js';
+import { adapterFilesAt } from '../lora/adapter-output.js';
 import { inputFiles } from '../lora/output.js';
 import type { Model } from '../onnx/model.js';
 import { checkOutput } from '../onnx/write.js';
@@ -16,10 +16,10 @@ import type { ResolvedOptions } from './options.js';
 export function checkOutputs(model: Model, output: string, options: ResolvedOptions): void {
   const { data, evalData, saveAdapter, plot, report, log, resume, force } = options;
   const inputs = [...inputFiles(model), data, ...given(evalData)];
-  for (const path of given(output, saveAdapter, plot, report)) checkOutput(path, inputs, force);
+  const adapterFiles = given(saveAdapter).flatMap(adapterFilesAt);
+  for (const path of given(output, ...adapterFiles, plot, report)) checkOutput(path, inputs, force);
   // A resumed run goes on with its log.
   for (const path of given(log)) checkOutput(path, inputs, force || resume === true);
-  for (const path of given(saveAdapter)) formatOf(path);
   checkDistinct(given(output, saveAdapter, plot, report, log));
   for (const option of ['checkpoint', 'tensorboard'] as const) checkFolder(option, options[option]);
 }

@@ -1,0 +1,54 @@
+/** PEFT folders, as commands that write them describe them. */
+import { type PeftModule, type PeftSummary, peftTypes } from '../src/lora/export-peft.js';
+import type { OptionSpecs } from './command.js';
+import type { Column } from './table.js';
+import { measure, printable } from './text.js';
+import type { Ui } from './ui.js';
+
+/** How a PEFT folder is written. */
+export const peftOptions = {
+  peftType: {
+    type: 'string',
+    group: 'Output',
+    value: 'NAME',
+    choices: peftTypes,
+    default: 'gralora where it fits',
+    summary: 'what PEFT calls the adapters; lora says every structure',
+    example: '--peft-type lora',
+  },
+  peftRank: {
+    type: 'integer',
+    group: 'Output',
+    value: 'R',
+    summary: 'LORA of at most this rank, by singular values; the error is shown',
+    example: '--peft-rank 16',
+  },
+  peftPrefix: {
+    type: 'string',
+    group: 'Output',
+    value: 'OLD=NEW',
+    summary: 'how module paths start in the ONNX model and in PyTorch; either may be empty',
+    example: '--peft-prefix wrapper=',
+  },
+  baseModel: {
+    type: 'string',
+    group: 'Output',
+    value: 'NAME',
+    summary: 'what PEFT loads the base model from',
+    example: '--base-model bert-base-uncased',
+  },
+} as const satisfies OptionSpecs;
+
+const columns: Column<PeftModule>[] = [
+  { title: 'module', value: ({ module }) => module, flexible: true },
+  { title: 'form', value: ({ form }) => form },
+  { title: 'rank', value: ({ rank }) => String(rank), align: 'right' },
+  { title: 'error', value: ({ error }) => measure(error), align: 'right' },
+];
+
+/** What became of each adapter, where not all went as they are. */
+export function peftLines({ type, reason, modules }: PeftSummary, ui: Ui): string[] {
+  const head = type.toUpperCase() + (reason && type === 'lora' ? `: ${printable(reason)}` : '');
+  if (modules.every(({ form }) => form === 'same')) return [head];
+  return [ui.table(columns, modules), '', head];
+}

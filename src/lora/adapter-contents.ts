@@ -1,0 +1,94 @@
+/** An adapter set on its way out: of a model, or of a file. */
+import type { FloatName } from '../onnx/dtype.js';
+import type { NewTensor } from '../onnx/encode.js';
+import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
+import type { AdapterFile, StoredAdapter } from './adapter-file.js';
+import { readFactors } from './factors.js';
+import { findLayers } from './layers.js';
+import type { ModelManifest, PatchedAdapter } from './manifest.js';
+import type { PatchedModel } from './patched.js';
+
+/** An adapter with what other programs want to know of its layer. */
+export interface OutgoingAdapter extends StoredAdapter {
+  /** Type that its numbers are stored in. */
+  readonly dtype: FloatName;
+  /** Axes of a convolution's kernel, all of size 1; 0 for other layers. */
+  readonly kernelAxes: number;
+  /** PyTorch keeps the weight as [in, out]: the Conv1D of transformers. */
+  readonly isConv1d: boolean;
+}
+
+/** A tensor of the model itself that was trained. */
+export interface TrainedTensor extends NewTensor {
+  /** The layer whose weight it is, and whether it is [out, in]; unknown in a file. */
+  readonly layer?: { readonly module: string; readonly isOutIn: boolean } | undefined;
+}
+
+/** What is written, whatever the format. */
+export interface AdapterContents {
+  /** Where it comes from, for errors. */
+  readonly label: string;
+  readonly set: string;
+  readonly adapters: readonly OutgoingAdapter[];
+  readonly trained: readonly TrainedTensor[];
+  readonly hasHead: boolean;
+}
+
+/** An adapter set of a model; numbers are read when asked for. */
+export function contentsOfModel(
+  patched: PatchedModel,
+  set: ModelManifest,
+  reader: TensorReader,
+): AdapterContents {
+  const layers = findLayers(patched).flatMap(({ linear, modules }) =>
+    linear.map((layer, i) => ({ ...layer, module: modules[i]! })),
+  );
+  const adapters = set.adapters.map((adapter): OutgoingAdapter => {
+    const targets = patched.sites.filter((site) => site.adapter === adapter);
+    const layer = layers.find(({ node }) => targets.some(({ target }) => target === node));
+    return {
+      record: adapter,
+      nodes: adapter.sites.map(({ node }) => node),
+      dtype: dtypeOf(patched.initializer(adapter.a), patched.model) as FloatName,
+      kernelAxes: layer?.geometry.kind === 'channels' ? layer.geometry.spatial : 0,
+      isConv1d: layer?.node.opType === 'Gemm' && !layer.weight.transposed,
+      values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
+      magnitude: magnitudeOf(patched, reader, adapter),
+    };
+  });
+  const trained = (set.replaced ?? []).map(({ tensor: name }) => {
+    const tensor = patched.initializer(name);
+    const data = reader.span(tensor) ?? reader.bytes(tensor);
+    const dtype = dtypeOf(tensor, patched.model);
+    const found = layers.find(({ weight }) => weight.constant?.tensor === tensor);
+    const layer = found && { module: found.module, isOutIn: found.weight.transposed };
+    return { name, dtype, dims: tensor.dims, data, layer };
+  });
+  const { label } = patched.model.source;
+  return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined };
+}
+
+function magnitudeOf(
+  patched: PatchedModel,
+  reader: TensorReader,
+  { magnitude }: PatchedAdapter,
+): OutgoingAdapter['magnitude'] {
+  if (magnitude === undefined) return undefined;
+  return () => reader.float64(patched.initializer(magnitude));
+}
+
+/** What a file holds. It knows nothing of the layers: they are taken for linear ones. */
+export function contentsOfFile({ path, set, adapters, extras }: AdapterFile): AdapterContents {
+  return {
+    label: path,
+    set,
+    adapters: adapters.map((adapter) => ({
+      ...adapter,
+      dtype: 'float32',
+      kernelAxes: 0,
+      isConv1d: false,
+    })),
+    trained: extras.tensors ?? [],
+    hasHead: extras.head !== undefined,
+  };
+}
