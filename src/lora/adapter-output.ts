@@ -3,6 +3,7 @@ import { statSync } from 'node:fs';
 import { mkdir, rmdir } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
+import { onnxAdapterPieces } from '../formats/onnx-adapter.js';
 import { safetensorsPieces } from '../formats/safetensors.js';
 import type { Piece } from '../onnx/edit.js';
 import { fileError } from '../onnx/source.js';
@@ -15,7 +16,7 @@ import {
   peftContents,
 } from './export-peft.js';
 
-export const adapterFormats = ['safetensors', 'peft'] as const;
+export const adapterFormats = ['safetensors', 'peft', 'onnx_adapter'] as const;
 export type AdapterFormat = (typeof adapterFormats)[number];
 
 /**
@@ -26,10 +27,11 @@ export type AdapterFormat = (typeof adapterFormats)[number];
 export function formatOf(output: string): AdapterFormat {
   const ending = extname(output);
   if (ending === '.safetensors') return 'safetensors';
+  if (ending === '.onnx_adapter') return 'onnx_adapter';
   if (ending === '' || /[/\\]$/.test(output) || isFolder(output)) return 'peft';
   throw new OnnxLoraError(
     'invalid-argument',
-    `${output}: its ending names no adapter format, expected .safetensors, or none for a PEFT folder`,
+    `${output}: its ending names no adapter format, expected .safetensors, .onnx_adapter, or none for a PEFT folder`,
     { hint: 'Give the output a known ending, or name the format with --format.' },
   );
 }
@@ -87,6 +89,9 @@ export async function writeAdapters(
   switch (format) {
     case 'safetensors':
       await writeFiles([{ path: output, pieces: own() }], inputs, options);
+      return { output, format };
+    case 'onnx_adapter':
+      await writeFiles([{ path: output, pieces: onnxAdapterPieces(contents) }], inputs, options);
       return { output, format };
     case 'peft': {
       const peft = peftContents(contents, options);
