@@ -21,6 +21,8 @@ export interface DataRequest extends DataOptions, WorkOptions {
   readonly loss: LossName;
   /** Stands for labels that do not count; default -100. */
   readonly ignoreIndex?: number | undefined;
+  /** ctc: the class that stands for no label; default 0. */
+  readonly blank?: number | undefined;
   /** The names of the classes, where the model or the data trained on have given them numbers. */
   readonly classes?: readonly string[] | undefined;
   /** Remarks for people: what is not read, what was chosen. */

@@ -2,61 +2,74 @@
 import type { TensorValue } from '../../../runtime/tensor-value.js';
 import type { Dataset, SampleSpec } from '../dataset.js';
 import { type PixelPlan, readPixels, shapeOf } from './pixels.js';
+import type { Targets } from './targets.js';
 
-/** What samples are compared with, as arrays by key. */
-export interface Targets {
-  readonly keys: ReadonlyMap<string, SampleSpec>;
-  batch(indices: readonly number[], key: string): TensorValue;
+export interface ImageSamples {
+  /** What to call them in a message. */
+  readonly label: string;
+  readonly paths: readonly string[];
+  /** The key of the pixels: the model's input. */
+  readonly input: string;
+  readonly pixels: PixelPlan;
+  readonly targets: Targets;
+  readonly classes: readonly string[] | undefined;
+  /** Images that were passed over. */
+  readonly skipped: number;
 }
 
 export class ImageDataset implements Dataset {
   readonly keys: ReadonlyMap<string, SampleSpec>;
 
-  /**
-   * @param paths of the images
-   * @param input the key of the pixels: the model's input
-   */
-  constructor(
-    readonly label: string,
-    private readonly paths: readonly string[],
-    private readonly input: string,
-    private readonly pixels: PixelPlan,
-    private readonly targets: Targets,
-  ) {
+  constructor(private readonly samples: ImageSamples) {
+    const { input, pixels, targets } = samples;
     const image: SampleSpec = { dtype: 'float32', shape: shapeOf(pixels) };
     this.keys = new Map([[input, image], ...targets.keys]);
   }
 
+  get label(): string {
+    return this.samples.label;
+  }
+
   get size(): number {
-    return this.paths.length;
+    return this.samples.paths.length;
+  }
+
+  get classes(): readonly string[] | undefined {
+    return this.samples.classes;
+  }
+
+  get skipped(): number {
+    return this.samples.skipped;
+  }
+
+  get recipe(): string {
+    return JSON.stringify(this.samples.pixels);
   }
 
   async batch(
     indices: ArrayLike<number>,
     keys: Iterable<string> = this.keys.keys(),
   ): Promise<Map<string, TensorValue>> {
-    const samples = Array.from(indices);
+    const { input, targets } = this.samples;
+    const wanted = Array.from(indices);
     const batch = new Map<string, TensorValue>();
     for (const key of keys) {
-      const value =
-        key === this.input ? await this.images(samples) : this.targets.batch(samples, key);
-      batch.set(key, value);
+      batch.set(key, key === input ? await this.images(wanted) : targets.batch(wanted, key));
     }
     return batch;
   }
 
   close(): void {}
 
-  private async images(samples: readonly number[]): Promise<TensorValue> {
-    const decoded = await Promise.all(
-      samples.map((sample) => readPixels(this.paths[sample]!, this.pixels)),
-    );
-    const shape = shapeOf(this.pixels);
+  private async images(wanted: readonly number[]): Promise<TensorValue> {
+    const { paths, pixels } = this.samples;
+    const decoded = await Promise.all(wanted.map((sample) => readPixels(paths[sample]!, pixels)));
+    const shape = shapeOf(pixels);
     const size = shape.reduce((product, length) => product * length, 1);
-    const data = new Float32Array(samples.length * size);
-    decoded.forEach((pixels, i) => {
-      data.set(pixels, i * size);
+    const data = new Float32Array(wanted.length * size);
+    decoded.forEach((values, i) => {
+      data.set(values, i * size);
     });
-    return { dtype: 'float32', dims: [samples.length, ...shape], data };
+    return { dtype: 'float32', dims: [wanted.length, ...shape], data };
   }
 }

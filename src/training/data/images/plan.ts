@@ -19,6 +19,8 @@ export interface ImageOptions {
   readonly resample?: Kernel | undefined;
   /** Default rgb, or gray for a model of one channel. */
   readonly channels?: ChannelOrder | undefined;
+  /** ctc: a file with a character on each line, in the order of the classes without the blank. */
+  readonly dictionary?: string | undefined;
   /** A `preprocessor_config.json` that says all this; what is given besides wins. */
   readonly processor?: string | undefined;
 }
