@@ -1,7 +1,7 @@
 import { unpatch } from '../../src/lora/unpatch.js';
 import { defineCommand } from '../command.js';
 import { nameOption, outputOptions } from '../options.js';
-import { printable } from '../text.js';
+import { plural, printable } from '../text.js';
 
 export const unpatchCommand = defineCommand({
   name: 'unpatch',
@@ -20,8 +20,9 @@ export const unpatchCommand = defineCommand({
   ],
   async run({ model, ...options }, ui) {
     const result = await unpatch(model, { ...options, ...ui.work });
-    const text = () =>
-      `removed ${result.removed.map(printable).join(', ')}\nwrote ${printable(result.output)}\n`;
+    const { output, removed, slots } = result;
+    const what = slots === undefined ? removed.map(printable).join(', ') : plural(slots, 'slot');
+    const text = () => `removed ${what}\nwrote ${printable(output)}\n`;
     return { result, text };
   },
 });

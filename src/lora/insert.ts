@@ -5,11 +5,11 @@ import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
 import { byteLength, type FloatName, fromFloat64 } from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
-import { metadataRecord, type NewTensor, nodeRecord } from '../onnx/encode.js';
-import { standardOpset } from '../onnx/model.js';
-import { addInitializer, graphEdit } from '../onnx/rewrite.js';
-import { encodeString } from '../onnx/wire.js';
+import { metadataRecord, type NewTensor } from '../onnx/encode.js';
+import { type Model, standardOpset } from '../onnx/model.js';
+import { addInitializer } from '../onnx/rewrite.js';
 import { version } from '../version.js';
+import { attachSubgraph } from './attach.js';
 import { type HeadPlan, insertHead } from './head.js';
 import type { Layer } from './layers.js';
 import {
@@ -24,7 +24,7 @@ import {
 import type { PatchedModel } from './patched.js';
 import { replaceTensors } from './replaced.js';
 import { parameterCount, type Structure, shapeOfA, shapeOfB } from './structure.js';
-import { type AdapterTensors, adapterSubgraph } from './subgraph.js';
+import type { AdapterTensors } from './subgraph.js';
 
 /** The factors of an adapter that have numbers. */
 export type FactorName = 'a' | 'b' | 'generalA' | 'generalB';
@@ -105,20 +105,35 @@ export function insertAdapters(
 }
 
 function checkModel(patched: PatchedModel, set: string): void {
-  if (patched.sets.some((other) => other.set === set)) {
+  const { sets, slots, model } = patched;
+  if (slots) {
     throw new OnnxLoraError(
       'invalid-argument',
-      `${patched.model.source.label} has an adapter set ${JSON.stringify(set)} already`,
+      `${model.source.label} has slots, which take adapters when it runs, expected a model without`,
+      {
+        hint: 'Load the adapters into an AdapterSession, or take the slots out first: onnx-lora unpatch MODEL',
+      },
+    );
+  }
+  if (sets.some((other) => other.set === set)) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `${model.source.label} has an adapter set ${JSON.stringify(set)} already`,
       {
         hint: 'Give the new set another name with --name, or start from the base model (unpatch).',
       },
     );
   }
-  const opset = standardOpset(patched.model);
+  checkOpset(model);
+}
+
+/** @throws OnnxLoraError `unsupported` for an opset that nothing can be inserted in */
+export function checkOpset(model: Model): void {
+  const opset = standardOpset(model);
   if (opset < MIN_OPSET) {
     throw new OnnxLoraError(
       'unsupported',
-      `${patched.model.source.label} has opset ${opset}, expected at least ${MIN_OPSET}`,
+      `${model.source.label} has opset ${opset}, expected at least ${MIN_OPSET}`,
       { hint: 'Convert it with onnx.version_converter, or export it with a current opset.' },
     );
   }
@@ -161,21 +176,16 @@ class Inserter {
     tensors: AdapterTensors,
     prefix: string,
   ): Site {
-    const anchor = this.patched.outermost(linear.node);
-    const output = anchor === linear.node ? linear.output : anchor.outputs[0]!;
-    const base = this.names.fresh(`${prefix}/base`);
-    const context = { names: this.names, opset: standardOpset(this.patched.model) };
-    const at = { prefix, base, output };
-    const { nodes, constants } = adapterSubgraph(linear, structure, tensors, at, context);
+    const edited = { patched: this.patched, edit: this.root, names: this.names };
+    const { site, constants } = attachSubgraph(edited, linear, structure, tensors, prefix);
     for (const constant of constants) this.addInitializer(constant);
-    const graph = graphEdit(this.root, anchor.graph);
-    const field = anchor.outputFields[anchor.outputs.indexOf(output)]!;
-    graph.child(anchor.field).setPayload(field, encodeString(base));
-    for (const node of nodes) graph.insertAfter(anchor.field, ...nodeRecord(node));
-    return { node: this.patched.label(linear.node), base, nodes: nodes.map(({ name }) => name) };
+    return site;
   }
 
-  private addFactors(adapter: NewAdapter, prefix: string): AdapterTensors {
+  private addFactors(
+    adapter: NewAdapter,
+    prefix: string,
+  ): AdapterTensors & { readonly scale: string } {
     const { record, layer } = adapter;
     const dtype = factorDtype(layer);
     const add = (factor: FactorName, leaf: string, dims: number[]) => {

@@ -9,13 +9,14 @@ import { metadataRecord } from '../onnx/encode.js';
 import type { Model } from '../onnx/model.js';
 import { scalings, structures } from './structure.js';
 
-const name = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
-const size = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+/** A name in the graph. */
+export const name = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
+export const size = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const finite = v.pipe(v.number(), v.finite());
 
 /** A place where the adapter works: one node of the model. */
-const site = v.object({
+export const site = v.object({
   /** The node's name, or its output's where it has none. */
   node: name,
   /** The layer's own output, as the patched model calls it. */
@@ -133,7 +134,9 @@ export function isManifestKey(key: string): boolean {
 export function readManifests(model: Model): ModelManifest[] {
   return model.metadata
     .filter(({ key }) => isManifestKey(key))
-    .map((entry) => parse(modelManifest, entry.value(), `${model.source.label}: ${entry.key}`));
+    .map((entry) =>
+      parseManifest(modelManifest, entry.value(), `${model.source.label}: ${entry.key}`),
+    );
 }
 
 /** The metadata value of an adapter set. The schema gives the keys their order. */
@@ -149,10 +152,18 @@ export function replaceManifest(edit: MessageEdit, model: Model, set: ModelManif
 
 /** The manifest of an adapter file. */
 export function parseFileManifest(json: string, where: string): FileManifest {
-  return parse(fileManifest, json, where);
+  return parseManifest(fileManifest, json, where);
 }
 
-function parse<T>(schema: v.GenericSchema<unknown, T>, json: string, where: string): T {
+/**
+ * A manifest of the schema from its JSON.
+ * @throws OnnxLoraError `invalid-manifest` that begins with `where`
+ */
+export function parseManifest<T>(
+  schema: v.GenericSchema<unknown, T>,
+  json: string,
+  where: string,
+): T {
   const result = v.safeParse(schema, parseJson(json, where));
   if (result.success) return result.output;
   const issue = result.issues[0];

@@ -14,12 +14,11 @@ import {
   readManifests,
   type Site,
 } from './manifest.js';
+import { readSlots, type SlotManifest } from './slots/manifest.js';
 
 /** A site with the nodes that its names stand for. */
-export interface AttachedSite {
+export interface AttachedNodes {
   readonly site: Site;
-  readonly set: ModelManifest;
-  readonly adapter: PatchedAdapter;
   /** The layer's own node, below any other adapter that is attached to it. */
   readonly target: Node;
   /** The Add that carries the layer's output. */
@@ -27,14 +26,22 @@ export interface AttachedSite {
   readonly nodes: readonly Node[];
 }
 
-/** A model and the adapter sets in it. */
+/** A site of an adapter. */
+export interface AttachedSite extends AttachedNodes {
+  readonly set: ModelManifest;
+  readonly adapter: PatchedAdapter;
+}
+
+/** A model and the adapter sets in it, or its slots for adapters. */
 export class PatchedModel {
   readonly sets: readonly ModelManifest[];
   readonly sites: readonly AttachedSite[];
+  readonly slots: SlotManifest | undefined;
+  readonly slotSites: readonly AttachedNodes[];
   readonly heads: readonly Head[];
-  /** Names of all nodes that were added with adapters. */
+  /** Names of all nodes that were added with adapters or slots. */
   readonly ownNodes: ReadonlySet<string>;
-  /** Names of all tensors that were added with adapters, but for those that replace the model's. */
+  /** Names of all tensors that were added with adapters or slots, but for those that replace the model's. */
   readonly ownTensors: ReadonlySet<string>;
   readonly values: ValueIndex;
 
@@ -44,6 +51,7 @@ export class PatchedModel {
   /** @throws OnnxLoraError `invalid-manifest` where manifest and graph do not fit together */
   constructor(readonly model: Model) {
     this.sets = readManifests(model);
+    this.slots = readSlots(model);
     this.values = new ValueIndex(model);
     for (const graph of allGraphs(model.graph)) {
       for (const node of graph.nodes) {
@@ -52,22 +60,26 @@ export class PatchedModel {
       }
     }
     const adapters = this.sets.flatMap((set) => set.adapters);
-    const sites = adapters.flatMap((adapter) => adapter.sites);
+    const slots = this.slots?.slots ?? [];
+    const sites = [...adapters, ...slots].flatMap((adapter) => adapter.sites);
     for (const { adapters: all } of this.sets) this.checkUnique(all.map(({ name }) => name));
     this.checkUnique(this.sets.map(({ set }) => set));
     this.checkUnique(sites.map(({ base }) => base));
+    this.checkUnique(slots.flatMap(({ a, b }) => [a, b]));
     this.heads = this.sets.flatMap(({ head }) => (head ? [head] : []));
     const own = [...sites, ...this.heads].flatMap(({ nodes }) => nodes);
     this.checkUnique(own);
     this.ownNodes = new Set(own);
     this.ownTensors = this.checkInitializers();
+    this.checkSlots();
     this.checkHeads();
     this.checkReplaced();
     this.sites = this.sets.flatMap((set) =>
       set.adapters.flatMap((adapter) =>
-        adapter.sites.map((site) => this.attach(set, adapter, site)),
+        adapter.sites.map((site) => ({ set, adapter, ...this.attach(site) })),
       ),
     );
+    this.slotSites = slots.flatMap((slot) => slot.sites.map((site) => this.attach(site)));
   }
 
   /**
@@ -88,13 +100,16 @@ export class PatchedModel {
     if (name !== undefined) return [this.set(name)];
     if (this.sets.length > 0) return this.sets;
     throw new OnnxLoraError('no-adapter', `${this.model.source.label} carries no adapters`, {
-      hint: 'Insert some with: onnx-lora patch MODEL',
+      hint: this.slots
+        ? 'It has slots, which take adapters when it runs: see AdapterSession.'
+        : 'Insert some with: onnx-lora patch MODEL',
     });
   }
 
   /** What to call a layer's node: a name that stays the same however many adapters are added. */
   label(target: Node): string {
-    return this.sites.find((site) => site.target === target)?.site.node ?? nodeLabel(target);
+    const attached = [...this.sites, ...this.slotSites].find((site) => site.target === target);
+    return attached?.site.node ?? nodeLabel(target);
   }
 
   /** The node that now carries the output of a layer's node: itself, or the last adapter's Add. */
@@ -143,7 +158,8 @@ export class PatchedModel {
       bias,
       ...constants,
     ]);
-    const names = [...this.sets.flatMap(({ initializers }) => initializers), ...inHeads];
+    const owners = this.slots ? [...this.sets, this.slots] : this.sets;
+    const names = [...owners.flatMap(({ initializers }) => initializers), ...inHeads];
     this.checkUnique(names);
     for (const name of names) {
       const uses = this.values.resolve(graph, name)?.uses ?? [];
@@ -151,6 +167,20 @@ export class PatchedModel {
       if (foreign) throw this.damaged(`initializer ${name} belongs to the model`);
     }
     return new Set(names);
+  }
+
+  /** Adapters would be patched below slots, and take each other's names. */
+  private checkSlots(): void {
+    if (!this.slots) return;
+    if (this.sets.length > 0) throw this.damaged('it names both adapters and slots');
+    const { graph } = this.model;
+    for (const { a, b } of this.slots.slots) {
+      for (const name of [a, b]) {
+        const value = this.values.resolve(graph, name);
+        const foreign = value?.uses.find(({ node }) => !node || !this.ownNodes.has(node.name));
+        if (!value?.isInput || foreign) throw this.damaged(`${name} is no input of a slot`);
+      }
+    }
   }
 
   private checkReplaced(): void {
@@ -181,17 +211,17 @@ export class PatchedModel {
     }
   }
 
-  private attach(set: ModelManifest, adapter: PatchedAdapter, site: Site): AttachedSite {
+  private attach(site: Site): AttachedNodes {
     const nodes = site.nodes.map((name) => {
       const node = this.nodesByName.get(name);
-      if (!node) throw this.damaged(`node ${name} of adapter ${adapter.name} is not in the graph`);
+      if (!node) throw this.damaged(`node ${name} beside ${site.node} is not in the graph`);
       return node;
     });
     const add = nodes.at(-1)!;
     if (add.opType !== 'Add' || !add.inputs.includes(site.base) || add.outputs[0] === site.base) {
       throw this.damaged(`node ${nodeLabel(add)} does not add to ${site.base}`);
     }
-    return { set, adapter, site, nodes, add, target: this.target(site) };
+    return { site, nodes, add, target: this.target(site) };
   }
 
   private target(site: Site): Node {

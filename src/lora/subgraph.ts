@@ -24,7 +24,8 @@ export interface AdapterTensors {
   /** The global part of a hybrid. */
   readonly generalA?: string | undefined;
   readonly generalB?: string | undefined;
-  readonly scale: string;
+  /** Left out where B has the scale in it. */
+  readonly scale?: string | undefined;
   /** Type of all of them. */
   readonly dtype: FloatName;
 }
@@ -150,16 +151,17 @@ function factorsIn(
     tensors.dtype === dtype
       ? value
       : b.node(leaf, 'Cast', [value], { to: { int: dataTypeNumber(dtype) } });
-  const scaled = b.node('b_scaled', 'Mul', [tensors.b, tensors.scale]);
+  const { generalA, generalB, scale } = tensors;
+  const scaledBy = (leaf: string, value: string) =>
+    scale === undefined ? value : b.node(leaf, 'Mul', [value, scale]);
+  const scaled = scaledBy('b_scaled', tensors.b);
   const factorA = stack ? stackedA(b, tensors.a, stack, tensors.dtype) : tensors.a;
   const factorB = stack ? stackedB(b, scaled, stack, tensors.dtype) : scaled;
-  const { generalA, generalB, scale } = tensors;
   return {
     a: cast('a_cast', factorA),
     b: cast('b_cast', factorB),
     generalA: generalA && cast('general_a_cast', generalA),
-    generalB:
-      generalB && cast('general_b_cast', b.node('general_b_scaled', 'Mul', [generalB, scale])),
+    generalB: generalB && cast('general_b_cast', scaledBy('general_b_scaled', generalB)),
   };
 }
 

@@ -119,29 +119,29 @@ function tensorHeader({ name, dims, dtype }: Omit<NewTensor, 'data'>): Uint8Arra
   return Buffer.concat([header, stringRecord(TensorField.name, name)]);
 }
 
-/** A `GraphProto.input` record of a tensor with known shape. */
-export function inputRecord(name: string, dtype: DataTypeName, dims: readonly number[]): Piece[] {
-  const message = onnx.ValueInfoProto.encode({
-    type: {
-      tensorType: {
-        elemType: dataTypeNumber(dtype),
-        shape: { dim: dims.map((dimValue) => ({ dimValue })) },
-      },
-    },
-  });
-  const nameRecord = stringRecord(ValueInfoField.name, name);
-  return record(GraphField.input, nameRecord, message.finish());
+/** A `GraphProto.input` record of a tensor; sizes may be symbols or open. */
+export function inputRecord(name: string, dtype: DataTypeName, shape: readonly Dim[]): Piece[] {
+  return valueRecord(GraphField.input, name, dtype, shape);
 }
 
 /** A `GraphProto.output` record of a tensor; sizes may be symbols or open. */
 export function outputRecord(name: string, dtype: DataTypeName, shape: readonly Dim[]): Piece[] {
+  return valueRecord(GraphField.output, name, dtype, shape);
+}
+
+function valueRecord(
+  field: number,
+  name: string,
+  dtype: DataTypeName,
+  shape: readonly Dim[],
+): Piece[] {
   const dim = shape.map((size) => {
     if (size === null) return {};
     return typeof size === 'number' ? { dimValue: size } : { dimParam: size };
   });
   const type = { tensorType: { elemType: dataTypeNumber(dtype), shape: { dim } } };
   const nameRecord = stringRecord(ValueInfoField.name, name);
-  return record(GraphField.output, nameRecord, onnx.ValueInfoProto.encode({ type }).finish());
+  return record(field, nameRecord, onnx.ValueInfoProto.encode({ type }).finish());
 }
 
 /** A `ModelProto.metadata_props` record. */

@@ -402,7 +402,7 @@ describe('unpatch', () => {
       () => unpatch(path, { output: folder.fresh() }),
       'invalid-manifest',
     );
-    expect(error.message).toContain('node lora/default/a/add of adapter a is not in the graph');
+    expect(error.message).toContain('node lora/default/a/add beside /a/MatMul is not in the graph');
   });
 
   it('gives back external data untouched', async () => {
