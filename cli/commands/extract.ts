@@ -8,9 +8,7 @@ import { plural, printable } from '../text.js';
 export const extractCommand = defineCommand({
   name: 'extract',
   summary: 'the adapters of a model, as a file of their own',
-  positionals: {
-    model: { value: 'MODEL', summary: 'a patched model (.onnx), or adapters of another format' },
-  },
+  positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
   options: {
     name: {
       type: 'string',

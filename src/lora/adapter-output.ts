@@ -48,11 +48,6 @@ export function adapterFilesAt(output: string): string[] {
 const TENSORS = 'adapter_model.safetensors';
 const CONFIG = 'adapter_config.json';
 
-/** Whether a path is that of adapters, and not of a model. */
-export function isAdapterPath(path: string): boolean {
-  return /\.(safetensors|onnx_adapter)$/.test(path) || isFolder(path);
-}
-
 function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 }

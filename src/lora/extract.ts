@@ -4,15 +4,14 @@ import { elementCount } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
-import { type AdapterContents, contentsOfFile, contentsOfModel } from './adapter-contents.js';
-import { adapterFilePieces, openAdapterFile } from './adapter-file.js';
-import { type AdapterFormat, isAdapterPath, writeAdapters } from './adapter-output.js';
+import { type AdapterContents, contentsOfModel } from './adapter-contents.js';
+import { adapterFilePieces } from './adapter-file.js';
+import { type AdapterFormat, writeAdapters } from './adapter-output.js';
 import type { PeftOptions, PeftSummary } from './export-peft.js';
 import { adapterParameters } from './insert.js';
 import { inputFiles } from './output.js';
 import { PatchedModel } from './patched.js';
 import { headParameters } from './report.js';
-import { storedPieces } from './stored-pieces.js';
 
 export interface ExtractOptions extends WriteOptions, PeftOptions {
   readonly output: string;
@@ -35,15 +34,11 @@ export interface ExtractResult {
 }
 
 /**
- * Writes one adapter set of the model at `path`, or of an adapter file, to a file or folder of its own.
+ * Writes one adapter set of the model at `path` to a file or folder of its own.
  * @throws OnnxLoraError `no-adapter`, `invalid-argument`, `unsupported` for what the format cannot say,
  * and those of reading and writing
  */
 export async function extract(path: string, options: ExtractOptions): Promise<ExtractResult> {
-  return isAdapterPath(path) ? convert(path, options) : extractFromModel(path, options);
-}
-
-async function extractFromModel(path: string, options: ExtractOptions): Promise<ExtractResult> {
   const model = openModel(path);
   const files = new ExternalFiles(model);
   try {
@@ -57,24 +52,6 @@ async function extractFromModel(path: string, options: ExtractOptions): Promise<
   } finally {
     files.close();
     model.close();
-  }
-}
-
-/** From one format to another. */
-async function convert(path: string, options: ExtractOptions): Promise<ExtractResult> {
-  if (options.name !== undefined) {
-    throw new OnnxLoraError(
-      'invalid-argument',
-      `${path} holds one adapter set, --name chooses none`,
-    );
-  }
-  const file = openAdapterFile(path);
-  try {
-    const contents = contentsOfFile(file);
-    const written = await writeAdapters(contents, () => storedPieces(contents), [path], options);
-    return { ...written, ...describe(contents, 0) };
-  } finally {
-    file.close();
   }
 }
 
