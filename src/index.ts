@@ -4,6 +4,17 @@
  * `OnnxLoraError`.
  */
 
+// Best fits.
+export {
+  type BlockDecomposition,
+  capturedByRank,
+  decompose,
+  fitOf,
+  fitStructure,
+  type StructureFit,
+} from './analysis/fit-structure.js';
+export { type SvdOptions, type TruncatedSvd, truncatedSvd } from './analysis/svd.js';
+
 // Reverse mode over graphs.
 export {
   type Composite,
