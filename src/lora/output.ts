@@ -11,13 +11,15 @@ import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../
 /** Protobuf messages end here, for every reader. */
 const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
 
-const SUFFIX = /(\.(lora|trained|merged|base))?\.onnx$/i;
+const kinds = ['lora', 'slots', 'trained', 'merged', 'base'] as const;
+
+const SUFFIX = new RegExp(`(\\.(${kinds.join('|')}))?\\.onnx$`, 'i');
 
 /** `model.onnx` or `model.lora.onnx` -> `model.<kind>.onnx`, beside it. */
-export function defaultOutput(input: string, kind: 'lora' | 'trained' | 'merged' | 'base'): string {
+export function defaultOutput(input: string, kind: (typeof kinds)[number]): string {
   const name = basename(input);
-  const stem =
-    SUFFIX.test(name) && kind !== 'lora' ? name.replace(SUFFIX, '') : name.replace(/\.onnx$/i, '');
+  const isFirst = kind === 'lora' || kind === 'slots';
+  const stem = name.replace(isFirst ? /\.onnx$/i : SUFFIX, '');
   return join(dirname(input), `${stem}.${kind}.onnx`);
 }
 

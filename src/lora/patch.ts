@@ -10,8 +10,19 @@ import { type FactorName, insertAdapters, type NewAdapter, structureOf } from '.
 import { findLayers, type Layer } from './layers.js';
 import { defaultOutput, writeModel } from './output.js';
 import { PatchedModel } from './patched.js';
-import { type AdapterSummary, describeAdapters, type ParameterShare } from './report.js';
+import {
+  type AdapterSummary,
+  describeAdapters,
+  type ParameterShare,
+  parameterShare,
+  parametersOf,
+} from './report.js';
 import { type PatternValue, patternValues, type Selection, select } from './select.js';
+import { emptyFeeds } from './slots/feeds.js';
+import { insertSlots } from './slots/insert.js';
+import type { SlotMode } from './slots/manifest.js';
+import { slotNames } from './slots/names.js';
+import { type SlotSummary, slotSummary } from './slots/summary.js';
 import {
   planStructure,
   type Scaling,
@@ -55,6 +66,11 @@ export interface PatchOptions
   readonly output?: string | undefined;
   /** Name of the adapter set. Default `default`. */
   readonly name?: string | undefined;
+  /**
+   * Slots instead of adapters: each layer takes its factors as graph inputs, run by run. `required`
+   * for AdapterSession and the browser, `optional` for ONNX Runtime in Python, C# and C++.
+   */
+  readonly slots?: SlotMode | undefined;
   /** Take the adapters of this file instead of new ones. */
   readonly adapter?: string | undefined;
   /** A trainable output layer: `linear:CLASSES[:mean|cls|none]`. */
@@ -68,6 +84,8 @@ export interface PatchOptions
 export interface PatchResult {
   readonly output: string;
   readonly adapters: readonly AdapterSummary[];
+  /** The slots, where those were asked for. */
+  readonly slots?: readonly SlotSummary[];
   readonly skipped: readonly Skipped[];
   readonly parameters: ParameterShare;
   readonly verification?: Verification;
@@ -79,18 +97,51 @@ export interface Skipped {
 }
 
 /**
- * Inserts adapters into the model at `path` and writes the patched model. The adapters start at
- * zero: the patched model computes what the base model does.
+ * Inserts adapters into the model at `path`, or slots for them, and writes the patched model. New
+ * adapters start at zero, and slots are empty: the patched model computes what the base model does.
  * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
  */
 export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
-  const { adapter, verify, ...rest } = options;
+  const { adapter, slots, verify, ...rest } = options;
+  if (slots !== undefined) return await patchSlots(path, slots, options);
   if (adapter !== undefined) return { ...(await apply(path, adapter, options)), skipped: [] };
   const result = await insertNew(path, rest);
   if (!verify) return result;
   const exact = { ...options, tolerance: 0 };
   const verification = await verifyModels(path, { path }, { path: result.output }, exact);
   return { ...result, verification };
+}
+
+async function patchSlots(
+  path: string,
+  mode: SlotMode,
+  options: PatchOptions,
+): Promise<PatchResult> {
+  const { result, slots } = await insertNewSlots(path, mode, options);
+  if (!options.verify) return result;
+  const ownFeeds = mode === 'required' ? emptyFeeds(slots) : undefined;
+  const candidate = { path: result.output, ownFeeds };
+  const verification = await verifyModels(path, { path }, candidate, { ...options, tolerance: 0 });
+  return { ...result, verification };
+}
+
+async function insertNewSlots(path: string, mode: SlotMode, options: PatchOptions) {
+  const model = openModel(path);
+  try {
+    const patched = new PatchedModel(model);
+    const { layers, all, skipped } = chooseLayers(patched, options);
+    const names = slotNames(all);
+    const chosen = new Map(layers.map((layer) => [layer, names.get(layer)!]));
+    const { edit, manifest } = insertSlots(patched, chosen, mode);
+    const output = options.output ?? defaultOutput(path, 'slots');
+    await writeModel(model, edit, output, options);
+    const { slots } = manifest;
+    const parameters = parameterShare(0, parametersOf(model));
+    const result = { output, adapters: [], slots: slots.map(slotSummary), skipped, parameters };
+    return { result, slots };
+  } finally {
+    model.close();
+  }
 }
 
 async function insertNew(path: string, options: PatchOptions): Promise<PatchResult> {
@@ -116,13 +167,13 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
 }
 
 /**
- * The layers that the options name and that can take an adapter.
+ * The layers that the options name and that can take an adapter, beside all that the model has.
  * @throws OnnxLoraError `no-target` where none can, naming the reasons; `no-match`
  */
 export function chooseLayers(
   patched: PatchedModel,
   options: AdapterOptions,
-): { layers: Layer[]; skipped: Skipped[] } {
+): { layers: Layer[]; all: Layer[]; skipped: Skipped[] } {
   const { model } = patched;
   const all = findLayers(patched, options.perNode);
   const named = select(all, options);
@@ -131,7 +182,7 @@ export function chooseLayers(
     refusal === undefined ? [] : nodes.map((node) => ({ node: nodeLabel(node), reason: refusal })),
   );
   if (layers.length === 0) throw noTarget(model, skipped);
-  return { layers, skipped };
+  return { layers, all, skipped };
 }
 
 function noTarget(model: Model, skipped: readonly Skipped[]): OnnxLoraError {

@@ -10,10 +10,14 @@ import { openSession, type Session } from './session.js';
 import type { Feeds, TensorValue } from './tensor-value.js';
 import { defaultTolerance } from './tolerance.js';
 
-/** A model in a file, or its bytes and the folder of its external data. */
-export type ModelSource =
+/**
+ * A model in a file, or its bytes and the folder of its external data; with what to feed to inputs that
+ * the other one does not have.
+ */
+export type ModelSource = (
   | { readonly path: string }
-  | { readonly bytes: Uint8Array; readonly externalFolder?: string | undefined };
+  | { readonly bytes: Uint8Array; readonly externalFolder?: string | undefined }
+) & { readonly ownFeeds?: Feeds | undefined };
 
 export interface CompareOptions extends WorkOptions {
   /** Share of the greatest output (of 1 where that is less). Default: see {@link defaultTolerance}. */
@@ -75,7 +79,7 @@ async function runAll(
   const session = await openSource(source, provider);
   try {
     for (const [i, batch] of feeds.entries()) {
-      take(await session.run(batch), i);
+      take(await session.run(new Map([...batch, ...(source.ownFeeds ?? [])])), i);
       progress();
     }
   } finally {
