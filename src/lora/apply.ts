@@ -2,7 +2,13 @@ import { totalNorm } from '../analysis/norms.js';
 import { openModel } from '../onnx/parse.js';
 import { type AdapterFile, openAdapterFile } from './adapter-file.js';
 import { bindAdapters } from './bind.js';
-import { factorsOf, insertAdapters, type NewAdapter, structureOf } from './insert.js';
+import {
+  factorsOf,
+  type Insertion,
+  insertAdapters,
+  type NewAdapter,
+  structureOf,
+} from './insert.js';
 import { defaultOutput, writeModel } from './output.js';
 import type { PatchOptions, PatchResult } from './patch.js';
 import { PatchedModel } from './patched.js';
@@ -28,9 +34,8 @@ export async function apply(
   try {
     file = openAdapterFile(adapterPath);
     const patched = new PatchedModel(model);
-    const adapters = bindAdapters(patched, file);
     const set = options.name ?? file.set;
-    const { edit, manifest } = insertAdapters(patched, set, adapters, file.extras);
+    const { edit, manifest, adapters } = insertFile(patched, file, set);
     const output = options.output ?? defaultOutput(path, 'lora');
     await writeModel(model, edit, output, options);
     const norms = adapters.map(adapterNorm);
@@ -39,6 +44,19 @@ export async function apply(
     file?.close();
     model.close();
   }
+}
+
+/**
+ * Inserts the adapters of an open file, and what belongs to them, under the name `set`.
+ * @throws OnnxLoraError `adapter-mismatch` and those of inserting
+ */
+export function insertFile(
+  patched: PatchedModel,
+  file: AdapterFile,
+  set: string,
+): Insertion & { readonly adapters: readonly NewAdapter[] } {
+  const adapters = bindAdapters(patched, file);
+  return { ...insertAdapters(patched, set, adapters, file.extras), adapters };
 }
 
 /** |ΔW| of an adapter before it is inserted. */

@@ -4,22 +4,23 @@ import { NameAuthority } from '../graph/names.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { fromFloat64 } from '../onnx/dtype.js';
 import { collect, MessageEdit } from '../onnx/edit.js';
+import { editedModel } from '../onnx/edited-model.js';
 import { ExternalFiles } from '../onnx/external.js';
-import { nodeLabel } from '../onnx/model.js';
+import { type Model, nodeLabel } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { setTensorData } from '../onnx/rewrite.js';
 import { floatTypeOf, TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ModelSource, Verification } from '../runtime/compare.js';
 import { type AdapterFile, openAdapterFile } from './adapter-file.js';
-import { bindAdapters } from './bind.js';
+import { insertFile } from './apply.js';
 import { readFactors } from './factors.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
-import { factorsOf, insertAdapters, type NewAdapter } from './insert.js';
 import { findLayers } from './layers.js';
-import { invalidManifest, type ModelManifest } from './manifest.js';
+import { invalidManifest, type ModelManifest, replaceManifest } from './manifest.js';
 import { defaultOutput, writeModel } from './output.js';
 import { PatchedModel } from './patched.js';
+import { interpolateTensors, originalPlaces, settleTensors } from './replaced.js';
 import type { LinearLayer } from './targets/index.js';
 import { removeAdapters } from './unpatch.js';
 import { type VerifyOptions, verifyModels } from './verify.js';
@@ -31,7 +32,7 @@ export interface MergeOptions extends WriteOptions, VerifyOptions {
   readonly adapter?: string | undefined;
   /** The adapter set to fold. Default: all. */
   readonly name?: string | undefined;
-  /** Multiplies every ΔW. Default 1. */
+  /** Multiplies every ΔW, and the difference of every tensor that was replaced. Default 1. */
   readonly scale?: number | undefined;
   /** Run both models and compare. Default true. */
   readonly verify?: boolean | undefined;
@@ -73,31 +74,22 @@ export async function merge(path: string, options: MergeOptions = {}): Promise<M
 
 /** The fold alone. */
 export async function foldAdapters(path: string, options: MergeOptions = {}): Promise<MergeResult> {
-  if (options.adapter !== undefined && options.name !== undefined) {
-    throw new OnnxLoraError(
-      'invalid-argument',
-      'merge folds the adapters of a file (--adapter) or a set of the model (--name), not both',
-    );
-  }
-  const model = openModel(path);
+  const { model, name } = await openUnmerged(path, options);
   const files = new ExternalFiles(model);
   const output = options.output ?? defaultOutput(path, 'merged');
   const edit = new MessageEdit(model.source, model.range);
   const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
-  let file: AdapterFile | undefined;
   let folding: Folding | undefined;
   try {
-    if (options.adapter !== undefined) file = openFoldable(options.adapter);
     const patched = new PatchedModel(model);
+    const sets = patched.chosenSets(name);
     const reader = new TensorReader(model, files);
     const context = { model, values: patched.values, reader };
-    folding = new Folding(context, edit, dataFile, new NameAuthority(model), options.scale ?? 1);
-    if (file) folding.plan(sitesOfFile(bindAdapters(patched, file)));
-    else {
-      const sets = patched.chosenSets(options.name);
-      removeAdapters(patched, sets, edit);
-      folding.plan(sitesOfModel(patched, sets, reader));
-    }
+    const places = originalPlaces(patched, sets);
+    folding = new Folding(context, edit, dataFile, new NameAuthority(model), places);
+    removeAdapters(patched, sets, edit);
+    folding.plan(sitesOf(patched, sets, reader));
+    settleTensors(patched, sets, edit, reader, folding);
     const touched = dataFile.touched();
     const pieces = dataFile.isEmpty ? undefined : dataFile.finish(edit);
     const data = pieces ? [{ path: join(dirname(output), dataFile.location), pieces }] : [];
@@ -105,71 +97,107 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     return { output, merged: folding.folded.map(describe) };
   } finally {
     await folding?.release();
-    file?.close();
     files.close();
     model.close();
   }
 }
 
-/** An adapter file that holds changes of weights and nothing else. */
-function openFoldable(path: string): AdapterFile {
+/**
+ * The model with what is to be folded beside its weights, scaled as the fold is to be, and the adapter
+ * set that it is; undefined for all.
+ */
+async function openUnmerged(
+  path: string,
+  { adapter, name, scale = 1 }: MergeOptions,
+): Promise<{ model: Model; name: string | undefined }> {
+  if (adapter !== undefined && name !== undefined) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      'merge folds the adapters of a file (--adapter) or a set of the model (--name), not both',
+    );
+  }
+  let model = openModel(path);
+  try {
+    let set = name;
+    if (adapter !== undefined) [model, set] = await withAdapters(model, adapter, scale);
+    if (scale !== 1) model = await rescaled(model, set, scale);
+    return { model, name: set };
+  } catch (error) {
+    model.close();
+    throw error;
+  }
+}
+
+/** The model with the adapters of a file, and the name of their set. */
+async function withAdapters(model: Model, path: string, scale: number): Promise<[Model, string]> {
   const file = openAdapterFile(path);
-  const { head, tensors = [] } = file.extras;
-  if (!head && tensors.length === 0) return file;
-  file.close();
+  try {
+    if (scale < 0) checkUndoable(file);
+    const patched = new PatchedModel(model);
+    const set = unusedSet(patched, file.set);
+    return [await editedModel(model, insertFile(patched, file, set).edit), set];
+  } finally {
+    file.close();
+  }
+}
+
+/** A negative scale takes back what was folded: that can be done for sums alone. */
+function checkUndoable({ path, extras: { head, tensors = [] } }: AdapterFile): void {
+  if (!head && tensors.length === 0) return;
+  const what = head ? 'a head' : `new numbers of ${tensors[0]!.name}`;
   throw new OnnxLoraError(
     'unsupported',
-    `${path} holds a ${head ? 'head' : 'set of tensors'} beside its adapters, expected adapters alone`,
-    { hint: 'Put it into the model with apply, and merge that.' },
+    `${path} holds ${what}, and not what was in the model before: a fold of it cannot be undone`,
+    { hint: 'Go back to the model that it was folded into.' },
   );
+}
+
+/** The model with other scales of its adapters, and other shares of the tensors they replace. */
+async function rescaled(model: Model, name: string | undefined, factor: number): Promise<Model> {
+  const patched = new PatchedModel(model);
+  const edit = new MessageEdit(model.source, model.range);
+  const files = new ExternalFiles(model);
+  try {
+    const sets = patched.chosenSets(name);
+    for (const set of sets) rescale(patched, set, edit, factor);
+    interpolateTensors(patched, sets, edit, new TensorReader(model, files), factor);
+    return await editedModel(model, edit);
+  } finally {
+    files.close();
+  }
+}
+
+function rescale(
+  patched: PatchedModel,
+  set: ModelManifest,
+  edit: MessageEdit,
+  factor: number,
+): void {
+  const { model } = patched;
+  const adapters = set.adapters.map((one) => ({ ...one, scale: one.scale * factor }));
+  for (const { scale, scaleTensor } of adapters) {
+    const tensor = patched.initializer(scaleTensor);
+    const bytes = fromFloat64(floatTypeOf(tensor, model), Float64Array.of(scale));
+    const data = { length: bytes.length, chunks: () => [bytes] };
+    setTensorData(edit, { tensor, graph: model.graph }, data);
+  }
+  replaceManifest(edit, model, { ...set, adapters });
 }
 
 /** What the merged model is held against: the model with its adapters beside the weights. */
 async function unmergedModel(path: string, options: MergeOptions): Promise<ModelSource> {
-  const { adapter, name, scale = 1 } = options;
-  if (adapter === undefined && scale === 1) return { path };
-  const model = openModel(path);
-  let file: AdapterFile | undefined;
+  if (options.adapter === undefined && (options.scale ?? 1) === 1) return { path };
+  const { model } = await openUnmerged(path, options);
   try {
-    const patched = new PatchedModel(model);
-    if (adapter !== undefined) file = openAdapterFile(adapter);
-    const edit = file ? adapted(patched, file, scale) : rescaled(patched, name, scale);
-    return { bytes: await collect(edit.pieces()), externalFolder: dirname(path) };
+    const whole = [{ source: model.source, ...model.range }];
+    return { bytes: await collect(whole), externalFolder: dirname(path) };
   } finally {
-    file?.close();
     model.close();
   }
 }
 
-/** The adapters of the model with other scales. */
-function rescaled(patched: PatchedModel, name: string | undefined, factor: number): MessageEdit {
-  const { model } = patched;
-  const edit = new MessageEdit(model.source, model.range);
-  for (const { adapters } of patched.chosenSets(name)) {
-    for (const { scale, scaleTensor } of adapters) {
-      const tensor = patched.initializer(scaleTensor);
-      const bytes = fromFloat64(floatTypeOf(tensor, model), Float64Array.of(scale * factor));
-      setTensorData(
-        edit,
-        { tensor, graph: model.graph },
-        { length: bytes.length, chunks: () => [bytes] },
-      );
-    }
-  }
-  return edit;
-}
-
-/** The model with the adapters of a file. */
-function adapted(patched: PatchedModel, file: AdapterFile, factor: number): MessageEdit {
-  const adapters = bindAdapters(patched, file).map(({ record, ...rest }) => ({
-    ...rest,
-    record: { ...record, scale: record.scale * factor },
-  }));
-  return insertAdapters(patched, unusedSet(patched), adapters).edit;
-}
-
-function unusedSet({ sets }: PatchedModel): string {
-  let name = 'verification';
+function unusedSet({ sets }: PatchedModel, wanted: string): string {
+  let name = wanted;
   while (sets.some(({ set }) => set === name)) name += '_';
   return name;
 }
@@ -188,21 +216,8 @@ function describe({ sites, weight, kind, norms }: Folding['folded'][number]): Me
   };
 }
 
-/** The layers that a file's adapters belong to. */
-function sitesOfFile(adapters: readonly NewAdapter[]): FoldSite[] {
-  return adapters.flatMap((adapter) => {
-    const { layer, record } = adapter;
-    const delta = { id: record.name, record, factors: () => factorsOf(adapter) };
-    return layer.linear.map((linear, i) => ({
-      layer: linear,
-      module: layer.modules[i]!,
-      deltas: [delta],
-    }));
-  });
-}
-
 /** Every adapted layer of the model with the adapters to fold. */
-function sitesOfModel(
+function sitesOf(
   patched: PatchedModel,
   sets: readonly ModelManifest[],
   reader: TensorReader,

@@ -8,12 +8,13 @@
 import { OnnxLoraError } from '../errors.js';
 import { storedTensor } from '../graph/constants.js';
 import type { NameAuthority } from '../graph/names.js';
-import type { MessageEdit } from '../onnx/edit.js';
+import { byteLength, fromFloat64, isConvertible } from '../onnx/dtype.js';
+import type { Computed, MessageEdit } from '../onnx/edit.js';
 import { initializerRecord, inputRecord, type NewTensor } from '../onnx/encode.js';
 import type { TensorPlace } from '../onnx/external.js';
-import { nodeLabel } from '../onnx/model.js';
+import { elementCount, nodeLabel, type Tensor } from '../onnx/model.js';
 import { addInitializer, renameTensor } from '../onnx/rewrite.js';
-import { dtypeOf } from '../onnx/tensor.js';
+import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import type { ModelManifest, Replacement } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 
@@ -135,26 +136,107 @@ export function restoreTensors(
   const { model } = patched;
   const graph = edit.child(model.graph.field);
   for (const replacement of replacementsOf(sets)) {
-    const { tensor, original } = replacement;
+    const { tensor } = replacement;
     graph.remove(patched.initializer(tensor).field);
     const place = patched.original(replacement);
     renameTensor(edit, model, place, tensor);
-    removeInput(patched, place.node ? tensor : original, edit);
+    removeInput(patched, addedInput(replacement, place), edit);
   }
 }
 
-/** Leaves the new tensors in the model, and takes out what they replaced. */
-export function dropOriginals(
+/** What a fold does with tensors. */
+interface Fold {
+  /** Whether no node reads the tensor any more. */
+  isRemoved(tensor: Tensor): boolean;
+  /** Whether something was folded into it where it is. */
+  isFolded(tensor: Tensor): boolean;
+  put(tensor: TensorPlace, data: Computed): void;
+}
+
+/** The places of the tensors that sets replaced, by those that replace them. */
+export function originalPlaces(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+): ReadonlyMap<Tensor, TensorPlace> {
+  return new Map(
+    replacementsOf(sets).map((replacement) => {
+      return [patched.initializer(replacement.tensor), patched.original(replacement)];
+    }),
+  );
+}
+
+/** Moves new tensors into the places of those that they replaced, for good. */
+export function settleTensors(
   patched: PatchedModel,
   sets: readonly ModelManifest[],
   edit: MessageEdit,
+  reader: TensorReader,
+  fold: Fold,
 ): void {
-  const graph = edit.child(patched.model.graph.field);
+  const { model } = patched;
+  const graph = edit.child(model.graph.field);
   for (const replacement of replacementsOf(sets)) {
-    const { node, tensor } = patched.original(replacement);
-    graph.remove((node ?? tensor).field);
-    removeInput(patched, replacement.original, edit);
+    const tensor = patched.initializer(replacement.tensor);
+    const place = patched.original(replacement);
+    if (fold.isRemoved(tensor)) {
+      graph.remove((place.node ?? place.tensor).field);
+      continue;
+    }
+    if (!fold.isFolded(tensor)) fold.put({ tensor, graph: model.graph }, numbersOf(tensor, reader));
+    graph.remove(tensor.field);
+    renameTensor(edit, model, place, replacement.tensor);
+    removeInput(patched, addedInput(replacement, place), edit);
   }
+}
+
+function numbersOf(tensor: Tensor, reader: TensorReader): Computed {
+  const span = reader.span(tensor);
+  const bytes = () => span?.source.read(span.start, span.end) ?? reader.bytes(tensor);
+  return { length: span ? span.end - span.start : bytes().length, chunks: () => [bytes()] };
+}
+
+/** The input that came with a replacement: before IR 4, that of the initializer that came with it. */
+function addedInput({ tensor, original }: Replacement, { node }: TensorPlace): string {
+  return node ? tensor : original;
+}
+
+/**
+ * Brings new tensors to `base + factor · (new - base)`, added up in float64 and rounded once.
+ * @throws OnnxLoraError `unsupported` for tensors that hold no real numbers
+ */
+export function interpolateTensors(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+  reader: TensorReader,
+  factor: number,
+): void {
+  const { model } = patched;
+  for (const replacement of replacementsOf(sets)) {
+    const tensor = patched.initializer(replacement.tensor);
+    const dtype = dtypeOf(tensor, model);
+    if (!isConvertible(dtype)) throw notScalable(patched, replacement, dtype);
+    const original = patched.original(replacement).tensor;
+    const chunks = function* () {
+      const base = reader.float64(original);
+      const values = reader
+        .float64(tensor)
+        .map((value, i) => base[i]! + factor * (value - base[i]!));
+      yield fromFloat64(dtype, values);
+    };
+    const { name, dims } = tensor;
+    const data = { length: byteLength(dtype, elementCount(dims)), chunks };
+    const record = initializerRecord({ name, dtype, dims, data });
+    edit.child(model.graph.field).replace(tensor.field, ...record);
+  }
+}
+
+function notScalable({ model }: PatchedModel, { tensor }: Replacement, dtype: string) {
+  return new OnnxLoraError(
+    'unsupported',
+    `${model.source.label}: the adapter set replaces ${tensor}, which is ${dtype} and cannot be scaled`,
+    { hint: 'Merge without --scale.' },
+  );
 }
 
 function replacementsOf(sets: readonly ModelManifest[]): Replacement[] {

@@ -1,5 +1,5 @@
 /** Adapters with numbers of the test's choice, inserted into models. */
-import type { FactorName, NewAdapter } from '../../src/lora/insert.js';
+import type { Extras, FactorName, NewAdapter } from '../../src/lora/insert.js';
 import { insertAdapters, structureOf } from '../../src/lora/insert.js';
 import { writeModel } from '../../src/lora/output.js';
 import { type AdapterOptions, chooseLayers, planAdapters } from '../../src/lora/patch.js';
@@ -49,6 +49,8 @@ export interface InsertOptions extends AdapterOptions {
   readonly name?: string;
   /** Makes the adapters' numbers; default is the start of a fresh patch. */
   readonly factors?: (adapters: readonly NewAdapter[]) => NewAdapter[];
+  /** What comes with the adapters. */
+  readonly extras?: Extras;
 }
 
 /** The edit that inserts adapters, on the model that it was planned for. */
@@ -56,7 +58,7 @@ function insertion(opened: Model, options: InsertOptions): MessageEdit {
   const patched = new PatchedModel(opened);
   const planned = planAdapters(chooseLayers(patched, options).layers, options);
   const adapters = options.factors?.(planned) ?? planned;
-  return insertAdapters(patched, options.name ?? 'default', adapters).edit;
+  return insertAdapters(patched, options.name ?? 'default', adapters, options.extras).edit;
 }
 
 /** The bytes of the patched model, for a model in memory or at a path. */

@@ -12,6 +12,7 @@ import type { NewDataFile } from '../../onnx/data-file.js';
 import { type FloatName, isConvertible } from '../../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../../onnx/edit.js';
 import { nodeRecord } from '../../onnx/encode.js';
+import type { TensorPlace } from '../../onnx/external.js';
 import { NodeField } from '../../onnx/fields.js';
 import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
@@ -55,14 +56,15 @@ export class Folding {
   private readonly kernels = new Map<FloatName, Promise<FoldKernel>>();
   private readonly rewired = new Map<Node, Set<number>>();
   private readonly removed = new Set<Node | Tensor>();
+  private readonly changed = new Set<Tensor>();
 
   constructor(
     private readonly context: WeightContext,
     private readonly root: MessageEdit,
     private readonly dataFile: NewDataFile,
     private readonly names: NameAuthority,
-    /** Multiplies every ΔW. */
-    private readonly factor: number,
+    /** Where the numbers of tensors go that replace others, which are about to give way for good. */
+    private readonly places: ReadonlyMap<Tensor, TensorPlace>,
   ) {}
 
   /** Plans the folds of all layers. Weights are read when the edit is written. */
@@ -92,9 +94,25 @@ export class Folding {
     const { tensor, graph, node } = weight.constant!;
     const base = storedWeight(this.context.reader, tensor, weight.storedDtype as FloatName);
     const data = this.fold(group, base, weight.transposed, 'in place');
-    const place = { tensor, graph, node, attribute: node?.attributes.get('value') };
-    if (tensor.data.kind === 'external') this.dataFile.replace(place, data);
+    this.put({ tensor, graph, node, attribute: node?.attributes.get('value') }, data);
+  }
+
+  /** Gives a stored tensor other numbers. */
+  put(stored: TensorPlace, data: Computed): void {
+    const place = this.places.get(stored.tensor) ?? stored;
+    if (place.tensor.data.kind === 'external') this.dataFile.replace(place, data);
     else setTensorData(this.root, place, data);
+    this.changed.add(stored.tensor);
+  }
+
+  /** Whether something was folded into a tensor where it is. */
+  isFolded(tensor: Tensor): boolean {
+    return this.changed.has(tensor);
+  }
+
+  /** Whether a tensor was taken out, since nothing reads it any more. */
+  isRemoved(tensor: Tensor): boolean {
+    return this.removed.has(tensor);
   }
 
   private splitAll(variants: readonly FoldSite[][]): void {
@@ -154,10 +172,11 @@ export class Folding {
     dims: readonly number[],
     data: Computed,
   ): string {
-    const stored = constant.tensor.name || constant.node?.outputs[0] || 'weight';
-    const name = this.names.fresh(`${stored}_merged`);
+    const from = constant.tensor.name || constant.node?.outputs[0] || 'weight';
+    const name = this.names.fresh(`${from}_merged`);
     const tensor = { name, dtype, dims, data };
-    if (constant.tensor.data.kind === 'external') this.dataFile.add(tensor);
+    const stored = this.places.get(constant.tensor)?.tensor ?? constant.tensor;
+    if (stored.data.kind === 'external') this.dataFile.add(tensor);
     else addInitializer(this.root, this.context.model, tensor);
     return name;
   }
@@ -234,7 +253,7 @@ export class Folding {
     const norms: FoldNorms = { delta: 0, weight: 0 };
     const deltas = () =>
       group[0]!.deltas.map((delta) => {
-        const scale = (this.factor * delta.record.scale) / weight.factor;
+        const scale = delta.record.scale / weight.factor;
         return new RowFactors(structureOf(delta.record), delta.factors(), scale, transposed);
       });
     this.folded.push({
