@@ -1,6 +1,7 @@
 /** How adapters are shown, wherever a command lists them. */
 import type { Skipped } from '../src/lora/patch.js';
 import type { AdapterSummary, ParameterShare } from '../src/lora/report.js';
+import type { SlotSummary } from '../src/lora/slots/summary.js';
 import type { Column } from './table.js';
 import { count, measure, percent, plural, printable } from './text.js';
 
@@ -34,6 +35,16 @@ export function adapterColumns(total: number, { withNorm = false } = {}): Column
       align: 'right',
     },
     ...(withNorm ? [norm] : []),
+  ];
+}
+
+/** Columns that say where slots are and what feeds them. */
+export function slotColumns(): Column<SlotSummary>[] {
+  return [
+    { title: 'module', value: ({ name }) => name, flexible: true },
+    { title: 'in x out', value: ({ shape }) => by(shape), align: 'right' },
+    { title: 'dtype', value: ({ dtype }) => dtype },
+    { title: 'inputs', value: ({ a, b }) => `${a}, ${b}`, optional: true },
   ];
 }
 

@@ -30,6 +30,8 @@ export interface OptionSpec {
   /** What stands for the value in the help. */
   readonly value?: string;
   readonly choices?: readonly string[];
+  /** The choice that the option stands for where none follows it. */
+  readonly implied?: string;
   /** For the help only: the library has the defaults. */
   readonly default?: string | number;
   readonly repeatable?: true;

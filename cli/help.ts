@@ -81,7 +81,8 @@ function optionGroups(options: OptionSpecs, style: Style): string[] {
 function flag(key: string, spec: OptionSpec): string {
   const long = `--${spec.onByDefault ? 'no-' : ''}${kebabCase(key)}`;
   const names = spec.short ? `-${spec.short}, ${long}` : long;
-  return spec.value ? `${names} ${spec.value}` : names;
+  if (!spec.value) return names;
+  return `${names} ${spec.implied === undefined ? spec.value : `[${spec.value}]`}`;
 }
 
 /** What the option does, then its example. */
@@ -90,6 +91,7 @@ function explained(spec: OptionSpec): [string, string] {
     ...(spec.choices ? [oneOf(spec.choices)] : []),
     ...(spec.repeatable ? ['repeatable'] : []),
     ...(spec.required ? ['required'] : []),
+    ...(spec.implied === undefined ? [] : [`without a value ${spec.implied}`]),
     ...(spec.default === undefined ? [] : [`default ${spec.default}`]),
   ];
   const summary = details.length > 0 ? `${spec.summary} (${details.join('; ')})` : spec.summary;

@@ -21,11 +21,12 @@ interface Request {
   readonly given: ReadonlyMap<string, unknown>;
 }
 
-const allBooleans = booleans(Object.assign({}, commonOptions, ...commands.map((c) => c.options)));
+const allOptions: OptionSpecs = Object.assign({}, commonOptions, ...commands.map((c) => c.options));
+const allBooleans = booleans(allOptions);
 
 function parse(argv: readonly string[]): Request {
   let command: Command | undefined;
-  const parser = yargs([...argv])
+  const parser = yargs(withImplied(argv))
     .scriptName('onnx-lora')
     .help(false)
     .version(false)
@@ -87,6 +88,15 @@ function yargsOptions(specs: OptionSpecs): Record<string, YargsOptions> {
       },
     ]),
   );
+}
+
+/** yargs would take whatever follows an option, the model too, for its value. */
+function withImplied(argv: readonly string[]): string[] {
+  return argv.map((word, i) => {
+    const spec = word.startsWith('--') ? allOptions[camelCase(word.slice(2))] : undefined;
+    if (spec?.implied === undefined || spec.choices?.includes(argv[i + 1] ?? '')) return word;
+    return `${word}=${spec.implied}`;
+  });
 }
 
 /** yargs says "a value", however many an option takes. */

@@ -1,6 +1,7 @@
 import { OnnxLoraError } from '../../src/errors.js';
 import { patch } from '../../src/lora/patch.js';
-import { adapterColumns, skippedLines, trainableLine } from '../adapters.js';
+import { slotModes } from '../../src/lora/slots/manifest.js';
+import { adapterColumns, skippedLines, slotColumns, trainableLine } from '../adapters.js';
 import { defineCommand, kebabCase } from '../command.js';
 import {
   adapterOptions,
@@ -26,6 +27,16 @@ export const patchCommand = defineCommand({
       value: 'PATH',
       summary: 'insert the adapters of this file instead of new ones',
       example: '--adapter adapter.safetensors',
+    },
+    slots: {
+      type: 'string',
+      group: 'Adapters',
+      value: 'KIND',
+      choices: slotModes,
+      implied: 'required',
+      summary:
+        'instead of adapters, graph inputs that take them run by run: required ones for Node and the browser, optional ones for ONNX Runtime in other languages',
+      example: '--slots optional',
     },
     ...adapterOptions,
     ...headOption,
@@ -68,20 +79,29 @@ export const patchCommand = defineCommand({
       command: 'onnx-lora patch model.onnx --structure global --exclude classifier',
       summary: 'plain LoRA everywhere but in the classifier',
     },
+    {
+      command: 'onnx-lora patch model.onnx --slots',
+      summary: 'one model for many adapters, chosen at each run: -> model.slots.onnx',
+    },
   ],
   async run({ model, verbose, provider, ...options }, ui) {
-    if (options.adapter !== undefined) checkFromFile({ provider, ...options });
+    if (options.slots !== undefined) checkIdle(options, notWithSlots, 'slots');
+    if (options.adapter !== undefined) {
+      checkIdle({ provider, ...options }, notWithAdapter, 'the adapters of a file');
+    }
     const used = await chosenProvider(provider, ui);
     const result = await patch(model, { ...options, provider: used, ...ui.work });
-    const { output, adapters, skipped, parameters, verification } = result;
+    const { output, adapters, slots, skipped, parameters, verification } = result;
     const text = () => {
       const lines = [
-        ui.table(adapterColumns(parameters.total), adapters),
+        slots
+          ? ui.table(slotColumns(), slots)
+          : ui.table(adapterColumns(parameters.total), adapters),
         '',
         ...skippedLines(skipped, verbose ?? false),
         ...verificationLines(verification),
         `wrote ${printable(output)}`,
-        trainableLine(parameters),
+        ...(slots ? [] : [trainableLine(parameters)]),
       ];
       return `${lines.join('\n')}\n`;
     };
@@ -101,13 +121,25 @@ const notWithAdapter = [
   'verify',
 ];
 
+/** A slot takes adapters of any rank and structure. */
+const { perNode: _, ...shape } = adapterOptions;
+const notWithSlots = [
+  ...Object.keys({ ...shape, ...headOption }),
+  'adapter',
+  'modelOutput',
+  'name',
+];
+
 /** @throws OnnxLoraError `invalid-argument` for an option that would have no effect */
-function checkFromFile(options: Readonly<Record<string, unknown>>): void {
-  const idle = notWithAdapter.find((key) => options[key] !== undefined);
-  if (idle === undefined) return;
-  throw new OnnxLoraError(
-    'invalid-argument',
-    `--${kebabCase(idle)} has no effect on the adapters of a file`,
-    { hint: 'Leave it out, or leave --adapter out to make new adapters.' },
-  );
+function checkIdle(
+  options: Readonly<Record<string, unknown>>,
+  idle: readonly string[],
+  what: string,
+): void {
+  const found = idle.find((key) => options[key] !== undefined);
+  if (found === undefined) return;
+  const instead = what === 'slots' ? '--slots' : '--adapter';
+  throw new OnnxLoraError('invalid-argument', `--${kebabCase(found)} has no effect on ${what}`, {
+    hint: `Leave it out, or leave ${instead} out to make new adapters.`,
+  });
 }
