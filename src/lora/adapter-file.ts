@@ -12,6 +12,7 @@ import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import type { Extras, FactorName, NewAdapter } from './insert.js';
 import { structureOf } from './insert.js';
 import { type FileManifest, type ModelManifest, parseFileManifest } from './manifest.js';
+import type { ModuleParameter } from './module-parameters.js';
 import type { PatchedModel } from './patched.js';
 import { shapeOfA, shapeOfB } from './structure.js';
 
@@ -35,6 +36,8 @@ export interface AdapterFile {
   readonly adapters: readonly StoredAdapter[];
   /** What belongs to the set beside its adapters. */
   readonly extras: Extras;
+  /** Parameters of PyTorch modules that were trained with them. */
+  readonly parameters?: readonly ModuleParameter[] | undefined;
   close(): void;
 }
 
@@ -61,7 +64,9 @@ function manifestOf(file: SafetensorsFile, path: string): FileManifest {
   throw new OnnxLoraError(
     'invalid-adapter',
     `${path} is not an adapter file of onnx-lora: expected the metadata format "${FORMAT}" and a manifest, found ${format ? `format "${format}"` : 'no format'}`,
-    { hint: 'Adapter files are written by: onnx-lora extract MODEL -o adapter.safetensors' },
+    {
+      hint: 'Adapter files are written by: onnx-lora extract MODEL -o adapter.safetensors. A file of PEFT needs its adapter_config.json beside it.',
+    },
   );
 }
 
@@ -80,7 +85,7 @@ function storedAdapter(
     checkTensor(file, path, generalA ?? '', [structure.in, hybridRank]);
     checkTensor(file, path, generalB ?? '', [hybridRank, structure.out]);
   }
-  return { record, nodes, values: (factor) => finite(file, path, names[factor]!) };
+  return { record, nodes, values: (factor) => readFinite(file, path, names[factor]!) };
 }
 
 function storedExtras(
@@ -89,7 +94,7 @@ function storedExtras(
   { head, replaced }: FileManifest,
 ): Extras {
   const bytes = (name: string) => {
-    finite(file, path, name);
+    readFinite(file, path, name);
     return file.read(name).slice();
   };
   const float32 = (name: string, shape: number[]) => {
@@ -122,7 +127,7 @@ function storedTensor(file: SafetensorsFile, path: string, name: string, data: s
   checkTensor(file, path, data, [...(found?.shape ?? [])]);
   const { dtype, shape, start, end } = found!;
   const chunks = function* () {
-    if (isConvertible(dtype)) finite(file, path, data);
+    if (isConvertible(dtype)) readFinite(file, path, data);
     yield file.read(data);
   };
   return { name, dtype, dims: shape, data: { length: end - start, chunks } };
@@ -139,7 +144,11 @@ function checkTensor(file: SafetensorsFile, path: string, name: string, shape: n
   );
 }
 
-function finite(file: SafetensorsFile, path: string, name: string): Float64Array {
+/**
+ * The numbers of a tensor.
+ * @throws OnnxLoraError `invalid-adapter` for NaN and infinite ones
+ */
+export function readFinite(file: SafetensorsFile, path: string, name: string): Float64Array {
   const values = file.readFloat64(name);
   const bad = values.findIndex((value) => !Number.isFinite(value));
   if (bad < 0) return values;

@@ -1,7 +1,8 @@
 import { totalNorm } from '../analysis/norms.js';
 import { openModel } from '../onnx/parse.js';
-import { type AdapterFile, openAdapterFile } from './adapter-file.js';
-import { bindAdapters } from './bind.js';
+import type { AdapterFile } from './adapter-file.js';
+import type { AdapterFormat } from './adapter-output.js';
+import { type Binding, type BindOptions, bindAdapters } from './bind.js';
 import {
   factorsOf,
   type Insertion,
@@ -9,19 +10,27 @@ import {
   type NewAdapter,
   structureOf,
 } from './insert.js';
+import { openAdapter } from './open-adapter.js';
 import { defaultOutput, writeModel } from './output.js';
 import type { PatchOptions, PatchResult } from './patch.js';
 import { PatchedModel } from './patched.js';
 import { describeAdapters } from './report.js';
 
-export type ApplyOptions = Pick<
-  PatchOptions,
-  'output' | 'name' | 'force' | 'signal' | 'onProgress'
->;
-export type ApplyResult = Omit<PatchResult, 'skipped'>;
+export interface ApplyOptions
+  extends Pick<PatchOptions, 'output' | 'name' | 'force' | 'signal' | 'onProgress'>,
+    BindOptions {
+  /** Default: what the file or folder looks like. */
+  readonly format?: AdapterFormat | undefined;
+}
+
+export interface ApplyResult extends Omit<PatchResult, 'skipped'> {
+  /** What the model has no place for, where that is allowed. */
+  readonly unmatched: readonly string[];
+}
 
 /**
- * Inserts the adapters of a file into the model at `path`.
+ * Inserts adapters into the model at `path`: those of a file of ours, of a folder of PEFT, or of an
+ * .onnx_adapter.
  * @throws OnnxLoraError `adapter-mismatch`, `invalid-adapter`, and those of reading and writing
  */
 export async function apply(
@@ -32,14 +41,14 @@ export async function apply(
   const model = openModel(path);
   let file: AdapterFile | undefined;
   try {
-    file = openAdapterFile(adapterPath);
+    file = openAdapter(adapterPath, options.format);
     const patched = new PatchedModel(model);
     const set = options.name ?? file.set;
-    const { edit, manifest, adapters } = insertFile(patched, file, set);
+    const { edit, manifest, adapters, unmatched } = insertFile(patched, file, set, options);
     const output = options.output ?? defaultOutput(path, 'lora');
     await writeModel(model, edit, output, options);
     const norms = adapters.map(adapterNorm);
-    return { output, ...describeAdapters(model, manifest, (i) => norms[i]!) };
+    return { output, ...describeAdapters(model, manifest, (i) => norms[i]!), unmatched };
   } finally {
     file?.close();
     model.close();
@@ -54,9 +63,11 @@ export function insertFile(
   patched: PatchedModel,
   file: AdapterFile,
   set: string,
-): Insertion & { readonly adapters: readonly NewAdapter[] } {
-  const adapters = bindAdapters(patched, file);
-  return { ...insertAdapters(patched, set, adapters, file.extras), adapters };
+  options: BindOptions = {},
+): Insertion & Binding {
+  const binding = bindAdapters(patched, file, options);
+  const { adapters, extras } = binding;
+  return { ...insertAdapters(patched, set, adapters, extras), ...binding };
 }
 
 /** |ΔW| of an adapter before it is inserted. */

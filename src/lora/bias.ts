@@ -3,7 +3,7 @@ import { OnnxLoraError } from '../errors.js';
 import { type Node, nodeLabel, type Tensor } from '../onnx/model.js';
 import { findLayers } from './layers.js';
 import type { ModelManifest } from './manifest.js';
-import type { AttachedSite, PatchedModel } from './patched.js';
+import type { PatchedModel } from './patched.js';
 import type { LinearLayer } from './targets/index.js';
 
 /**
@@ -22,7 +22,7 @@ export function biasesOf(
   );
   for (const site of patched.sites.filter((one) => one.set === set)) {
     const layer = layers.get(site.target);
-    const bias = layer && biasOf(patched, layer, site);
+    const bias = layer && biasOf(patched, layer);
     if (!bias) {
       without.push(site.site.node);
       continue;
@@ -42,17 +42,16 @@ export function biasesOf(
 }
 
 /** The third operand of Gemm and Conv, or the constant that the next node adds. */
-function biasOf(
+export function biasOf(
   patched: PatchedModel,
-  { node: target, geometry }: LinearLayer,
-  { adapter }: AttachedSite,
-) {
+  { node: target, geometry, weight }: LinearLayer,
+): { tensor: Tensor; reader: Node } | undefined {
   const { values, model } = patched;
   const vector = (node: Node, name: string | undefined) => {
     const value = name === undefined ? undefined : values.resolve(node.graph, name);
     const { initializer: tensor, graph } = value ?? {};
-    const isVector = tensor?.dims.length === 1 && tensor.dims[0] === adapter.out;
-    return isVector && graph === model.graph ? { tensor, reader: node } : undefined;
+    const isVector = tensor?.dims.length === 1 && tensor.dims[0] === weight.out;
+    return tensor && isVector && graph === model.graph ? { tensor, reader: node } : undefined;
   };
   if (geometry.kind === 'channels') return vector(target, target.inputs[2]);
   // A vector is added along the last axis.

@@ -1,65 +1,259 @@
-/** Finds the layers that the adapters of a file belong to. */
-import { OnnxLoraError } from '../errors.js';
+/** Finds the layers that the adapters of a file belong to, and the tensors that came with them. */
+import type { NewTensor } from '../onnx/encode.js';
+import { ExternalFiles } from '../onnx/external.js';
+import type { Node } from '../onnx/model.js';
+import { TensorReader } from '../onnx/tensor.js';
 import type { AdapterFile, StoredAdapter } from './adapter-file.js';
-import type { NewAdapter } from './insert.js';
+import { type FusedHome, fuseAdapters, fusedHomes, type Member, needsProof } from './fused.js';
+import { fusedLayout } from './fused-layout.js';
+import type { Extras, NewAdapter } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
+import { alignPaths, ModuleIndex } from './module-match.js';
+import {
+  addNodes,
+  bindParameter,
+  type ModelIndex,
+  type ModuleParameter,
+} from './module-parameters.js';
 import type { PatchedModel } from './patched.js';
 import { nearMisses } from './select.js';
+import { unboundError } from './unbound.js';
 
-/**
- * Binds every adapter to its layer: by the names of the nodes that it was extracted from, else by
- * module path; in either case the layer must have the adapter's size.
- * @throws OnnxLoraError `adapter-mismatch` naming every adapter without a home
- */
-export function bindAdapters(patched: PatchedModel, file: AdapterFile): NewAdapter[] {
-  const { model } = patched;
-  const layers = findLayers(patched);
-  const bound: NewAdapter[] = [];
-  const problems: string[] = [];
-  for (const adapter of file.adapters) {
-    const layer = layerOf(patched, layers, adapter);
-    if (typeof layer === 'string') problems.push(`${adapter.record.name} (${layer})`);
-    else bound.push({ layer, record: adapter.record, values: adapter.values });
-  }
-  if (problems.length === 0) return bound;
-  const shown = problems.slice(0, 3).join('; ');
-  const more = problems.length > 3 ? ` and ${problems.length - 3} more` : '';
-  throw new OnnxLoraError(
-    'adapter-mismatch',
-    `${file.path} does not fit ${model.source.label}: ${problems.length} of ${file.adapters.length} adapters have no layer: ${shown}${more}`,
-    {
-      hint: 'Adapters fit the model they were trained on. See its layers with: onnx-lora inspect MODEL',
-    },
-  );
+export interface BindOptions {
+  /** Leave out what has no home in the model instead of refusing all of it. */
+  readonly allowUnmatched?: boolean | undefined;
 }
 
-function layerOf(
+/** The adapters of a file with their layers in a model. */
+export interface Binding {
+  readonly adapters: readonly NewAdapter[];
+  readonly extras: Extras;
+  /** Modules that the model does not have, and what comes near; only where that is allowed. */
+  readonly unmatched: readonly string[];
+}
+
+/** Something of a file that could not be bound. */
+export interface Problem {
+  readonly name: string;
+  readonly problem: string;
+  /** The model has nothing of this name: it may be left out. Otherwise it does not fit. */
+  readonly isMissing: boolean;
+}
+
+/**
+ * Binds every adapter to its layer: by the names of the nodes that it was extracted from, else by module
+ * path, else to its part of a fused layer; in any case it must have the layer's size. Parameters of
+ * modules are bound to the constants that hold them.
+ * @throws OnnxLoraError `adapter-mismatch` naming everything without a home
+ */
+export function bindAdapters(
   patched: PatchedModel,
-  layers: readonly Layer[],
-  { record, nodes }: StoredAdapter,
-): Layer | string {
-  const wanted = new Set(nodes);
-  const isNamed = (layer: Layer) => layer.nodes.some((node) => wanted.has(patched.label(node)));
-  const candidates = [
-    layers.filter(isNamed),
-    layers.filter((l) => l.modules.includes(record.name)),
-  ];
-  const found = candidates.find((list) => list.length > 0)?.[0];
-  if (!found) {
-    const near = nearMisses(record.name, layers);
-    return `no such layer${near.length > 0 ? `; near: ${near.join(', ')}` : ''}`;
+  file: AdapterFile,
+  { allowUnmatched = false }: BindOptions = {},
+): Binding {
+  const binder = new Binder(patched, file);
+  const adapters = binder.bindAdapters();
+  const tensors = [...(file.extras.tensors ?? []), ...binder.bindParameters()];
+  const { problems } = binder;
+  const tolerated = allowUnmatched && adapters.length > 0;
+  const fatal = problems.filter(({ isMissing }) => !isMissing || !tolerated);
+  if (fatal.length > 0) throw unboundError(patched.model.source.label, file, fatal);
+  const extras = { ...file.extras, tensors, from: file.path };
+  return { adapters, extras, unmatched: problems.map(({ name }) => name) };
+}
+
+/** A place for an adapter. */
+type Home =
+  | { readonly layer: Layer; readonly fused?: undefined }
+  | { readonly layer: Layer; readonly fused: FusedHome };
+
+class Binder {
+  readonly problems: Problem[] = [];
+  private readonly layers: readonly Layer[];
+  private readonly index: ModelIndex;
+  private readonly locate: (module: string) => string | undefined;
+
+  constructor(
+    private readonly patched: PatchedModel,
+    private readonly file: AdapterFile,
+  ) {
+    this.layers = findLayers(patched);
+    const layers = new ModuleIndex<Layer>();
+    for (const layer of this.layers) for (const module of layer.modules) layers.add(module, layer);
+    this.index = { patched, layers, nodes: new ModuleIndex<Node>() };
+    this.locate = alignPaths(
+      file.adapters
+        .filter((adapter) => this.named(adapter).length === 0)
+        .map(({ record }) => [record.name, ...fusedHomes(record.name).map(({ path }) => path)]),
+      layers.paths(),
+      `${file.path} does not fit ${patched.model.source.label}`,
+    );
   }
-  if (found.refusal !== undefined) return found.refusal;
-  const { weight } = found.linear[0]!;
-  if (weight.in !== record.in || weight.out !== record.out) {
-    return `it is ${record.in} x ${record.out}, the layer is ${weight.in} x ${weight.out}`;
+
+  bindAdapters(): NewAdapter[] {
+    const bound: NewAdapter[] = [];
+    const fused = new Map<Layer, (Member & { readonly home: FusedHome })[]>();
+    for (const adapter of this.file.adapters) {
+      const home = this.homeOf(adapter);
+      if (!home) continue;
+      const { layer, fused: place } = home;
+      if (!place) bound.push(...this.fitted(layer, adapter));
+      else {
+        const member = { part: place.part, adapter, home: place };
+        fused.set(layer, [...(fused.get(layer) ?? []), member]);
+      }
+    }
+    for (const [layer, members] of fused) bound.push(...this.fuse(layer, members));
+    return this.onePerLayer(bound);
   }
-  return isNamed(found) ? only(patched, found, wanted) : found;
+
+  bindParameters(): NewTensor[] {
+    const byName = new Map<string, ModuleParameter[]>();
+    for (const one of this.file.parameters ?? []) {
+      const name = `${one.module}.${one.parameter}`;
+      byName.set(name, [...(byName.get(name) ?? []), one]);
+    }
+    if (byName.size > 0) addNodes(this.index);
+    const tensors: NewTensor[] = [];
+    for (const [name, changes] of byName) {
+      const { module, parameter } = changes[0]!;
+      const path = this.locate(module);
+      const found = this.inFused(path, module)
+        ? {
+            problem: `the ${parameter} of a part of a fused layer cannot be replaced`,
+            isMissing: false,
+          }
+        : bindParameter(this.index, path, changes);
+      if (!found) continue;
+      if ('problem' in found) this.problems.push({ name, ...found });
+      else tensors.push(found);
+    }
+    return tensors;
+  }
+
+  private inFused(path: string | undefined, module: string): boolean {
+    if (path !== undefined && this.index.layers.at(path).length > 0) return false;
+    return this.fusedLayers(module).length > 0;
+  }
+
+  /** The layers whose nodes the adapter names. */
+  private named({ nodes }: StoredAdapter): Layer[] {
+    const wanted = new Set(nodes);
+    if (wanted.size === 0) return [];
+    return this.layers.filter(({ nodeNames }) => nodeNames.some((name) => wanted.has(name)));
+  }
+
+  private homeOf(adapter: StoredAdapter): Home | undefined {
+    const { name } = adapter.record;
+    const [named] = this.named(adapter);
+    if (named) return this.usable(name, [named], () => only(named, new Set(adapter.nodes)));
+    const path = this.locate(name);
+    const layers = path === undefined ? [] : this.index.layers.at(path);
+    if (layers.length > 0) return this.usable(name, layers, (layer) => layer);
+    return this.fusedHome(name);
+  }
+
+  /** The one of several layers that can take an adapter. */
+  private usable(
+    name: string,
+    layers: readonly Layer[],
+    part: (layer: Layer) => Layer,
+  ): Home | undefined {
+    const able = layers.filter(({ refusal }) => refusal === undefined);
+    const [layer, ...others] = able;
+    if (!layer) return this.missing(name, layers[0]!.refusal!);
+    if (others.length === 0) return { layer: part(layer) };
+    const labels = able.flatMap(({ nodeNames }) => nodeNames);
+    return this.misfit(name, `it may be any of the nodes ${labels.join(', ')}`);
+  }
+
+  private fusedHome(name: string): Home | undefined {
+    const found = this.fusedLayers(name);
+    const [first, ...others] = found;
+    if (!first) return this.missing(name, noSuchLayer(name, this.layers));
+    if (others.length > 0) {
+      const paths = found.map(({ fused }) => fused.path);
+      return this.misfit(name, `it may be a part of any of ${paths.join(', ')}`);
+    }
+    const { layer } = first;
+    if (layer.refusal !== undefined) return this.missing(name, layer.refusal);
+    return first;
+  }
+
+  private fusedLayers(name: string): { layer: Layer; fused: FusedHome }[] {
+    return fusedHomes(name).flatMap((fused) => {
+      const path = this.locate(fused.path);
+      const layers = path === undefined ? [] : this.index.layers.at(path);
+      return layers.map((layer) => ({ layer, fused }));
+    });
+  }
+
+  private fitted(layer: Layer, adapter: StoredAdapter): NewAdapter[] {
+    const { weight } = layer.linear[0]!;
+    const { record, values, magnitude } = adapter;
+    if (weight.in !== record.in || weight.out !== record.out) {
+      const sizes = `it is ${record.in} x ${record.out}, the layer is ${weight.in} x ${weight.out}`;
+      this.misfit(record.name, sizes);
+      return [];
+    }
+    const own = { ...record, weight: weight.name };
+    return [{ layer, record: own, values, ...(magnitude ? { magnitude } : {}) }];
+  }
+
+  private fuse(
+    layer: Layer,
+    members: readonly (Member & { readonly home: FusedHome })[],
+  ): NewAdapter[] {
+    const { home } = members[0]!;
+    const result = this.interleaved(layer, home) ?? fuseAdapters(layer, home.parts, members);
+    if (typeof result !== 'string') return [result];
+    for (const { adapter } of members) this.misfit(adapter.record.name, result);
+    return [];
+  }
+
+  private interleaved(layer: Layer, home: FusedHome): string | undefined {
+    const { model, values } = this.patched;
+    const files = new ExternalFiles(model);
+    try {
+      const layout = fusedLayout(values, new TensorReader(model, files), layer.linear[0]!);
+      if (layout === 'side by side' || (layout === undefined && !needsProof(home)))
+        return undefined;
+      return layout === 'by head'
+        ? `${layer.module} keeps its parts head by head, where an adapter of one part has no columns of its own`
+        : `the graph does not show whether ${layer.module} keeps its parts side by side or head by head`;
+    } finally {
+      files.close();
+    }
+  }
+
+  private onePerLayer(adapters: readonly NewAdapter[]): NewAdapter[] {
+    const taken = new Map<unknown, string>();
+    return adapters.filter(({ layer, record: { name } }) => {
+      const other = layer.nodes.map((node) => taken.get(node)).find((found) => found !== undefined);
+      for (const node of layer.nodes) taken.set(node, name);
+      if (other === undefined) return true;
+      this.misfit(name, `${layer.module} is the layer of ${other} already`);
+      return false;
+    });
+  }
+
+  private missing(name: string, problem: string): undefined {
+    this.problems.push({ name, problem, isMissing: true });
+  }
+
+  private misfit(name: string, problem: string): undefined {
+    this.problems.push({ name, problem, isMissing: false });
+  }
+}
+
+function noSuchLayer(name: string, layers: readonly Layer[]): string {
+  const near = nearMisses(name, layers);
+  return `no such layer${near.length > 0 ? `; near: ${near.join(', ')}` : ''}`;
 }
 
 /** The layer without the nodes that the adapter does not name: adapters made per node. */
-function only(patched: PatchedModel, layer: Layer, wanted: ReadonlySet<string>): Layer {
-  const kept = layer.nodes.flatMap((node, i) => (wanted.has(patched.label(node)) ? [i] : []));
+function only(layer: Layer, wanted: ReadonlySet<string>): Layer {
+  const kept = layer.nodeNames.flatMap((name, i) => (wanted.has(name) ? [i] : []));
   const pick = <T>(items: readonly T[]) => kept.map((i) => items[i]!);
   return {
     ...layer,

@@ -12,12 +12,14 @@ import { setTensorData } from '../onnx/rewrite.js';
 import { floatTypeOf, TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ModelSource, Verification } from '../runtime/compare.js';
-import { type AdapterFile, openAdapterFile } from './adapter-file.js';
+import type { AdapterFile } from './adapter-file.js';
 import { insertFile } from './apply.js';
+import type { BindOptions } from './bind.js';
 import { readFactors } from './factors.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
 import { findLayers } from './layers.js';
 import { invalidManifest, type ModelManifest, replaceManifest } from './manifest.js';
+import { openAdapter } from './open-adapter.js';
 import { defaultOutput, writeModel } from './output.js';
 import { PatchedModel } from './patched.js';
 import { interpolateTensors, originalPlaces, settleTensors } from './replaced.js';
@@ -25,7 +27,7 @@ import type { LinearLayer } from './targets/index.js';
 import { removeAdapters } from './unpatch.js';
 import { type VerifyOptions, verifyModels } from './verify.js';
 
-export interface MergeOptions extends WriteOptions, VerifyOptions {
+export interface MergeOptions extends WriteOptions, VerifyOptions, BindOptions {
   /** Default `<model>.merged.onnx` beside the model. */
   readonly output?: string | undefined;
   /** Folds the adapters of this file instead of those in the model. */
@@ -53,6 +55,8 @@ export interface MergedWeight {
 export interface MergeResult {
   readonly output: string;
   readonly merged: readonly MergedWeight[];
+  /** What the model has no place for, where that is allowed; with `adapter`. */
+  readonly unmatched?: readonly string[];
   readonly verification?: Verification;
 }
 
@@ -74,7 +78,7 @@ export async function merge(path: string, options: MergeOptions = {}): Promise<M
 
 /** The fold alone. */
 export async function foldAdapters(path: string, options: MergeOptions = {}): Promise<MergeResult> {
-  const { model, name } = await openUnmerged(path, options);
+  const { model, name, unmatched } = await openUnmerged(path, options);
   const files = new ExternalFiles(model);
   const output = options.output ?? defaultOutput(path, 'merged');
   const edit = new MessageEdit(model.source, model.range);
@@ -94,7 +98,7 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     const pieces = dataFile.isEmpty ? undefined : dataFile.finish(edit);
     const data = pieces ? [{ path: join(dirname(output), dataFile.location), pieces }] : [];
     await writeModel(model, edit, output, options, data, touched);
-    return { output, merged: folding.folded.map(describe) };
+    return { output, merged: folding.folded.map(describe), ...(unmatched ? { unmatched } : {}) };
   } finally {
     await folding?.release();
     files.close();
@@ -102,14 +106,18 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
   }
 }
 
+interface Unmerged {
+  readonly model: Model;
+  readonly name: string | undefined;
+  readonly unmatched?: readonly string[] | undefined;
+}
+
 /**
  * The model with what is to be folded beside its weights, scaled as the fold is to be, and the adapter
  * set that it is; undefined for all.
  */
-async function openUnmerged(
-  path: string,
-  { adapter, name, scale = 1 }: MergeOptions,
-): Promise<{ model: Model; name: string | undefined }> {
+async function openUnmerged(path: string, options: MergeOptions): Promise<Unmerged> {
+  const { adapter, name, scale = 1 } = options;
   if (adapter !== undefined && name !== undefined) {
     throw new OnnxLoraError(
       'invalid-argument',
@@ -118,10 +126,11 @@ async function openUnmerged(
   }
   let model = openModel(path);
   try {
-    let set = name;
-    if (adapter !== undefined) [model, set] = await withAdapters(model, adapter, scale);
-    if (scale !== 1) model = await rescaled(model, set, scale);
-    return { model, name: set };
+    let unmerged: Unmerged = { model, name };
+    if (adapter !== undefined) unmerged = await withAdapters(model, adapter, options);
+    ({ model } = unmerged);
+    if (scale !== 1) model = await rescaled(model, unmerged.name, scale);
+    return { ...unmerged, model };
   } catch (error) {
     model.close();
     throw error;
@@ -129,22 +138,28 @@ async function openUnmerged(
 }
 
 /** The model with the adapters of a file, and the name of their set. */
-async function withAdapters(model: Model, path: string, scale: number): Promise<[Model, string]> {
-  const file = openAdapterFile(path);
+async function withAdapters(model: Model, path: string, options: MergeOptions): Promise<Unmerged> {
+  const file = openAdapter(path);
   try {
-    if (scale < 0) checkUndoable(file);
+    if ((options.scale ?? 1) < 0) checkUndoable(file);
     const patched = new PatchedModel(model);
-    const set = unusedSet(patched, file.set);
-    return [await editedModel(model, insertFile(patched, file, set).edit), set];
+    const name = unusedSet(patched, file.set);
+    const { edit, unmatched } = insertFile(patched, file, name, options);
+    return { model: await editedModel(model, edit), name, unmatched };
   } finally {
     file.close();
   }
 }
 
 /** A negative scale takes back what was folded: that can be done for sums alone. */
-function checkUndoable({ path, extras: { head, tensors = [] } }: AdapterFile): void {
-  if (!head && tensors.length === 0) return;
-  const what = head ? 'a head' : `new numbers of ${tensors[0]!.name}`;
+function checkUndoable({ path, extras, parameters = [] }: AdapterFile): void {
+  const { head, tensors = [] } = extras;
+  const replaced = [
+    ...tensors.map(({ name }) => name),
+    ...parameters.flatMap(({ change, module }) => (change === 'replace' ? [module] : [])),
+  ];
+  if (!head && replaced.length === 0) return;
+  const what = head ? 'a head' : `new numbers of ${replaced[0]}`;
   throw new OnnxLoraError(
     'unsupported',
     `${path} holds ${what}, and not what was in the model before: a fold of it cannot be undone`,

@@ -1,0 +1,133 @@
+/**
+ * PyTorch's module paths in an ONNX model. The exporter may have seen a wrapper around the module
+ * (`model.bert.encoder…`) or only a part of it (`encoder…`): then all its paths begin in another way.
+ */
+import { OnnxLoraError } from '../errors.js';
+
+/** How paths in the graph differ from PyTorch's: `strip` is taken off, then `add` is put in front. */
+interface Alignment {
+  readonly strip: string;
+  readonly add: string;
+}
+
+const SAME: Alignment = { strip: '', add: '' };
+
+/** Segments that an exporter writes in its own way: the model builder of onnxruntime-genai. */
+const aliases: Readonly<Record<string, string>> = { self_attn: 'attn' };
+
+/** Things of the graph by the path of the module that they belong to. */
+export class ModuleIndex<T> {
+  private readonly byPath = new Map<string, T[]>();
+  private readonly byCanonicalPath = new Map<string, T[]>();
+
+  add(path: string, thing: T): void {
+    push(this.byPath, path, thing);
+    push(this.byCanonicalPath, canonical(path), thing);
+  }
+
+  /** All that belongs to a module; a path as it is written goes before its other spelling. */
+  at(path: string): readonly T[] {
+    return this.byPath.get(path) ?? this.byCanonicalPath.get(canonical(path)) ?? [];
+  }
+
+  paths(): string[] {
+    return [...this.byCanonicalPath.keys()];
+  }
+}
+
+function push<T>(map: Map<string, T[]>, key: string, thing: T): void {
+  const list = map.get(key);
+  if (!list) map.set(key, [thing]);
+  else if (!list.includes(thing)) list.push(thing);
+}
+
+function canonical(path: string): string {
+  return path
+    .split('.')
+    .map((segment) => aliases[segment] ?? segment)
+    .join('.');
+}
+
+/**
+ * The one way to turn PyTorch's paths into those of the graph that finds the most of them.
+ * @param modules for each module the paths that would be a home for it
+ * @throws OnnxLoraError `adapter-mismatch` where several ways are as good and neither is to leave
+ * the paths alone
+ */
+export function alignPaths(
+  modules: readonly (readonly string[])[],
+  graphPaths: readonly string[],
+  label: string,
+): (path: string) => string | undefined {
+  const known = new Set(graphPaths);
+  const longer = pathsBySuffix(graphPaths);
+  const votes = new Map<string, { alignment: Alignment; example: string; count: number }>();
+  for (const homes of modules) {
+    const alignments = homes.flatMap((home) => alignmentsOf(canonical(home), known, longer));
+    const distinct = new Map(alignments.map((one) => [`${one.strip}|${one.add}`, one]));
+    for (const [key, alignment] of distinct) {
+      const vote = votes.get(key) ?? { alignment, example: homes[0]!, count: 0 };
+      votes.set(key, { ...vote, count: vote.count + 1 });
+    }
+  }
+  const most = Math.max(0, ...[...votes.values()].map(({ count }) => count));
+  const best = [...votes.values()].filter(({ count }) => count === most);
+  const same = best.find(({ alignment }) => alignment.strip === '' && alignment.add === '');
+  if (best.length > 1 && !same) throw ambiguous(best, label);
+  return applied(same?.alignment ?? best[0]?.alignment ?? SAME);
+}
+
+/** Paths by each of their proper suffixes. */
+function pathsBySuffix(paths: readonly string[]): ReadonlyMap<string, string[]> {
+  const bySuffix = new Map<string, string[]>();
+  for (const path of paths) {
+    for (const suffix of properSuffixes(path)) push(bySuffix, suffix, path);
+  }
+  return bySuffix;
+}
+
+function* properSuffixes(path: string): Generator<string> {
+  for (let dot = path.indexOf('.'); dot >= 0; dot = path.indexOf('.', dot + 1)) {
+    yield path.slice(dot + 1);
+  }
+}
+
+function alignmentsOf(
+  path: string,
+  known: ReadonlySet<string>,
+  longer: ReadonlyMap<string, string[]>,
+): Alignment[] {
+  const wrapped = (longer.get(path) ?? []).map((found) => ({
+    strip: '',
+    add: found.slice(0, found.length - path.length),
+  }));
+  const parts = [...properSuffixes(path)]
+    .filter((suffix) => known.has(suffix))
+    .map((suffix) => ({ strip: path.slice(0, path.length - suffix.length), add: '' }));
+  return [...(known.has(path) ? [SAME] : []), ...wrapped, ...parts];
+}
+
+function applied({ strip, add }: Alignment): (path: string) => string | undefined {
+  return (path) => {
+    const inside = canonical(path);
+    if (!inside.startsWith(strip)) return undefined;
+    // Prefixes are counted in segments, which keep their number in every spelling.
+    const segments = strip.split('.').length - 1;
+    return add + path.split('.').slice(segments).join('.');
+  };
+}
+
+function ambiguous(
+  candidates: readonly { alignment: Alignment; example: string }[],
+  label: string,
+): OnnxLoraError {
+  const { example } = candidates[0]!;
+  const homes = candidates.map(({ alignment, example: module }) => {
+    return applied(alignment)(module) ?? module;
+  });
+  return new OnnxLoraError(
+    'adapter-mismatch',
+    `${label}: ${example} may be any of ${[...new Set(homes)].slice(0, 4).join(', ')}`,
+    { hint: 'Apply it to a model whose module paths begin as those of the adapter do.' },
+  );
+}
