@@ -1,0 +1,49 @@
+/** Adapters at work: what is fed to the slots while they are. */
+import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
+import { plainFactors, plainRank } from '../plain.js';
+import { slotFeeds } from './feeds.js';
+import type { SlotAdapter, SlotAdapters } from './load.js';
+import type { Slot } from './manifest.js';
+
+/** An adapter, and what its ΔW is multiplied with. */
+export interface Share {
+  readonly slots: SlotAdapters;
+  readonly weight: number;
+}
+
+/**
+ * The inputs of all slots for `W + Σ wᵢ·sᵢ·Aᵢ·Bᵢ`: in each slot the adapters' factors side by side, the
+ * rank of their ranks together. A slot that no adapter changes gets rank 0.
+ */
+export function activate(slots: readonly Slot[], shares: readonly Share[]): Feeds {
+  return new Map(slots.flatMap((slot) => fill(slot, shares)));
+}
+
+function fill(slot: Slot, shares: readonly Share[]): [string, TensorValue][] {
+  const parts = shares.flatMap(({ slots, weight }) => {
+    const adapter = slots.get(slot);
+    return adapter && weight !== 0 ? [{ adapter, factor: weight * adapter.scale }] : [];
+  });
+  const rank = parts.reduce((sum, { adapter }) => sum + plainRank(adapter.structure), 0);
+  const a = new Float64Array(slot.in * rank);
+  const b = new Float64Array(rank * slot.out);
+  let at = 0;
+  for (const { adapter, factor } of parts) at += put(adapter, factor, { a, b, rank, at });
+  return slotFeeds(slot, rank, a, b);
+}
+
+/** Writes an adapter into the columns of a and rows of b from `at` on, and gives its rank. */
+function put(
+  { structure, factors }: SlotAdapter,
+  factor: number,
+  { a, b, rank, at }: { a: Float64Array; b: Float64Array; rank: number; at: number },
+): number {
+  const plain = plainFactors(structure, factors);
+  for (let row = 0; row < structure.in; row++) {
+    const from = row * plain.rank;
+    a.set(plain.a.subarray(from, from + plain.rank), row * rank + at);
+  }
+  const start = at * structure.out;
+  for (let i = 0; i < plain.b.length; i++) b[start + i] = factor * plain.b[i]!;
+  return plain.rank;
+}
