@@ -4,6 +4,7 @@ import type { AdapterSummary, ParameterShare } from '../src/lora/report.js';
 import type { SlotSummary } from '../src/lora/slots/summary.js';
 import type { Column } from './table.js';
 import { count, measure, percent, plural, printable } from './text.js';
+import type { Ui } from './ui.js';
 
 /** `64 x 256` */
 export function by([rows, columns]: readonly [number, number]): string {
@@ -46,6 +47,13 @@ export function slotColumns(): Column<SlotSummary>[] {
     { title: 'dtype', value: ({ dtype }) => dtype },
     { title: 'inputs', value: ({ a, b }) => `${a}, ${b}`, optional: true },
   ];
+}
+
+/** Tells what of a file the model has no place for. */
+export function noteUnmatched(unmatched: readonly string[] | undefined, ui: Ui): void {
+  if (!unmatched || unmatched.length === 0) return;
+  ui.note(`left out, since the model has no place for ${unmatched.length === 1 ? 'it' : 'them'}:`);
+  for (const name of unmatched) ui.note(`  ${name}`);
 }
 
 /** PEFT's line, as its `print_trainable_parameters` has it. */

@@ -150,6 +150,16 @@ export const nameOption = {
   },
 } as const satisfies OptionSpecs;
 
+/** What becomes of adapters that the model has no layer for. */
+export const unmatchedOption = {
+  allowUnmatched: {
+    type: 'boolean',
+    group: 'Adapters',
+    summary: 'leave out adapters of a file that the model has no layer for, and name them',
+    example: '--adapter peft-folder --allow-unmatched',
+  },
+} as const satisfies OptionSpecs;
+
 /** How the result is checked against the model that it came from. */
 export const checkOptions = {
   samples: {

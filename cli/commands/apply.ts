@@ -1,15 +1,21 @@
+import { adapterFormats } from '../../src/lora/adapter-output.js';
 import { apply } from '../../src/lora/apply.js';
-import { adapterColumns, trainableLine } from '../adapters.js';
+import { adapterColumns, noteUnmatched, trainableLine } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { outputOptions } from '../options.js';
+import { outputOptions, unmatchedOption } from '../options.js';
 import { printable } from '../text.js';
 
 export const applyCommand = defineCommand({
   name: 'apply',
   summary: 'put the adapters of a file into a model',
+  description:
+    'Adapters of Hugging Face PEFT find their layers by module path: a wrapper around the exported model, or a part of it, may change how all paths begin. Separate query, key and value adapters find their columns where the model computes them in one layer.',
   positionals: {
     model: { value: 'MODEL', summary: 'the model, an .onnx file' },
-    adapter: { value: 'ADAPTER', summary: 'the adapters, as extract writes them' },
+    adapter: {
+      value: 'ADAPTER',
+      summary: 'the adapters: a .safetensors file of extract, a PEFT folder, or an .onnx_adapter',
+    },
   },
   options: {
     name: {
@@ -20,6 +26,16 @@ export const applyCommand = defineCommand({
       summary: 'name of the adapter set in the model',
       example: '--name german',
     },
+    format: {
+      type: 'string',
+      group: 'Adapters',
+      value: 'NAME',
+      choices: adapterFormats,
+      default: 'by what is there',
+      summary: 'what the adapters are kept in',
+      example: '--format peft',
+    },
+    ...unmatchedOption,
     ...outputOptions('model.lora.onnx'),
   },
   examples: [
@@ -27,10 +43,15 @@ export const applyCommand = defineCommand({
       command: 'onnx-lora apply model.onnx adapter.safetensors -o german.onnx',
       summary: 'the model with these adapters',
     },
+    {
+      command: 'onnx-lora apply model.onnx peft-folder',
+      summary: 'adapters that were trained in Python: -> model.lora.onnx',
+    },
   ],
   async run({ model, adapter, ...options }, ui) {
     const result = await apply(model, adapter, { ...options, ...ui.work });
-    const { output, adapters, parameters } = result;
+    const { output, adapters, parameters, unmatched } = result;
+    noteUnmatched(unmatched, ui);
     const text = () =>
       [
         ui.table(adapterColumns(parameters.total, { withNorm: true }), adapters),

@@ -1,6 +1,7 @@
 import { type MergedWeight, merge } from '../../src/lora/merge.js';
+import { noteUnmatched } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { checkOptions, nameOption, outputOptions } from '../options.js';
+import { checkOptions, nameOption, outputOptions, unmatchedOption } from '../options.js';
 import type { Column } from '../table.js';
 import { measure, plural, printable } from '../text.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
@@ -18,9 +19,10 @@ export const mergeCommand = defineCommand({
       type: 'path',
       group: 'Adapters',
       value: 'PATH',
-      summary: 'fold the adapters of this file instead of those in the model',
+      summary: 'fold the adapters of this file or PEFT folder instead of those in the model',
       example: '--adapter adapter.safetensors',
     },
+    ...unmatchedOption,
     ...nameOption,
     scale: {
       type: 'number',
@@ -61,7 +63,8 @@ export const mergeCommand = defineCommand({
   async run({ model, provider, ...options }, ui) {
     const used = await chosenProvider(provider, ui);
     const result = await merge(model, { ...options, provider: used, ...ui.work });
-    const { output, merged, verification } = result;
+    const { output, merged, unmatched, verification } = result;
+    noteUnmatched(unmatched, ui);
     const text = () =>
       [
         ui.table(columnsFor(merged), merged),

@@ -1,7 +1,13 @@
 import { OnnxLoraError } from '../../src/errors.js';
 import { patch } from '../../src/lora/patch.js';
 import { slotModes } from '../../src/lora/slots/manifest.js';
-import { adapterColumns, skippedLines, slotColumns, trainableLine } from '../adapters.js';
+import {
+  adapterColumns,
+  noteUnmatched,
+  skippedLines,
+  slotColumns,
+  trainableLine,
+} from '../adapters.js';
 import { defineCommand, kebabCase } from '../command.js';
 import {
   adapterOptions,
@@ -9,6 +15,7 @@ import {
   headOption,
   outputOptions,
   selectionOptions,
+  unmatchedOption,
 } from '../options.js';
 import { printable } from '../text.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
@@ -25,9 +32,10 @@ export const patchCommand = defineCommand({
       type: 'path',
       group: 'Adapters',
       value: 'PATH',
-      summary: 'insert the adapters of this file instead of new ones',
+      summary: 'insert the adapters of this file or PEFT folder instead of new ones',
       example: '--adapter adapter.safetensors',
     },
+    ...unmatchedOption,
     slots: {
       type: 'string',
       group: 'Adapters',
@@ -91,7 +99,8 @@ export const patchCommand = defineCommand({
     }
     const used = await chosenProvider(provider, ui);
     const result = await patch(model, { ...options, provider: used, ...ui.work });
-    const { output, adapters, slots, skipped, parameters, verification } = result;
+    const { output, adapters, slots, skipped, parameters, unmatched, verification } = result;
+    noteUnmatched(unmatched, ui);
     const text = () => {
       const lines = [
         slots

@@ -23,7 +23,7 @@ export interface ApplyOptions
   readonly format?: AdapterFormat | undefined;
 }
 
-export interface ApplyResult extends Omit<PatchResult, 'skipped'> {
+export interface ApplyResult extends Omit<PatchResult, 'skipped' | 'slots'> {
   /** What the model has no place for, where that is allowed. */
   readonly unmatched: readonly string[];
 }

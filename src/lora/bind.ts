@@ -1,4 +1,5 @@
 /** Finds the layers that the adapters of a file belong to, and the tensors that came with them. */
+import { OnnxLoraError } from '../errors.js';
 import type { NewTensor } from '../onnx/encode.js';
 import { ExternalFiles } from '../onnx/external.js';
 import type { Node } from '../onnx/model.js';
@@ -22,6 +23,15 @@ import { unboundError } from './unbound.js';
 export interface BindOptions {
   /** Leave out what has no home in the model instead of refusing all of it. */
   readonly allowUnmatched?: boolean | undefined;
+}
+
+/** @throws OnnxLoraError `invalid-argument` where no adapters come from a file, and options say how */
+export function checkNoBindOptions({ allowUnmatched }: BindOptions): void {
+  if (!allowUnmatched) return;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    'allowUnmatched (--allow-unmatched) has no effect without the adapters of a file (--adapter)',
+  );
 }
 
 /** The adapters of a file with their layers in a model. */

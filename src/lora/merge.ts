@@ -14,15 +14,21 @@ import type { WriteOptions } from '../onnx/write.js';
 import type { ModelSource, Verification } from '../runtime/compare.js';
 import type { AdapterFile } from './adapter-file.js';
 import { insertFile } from './apply.js';
-import type { BindOptions } from './bind.js';
-import { readFactors } from './factors.js';
+import { type BindOptions, checkNoBindOptions } from './bind.js';
+import { magnitudeOf, readFactors } from './factors.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
 import { findLayers } from './layers.js';
-import { invalidManifest, type ModelManifest, replaceManifest } from './manifest.js';
+import {
+  invalidManifest,
+  type ModelManifest,
+  type PatchedAdapter,
+  replaceManifest,
+} from './manifest.js';
 import { openAdapter } from './open-adapter.js';
 import { defaultOutput, writeModel } from './output.js';
 import { PatchedModel } from './patched.js';
 import { interpolateTensors, originalPlaces, settleTensors } from './replaced.js';
+import { withoutSlots } from './slots/remove.js';
 import type { LinearLayer } from './targets/index.js';
 import { removeAdapters } from './unpatch.js';
 import { type VerifyOptions, verifyModels } from './verify.js';
@@ -72,7 +78,9 @@ export async function merge(path: string, options: MergeOptions = {}): Promise<M
   const result = await foldAdapters(path, options);
   if (options.verify === false) return result;
   const reference = await unmergedModel(path, options);
-  const verification = await verifyModels(path, reference, { path: result.output }, options);
+  const merged = { path: result.output };
+  // The slots of a model that has some are gone: its inputs are not those of the two.
+  const verification = await verifyModels(result.output, reference, merged, options);
   return { ...result, verification };
 }
 
@@ -89,8 +97,11 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     const sets = patched.chosenSets(name);
     const reader = new TensorReader(model, files);
     const context = { model, values: patched.values, reader };
-    const places = originalPlaces(patched, sets);
-    folding = new Folding(context, edit, dataFile, new NameAuthority(model), places);
+    const leaving = {
+      nodes: patched.sites.filter(({ set }) => sets.includes(set)).flatMap(({ nodes }) => nodes),
+      places: originalPlaces(patched, sets),
+    };
+    folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
     removeAdapters(patched, sets, edit);
     folding.plan(sitesOf(patched, sets, reader));
     settleTensors(patched, sets, edit, reader, folding);
@@ -124,10 +135,14 @@ async function openUnmerged(path: string, options: MergeOptions): Promise<Unmerg
       'merge folds the adapters of a file (--adapter) or a set of the model (--name), not both',
     );
   }
+  if (adapter === undefined) checkNoBindOptions(options);
   let model = openModel(path);
   try {
     let unmerged: Unmerged = { model, name };
-    if (adapter !== undefined) unmerged = await withAdapters(model, adapter, options);
+    if (adapter !== undefined) {
+      model = await withoutSlots(model);
+      unmerged = await withAdapters(model, adapter, options);
+    }
     ({ model } = unmerged);
     if (scale !== 1) model = await rescaled(model, unmerged.name, scale);
     return { ...unmerged, model };
@@ -189,6 +204,8 @@ function rescale(
   factor: number,
 ): void {
   const { model } = patched;
+  const dora = set.adapters.find(({ magnitude }) => magnitude !== undefined);
+  if (dora) throw notScalable(model, dora);
   const adapters = set.adapters.map((one) => ({ ...one, scale: one.scale * factor }));
   for (const { scale, scaleTensor } of adapters) {
     const tensor = patched.initializer(scaleTensor);
@@ -197,6 +214,15 @@ function rescale(
     setTensorData(edit, { tensor, graph: model.graph }, data);
   }
   replaceManifest(edit, model, { ...set, adapters });
+}
+
+function notScalable({ source }: Model, { name, sites }: PatchedAdapter): OnnxLoraError {
+  const node = sites[0]!.node;
+  return new OnnxLoraError(
+    'unsupported',
+    `${source.label}: the adapter ${name} is DoRA, which brings columns to a length and is no sum that could be scaled`,
+    { node, hint: 'Merge without --scale.' },
+  );
 }
 
 /** What the merged model is held against: the model with its adapters beside the weights. */
@@ -256,6 +282,7 @@ function sitesOf(
       id: `${set.set}/${adapter.name}`,
       record: adapter,
       factors: () => readFactors(patched, reader, adapter),
+      magnitude: magnitudeOf(patched, reader, adapter),
     });
     sites.set(target, site);
   }

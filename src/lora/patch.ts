@@ -4,6 +4,7 @@ import { openModel } from '../onnx/parse.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/compare.js';
 import { apply } from './apply.js';
+import { type BindOptions, checkNoBindOptions } from './bind.js';
 import { parseHead } from './head.js';
 import { generatorFor, type InitName, initialA } from './init.js';
 import { type FactorName, insertAdapters, type NewAdapter, structureOf } from './insert.js';
@@ -61,7 +62,8 @@ export interface AdapterOptions extends Selection {
 export interface PatchOptions
   extends AdapterOptions,
     WriteOptions,
-    Pick<VerifyOptions, 'samples' | 'provider'> {
+    Pick<VerifyOptions, 'samples' | 'provider'>,
+    BindOptions {
   /** Default `<model>.lora.onnx` beside the model. */
   readonly output?: string | undefined;
   /** Name of the adapter set. Default `default`. */
@@ -88,6 +90,8 @@ export interface PatchResult {
   readonly slots?: readonly SlotSummary[];
   readonly skipped: readonly Skipped[];
   readonly parameters: ParameterShare;
+  /** What the model has no place for, where that is allowed; with `adapter`. */
+  readonly unmatched?: readonly string[];
   readonly verification?: Verification;
 }
 
@@ -103,6 +107,7 @@ export interface Skipped {
  */
 export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
   const { adapter, slots, verify, ...rest } = options;
+  if (adapter === undefined) checkNoBindOptions(options);
   if (slots !== undefined) return await patchSlots(path, slots, options);
   if (adapter !== undefined) return { ...(await apply(path, adapter, options)), skipped: [] };
   const result = await insertNew(path, rest);
