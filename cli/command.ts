@@ -37,6 +37,8 @@ export interface OptionSpec {
   readonly repeatable?: true;
   /** How many values follow the option, where it is not one; then it is repeatable. */
   readonly values?: number;
+  /** Numbers may follow each other: `--weights 0.5 0.5` is `--weights 0.5 --weights 0.5`. */
+  readonly list?: true;
   readonly required?: true;
   readonly short?: string;
   /** On unless `--no-…` is given; the help lists it that way. */
@@ -49,6 +51,8 @@ export type OptionSpecs = Readonly<Record<string, OptionSpec>>;
 export interface PositionalSpec {
   readonly value: string;
   readonly summary: string;
+  /** Takes all words that are left, one or more; the last of its command. */
+  readonly many?: true;
 }
 
 export type PositionalSpecs = Readonly<Record<string, PositionalSpec>>;
@@ -71,7 +75,7 @@ type Options<O extends OptionSpecs> = {
 
 /** What `run` gets: positionals and options, checked and typed. */
 export type Arguments<P extends PositionalSpecs, O extends OptionSpecs> = Options<O> & {
-  readonly [K in keyof P]: string;
+  readonly [K in keyof P]: P[K] extends { many: true } ? readonly string[] : string;
 };
 
 /** What a command has to say. */

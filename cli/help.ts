@@ -62,7 +62,7 @@ export function commandHelp(command: Command, style: Style): string {
 }
 
 function synopsis({ name, positionals, options }: Command): string {
-  const operands = Object.values(positionals).map(({ value }) => value);
+  const operands = Object.values(positionals).map(({ value, many }) => value + (many ? ' …' : ''));
   const required = Object.entries(options).flatMap(([key, spec]) =>
     spec.required ? [`${spec.short ? `-${spec.short}` : `--${kebabCase(key)}`} ${spec.value}`] : [],
   );
@@ -82,6 +82,7 @@ function flag(key: string, spec: OptionSpec): string {
   const long = `--${spec.onByDefault ? 'no-' : ''}${kebabCase(key)}`;
   const names = spec.short ? `-${spec.short}, ${long}` : long;
   if (!spec.value) return names;
+  if (spec.list) return `${names} ${spec.value} …`;
   return `${names} ${spec.implied === undefined ? spec.value : `[${spec.value}]`}`;
 }
 

@@ -26,7 +26,7 @@ const allBooleans = booleans(allOptions);
 
 function parse(argv: readonly string[]): Request {
   let command: Command | undefined;
-  const parser = yargs(withImplied(argv))
+  const parser = yargs(withLists(withImplied(argv)))
     .scriptName('onnx-lora')
     .help(false)
     .version(false)
@@ -99,6 +99,21 @@ function withImplied(argv: readonly string[]): string[] {
   });
 }
 
+/** Names the option again before each further number of a list. */
+function withLists(argv: readonly string[]): string[] {
+  let list: string | undefined;
+  return argv.flatMap((word, i) => {
+    if (word.startsWith('--')) {
+      list = allOptions[camelCase(word.slice(2))]?.list ? word : undefined;
+      return [word];
+    }
+    const isFurther = list !== undefined && argv[i - 1] !== list && Number.isFinite(Number(word));
+    if (isFurther) return [list!, word];
+    if (argv[i - 1] !== list) list = undefined;
+    return [word];
+  });
+}
+
 /** yargs says "a value", however many an option takes. */
 function withCount(problem: string, command: Command | undefined): string {
   const [, name] = /^--(\S+) needs a value$/.exec(problem) ?? [];
@@ -146,7 +161,7 @@ function checkBooleans(argv: readonly string[]): void {
   }
 }
 
-function operands(command: Command, words: readonly string[]): Record<string, string> {
+function operands(command: Command, words: readonly string[]): Record<string, string | string[]> {
   const names = Object.keys(command.positionals);
   const missing = names.slice(words.length).map((name) => command.positionals[name]!);
   const example = command.examples[0]!.command;
@@ -154,15 +169,18 @@ function operands(command: Command, words: readonly string[]): Record<string, st
     const [{ value, summary }] = missing as [(typeof missing)[number]];
     throw usageError(`${command.name} needs ${value}: ${summary}`, command, `Example: ${example}`);
   }
+  const takesAll = Object.values(command.positionals).at(-1)?.many;
   const [extra] = words.slice(names.length);
-  if (extra !== undefined) {
+  if (extra !== undefined && !takesAll) {
     const expected = Object.values(command.positionals).map(({ value }) => value);
     throw usageError(
       `unexpected argument ${JSON.stringify(extra)}; ${command.name} takes ${expected.join(' ') || 'none'}`,
       command,
     );
   }
-  return Object.fromEntries(names.map((name, i) => [name, words[i]!]));
+  return Object.fromEntries(
+    names.map((name, i) => [name, command.positionals[name]!.many ? words.slice(i) : words[i]!]),
+  );
 }
 
 /** Checked arguments: the command line over the config file. */

@@ -1,6 +1,7 @@
 /** Every command, in the order of the help. */
 import type { Command } from '../command.js';
 import { applyCommand } from './apply.js';
+import { combineCommand } from './combine.js';
 import { evalCommand } from './eval.js';
 import { extractCommand } from './extract.js';
 import { inspectCommand } from './inspect.js';
@@ -19,5 +20,6 @@ export const commands: readonly Command[] = [
   mergeCommand,
   extractCommand,
   applyCommand,
+  combineCommand,
   providersCommand,
 ];

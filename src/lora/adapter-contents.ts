@@ -1,11 +1,13 @@
 /** An adapter set on its way out: of a model, or of a file. */
+import { OnnxLoraError } from '../errors.js';
 import type { FloatName } from '../onnx/dtype.js';
 import type { NewTensor } from '../onnx/encode.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import type { AdapterFile, StoredAdapter } from './adapter-file.js';
-import { readFactors } from './factors.js';
+import { magnitudeOf, readFactors } from './factors.js';
 import { findLayers } from './layers.js';
-import type { ModelManifest, PatchedAdapter } from './manifest.js';
+import type { ModelManifest } from './manifest.js';
+import type { ModuleParameter } from './module-parameters.js';
 import type { PatchedModel } from './patched.js';
 
 /** An adapter with what other programs want to know of its layer. */
@@ -68,17 +70,13 @@ export function contentsOfModel(
   return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined };
 }
 
-function magnitudeOf(
-  patched: PatchedModel,
-  reader: TensorReader,
-  { magnitude }: PatchedAdapter,
-): OutgoingAdapter['magnitude'] {
-  if (magnitude === undefined) return undefined;
-  return () => reader.float64(patched.initializer(magnitude));
-}
-
-/** What a file holds. It knows nothing of the layers: they are taken for linear ones. */
-export function contentsOfFile({ path, set, adapters, extras }: AdapterFile): AdapterContents {
+/**
+ * What a file holds. It knows nothing of the layers: they are taken for linear ones.
+ * @throws OnnxLoraError `unsupported` for parameters of modules, whose tensors only a model tells
+ */
+export function contentsOfFile(file: AdapterFile): AdapterContents {
+  const { path, set, adapters, extras, parameters = [] } = file;
+  if (parameters.length > 0) throw withParameters(path, parameters[0]!);
   return {
     label: path,
     set,
@@ -91,4 +89,12 @@ export function contentsOfFile({ path, set, adapters, extras }: AdapterFile): Ad
     trained: extras.tensors ?? [],
     hasHead: extras.head !== undefined,
   };
+}
+
+function withParameters(path: string, { module, parameter }: ModuleParameter): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `${path} has parameters that were trained whole (${module}.${parameter}), which have a place in a model only`,
+    { hint: 'Put it into its model with apply, and extract it from there.' },
+  );
 }

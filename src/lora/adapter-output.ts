@@ -41,8 +41,12 @@ export function formatOf(output: string): AdapterFormat {
  * @throws OnnxLoraError `invalid-argument` as {@link formatOf}
  */
 export function adapterFilesAt(output: string): string[] {
-  if (formatOf(output) !== 'peft' || !isFolder(output)) return [output];
-  return [TENSORS, CONFIG].map((name) => join(output, name));
+  return formatOf(output) === 'peft' ? filesOf(output) : [output];
+}
+
+/** The files that adapters at a path are read from. */
+export function filesOf(path: string): string[] {
+  return isFolder(path) ? [TENSORS, CONFIG].map((name) => join(path, name)) : [path];
 }
 
 const TENSORS = 'adapter_model.safetensors';
@@ -89,7 +93,7 @@ export async function writeAdapters(
       await writeFiles([{ path: output, pieces: onnxAdapterPieces(contents) }], inputs, options);
       return { output, format };
     case 'peft': {
-      const peft = peftContents(contents, options);
+      const peft = await peftContents(contents, options);
       await writeFolder(output, peftFiles(output, peft), inputs, options);
       return { output, format, peft: peft.summary };
     }

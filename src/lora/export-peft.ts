@@ -62,7 +62,10 @@ export interface PeftContents {
  * @throws OnnxLoraError `unsupported` for what PEFT cannot say, `invalid-argument` for options that do
  * not fit the adapters
  */
-export function peftContents(contents: AdapterContents, options: PeftOptions = {}): PeftContents {
+export async function peftContents(
+  contents: AdapterContents,
+  options: PeftOptions = {},
+): Promise<PeftContents> {
   const { label, adapters, hasHead } = contents;
   if (hasHead) throw headless(label);
   const renamed = renamer(options.peftPrefix);
@@ -78,7 +81,7 @@ export function peftContents(contents: AdapterContents, options: PeftOptions = {
   const { tensors, config, summary } =
     chosen === 'gralora'
       ? asGralora(adapters, modules, common)
-      : asLora(adapters, modules, common, options.peftRank);
+      : await asLora(adapters, modules, common, options.peftRank);
   return {
     summary: { type: chosen, reason, modules: summary },
     config,
@@ -153,14 +156,15 @@ function asGralora(
   };
 }
 
-function asLora(
+async function asLora(
   adapters: readonly OutgoingAdapter[],
   modules: readonly string[],
   common: Common,
   limit: number | undefined,
-): Written {
+): Promise<Written> {
   const isRslora = adapters.every(({ record }) => record.scaling === 'rslora');
-  const forms = adapters.map((adapter) => loraForm(adapter, limit));
+  const forms: LoraForm[] = [];
+  for (const adapter of adapters) forms.push(await loraForm(adapter, limit));
   const scales = adapters.map(({ record }, i) => ({
     module: modules[i]!,
     rank: forms[i]!.rank,
@@ -182,12 +186,15 @@ interface LoraForm extends Pick<PeftModule, 'form' | 'rank' | 'error'> {
   factors(): PlainFactors;
 }
 
-function loraForm(adapter: OutgoingAdapter, limit = Number.POSITIVE_INFINITY): LoraForm {
+async function loraForm(
+  adapter: OutgoingAdapter,
+  limit = Number.POSITIVE_INFINITY,
+): Promise<LoraForm> {
   const structure = structureOf(adapter.record);
   const exact = () => plainFactors(structure, factorsOf(adapter));
   const rank = plainRank(structure);
   if (rank > limit) {
-    const { factors, error } = truncated(exact(), structure.in, structure.out, limit);
+    const { factors, error } = await truncated(exact(), structure.in, structure.out, limit);
     return { form: 'truncated', rank: limit, error, factors: () => factors };
   }
   const isSame = isPlain(structure) && structure.hybridRank === 0;

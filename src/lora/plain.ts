@@ -1,6 +1,9 @@
 /** Any adapter as plain LoRA: one product of two thin matrices. */
 import type { Factors } from '../analysis/norms.js';
-import { blocksOf, type Structure, shapeOfA, shapeOfB } from './structure.js';
+import type { StoredAdapter } from './adapter-file.js';
+import { factorsOf, structureOf } from './insert.js';
+import type { Structure } from './structure.js';
+import { blockTerms, generalTerms } from './terms.js';
 
 /** `ΔW = s · a · b` with a [in, rank] and b [rank, out], row-major. */
 export interface PlainFactors {
@@ -24,29 +27,25 @@ export function plainFactors(s: Structure, factors: Factors): PlainFactors {
   const rank = plainRank(s);
   const a = new Float64Array(s.in * rank);
   const b = new Float64Array(rank * s.out);
-  const [height, width] = [s.in / s.grid[0], s.out / s.grid[1]];
-  const strideOfA = shapeOfA(s).at(-1)!;
-  const rowsOfB = shapeOfB(s).at(-2)!;
   let at = 0;
-  for (const { n, j, columnOfA, rowOfB } of blocksOf(s)) {
-    for (let x = n * height; x < (n + 1) * height; x++) {
-      for (let i = 0; i < s.blockRank; i++) {
-        a[x * rank + at + i] = factors.a[x * strideOfA + columnOfA + i]!;
-      }
-    }
-    for (let i = 0; i < s.blockRank; i++) {
-      const from = (j * rowsOfB + rowOfB + i) * width;
-      b.set(factors.b.subarray(from, from + width), (at + i) * s.out + j * width);
-    }
-    at += s.blockRank;
+  const put = (column: Float64Array, row: Float64Array, firstRow: number, firstColumn: number) => {
+    for (let x = 0; x < column.length; x++) a[(firstRow + x) * rank + at] = column[x]!;
+    b.set(row, at * s.out + firstColumn);
+    at++;
+  };
+  for (const { n, j, column, row } of blockTerms(s, factors)) {
+    put(column, row, n * column.length, j * row.length);
   }
-  for (let x = 0; x < s.in; x++) {
-    for (let i = 0; i < s.hybridRank; i++) {
-      a[x * rank + at + i] = factors.generalA![x * s.hybridRank + i]!;
-    }
-  }
-  if (s.hybridRank > 0) b.set(factors.generalB!, at * s.out);
+  for (const { column, row } of generalTerms(s, factors)) put(column, row, 0, 0);
   return { rank, a, b };
+}
+
+/** ΔW [in, out] with its scale, as it is added to the weight. */
+export function denseDelta(adapter: Pick<StoredAdapter, 'record' | 'values'>): Float64Array {
+  const { record } = adapter;
+  const { a, b, rank } = plainFactors(structureOf(record), factorsOf(adapter));
+  const scaled = a.map((value) => value * record.scale);
+  return product(scaled, b, record.in, rank, record.out);
 }
 
 /** left [rows, inner] · right [inner, columns] */
