@@ -6,7 +6,9 @@ import { openSafetensors } from '../../formats/safetensors.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { TensorValue } from '../../runtime/tensor-value.js';
 import type { DataRequest } from './request.js';
+import { isRowFile, rowExtensions } from './rows/row-file.js';
 import { type TensorFile, tensorDataset } from './tensor-dataset.js';
+import { openTexts } from './text/dataset.js';
 
 /** What a key holds. */
 export interface SampleSpec {
@@ -50,21 +52,20 @@ const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<Te
 };
 
 /**
- * Opens a file of samples: a .safetensors or .npz file whose arrays share their first axis. Memory
- * follows the batches, not the file, except for compressed .npz files (see {@link openNpz}).
+ * Opens samples: a .safetensors or .npz file whose arrays share their first axis; or, for the model and
+ * the loss of a request, texts in a .jsonl, .csv, .tsv or .parquet file. Memory follows the batches, not
+ * the file, except for compressed .npz files (see {@link openNpz}) and a few bytes for each row of texts.
  * @throws OnnxLoraError `invalid-argument` for another kind of file; `file-not-found`, `not-a-file`,
- * `io`; `invalid-data` for a damaged file, arrays of a type that no model takes, and arrays with
- * different numbers of samples
+ * `io`; `invalid-data` for a damaged file, arrays of a type that no model takes, arrays with different
+ * numbers of samples, and bad rows; see also {@link openTexts}
  */
-export async function openDataset(path: string, _request?: DataRequest): Promise<Dataset> {
+export async function openDataset(path: string, request?: DataRequest): Promise<Dataset> {
   const extension = extname(path).toLowerCase();
   const open = Object.hasOwn(openers, extension) ? openers[extension] : undefined;
-  if (!open) {
-    const known = Object.keys(openers).join(' or ');
-    const found = extension ? `its name ends in ${extension}` : 'its name has no extension';
-    throw new OnnxLoraError('invalid-argument', `${path} is no data file: ${found}`, {
-      hint: `Give a ${known} file with an array for every input of the model.`,
-    });
-  }
-  return tensorDataset(path, () => open(path));
+  if (open) return tensorDataset(path, () => open(path));
+  if (request && isRowFile(path)) return openTexts(path, request);
+  const found = extension ? `its name ends in ${extension}` : 'its name has no extension';
+  throw new OnnxLoraError('invalid-argument', `${path} is no data file: ${found}`, {
+    hint: `Give a ${Object.keys(openers).join(' or ')} file with an array for every input of the model, or texts in a ${rowExtensions.join(', ')} file.`,
+  });
 }

@@ -1,9 +1,13 @@
 /** Looks at every number of a dataset, a piece at a time. */
 import { OnnxLoraError } from '../../errors.js';
-import { byteLength, isFloating } from '../../onnx/dtype.js';
+import { byteLength, type DataTypeName, isFloating } from '../../onnx/dtype.js';
 import { elementCount } from '../../onnx/model.js';
 import type { WorkOptions } from '../../onnx/write.js';
-import { tensorToFloat64 } from '../../runtime/tensor-value.js';
+import {
+  type TensorValue,
+  tensorFromNumbers,
+  tensorToFloat64,
+} from '../../runtime/tensor-value.js';
 import { convertTensor, type Feed } from './convert.js';
 import type { Dataset } from './dataset.js';
 
@@ -42,15 +46,17 @@ export interface Rule {
 }
 
 /**
- * Reads every key that a rule looks at once, from the first sample to the last.
+ * Reads every key that a rule looks at once, from the first sample to the last. Where the range of all
+ * of a rule's keys is known, their ends stand for the numbers.
  * @throws OnnxLoraError `invalid-data` naming file, key, sample and element of the first fault;
  * `aborted`
  */
 export async function scan(
   dataset: Dataset,
-  rules: readonly Rule[],
+  all: readonly Rule[],
   { signal, onProgress }: WorkOptions = {},
 ): Promise<void> {
+  const rules = all.filter((rule) => !checkRanges(dataset, rule));
   const feeds = new Map(rules.flatMap((rule) => rule.feeds.map((feed) => [feed.key, feed])));
   const total = dataset.size;
   const step = samplesPerChunk(dataset, [...feeds.keys()]);
@@ -68,6 +74,26 @@ export async function scan(
   if (lack) throw new OnnxLoraError('invalid-data', `${dataset.label}: ${lack}`);
 }
 
+/** @returns false where the numbers have to be read */
+function checkRanges(dataset: Dataset, rule: Rule): boolean {
+  const columns = rule.feeds.map(({ key, dtype }) => {
+    const range = dataset.keys.get(key)!.range;
+    return range && columnOf(tensorFromNumbers('float64', [2], Float64Array.from(range)), dtype);
+  });
+  if (!columns.every((column) => column !== undefined)) return false;
+  const fault = rule.find(columns);
+  if (!fault) return true;
+  const [least, most] = dataset.keys.get(fault.key)!.range!;
+  const message = `${dataset.label}: key ${fault.key} holds ${least} to ${most}, expected ${fault.expected}`;
+  throw new OnnxLoraError('invalid-data', message, { hint: rangeHint(fault.key) });
+}
+
+function rangeHint(key: string): string {
+  return key === 'labels'
+    ? 'The model needs an output for each class: see --head linear:CLASSES. Or are these the labels of another model?'
+    : 'Is it the tokenizer of this model?';
+}
+
 function samplesPerChunk({ keys }: Dataset, wanted: readonly string[]): number {
   const specs = wanted.map((key) => keys.get(key)!);
   const bytes = specs.map(({ dtype, shape }) => byteLength(dtype, elementCount(shape)));
@@ -83,15 +109,16 @@ async function readColumns(
   const indices = Array.from({ length: end - start }, (_, i) => start + i);
   const batch = await dataset.batch(indices, feeds.keys());
   const columns = new Map<string, Column>();
-  for (const [key, value] of batch) {
-    const { dtype } = feeds.get(key)!;
-    const given = tensorToFloat64(value);
-    // Integers are only widened.
-    const isSame = value.dtype === dtype || !isFloating(dtype);
-    const taken = isSame ? given : tensorToFloat64(convertTensor(value, dtype));
-    columns.set(key, { given, taken, width: elementCount(value.dims.slice(1)) });
-  }
+  for (const [key, value] of batch) columns.set(key, columnOf(value, feeds.get(key)!.dtype));
   return columns;
+}
+
+function columnOf(value: TensorValue, dtype: DataTypeName): Column {
+  const given = tensorToFloat64(value);
+  // Integers are only widened.
+  const isSame = value.dtype === dtype || !isFloating(dtype);
+  const taken = isSame ? given : tensorToFloat64(convertTensor(value, dtype));
+  return { given, taken, width: elementCount(value.dims.slice(1)) };
 }
 
 function faultError(

@@ -76,14 +76,15 @@ export class RowFile {
   }
 
   /**
-   * A row, read from the file.
+   * Reads a row from the file.
+   * @param use what to do with it; it was checked
    * @throws OnnxLoraError `io` where the file is another one than when it was opened
    */
-  row(number: number): Row {
+  at<T>(number: number, use: (row: Row) => T): T {
     const start = this.index.start(number);
     const bytes = this.source.read(start, start + this.index.length(number));
     try {
-      return this.format.parse(bytes);
+      return use(this.format.parse(bytes));
     } catch (error) {
       throw this.changed(number, error);
     }

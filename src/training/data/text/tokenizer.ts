@@ -91,17 +91,21 @@ export class TextTokenizer {
     return this.joined([], isPair ? [] : null, true).tokens.length;
   }
 
+  /** The first or the last ones of some tokens, as the tokenizer cuts texts. */
+  cut<T>(tokens: readonly T[], kept: number): readonly T[] {
+    const isLeft = this.config.truncation_side === 'left';
+    return isLeft ? tokens.slice(Math.max(0, tokens.length - kept)) : tokens.slice(0, kept);
+  }
+
   private tokensOf(text: string): string[] {
     return this.tokenizer.tokenize(text);
   }
 
-  private cut(tokens: string[], kept: number): string[] {
-    const isLeft = this.config.truncation_side === 'left';
-    return isLeft ? tokens.slice(tokens.length - kept) : tokens.slice(0, kept);
-  }
-
-  private joined(a: string[], b: string[] | null, special: boolean) {
-    const made = this.tokenizer.post_processor?.(a, b, special) ?? { tokens: a, tokens_pair: b };
+  private joined(a: readonly string[], b: readonly string[] | null, special: boolean) {
+    const made = this.tokenizer.post_processor?.([...a], b && [...b], special) ?? {
+      tokens: a,
+      tokens_pair: b,
+    };
     // Processors that know of no pairs leave them apart.
     const pair = made.tokens_pair ?? [];
     const tokens = [...made.tokens, ...pair];

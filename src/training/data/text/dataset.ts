@@ -1,0 +1,239 @@
+/** Texts in a file of rows as samples: read and encoded when their batch is made. */
+import { OnnxLoraError } from '../../../errors.js';
+import { type TensorValue, tensorFromNumbers } from '../../../runtime/tensor-value.js';
+import { classList, readClassFile } from '../classes.js';
+import type { Dataset, SampleSpec } from '../dataset.js';
+import { DEFAULT_IGNORE_INDEX } from '../match.js';
+import type { DataRequest } from '../request.js';
+import { fieldOf } from '../rows/fields.js';
+import { type LabelCollector, type Labels, labelCollector } from '../rows/labels.js';
+import type { Row } from '../rows/row.js';
+import { RowFile } from '../rows/row-file.js';
+import {
+  chatEncoder,
+  checkLength,
+  type EncodedText,
+  jointEncoder,
+  languageEncoder,
+  type RowEncoder,
+  separateEncoder,
+} from './encoder.js';
+import { chooseFields, type TextFields } from './fields.js';
+import { type TextInputs, textInputs } from './inputs.js';
+import { lengthLimit } from './length.js';
+import { padded } from './padding.js';
+import { TextTokenizer } from './tokenizer.js';
+
+/**
+ * Opens a file of rows with texts for a model that takes tokens. Every row is looked at once, without
+ * encoding it (with `truncate: false` it is encoded); memory follows the number of rows only.
+ * @throws OnnxLoraError `invalid-argument` for fields or a tokenizer that are not known, `unsupported`
+ * for a model with other inputs, `invalid-data` naming file and line of a bad row, and those of reading
+ */
+export async function openTexts(path: string, request: DataRequest): Promise<Dataset> {
+  const inputs = textInputs(request.inputs);
+  const tokenizer = TextTokenizer.open(tokenizerOf(path, request));
+  const limit = lengthLimit(tokenizer, inputs, request);
+  const reader = new FirstPass(path, tokenizer, limit, request);
+  const file = await RowFile.open(path, (row) => reader.take(row), request);
+  return new TextDataset(path, file, { inputs, tokenizer, limit, request, ...reader.result() });
+}
+
+function tokenizerOf(path: string, { tokenizer, loss }: DataRequest): string {
+  if (loss === 'ctc') {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `the loss ctc reads signals or images, ${path} holds texts`,
+    );
+  }
+  if (tokenizer !== undefined) return tokenizer;
+  throw new OnnxLoraError('invalid-argument', `the texts of ${path} need a tokenizer`, {
+    hint: "Give the model's own with --tokenizer: its tokenizer.json, or the folder that holds it.",
+  });
+}
+
+/** Looks at every row of a file once. */
+class FirstPass {
+  private readonly labels: LabelCollector | undefined;
+  private chosen: { readonly fields: TextFields; readonly encoder: RowEncoder } | undefined;
+
+  constructor(
+    private readonly path: string,
+    private readonly tokenizer: TextTokenizer,
+    private readonly limit: number,
+    private readonly request: DataRequest,
+  ) {
+    const { loss, labels, classes, ignoreIndex } = request;
+    const known = labels === undefined ? classes : readClassFile(labels);
+    this.labels = labelCollector(loss, { classes: known, ignoreIndex });
+  }
+
+  take(row: Row): void {
+    this.chosen ??= this.choose(row);
+    const { fields, encoder } = this.chosen;
+    encoder.check(row);
+    if (this.request.truncate === false) checkLength(encoder, row, this.limit);
+    if (fields.label !== undefined) this.labels?.note(fieldOf(row, fields.label));
+  }
+
+  /** After the last row. */
+  result() {
+    const labels = this.labels?.finish();
+    const { classes } = labels ?? {};
+    if (classes) this.request.onNote?.(`${this.path}: the classes are ${classList(classes)}`);
+    return { ...this.chosen!, labels };
+  }
+
+  private choose(row: Row) {
+    const { loss, onNote } = this.request;
+    const fields = chooseFields(row, loss, this.request);
+    const { texts, label } = fields;
+    const named = label === undefined ? '' : `, labels from ${label}`;
+    onNote?.(
+      `${this.path}: ${fields.isChat ? 'messages' : 'texts'} from ${texts.join(' and ')}${named}`,
+    );
+    return { fields, encoder: encoderFor(this.tokenizer, fields, this.request) };
+  }
+}
+
+function encoderFor(
+  tokenizer: TextTokenizer,
+  fields: TextFields,
+  { loss }: DataRequest,
+): RowEncoder {
+  if (fields.isChat) return chatEncoder(tokenizer, fields);
+  if (loss === 'causal-lm') return languageEncoder(tokenizer, fields);
+  return loss === 'mnr' ? separateEncoder(tokenizer, fields) : jointEncoder(tokenizer, fields);
+}
+
+interface Parts {
+  readonly inputs: TextInputs;
+  readonly tokenizer: TextTokenizer;
+  /** Most tokens of a text. */
+  readonly limit: number;
+  readonly request: DataRequest;
+  readonly fields: TextFields;
+  readonly encoder: RowEncoder;
+  readonly labels: Labels | undefined;
+}
+
+interface Sample {
+  readonly texts: readonly EncodedText[];
+  readonly label: unknown;
+}
+
+/** Samples that tell how long texts are. */
+const PROBES = 64;
+
+const TOKEN_LABELS = 'labels';
+
+class TextDataset implements Dataset {
+  readonly keys: ReadonlyMap<string, SampleSpec>;
+  readonly recipe: string;
+
+  constructor(
+    readonly label: string,
+    private readonly file: RowFile,
+    private readonly parts: Parts,
+  ) {
+    this.keys = this.specs();
+    const { tokenizer, fields, limit, labels } = parts;
+    const named = [...fields.texts, ...(fields.label === undefined ? [] : [fields.label])];
+    const classes = labels?.classes ? `, classes ${labels.classes.join('|')}` : '';
+    this.recipe = `${named.join('+')} by tokenizer ${tokenizer.digest} in ${limit} tokens${classes}`;
+  }
+
+  get size(): number {
+    return this.file.size;
+  }
+
+  get skipped(): number {
+    return this.file.skipped;
+  }
+
+  get classes(): readonly string[] | undefined {
+    return this.parts.labels?.classes;
+  }
+
+  /** In bytes of its row. */
+  lengthOf(sample: number): number {
+    return this.file.lengthOf(sample);
+  }
+
+  async batch(
+    indices: ArrayLike<number>,
+    keys: Iterable<string> = this.keys.keys(),
+  ): Promise<Map<string, TensorValue>> {
+    const samples = Array.from(indices, (index) => this.sample(index));
+    const made = new Map([...this.sequences(samples), ...this.others(samples)]);
+    return new Map(Array.from(keys, (key) => [key, made.get(key)!]));
+  }
+
+  close(): void {
+    this.file.close();
+  }
+
+  /** [samples, tokens], or [samples, texts, tokens] for texts that are compared. */
+  private sequences(samples: readonly Sample[]): [string, TensorValue][] {
+    const { inputs, tokenizer, fields, request } = this.parts;
+    const texts = samples.flatMap((sample) => sample.texts);
+    const longest = Math.max(1, ...texts.map(({ ids }) => ids.length));
+    const length = inputs.length ?? longest;
+    const lead = request.loss === 'mnr' ? [samples.length, fields.texts.length] : [samples.length];
+    const dims = [...lead, length];
+    const padId = tokenizer.padId ?? 0;
+    const made = inputs.sequences.map(({ name, dtype, role }): [string, TensorValue] => {
+      return [name, tensorFromNumbers(dtype, dims, padded(texts, role, length, padId))];
+    });
+    if (request.loss !== 'causal-lm') return made;
+    const { ignoreIndex = DEFAULT_IGNORE_INDEX } = request;
+    const labels = padded(texts, 'labels', length, ignoreIndex);
+    return [...made, [TOKEN_LABELS, tensorFromNumbers('int64', dims, labels)]];
+  }
+
+  private others(samples: readonly Sample[]): [string, TensorValue][] {
+    const { inputs, labels } = this.parts;
+    const past = inputs.past.map(({ name, dtype, shape }): [string, TensorValue] => {
+      return [name, tensorFromNumbers(dtype, [samples.length, ...shape], new Float64Array())];
+    });
+    if (!labels) return past;
+    return [...past, [labels.key, labels.batch(samples.map(({ label }) => label))]];
+  }
+
+  private sample(index: number): Sample {
+    const { encoder, limit, fields } = this.parts;
+    return this.file.at(index, (row) => ({
+      texts: encoder.encode(row, limit),
+      label: fields.label === undefined ? undefined : fieldOf(row, fields.label),
+    }));
+  }
+
+  private specs(): Map<string, SampleSpec> {
+    const { inputs, tokenizer, fields, request, labels } = this.parts;
+    const lead = request.loss === 'mnr' ? [fields.texts.length] : [];
+    const shape = [...lead, inputs.length ?? this.usualLength()];
+    const varies = inputs.length === undefined;
+    const last = { ids: tokenizer.lastId, mask: 1, types: 1, positions: this.parts.limit - 1 };
+    const specs = new Map<string, SampleSpec>();
+    for (const { name, dtype, role } of inputs.sequences) {
+      specs.set(name, { dtype, shape, varies, range: [0, last[role]] });
+    }
+    for (const { name, dtype, shape: empty } of inputs.past) {
+      specs.set(name, { dtype, shape: empty, range: [0, 0] });
+    }
+    if (labels) specs.set(labels.key, labels.spec);
+    if (request.loss === 'causal-lm') {
+      specs.set(TOKEN_LABELS, { dtype: 'int64', shape, varies, range: [0, tokenizer.lastId] });
+    }
+    return specs;
+  }
+
+  /** The mean over some samples from all over the file. */
+  private usualLength(): number {
+    const count = Math.min(PROBES, this.size);
+    const probes = Array.from({ length: count }, (_, i) => Math.floor((i * this.size) / count));
+    const texts = probes.flatMap((index) => this.sample(index).texts);
+    const total = texts.reduce((sum, { ids }) => sum + ids.length, 0);
+    return Math.max(1, Math.round(total / texts.length));
+  }
+}
