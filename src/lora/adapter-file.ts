@@ -75,7 +75,7 @@ function storedAdapter(
   path: string,
   adapter: FileManifest['adapters'][number],
 ): StoredAdapter {
-  const { nodes, a, b, generalA, generalB, ...record } = adapter;
+  const { nodes, a, b, generalA, generalB, magnitude, ...record } = adapter;
   const names = { a, b, generalA, generalB };
   const structure = structureOf(record);
   const { hybridRank } = structure;
@@ -85,7 +85,12 @@ function storedAdapter(
     checkTensor(file, path, generalA ?? '', [structure.in, hybridRank]);
     checkTensor(file, path, generalB ?? '', [hybridRank, structure.out]);
   }
-  return { record, nodes, values: (factor) => readFinite(file, path, names[factor]!) };
+  if (magnitude !== undefined) checkTensor(file, path, magnitude, [structure.out]);
+  return {
+    ...{ record, nodes },
+    values: (factor) => readFinite(file, path, names[factor]!),
+    magnitude: magnitude === undefined ? undefined : () => readFinite(file, path, magnitude),
+  };
 }
 
 function storedExtras(
@@ -194,7 +199,7 @@ function fileManifest(
   return {
     ...{ version, set, createdBy },
     adapters: adapters.map(({ sites, scaleTensor: _, ...record }) => {
-      const { name, generalA, generalB } = record;
+      const { name, generalA, generalB, magnitude } = record;
       return {
         ...record,
         nodes: sites.map(({ node }) => node),
@@ -206,6 +211,7 @@ function fileManifest(
               generalB: add(`${name}.B_general`, generalB),
             }
           : {}),
+        ...(magnitude ? { magnitude: add(`${name}.magnitude`, magnitude) } : {}),
       };
     }),
     ...(head

@@ -57,7 +57,7 @@ export async function extract(path: string, options: ExtractOptions): Promise<Ex
 
 function describe({ set, adapters, trained }: AdapterContents, ofHead: number) {
   const counts = [
-    ...adapters.map(({ record }) => adapterParameters(record)),
+    ...adapters.map(({ record, magnitude }) => adapterParameters(record, magnitude !== undefined)),
     ...trained.map(({ dims }) => elementCount(dims)),
   ];
   return {

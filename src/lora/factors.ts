@@ -42,6 +42,23 @@ export function readFactors(
   };
 }
 
+/**
+ * How to read the magnitudes of an adapter, [out]; undefined where it has none.
+ * @throws OnnxLoraError when they are read, as {@link readFactors}
+ */
+export function magnitudeOf(
+  patched: PatchedModel,
+  reader: TensorReader,
+  { magnitude, out }: PatchedAdapter,
+): (() => Float64Array) | undefined {
+  if (magnitude === undefined) return undefined;
+  return () => {
+    const tensor = patched.initializer(magnitude);
+    checkShape(patched.model.source.label, tensor, [out]);
+    return reader.float64(tensor);
+  };
+}
+
 function checkShape(label: string, tensor: Tensor, shape: readonly number[]): void {
   const [found, expected] = [tensor.dims.join(', '), shape.join(', ')];
   if (found === expected) return;

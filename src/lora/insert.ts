@@ -10,6 +10,7 @@ import { type Model, standardOpset } from '../onnx/model.js';
 import { addInitializer } from '../onnx/rewrite.js';
 import { version } from '../version.js';
 import { attachSubgraph } from './attach.js';
+import { checkDora } from './dora.js';
 import { type HeadPlan, insertHead } from './head.js';
 import type { Layer } from './layers.js';
 import {
@@ -154,6 +155,7 @@ class Inserter {
 
   insert(adapter: NewAdapter): PatchedAdapter {
     const { layer, record } = adapter;
+    checkDora(this.patched, layer, adapter.magnitude !== undefined);
     const prefix = `lora/${this.set}/${record.name}`;
     const tensors = this.addFactors(adapter, prefix);
     const structure = structureOf(record);
@@ -161,9 +163,10 @@ class Inserter {
       const sitePrefix = i === 0 ? prefix : `lora/${this.set}/${layer.modules[i]}`;
       return this.addSite(linear, structure, tensors, sitePrefix);
     });
-    const { a, b, generalA, generalB, scale: scaleTensor } = tensors;
+    const { a, b, generalA, generalB, magnitude, scale: scaleTensor } = tensors;
     const general = generalA && generalB ? { generalA, generalB } : {};
-    return { ...record, a, b, ...general, scaleTensor, sites };
+    const dora = magnitude === undefined ? {} : { magnitude };
+    return { ...record, a, b, ...general, ...dora, scaleTensor, sites };
   }
 
   insertHead({ plan, ...rest }: NewHead): Head {
@@ -188,14 +191,14 @@ class Inserter {
   ): AdapterTensors & { readonly scale: string } {
     const { record, layer } = adapter;
     const dtype = factorDtype(layer);
-    const add = (factor: FactorName, leaf: string, dims: number[]) => {
+    const add = (leaf: string, dims: number[], values: () => Float64Array) => {
       const name = this.names.fresh(`${prefix}/${leaf}`);
       const length = byteLength(
         dtype,
         dims.reduce((x, y) => x * y, 1),
       );
       const chunks = function* () {
-        yield fromFloat64(dtype, adapter.values(factor));
+        yield fromFloat64(dtype, values());
       };
       this.addInitializer({ name, dtype, dims, data: { length, chunks } });
       return name;
@@ -209,17 +212,21 @@ class Inserter {
       dims: [],
       data: fromFloat64(dtype, Float64Array.of(record.scale)),
     });
-    const tensors = {
+    const factor = (name: FactorName) => () => adapter.values(name);
+    const isHybrid = hybridRank > 0;
+    const { magnitude } = adapter;
+    return {
       dtype,
       scale,
-      a: add('a', 'A', shapeOfA(structure)),
-      b: add('b', 'B', shapeOfB(structure)),
-    };
-    if (hybridRank === 0) return tensors;
-    return {
-      ...tensors,
-      generalA: add('generalA', 'A_general', [structure.in, hybridRank]),
-      generalB: add('generalB', 'B_general', [hybridRank, structure.out]),
+      a: add('A', shapeOfA(structure), factor('a')),
+      b: add('B', shapeOfB(structure), factor('b')),
+      generalA: isHybrid
+        ? add('A_general', [structure.in, hybridRank], factor('generalA'))
+        : undefined,
+      generalB: isHybrid
+        ? add('B_general', [hybridRank, structure.out], factor('generalB'))
+        : undefined,
+      magnitude: magnitude && add('magnitude', [structure.out], magnitude),
     };
   }
 
@@ -240,7 +247,7 @@ export function structureOf(record: AdapterShape): Structure {
   return { structure, grid, blockRank, hybridRank, in: record.in, out: record.out };
 }
 
-/** The trainable numbers of an adapter. */
-export function adapterParameters(record: AdapterShape): number {
-  return parameterCount(structureOf(record));
+/** The trainable numbers of an adapter, its magnitudes among them. */
+export function adapterParameters(record: AdapterShape, hasMagnitude = false): number {
+  return parameterCount(structureOf(record)) + (hasMagnitude ? record.out : 0);
 }

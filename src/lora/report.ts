@@ -23,15 +23,17 @@ export interface AdapterSummary {
   /** Names of the tensors. */
   readonly a: string;
   readonly b: string;
+  /** DoRA's magnitudes, where it has some. */
+  readonly magnitude?: string;
   /** Names of the nodes that it works beside. */
   readonly nodes: readonly string[];
-  /** Frobenius norm of ΔW. */
+  /** Frobenius norm of s·A·B. */
   readonly norm: number;
 }
 
 export function adapterSummary(set: string, adapter: PatchedAdapter, norm: number): AdapterSummary {
   const { name, structure, grid, rank, blockRank, hybridRank, alpha, scale, a, b } = adapter;
-  const parameters = adapterParameters(adapter);
+  const parameters = adapterParameters(adapter, adapter.magnitude !== undefined);
   const nodes = adapter.sites.map(({ node }) => node);
   return {
     name,
@@ -47,6 +49,7 @@ export function adapterSummary(set: string, adapter: PatchedAdapter, norm: numbe
     parameters,
     a,
     b,
+    ...(adapter.magnitude === undefined ? {} : { magnitude: adapter.magnitude }),
     nodes,
     norm,
   };

@@ -12,9 +12,11 @@
  * scale is multiplied into B: both are constants, so a runtime does it once, when it loads.
  */
 import type { NameAuthority } from '../graph/names.js';
-import { dataTypeNumber, type FloatName, fromFloat64 } from '../onnx/dtype.js';
-import type { AttributeValue, NewNode, NewTensor } from '../onnx/encode.js';
+import type { FloatName } from '../onnx/dtype.js';
+import { doraChange } from './dora.js';
+import { stackedA, stackedB } from './stacked.js';
 import { isPlain, type Structure } from './structure.js';
+import { type Subgraph, SubgraphBuilder } from './subgraph-builder.js';
 import type { Geometry, LinearLayer } from './targets/index.js';
 
 /** The initializers of one adapter. */
@@ -26,14 +28,10 @@ export interface AdapterTensors {
   readonly generalB?: string | undefined;
   /** Left out where B has the scale in it. */
   readonly scale?: string | undefined;
+  /** DoRA: the norms that the columns of W + ΔW are brought to. */
+  readonly magnitude?: string | undefined;
   /** Type of all of them. */
   readonly dtype: FloatName;
-}
-
-/** What an adapter adds to a graph, in topological order. */
-export interface Subgraph {
-  readonly nodes: readonly NewNode[];
-  readonly constants: readonly NewTensor[];
 }
 
 /**
@@ -48,7 +46,7 @@ export function adapterSubgraph(
   at: { prefix: string; base: string; output: string },
   context: { names: NameAuthority; opset: number },
 ): Subgraph {
-  const builder = new Builder(at.prefix, context.names, context.opset);
+  const builder = new SubgraphBuilder(at.prefix, context.names, context.opset);
   const { dtype } = layer.weight;
   const delta = isChannels(layer.geometry)
     ? channelDelta(
@@ -59,7 +57,17 @@ export function adapterSubgraph(
         factorsIn(dtype, builder, tensors),
       )
     : matrixDelta(builder, layer, layer.geometry, structure, tensors, at.base);
-  builder.nodeTo(at.output, 'add', 'Add', [at.base, delta]);
+  const change =
+    tensors.magnitude === undefined
+      ? delta
+      : doraChange(
+          builder,
+          layer,
+          structure,
+          { ...tensors, magnitude: tensors.magnitude },
+          { base: at.base, delta },
+        );
+  builder.nodeTo(at.output, 'add', 'Add', [at.base, change]);
   return builder;
 }
 
@@ -78,79 +86,14 @@ interface Factors {
   readonly generalB: string | undefined;
 }
 
-class Builder implements Subgraph {
-  readonly nodes: NewNode[] = [];
-  readonly constants: NewTensor[] = [];
-
-  constructor(
-    private readonly prefix: string,
-    private readonly names: NameAuthority,
-    readonly opset: number,
-  ) {}
-
-  /** Adds a node and gives the name of its output. */
-  node(
-    leaf: string,
-    opType: string,
-    inputs: string[],
-    attributes: Record<string, AttributeValue> = {},
-  ): string {
-    const name = this.names.fresh(`${this.prefix}/${leaf}`);
-    this.nodes.push({ name, opType, inputs, outputs: [name], attributes });
-    return name;
-  }
-
-  nodeTo(output: string, leaf: string, opType: string, inputs: string[]): void {
-    const name = this.names.fresh(`${this.prefix}/${leaf}`);
-    this.nodes.push({ name, opType, inputs, outputs: [output] });
-  }
-
-  integers(leaf: string, values: readonly number[]): string {
-    const name = this.names.fresh(`${this.prefix}/${leaf}`);
-    const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
-    this.constants.push({ name, dtype: 'int64', dims: [values.length], data });
-    return name;
-  }
-
-  reshape(leaf: string, value: string, shape: readonly number[]): string {
-    return this.node(leaf, 'Reshape', [value, this.integers(`${leaf}_shape`, shape)]);
-  }
-
-  transpose(leaf: string, value: string, perm: readonly number[]): string {
-    return this.node(leaf, 'Transpose', [value], { perm: { ints: perm } });
-  }
-
-  /** Part of the shape of a value, as a tensor. */
-  shapeSlice(leaf: string, value: string, start: number, end: number): string {
-    const shape = this.node(`${leaf}_shape`, 'Shape', [value]);
-    if (this.opset < 10) {
-      const attributes = { starts: { ints: [start] }, ends: { ints: [end] }, axes: { ints: [0] } };
-      return this.node(leaf, 'Slice', [shape], attributes);
-    }
-    const range = [this.integers(`${leaf}_start`, [start]), this.integers(`${leaf}_end`, [end])];
-    return this.node(leaf, 'Slice', [shape, ...range]);
-  }
-
-  /** A constant of zeros and ones, [1, .., k, .., k, ..] with the identity on two axes. */
-  identity(leaf: string, k: number, shape: readonly number[], dtype: FloatName): string {
-    const name = this.names.fresh(`${this.prefix}/${leaf}`);
-    const values = Float64Array.from({ length: k * k }, (_, i) => (i % (k + 1) === 0 ? 1 : 0));
-    this.constants.push({ name, dtype, dims: shape, data: fromFloat64(dtype, values) });
-    return name;
-  }
-}
-
 /** The factors in the type that the layer computes in. Casts of constants cost nothing at run time. */
 function factorsIn(
   dtype: FloatName,
-  b: Builder,
+  b: SubgraphBuilder,
   tensors: AdapterTensors,
   stack?: Structure,
 ): Factors {
-  const cast = (leaf: string, value: string) =>
-    tensors.dtype === dtype
-      ? value
-      : b.node(leaf, 'Cast', [value], { to: { int: dataTypeNumber(dtype) } });
+  const cast = (leaf: string, value: string) => b.cast(leaf, value, tensors.dtype, dtype);
   const { generalA, generalB, scale } = tensors;
   const scaledBy = (leaf: string, value: string) =>
     scale === undefined ? value : b.node(leaf, 'Mul', [value, scale]);
@@ -165,32 +108,6 @@ function factorsIn(
   };
 }
 
-/** [in, columns of all A[n] side by side], each A[n] in its own rows and zeros around it. */
-function stackedA(b: Builder, a: string, s: Structure, dtype: FloatName): string {
-  const [kIn, kOut] = s.grid;
-  const columns = s.structure === 'diagonal' ? s.blockRank : kOut * s.blockRank;
-  const apart = b.reshape('a_apart', a, [kIn, s.in / kIn, 1, columns]);
-  const mask = b.identity('a_mask', kIn, [kIn, 1, kIn, 1], dtype);
-  return b.reshape('a_stacked', b.node('a_masked', 'Mul', [apart, mask]), [s.in, kIn * columns]);
-}
-
-/** [rows in the order of stackedA's columns, out], each B[j] in its own columns. */
-function stackedB(b: Builder, factor: string, s: Structure, dtype: FloatName): string {
-  const [kIn, kOut] = s.grid;
-  const r = s.blockRank;
-  const width = s.out / kOut;
-  if (s.structure === 'diagonal') {
-    const apart = b.reshape('b_apart', factor, [kOut, r, 1, width]);
-    const mask = b.identity('b_mask', kOut, [kOut, 1, kOut, 1], dtype);
-    return b.reshape('b_stacked', b.node('b_masked', 'Mul', [apart, mask]), [kOut * r, s.out]);
-  }
-  const split = b.reshape('b_split', factor, [kOut, kIn, r, width]);
-  const turned = b.transpose('b_turned', split, [1, 0, 2, 3]);
-  const apart = b.reshape('b_apart', turned, [kIn, kOut, r, 1, width]);
-  const mask = b.identity('b_mask', kOut, [1, kOut, 1, kOut, 1], dtype);
-  return b.reshape('b_stacked', b.node('b_masked', 'Mul', [apart, mask]), [kIn * kOut * r, s.out]);
-}
-
 /**
  * A grid can also be computed as one block of rank Kin·Kout·r with zeros in its factors: more
  * arithmetic, but the nodes around the layer see two MatMuls and nothing else. That matters in half
@@ -203,7 +120,7 @@ function isStacked(geometry: Matrix, dtype: FloatName): boolean {
 }
 
 function matrixDelta(
-  b: Builder,
+  b: SubgraphBuilder,
   layer: LinearLayer,
   geometry: Matrix,
   structure: Structure,
@@ -246,7 +163,7 @@ function isDequantized({ weight }: LinearLayer): boolean {
  * @param grid undefined where the factors are those of one block
  */
 function flatDelta(
-  b: Builder,
+  b: SubgraphBuilder,
   input: string,
   { inputColumns, outputColumns }: Matrix,
   grid: Structure | undefined,
@@ -261,12 +178,12 @@ function flatDelta(
   return outputColumns ? b.transpose('columns', rows, [1, 0]) : rows;
 }
 
-function plainDelta(b: Builder, x: string, factors: Factors): string {
+function plainDelta(b: SubgraphBuilder, x: string, factors: Factors): string {
   return b.node('d', 'MatMul', [b.node('h', 'MatMul', [x, factors.a]), factors.b]);
 }
 
 /** `Y = Wᵀ · X`: with transposed factors it is two MatMuls again. */
-function leftHandedDelta(b: Builder, x: string, factors: Factors): string {
+function leftHandedDelta(b: SubgraphBuilder, x: string, factors: Factors): string {
   const pair = (prefix: string, first: string, second: string) => {
     const at = b.transpose(`${prefix}at`, first, [1, 0]);
     const bt = b.transpose(`${prefix}bt`, second, [1, 0]);
@@ -278,7 +195,7 @@ function leftHandedDelta(b: Builder, x: string, factors: Factors): string {
 }
 
 /** The input with its features last: as it is, or [L, n, in] where they are not. */
-function rowsOf(b: Builder, input: string, features: number, geometry: Matrix): string {
+function rowsOf(b: SubgraphBuilder, input: string, features: number, geometry: Matrix): string {
   const { inputColumns, outputColumns } = geometry;
   if (!inputColumns && !outputColumns) return input;
   if (inputColumns) {
@@ -297,7 +214,12 @@ function rowsOf(b: Builder, input: string, features: number, geometry: Matrix): 
 const TO_THE_END = 2 ** 31 - 1;
 
 /** [N, Kout, out/Kout] */
-function gridDelta(b: Builder, x: string, s: Structure, { a, b: scaledB }: Factors): string {
+function gridDelta(
+  b: SubgraphBuilder,
+  x: string,
+  s: Structure,
+  { a, b: scaledB }: Factors,
+): string {
   const [kIn, kOut] = s.grid;
   const blocks =
     kIn > 1
@@ -309,7 +231,7 @@ function gridDelta(b: Builder, x: string, s: Structure, { a, b: scaledB }: Facto
 }
 
 /** From a group for each input block to a group for each output block. */
-function regroup(b: Builder, h: string, s: Structure): string {
+function regroup(b: SubgraphBuilder, h: string, s: Structure): string {
   const [kIn, kOut] = s.grid;
   const r = s.blockRank;
   if (s.structure === 'diagonal') return h;
@@ -320,17 +242,17 @@ function regroup(b: Builder, h: string, s: Structure): string {
   return b.reshape('h_out', b.transpose('h_turned', split, [2, 1, 0, 3]), [kOut, -1, kIn * r]);
 }
 
-function generalDelta(b: Builder, x: string, factors: Factors): string | undefined {
+function generalDelta(b: SubgraphBuilder, x: string, factors: Factors): string | undefined {
   const { generalA, generalB } = factors;
   if (!generalA || !generalB) return undefined;
   return b.node('general_d', 'MatMul', [b.node('general_h', 'MatMul', [x, generalA]), generalB]);
 }
 
-function likeBase(b: Builder, value: string, base: string): string {
+function likeBase(b: SubgraphBuilder, value: string, base: string): string {
   return b.node('delta', 'Reshape', [value, b.node('y_shape', 'Shape', [base])]);
 }
 
-function likeRows(b: Builder, value: string, rows: string, out: number): string {
+function likeRows(b: SubgraphBuilder, value: string, rows: string, out: number): string {
   const leading = b.shapeSlice('leading', rows, 0, 2);
   const size = b.integers('out_features', [out]);
   const shape = b.node('rows_shape', 'Concat', [leading, size], { axis: { int: 0 } });
@@ -339,7 +261,7 @@ function likeRows(b: Builder, value: string, rows: string, out: number): string 
 
 /** Two 1x1 convolutions, grouped where the grid has blocks. */
 function channelDelta(
-  b: Builder,
+  b: SubgraphBuilder,
   x: string,
   geometry: Channels,
   s: Structure,
@@ -363,7 +285,7 @@ function channelDelta(
   return b.node('sum', 'Add', [d, gd]);
 }
 
-function regroupChannels(b: Builder, h: string, s: Structure): string {
+function regroupChannels(b: SubgraphBuilder, h: string, s: Structure): string {
   const [kIn, kOut] = s.grid;
   const r = s.blockRank;
   if (s.structure === 'diagonal' || kIn === 1 || kOut === 1) return h;
@@ -376,7 +298,7 @@ function regroupChannels(b: Builder, h: string, s: Structure): string {
 
 class ConvBuilder {
   constructor(
-    private readonly b: Builder,
+    private readonly b: SubgraphBuilder,
     private readonly geometry: Channels,
   ) {}
 

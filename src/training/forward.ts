@@ -91,6 +91,7 @@ export async function buildForward(
 ): Promise<ForwardGraph> {
   const graph = loadGraph(patched.model, reader);
   const set = theSet(patched, options.name);
+  refuseDora(patched, set);
   // The order of the backward pass: runtimes that follow the outputs' order compute the gradients of
   // the last layers first, and free what they were computed from.
   const adapters = [...set.adapters].reverse();
@@ -198,6 +199,20 @@ export function theSet(patched: PatchedModel, name: string | undefined): ModelMa
     'invalid-argument',
     `${patched.model.source.label} has ${sets.length} adapter sets (${sets.map(({ set }) => set).join(', ')}), expected one to train`,
     { hint: 'Choose one with --name.' },
+  );
+}
+
+/** DoRA's authors hold the norms constant in the backward pass; differentiating them is another method. */
+function refuseDora({ model }: PatchedModel, { set, adapters }: ModelManifest): void {
+  const dora = adapters.find(({ magnitude }) => magnitude !== undefined);
+  if (!dora) return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${model.source.label}: the adapter ${dora.name} is DoRA, which can be folded and run, but not trained`,
+    {
+      node: dora.sites[0]!.node,
+      hint: `Fold it (onnx-lora merge --name ${set}), and train new adapters beside the result.`,
+    },
   );
 }
 

@@ -90,7 +90,7 @@ export function foldedWeight(
 }
 
 /** Runs of rows that cross no row of blocks of any adapter. */
-function* panels(
+export function* panels(
   rows: number,
   columns: number,
   factors: readonly RowFactors[],

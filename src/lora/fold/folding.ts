@@ -21,6 +21,7 @@ import { structureOf } from '../insert.js';
 import type { AdapterShape } from '../manifest.js';
 import type { LinearLayer } from '../targets/index.js';
 import { dequantizedTensor, type WeightContext, weightByIdentity } from './dequantize.js';
+import { doraWeight } from './dora-weight.js';
 import { type BaseWeight, type FoldNorms, foldedWeight, storedWeight } from './folded-weight.js';
 import { FoldKernel } from './kernel.js';
 import { RowFactors } from './row-factors.js';
@@ -31,6 +32,8 @@ export interface Delta {
   readonly id: string;
   readonly record: AdapterShape;
   factors(): Factors;
+  /** DoRA's magnitudes, [out]. */
+  readonly magnitude?: (() => Float64Array) | undefined;
 }
 
 /** A layer and everything to fold into its weight. */
@@ -51,11 +54,20 @@ export interface Folded {
   readonly norms: FoldNorms;
 }
 
+/** What goes with the adapters. */
+export interface Leaving {
+  /** Their nodes. */
+  readonly nodes: Iterable<Node>;
+  /** Where the numbers of tensors go that replaced others, and now give way to them. */
+  readonly places: ReadonlyMap<Tensor, TensorPlace>;
+}
+
 export class Folding {
   readonly folded: Folded[] = [];
   private readonly kernels = new Map<FloatName, Promise<FoldKernel>>();
   private readonly rewired = new Map<Node, Set<number>>();
-  private readonly removed = new Set<Node | Tensor>();
+  private readonly removed: Set<Node | Tensor>;
+  private readonly places: Leaving['places'];
   private readonly changed = new Set<Tensor>();
 
   constructor(
@@ -63,9 +75,11 @@ export class Folding {
     private readonly root: MessageEdit,
     private readonly dataFile: NewDataFile,
     private readonly names: NameAuthority,
-    /** Where the numbers of tensors go that replace others, which are about to give way for good. */
-    private readonly places: ReadonlyMap<Tensor, TensorPlace>,
-  ) {}
+    { places, nodes }: Leaving,
+  ) {
+    this.places = places;
+    this.removed = new Set<Node | Tensor>(nodes);
+  }
 
   /** Plans the folds of all layers. Weights are read when the edit is written. */
   plan(sites: readonly FoldSite[]): void {
@@ -251,24 +265,26 @@ export class Folding {
   ): Computed {
     const { weight } = group[0]!.layer;
     const norms: FoldNorms = { delta: 0, weight: 0 };
-    const deltas = () =>
-      group[0]!.deltas.map((delta) => {
-        const scale = delta.record.scale / weight.factor;
-        return new RowFactors(structureOf(delta.record), delta.factors(), scale, transposed);
-      });
+    const { deltas } = group[0]!;
+    const label = nodeLabel(group[0]!.layer.node);
+    const kernels = (dtype: FloatName) => this.kernel(dtype);
+    const rowFactors = (delta: Delta) => {
+      const scale = delta.record.scale / weight.factor;
+      return new RowFactors(structureOf(delta.record), delta.factors(), scale, transposed);
+    };
     this.folded.push({
       sites: group,
       weight: weight.constant?.tensor.name || weight.name,
       kind,
       norms,
     });
-    return foldedWeight(
-      base,
-      deltas,
-      (dtype) => this.kernel(dtype),
-      norms,
-      nodeLabel(group[0]!.layer.node),
-    );
+    const [delta] = deltas;
+    const { magnitude } = delta!;
+    if (!magnitude) return foldedWeight(base, () => deltas.map(rowFactors), kernels, norms, label);
+    const dora = () => ({
+      ...{ delta: rowFactors(delta!), magnitude: magnitude(), factor: weight.factor, transposed },
+    });
+    return doraWeight(base, dora, kernels, norms, label);
   }
 
   private kernel(dtype: FloatName): Promise<FoldKernel> {
@@ -283,6 +299,7 @@ export class Folding {
     const uses: Use[] = [];
     const follow = (next: Value | undefined, depth: number) => {
       for (const use of next?.uses ?? []) {
+        if (use.node && this.removed.has(use.node)) continue;
         const passesOn = use.node && use.index === 0 && isStep(use.node) && depth > 0;
         if (!passesOn) uses.push(use);
         else follow(this.context.values.resolve(use.graph, use.node!.outputs[0]!), depth - 1);

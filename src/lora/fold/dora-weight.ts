@@ -1,0 +1,103 @@
+import { OnnxLoraError } from '../../errors.js';
+import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../onnx/dtype.js';
+import type { Computed } from '../../onnx/edit.js';
+import { type BaseWeight, type FoldNorms, panels } from './folded-weight.js';
+import type { FoldKernel } from './kernel.js';
+import type { RowFactors } from './row-factors.js';
+
+/** An adapter that brings columns to magnitudes. */
+export interface Dora {
+  readonly delta: RowFactors;
+  /** m, [out] */
+  readonly magnitude: Float64Array;
+  /** The layer computes with `factor` times the stored weight. */
+  readonly factor: number;
+  /** The stored rows are columns of W. */
+  readonly transposed: boolean;
+}
+
+/**
+ * `(W + ΔW) · diag(m / ‖W + ΔW‖)`, computed in float64 and rounded once, while it is written: the weight
+ * is read twice, for its columns' norms and for its numbers.
+ * @param norms filled in when the last panel is done
+ * @param label what to call the weight's layer in an error
+ */
+export function doraWeight(
+  weight: BaseWeight,
+  make: () => Dora,
+  kernels: (dtype: FloatName) => Promise<FoldKernel>,
+  norms: FoldNorms,
+  label: string,
+): Computed {
+  const { dtype, rows, columns } = weight;
+  async function* chunks() {
+    const dora = make();
+    const gains = gainsOf(dora, await columnSquares(weight, dora, kernels), label);
+    let [deltaSquares, weightSquares] = [0, 0];
+    for await (const { start, before, after } of sums(weight, dora, kernels)) {
+      for (let i = 0; i < after.length; i++) {
+        const value = after[i]! * gains[columnOf(dora, start, i, columns)]!;
+        deltaSquares += (value - before[i]!) ** 2;
+        weightSquares += before[i]! ** 2;
+        after[i] = value;
+      }
+      yield fromFloat64(dtype, after);
+    }
+    norms.delta = Math.sqrt(deltaSquares);
+    norms.weight = Math.sqrt(weightSquares);
+  }
+  return { length: byteLength(dtype, rows * columns), chunks };
+}
+
+/** The weight before and after ΔW, a run of rows at a time. */
+async function* sums(
+  weight: BaseWeight,
+  { delta }: Dora,
+  kernels: (dtype: FloatName) => Promise<FoldKernel>,
+) {
+  const { dtype, rows, columns } = weight;
+  // Of float64 numbers the kernel gives the sum as it is.
+  const kernel = await kernels('float64');
+  for (const [start, end] of panels(rows, columns, [delta])) {
+    const count = (end - start) * columns;
+    const before = toFloat64(dtype, await weight.readRows(start, end), count).slice();
+    const bytes = fromFloat64('float64', before);
+    const folded = await kernel.fold(bytes, end - start, columns, delta.product(start, end));
+    yield { start, before, after: toFloat64('float64', folded.bytes, count).slice() };
+  }
+}
+
+async function columnSquares(
+  weight: BaseWeight,
+  dora: Dora,
+  kernels: (dtype: FloatName) => Promise<FoldKernel>,
+): Promise<Float64Array> {
+  const squares = new Float64Array(dora.magnitude.length);
+  for await (const { start, after } of sums(weight, dora, kernels)) {
+    for (let i = 0; i < after.length; i++) {
+      squares[columnOf(dora, start, i, weight.columns)]! += after[i]! ** 2;
+    }
+  }
+  return squares;
+}
+
+/** The column of W that an element of a panel belongs to. */
+function columnOf({ transposed }: Dora, start: number, i: number, columns: number): number {
+  return transposed ? start + Math.floor(i / columns) : i % columns;
+}
+
+function gainsOf({ magnitude, factor }: Dora, squares: Float64Array, label: string): Float64Array {
+  return magnitude.map((wanted, column) => {
+    const norm = Math.abs(factor) * Math.sqrt(squares[column]!);
+    const gain = wanted / norm;
+    if (Number.isFinite(gain)) return gain;
+    throw new OnnxLoraError(
+      'invalid-adapter',
+      `${label}: column ${column} of its weight and adapter has the norm ${norm}, and the magnitude ${wanted}`,
+      {
+        node: label,
+        hint: 'The training run diverged, or the file is damaged. Nothing was written.',
+      },
+    );
+  });
+}
