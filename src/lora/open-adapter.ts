@@ -1,7 +1,9 @@
-import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { openOnnxAdapter } from '../formats/onnx-adapter.js';
+import { kindOf } from '../formats/path-kind.js';
 import { isPeft } from '../formats/peft/folder.js';
 import { openSafetensors } from '../formats/safetensors.js';
+import { fileError } from '../onnx/source.js';
 import { type AdapterFile, FORMAT, openAdapterFile } from './adapter-file.js';
 import type { AdapterFormat } from './adapter-output.js';
 import { openPeftFile } from './peft-file.js';
@@ -25,11 +27,9 @@ export function openAdapter(path: string, format = formatAt(path)): AdapterFile 
 }
 
 function formatAt(path: string): AdapterFormat {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  if (path.endsWith('.onnx_adapter') || (stat?.isFile() && isOnnxAdapter(path))) {
-    return 'onnx_adapter';
-  }
-  const isOwn = stat?.isFile() && path.endsWith('.safetensors') && isOwnFile(path);
+  const isFile = kindOf(path) === 'file';
+  if (path.endsWith('.onnx_adapter') || (isFile && isOnnxAdapter(path))) return 'onnx_adapter';
+  const isOwn = isFile && path.endsWith('.safetensors') && isOwnFile(path);
   return !isOwn && isPeft(path) ? 'peft' : 'safetensors';
 }
 
@@ -37,13 +37,21 @@ function formatAt(path: string): AdapterFormat {
 const IDENTIFIER = { offset: 4, text: 'TORT' };
 
 function isOnnxAdapter(path: string): boolean {
-  const file = openSync(path, 'r');
+  const file = opened(path);
   try {
     const bytes = Buffer.alloc(IDENTIFIER.text.length);
     readSync(file, bytes, 0, bytes.length, IDENTIFIER.offset);
     return bytes.toString('latin1') === IDENTIFIER.text;
   } finally {
     closeSync(file);
+  }
+}
+
+function opened(path: string): number {
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    throw fileError(path, error);
   }
 }
 

@@ -67,14 +67,14 @@ export function parsePeftConfig(text: string, path: string): PeftConfig {
 }
 
 function checked(text: string, path: string): Fields {
-  const result = v.safeParse(fields, parseJson(text, path));
+  const json = parseJson(text, path);
+  // An array is an object to the schema.
+  const kind = Array.isArray(json) ? 'array' : typeof json;
+  if (kind !== 'object' || json === null) throw invalid(path, `it is ${kind}, expected an object`);
+  const result = v.safeParse(fields, json);
   if (result.success) return result.output;
   const [issue] = result.issues;
-  const at = v.getDotPath(issue);
-  throw invalid(
-    path,
-    at === null ? `it is no object: ${issue.message}` : `${at}: ${issue.message}`,
-  );
+  throw invalid(path, `${v.getDotPath(issue)}: ${issue.message}`);
 }
 
 function parseJson(text: string, path: string): unknown {

@@ -2,7 +2,9 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
+import { fileError } from '../../onnx/source.js';
 import { show } from '../json.js';
+import { kindOf } from '../path-kind.js';
 import { openSafetensors, type SafetensorsEntry, type SafetensorsFile } from '../safetensors.js';
 import { type PeftConfig, parsePeftConfig } from './config.js';
 import { type Part, parseKey } from './keys.js';
@@ -127,14 +129,8 @@ function pickled(path: string): OnnxLoraError {
   );
 }
 
-function kindOf(path: string): 'none' | 'folder' | 'file' {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  if (!stat) return 'none';
-  return stat.isDirectory() ? 'folder' : 'file';
-}
-
 function hasFile(folder: string, name: string): boolean {
-  return statSync(join(folder, name), { throwIfNoEntry: false })?.isFile() ?? false;
+  return kindOf(join(folder, name)) === 'file';
 }
 
 function hasConfigBeside(path: string): boolean {
@@ -156,8 +152,7 @@ function attempt<T>(path: string, run: () => T): T {
   try {
     return run();
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? error;
-    throw new OnnxLoraError('io', `${path} cannot be read: ${code}`, { cause: error });
+    throw fileError(path, error);
   }
 }
 
