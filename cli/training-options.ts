@@ -11,8 +11,82 @@ export const dataOption = {
     value: 'FILE',
     required: true,
     summary:
-      'samples: .safetensors or .npz, an array for each model input and labels or target, all with the samples as first axis',
+      'samples: .safetensors or .npz, an array for each model input and labels or target, all with the samples as first axis; texts: .jsonl, .csv, .tsv or .parquet',
     example: '--data samples.safetensors',
+  },
+} as const satisfies OptionSpecs;
+
+/** Rows of files that are no tensors. */
+export const rowOptions = {
+  labelField: {
+    type: 'string',
+    group: 'Data',
+    value: 'FIELD',
+    default: 'label, class, ..',
+    summary: 'the field with the label: a name or number, for mse a number, for bce a list',
+    example: '--label-field sentiment',
+  },
+  labels: {
+    type: 'path',
+    group: 'Data',
+    value: 'FILE',
+    default: 'those of the model, or of the data in alphabetical order',
+    summary: 'the name of a class on each line, in their order',
+    example: '--labels classes.txt',
+  },
+  skipBadRows: {
+    type: 'boolean',
+    group: 'Data',
+    summary: 'leave bad rows out and count them, instead of stopping at the first one',
+    example: '--skip-bad-rows --json | jq .skippedRows',
+  },
+} as const satisfies OptionSpecs;
+
+/** Texts, and how they become tokens. */
+export const textOptions = {
+  tokenizer: {
+    type: 'path',
+    group: 'Data',
+    value: 'PATH',
+    summary: "of texts: the model's tokenizer.json, or the folder that holds it",
+    example: '--tokenizer minilm/',
+  },
+  textField: {
+    type: 'string',
+    group: 'Data',
+    value: 'FIELD',
+    default: 'text, sentence, messages, ..',
+    summary: 'the field with the text, or with the messages of a conversation',
+    example: '--text-field review',
+  },
+  textPairField: {
+    type: 'string',
+    group: 'Data',
+    value: 'FIELD',
+    summary: 'the field with a second text; for mnr, the one to find',
+    example: '--text-field premise --text-pair-field hypothesis',
+  },
+  textNegativeField: {
+    type: 'string',
+    group: 'Data',
+    value: 'FIELD',
+    summary: 'of mnr: the field with a text that is not the one to find',
+    example: '--text-negative-field negative',
+  },
+  maxLength: {
+    type: 'integer',
+    group: 'Data',
+    value: 'TOKENS',
+    default: 'what model or tokenizer says, or 512',
+    summary: 'longer texts are cut, of pairs the longer one first',
+    example: '--max-length 128',
+  },
+  truncate: {
+    type: 'boolean',
+    group: 'Data',
+    onByDefault: true,
+    summary: 'take texts that are too long for bad rows',
+    example: '--no-truncate --skip-bad-rows',
   },
 } as const satisfies OptionSpecs;
 

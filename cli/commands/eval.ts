@@ -5,7 +5,14 @@ import { defineCommand } from '../command.js';
 import { forceOption } from '../options.js';
 import type { Column } from '../table.js';
 import { duration, measure, plural, printable } from '../text.js';
-import { batchOption, dataOption, lossOptions, runtimeOptions } from '../training-options.js';
+import {
+  batchOption,
+  dataOption,
+  lossOptions,
+  rowOptions,
+  runtimeOptions,
+  textOptions,
+} from '../training-options.js';
 
 export const evalCommand = defineCommand({
   name: 'eval',
@@ -15,6 +22,8 @@ export const evalCommand = defineCommand({
   positionals: { model: { value: 'MODEL', summary: 'a model, patched or not' } },
   options: {
     ...dataOption,
+    ...rowOptions,
+    ...textOptions,
     ...lossOptions,
     ...batchOption,
     expect: {
@@ -49,13 +58,15 @@ export const evalCommand = defineCommand({
   async run({ model, ...options }, ui) {
     const result = await evaluate(model, { ...options, ...ui.work, onNote: ui.note });
     const text = () => {
-      const { model: _, samples, provider, seconds, expectations = [], ...measures } = result;
+      const { model: _, samples, skippedRows, provider, seconds, ...rest } = result;
+      const { expectations = [], ...measures } = rest;
       const rows = Object.entries(measures).map(([name, value]) => ({
         name,
         value,
         expected: expectations.filter((one) => one.measure === name),
       }));
-      const cost = `${plural(samples, 'sample')} in ${duration(seconds)} on ${provider.used}`;
+      const skipped = skippedRows ? ` (${plural(skippedRows, 'bad row')} left out)` : '';
+      const cost = `${plural(samples, 'sample')}${skipped} in ${duration(seconds)} on ${provider.used}`;
       const page = options.html === undefined ? '' : `\nwrote ${printable(options.html)}\n`;
       return `${printable(model)}: ${cost}\n\n${ui.table(columnsFor(rows), rows)}\n${page}`;
     };

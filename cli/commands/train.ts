@@ -5,7 +5,14 @@ import { train } from '../../src/training/train.js';
 import { defineCommand } from '../command.js';
 import { forceOption, headOption, nameOption, outputOptions } from '../options.js';
 import { bytes, duration, measure, plural, printable } from '../text.js';
-import { batchOption, dataOption, lossOptions, runtimeOptions } from '../training-options.js';
+import {
+  batchOption,
+  dataOption,
+  lossOptions,
+  rowOptions,
+  runtimeOptions,
+  textOptions,
+} from '../training-options.js';
 
 export const trainCommand = defineCommand({
   name: 'train',
@@ -29,6 +36,8 @@ export const trainCommand = defineCommand({
       summary: 'take the samples in the order of the file',
       example: '--no-shuffle',
     },
+    ...rowOptions,
+    ...textOptions,
     ...lossOptions,
     labelSmoothing: {
       type: 'number',
@@ -262,6 +271,11 @@ export const trainCommand = defineCommand({
       summary: 'three epochs with AdamW',
     },
     {
+      command:
+        'onnx-lora train bert.lora.onnx --data reviews.jsonl --tokenizer bert/ --loss cross-entropy',
+      summary: 'on texts with labels',
+    },
+    {
       command: 'onnx-lora train model.lora.onnx --config run1.json --checkpoint run1 --steps 500',
       summary: '500 updates, kept on the way, with every other option from a file',
     },
@@ -281,6 +295,7 @@ function reportOf(result: TrainResult, verbose: boolean): string {
     `${plural(steps, 'step')} in ${duration(seconds)}, ${bytes(peakMemoryBytes)} of memory at most`,
     `loss ${measure(first)} -> ${measure(last)}, best ${measure(best)}`,
     ...evaluationLines(result),
+    ...(result.skippedRows ? [`${plural(result.skippedRows, 'bad row')} left out`] : []),
     ...(provider ? providerLines(provider, verbose) : []),
     `wrote ${printable(output)}`,
     ...(adapter === undefined ? [] : [`wrote ${printable(adapter)}: the adapters alone`]),

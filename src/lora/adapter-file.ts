@@ -96,7 +96,7 @@ function storedAdapter(
 function storedExtras(
   file: SafetensorsFile,
   path: string,
-  { head, replaced }: FileManifest,
+  { head, replaced, labels }: FileManifest,
 ): Extras {
   const bytes = (name: string) => {
     readFinite(file, path, name);
@@ -123,7 +123,7 @@ function storedExtras(
     },
   };
   const tensors = replaced?.map(({ tensor, data }) => storedTensor(file, path, tensor, data));
-  return { head: trainedHead, tensors, from: path };
+  return { head: trainedHead, tensors, labels, from: path };
 }
 
 /** A tensor for the model; read, and checked, when it is written. */
@@ -193,11 +193,11 @@ export function fileMetadata(
 }
 
 function fileManifest(
-  { version, set, createdBy, adapters, head, replaced }: ModelManifest,
+  { version, set, createdBy, labels, adapters, head, replaced }: ModelManifest,
   add: (name: string, initializer: string) => string,
 ): FileManifest {
   return {
-    ...{ version, set, createdBy },
+    ...{ version, set, createdBy, labels },
     adapters: adapters.map(({ sites, scaleTensor: _, ...record }) => {
       const { name, generalA, generalB, magnitude } = record;
       return {

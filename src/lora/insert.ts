@@ -3,6 +3,7 @@
 import type { Factors } from '../analysis/norms.js';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
+import type { NewDataFile } from '../onnx/data-file.js';
 import { byteLength, type FloatName, fromFloat64 } from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
 import { metadataRecord, type NewTensor } from '../onnx/encode.js';
@@ -57,6 +58,8 @@ export interface Extras {
   readonly head?: NewHead | undefined;
   /** Constants of the model's main graph, under the names they have there, with new numbers. */
   readonly tensors?: readonly NewTensor[] | undefined;
+  /** The names of the classes. */
+  readonly labels?: readonly string[] | undefined;
   /** Where they come from, for errors. */
   readonly from?: string | undefined;
 }
@@ -79,6 +82,7 @@ const MIN_OPSET = 7;
 
 /**
  * Inserts adapters behind their layers' nodes, below the name that consumers read.
+ * @param dataFile for the tensors that replace external ones
  * @throws OnnxLoraError `invalid-argument` where the set's name is taken, `adapter-mismatch` for
  * extras that do not fit the model, `unsupported` for an opset below 7
  */
@@ -86,7 +90,8 @@ export function insertAdapters(
   patched: PatchedModel,
   set: string,
   adapters: readonly NewAdapter[],
-  { head, tensors = [], from = `the adapter set ${JSON.stringify(set)}` }: Extras = {},
+  { head, tensors = [], labels, from = `the adapter set ${JSON.stringify(set)}` }: Extras = {},
+  dataFile?: NewDataFile,
 ): Insertion {
   checkModel(patched, set);
   const inserter = new Inserter(patched, set);
@@ -94,12 +99,13 @@ export function insertAdapters(
     version: 1,
     set,
     createdBy: `onnx-lora ${version}`,
+    ...(labels ? { labels: [...labels] } : {}),
     adapters: adapters.map((adapter) => inserter.insert(adapter)),
     initializers: inserter.initializers,
     ...(head ? { head: inserter.insertHead(head) } : {}),
   };
   const manifest = replaceTensors(patched, inserted, tensors, {
-    ...{ edit: inserter.root, names: inserter.names, from },
+    ...{ edit: inserter.root, names: inserter.names, from, dataFile },
   });
   inserter.root.append(...metadataRecord(manifestKey(set), encodeManifest(manifest)));
   return { edit: inserter.root, manifest };

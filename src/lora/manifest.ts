@@ -61,6 +61,8 @@ const setEntries = {
   /** The adapter set's name. */
   set: name,
   createdBy: v.string(),
+  /** The names of the classes, in the order of the model's outputs. */
+  labels: v.optional(v.array(v.string())),
 };
 
 /** A trainable layer behind the model's hidden states. */

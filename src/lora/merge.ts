@@ -1,4 +1,4 @@
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
 import { NewDataFile } from '../onnx/data-file.js';
@@ -17,6 +17,7 @@ import { insertFile } from './apply.js';
 import { type BindOptions, checkNoBindOptions } from './bind.js';
 import { magnitudeOf, readFactors } from './factors.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
+import { keepLabels } from './labels.js';
 import { findLayers } from './layers.js';
 import {
   invalidManifest,
@@ -25,7 +26,7 @@ import {
   replaceManifest,
 } from './manifest.js';
 import { openAdapter } from './open-adapter.js';
-import { defaultOutput, writeModel } from './output.js';
+import { defaultOutput, writeWithData } from './output.js';
 import { PatchedModel } from './patched.js';
 import { interpolateTensors, originalPlaces, settleTensors } from './replaced.js';
 import { withoutSlots } from './slots/remove.js';
@@ -103,12 +104,10 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     };
     folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
     removeAdapters(patched, sets, edit);
+    keepLabels(edit, model, sets);
     folding.plan(sitesOf(patched, sets, reader));
     settleTensors(patched, sets, edit, reader, folding);
-    const touched = dataFile.touched();
-    const pieces = dataFile.isEmpty ? undefined : dataFile.finish(edit);
-    const data = pieces ? [{ path: join(dirname(output), dataFile.location), pieces }] : [];
-    await writeModel(model, edit, output, options, data, touched);
+    await writeWithData(model, edit, output, options, dataFile);
     return { output, merged: folding.folded.map(describe), ...(unmatched ? { unmatched } : {}) };
   } finally {
     await folding?.release();

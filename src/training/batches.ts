@@ -36,7 +36,8 @@ export class Batches {
     private readonly checked: CheckedData,
     private readonly options: BatchOptions,
   ) {
-    this.order = new BatchOrder({ size: dataset.size, ...options });
+    const lengthOf = dataset.lengthOf && ((sample: number) => dataset.lengthOf!(sample));
+    this.order = new BatchOrder({ size: dataset.size, lengthOf, ...options });
     this.perEpoch = this.order.batchesPerEpoch;
     this.unused = checked.unused;
   }

@@ -2,6 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { evaluationPage } from '../analysis/evaluation-page.js';
 import { OnnxLoraError } from '../errors.js';
+import { labelsOf } from '../lora/labels.js';
 import { PatchedModel } from '../lora/patched.js';
 import { ExternalFiles } from '../onnx/external.js';
 import type { Model } from '../onnx/model.js';
@@ -108,7 +109,8 @@ async function measure(path: string, metrics: MetricAccumulator, options: Option
   let data: Dataset | undefined;
   try {
     const { inputs } = model.graph;
-    data = await openDataset(options.data, { ...options, inputs });
+    const classes = labelsOf(new PatchedModel(model));
+    data = await openDataset(options.data, { ...options, inputs, classes });
     const { size: samples, skipped: skippedRows } = data;
     const { graph, batches } = await prepare(model, files, data, options);
     const { provider: requested = 'auto', threads, onNote } = options;

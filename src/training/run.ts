@@ -5,6 +5,7 @@ import { lossCurveSvg } from '../analysis/curve.js';
 import { OnnxLoraError } from '../errors.js';
 import { extract } from '../lora/extract.js';
 import { headEdit, parseHead } from '../lora/head.js';
+import { labelsOf } from '../lora/labels.js';
 import { defaultOutput, inputFiles, writeModel } from '../lora/output.js';
 import { PatchedModel } from '../lora/patched.js';
 import { collect } from '../onnx/edit.js';
@@ -41,6 +42,8 @@ export interface TrainResult {
   readonly adapter?: string;
   /** Updates done. */
   readonly steps: number;
+  /** Rows of the data that are no samples because something is wrong with them. */
+  readonly skippedRows?: number;
   readonly loss?: { readonly first: number; readonly last: number; readonly best: number };
   /** The last evaluation; with `keepBest` the best one's step and loss stand in `best`. */
   readonly eval?: Readonly<Record<string, number>>;
@@ -133,7 +136,7 @@ class Run {
   async result(): Promise<TrainResult> {
     checkOutputs(this.patched.model, this.output, this.options);
     try {
-      const data = await this.open(this.options.data);
+      const data = await this.open(this.options.data, labelsOf(this.patched));
       return this.options.emitStepGraph === undefined
         ? await this.train(data)
         : await this.emit(data);
@@ -196,8 +199,7 @@ class Run {
     const batches = await this.batches(data, forward, options.shuffle);
     if (options.trainBias) this.noteLayersWithoutBias(forward);
     const graph = await buildStepGraph(forward, { ...options, fused });
-    const samples = this.datasets.map(({ size }) => size);
-    const settings = settingsOf(options, forward, samples, patched.model.source.size);
+    const settings = settingsOf(options, forward, this.datasets, patched.model.source.size);
     const total = this.updates(batches);
     const checkpoint = this.checkpoint(graph, settings);
     const externalFolder = folderOf(patched.model);
@@ -240,6 +242,7 @@ class Run {
       return {
         ...written,
         steps: loop.step,
+        ...(data.skipped === undefined ? {} : { skippedRows: data.skipped }),
         ...(loop.losses ? { loss: loop.losses } : {}),
         ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
         ...(loop.best ? { best: { step: loop.best.step, loss: loop.best.loss } } : {}),
@@ -315,7 +318,7 @@ class Run {
   private async write(forward: ForwardGraph, theta: Float32Array, log: RunLog) {
     const { saveAdapter, plot, force } = this.options;
     const { set } = forward;
-    const edit = trainedModel(this.patched, forward, theta);
+    const edit = trainedModel(this.patched, forward, theta, this.datasets[0]?.classes);
     await writeModel(this.patched.model, edit, this.output, { force });
     if (plot !== undefined) await writePlot(plot, log.records, force);
     if (saveAdapter === undefined) return { output: this.output };

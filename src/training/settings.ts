@@ -1,17 +1,18 @@
 /** What a checkpoint remembers of its run, to be resumed by the same one only. */
 import { createHash } from 'node:crypto';
 import type { Settings } from './checkpoint.js';
+import type { Dataset } from './data/dataset.js';
 import type { ForwardGraph } from './forward.js';
 import type { ResolvedOptions } from './options.js';
 
 /**
  * Everything that the numbers of a run depend on.
- * @param samples sizes of the datasets
+ * @param data what is trained on, and what is evaluated with
  */
 export function settingsOf(
   options: ResolvedOptions,
   { set }: ForwardGraph,
-  samples: readonly number[],
+  data: readonly Dataset[],
   modelBytes: number,
 ): Settings {
   const { loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup } = options;
@@ -33,8 +34,15 @@ export function settingsOf(
     scale: options.scale ?? null,
     modelOutput: options.modelOutput ?? null,
     trainBias: options.trainBias ?? false,
-    samples: samples.join(' and '),
+    samples: data.map(({ size }) => size).join(' and '),
+    ...recipesOf(data),
     adapters: createHash('sha256').update(JSON.stringify(set)).digest('hex').slice(0, 16),
     modelBytes,
   };
+}
+
+/** Nothing for arrays, which are what they are. */
+function recipesOf(data: readonly Dataset[]): Settings {
+  const recipes = data.flatMap(({ recipe }) => (recipe === undefined ? [] : [recipe]));
+  return recipes.length === 0 ? {} : { recipe: recipes.join('; ') };
 }

@@ -11,11 +11,15 @@ import { setTensorData } from '../onnx/rewrite.js';
 import { floatTypeOf } from '../onnx/tensor.js';
 import type { ForwardGraph } from './forward.js';
 
-/** An edit that gives the adapters of a model, and what trained with them, the numbers in `theta`. */
+/**
+ * An edit that gives the adapters of a model, and what trained with them, the numbers in `theta`.
+ * @param labels the names of the classes, where the data have some
+ */
 export function trainedModel(
   patched: PatchedModel,
   { set, parameters, biases }: Pick<ForwardGraph, 'set' | 'parameters' | 'biases'>,
   theta: Float32Array,
+  labels?: readonly string[],
 ): MessageEdit {
   const { model } = patched;
   const root = new MessageEdit(model.source, model.range);
@@ -28,9 +32,10 @@ export function trainedModel(
     if (biases.includes(name)) trained.push({ name, dtype, dims: tensor.dims, data });
     else setNumbers(root, model, tensor, { name, dtype, dims: tensor.dims, data });
   }
-  if (trained.length > 0) {
+  if (trained.length > 0 || labels) {
     const context = { edit: root, names: new NameAuthority(model), from: 'the trained biases' };
-    replaceManifest(root, model, replaceTensors(patched, set, trained, context));
+    const named = labels ? { ...set, labels: [...labels] } : set;
+    replaceManifest(root, model, replaceTensors(patched, named, trained, context));
   }
   return root;
 }

@@ -1,5 +1,6 @@
 /** Which samples make which batch. */
 import { uniformInt } from 'pure-rand/distribution/uniformInt';
+import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 import { generatorFor } from '../../lora/init.js';
 
 export interface OrderOptions {
@@ -9,6 +10,42 @@ export interface OrderOptions {
   readonly seed: number;
   /** false: as they stand in the file. */
   readonly shuffle: boolean;
+  /** How long a sample is, where batches are to be of samples of like length. */
+  readonly lengthOf?: ((sample: number) => number) | undefined;
+}
+
+/** Batches among whose samples those of like length find each other: enough to waste little padding. */
+const BATCHES_PER_BUCKET = 32;
+
+/**
+ * The order with samples of like length in one batch. It is cut into buckets of some batches; in each,
+ * samples are sorted by length, and the batches that this gives are shuffled. So every sample still
+ * comes anywhere in the epoch, and the smaller batch that is left over stays at the end.
+ */
+export function byLength(
+  order: Uint32Array,
+  { batchSize, seed }: Pick<OrderOptions, 'batchSize' | 'seed'>,
+  lengthOf: (sample: number) => number,
+  epoch: number,
+): Uint32Array {
+  const result = new Uint32Array(order.length);
+  const random = generatorFor(seed, 'buckets', String(epoch));
+  const size = batchSize * BATCHES_PER_BUCKET;
+  for (let start = 0; start < order.length; start += size) {
+    const bucket = order.slice(start, start + size);
+    const lengths = new Map(Array.from(bucket, (sample) => [sample, lengthOf(sample)]));
+    const whole = bucket.length - (bucket.length % batchSize);
+    // What is left over is any samples, not the longest.
+    const sorted = bucket.subarray(0, whole).sort((a, b) => lengths.get(a)! - lengths.get(b)!);
+    const batches = Uint32Array.from({ length: whole / batchSize }, (_, i) => i);
+    shuffleInPlace(batches, random);
+    batches.forEach((batch, i) => {
+      const samples = sorted.subarray(batch * batchSize, (batch + 1) * batchSize);
+      result.set(samples, start + i * batchSize);
+    });
+    result.set(bucket.subarray(whole), start + whole);
+  }
+  return result;
 }
 
 /**
@@ -21,13 +58,16 @@ export function sampleOrder(
 ): Uint32Array {
   const order = Uint32Array.from({ length: size }, (_, i) => i);
   if (!shuffle) return order;
-  const random = generatorFor(seed, 'order', String(epoch));
-  // Fisher and Yates.
-  for (let last = size - 1; last > 0; last--) {
-    const other = uniformInt(random, 0, last);
-    [order[last], order[other]] = [order[other]!, order[last]!];
-  }
+  shuffleInPlace(order, generatorFor(seed, 'order', String(epoch)));
   return order;
+}
+
+/** Fisher and Yates. */
+function shuffleInPlace(values: Uint32Array, random: RandomGenerator): void {
+  for (let last = values.length - 1; last > 0; last--) {
+    const other = uniformInt(random, 0, last);
+    [values[last], values[other]] = [values[other]!, values[last]!];
+  }
 }
 
 /**
@@ -57,7 +97,10 @@ export class BatchOrder {
 
   private orderOf(epoch: number): Uint32Array {
     if (this.current?.epoch !== epoch) {
-      this.current = { epoch, order: sampleOrder(this.options, epoch) };
+      const { options } = this;
+      const order = sampleOrder(options, epoch);
+      const lengthOf = options.shuffle ? options.lengthOf : undefined;
+      this.current = { epoch, order: lengthOf ? byLength(order, options, lengthOf, epoch) : order };
     }
     return this.current.order;
   }
