@@ -39,13 +39,12 @@ export function adapterColumns(total: number, { withNorm = false } = {}): Column
   ];
 }
 
-/** Columns that say where slots are and what feeds them. */
+/** Columns that say where slots are. */
 export function slotColumns(): Column<SlotSummary>[] {
   return [
     { title: 'module', value: ({ name }) => name, flexible: true },
     { title: 'in x out', value: ({ shape }) => by(shape), align: 'right' },
     { title: 'dtype', value: ({ dtype }) => dtype },
-    { title: 'inputs', value: ({ a, b }) => `${a}, ${b}`, optional: true },
   ];
 }
 

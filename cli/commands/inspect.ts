@@ -1,5 +1,6 @@
 import {
   type InspectedSet,
+  type InspectedSlots,
   type InspectedTarget,
   type InspectedValue,
   type InspectResult,
@@ -51,7 +52,8 @@ export const inspectCommand = defineCommand({
   },
 });
 
-function modelLines({ model, inputs, outputs, sets }: InspectResult): string[] {
+function modelLines(result: InspectResult): string[] {
+  const { model, outputs, sets, slots } = result;
   const opsets = model.opsets.map(({ domain, version }) => `${domain} ${version}`).join(', ');
   const facts: [string, string][] = [
     ['model', `${model.path}, ${bytes(model.bytes)}, ${count(model.parameters)} parameters`],
@@ -61,11 +63,22 @@ function modelLines({ model, inputs, outputs, sets }: InspectResult): string[] {
       'data',
       `${location}, ${size === null ? 'missing' : bytes(size)}`,
     ]),
-    ...inputs.map((value): [string, string] => ['input', valueText(value)]),
+    ...modelInputs(result).map((value): [string, string] => ['input', valueText(value)]),
     ...outputs.map((value): [string, string] => ['output', valueText(value)]),
     ...sets.flatMap(setFacts),
+    ...(slots ? [slotFact(slots)] : []),
   ];
   return facts.map(([name, value]) => `${name.padEnd(8)}  ${printable(value)}`);
+}
+
+/** The inputs without those of slots, which are two for each. */
+function modelInputs({ inputs, slots }: InspectResult): readonly InspectedValue[] {
+  const own = new Set(slots?.slots.flatMap(({ a, b }) => [a, b]));
+  return inputs.filter(({ name }) => !own.has(name));
+}
+
+function slotFact({ mode, slots, createdBy }: InspectedSlots): [string, string] {
+  return ['slots', `${count(slots.length)}, two ${mode} inputs each, by ${createdBy}`];
 }
 
 function setFacts({ name, adapters, parameters, head, replaced, createdBy }: InspectedSet) {
@@ -97,7 +110,7 @@ interface Row {
   readonly adapter: AdapterSummary | undefined;
 }
 
-function layerLines({ model, targets, sets }: InspectResult, ui: Ui): string[] {
+function layerLines({ model, targets, sets, slots }: InspectResult, ui: Ui): string[] {
   const eligible = targets.filter((target) => target.eligible);
   if (eligible.length === 0) return ['no layer can take an adapter (--why says why)'];
   const rows = eligible.flatMap((target): Row[] =>
@@ -109,6 +122,7 @@ function layerLines({ model, targets, sets }: InspectResult, ui: Ui): string[] {
     percent(model.parameters === 0 ? 0 : (100 * part) / model.parameters);
   const columns = [
     ...weightColumns(),
+    ...(slots ? [slotColumn] : []),
     ...(sets.length === 0 ? sizeColumns(share) : adapterColumns(share, sets.length > 1)),
   ];
   return [ui.table(columns, rows)];
@@ -122,6 +136,11 @@ function weightColumns(): Column<Row>[] {
     { title: 'dtype', value: ({ target }) => target.weight!.dtype, optional: true },
   ];
 }
+
+const slotColumn: Column<Row> = {
+  title: 'slot',
+  value: ({ target }) => (target.slot === null ? '-' : 'yes'),
+};
 
 function sizeColumns(share: (part: number) => string): Column<Row>[] {
   const size = ({ target }: Row) => target.weight!.shape[0] * target.weight!.shape[1];
@@ -157,9 +176,13 @@ function reasonLines({ targets }: InspectResult, ui: Ui): string[] {
   });
 }
 
-function summaryLines({ summary }: InspectResult, ui: Ui): string[] {
+function summaryLines({ summary, targets: layers, slots }: InspectResult, ui: Ui): string[] {
   const { targets, eligible, adapted, adapterParameters, percent: share } = summary;
   const able = `${count(eligible)} of ${plural(targets, 'layer')} can take an adapter`;
+  if (slots) {
+    const slotted = layers.filter(({ slot }) => slot !== null).length;
+    return [`${able}, ${count(slotted)} ${slotted === 1 ? 'has' : 'have'} a slot`];
+  }
   if (adapted === 0) return [`${able}, none has one`];
   const have = `${count(adapted)} ${adapted === 1 ? 'has' : 'have'} one`;
   const size = `${count(adapterParameters)} parameters, ${percent(share)} of the model`;

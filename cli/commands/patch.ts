@@ -1,6 +1,8 @@
 import { OnnxLoraError } from '../../src/errors.js';
 import { patch } from '../../src/lora/patch.js';
 import { slotModes } from '../../src/lora/slots/manifest.js';
+import { slotInputs } from '../../src/lora/slots/names.js';
+import type { SlotSummary } from '../../src/lora/slots/summary.js';
 import {
   adapterColumns,
   noteUnmatched,
@@ -17,7 +19,7 @@ import {
   selectionOptions,
   unmatchedOption,
 } from '../options.js';
-import { printable } from '../text.js';
+import { plural, printable } from '../text.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
 
 export const patchCommand = defineCommand({
@@ -110,7 +112,7 @@ export const patchCommand = defineCommand({
         ...skippedLines(skipped, verbose ?? false),
         ...verificationLines(verification),
         `wrote ${printable(output)}`,
-        ...(slots ? [] : [trainableLine(parameters)]),
+        slots ? slotLine(slots) : trainableLine(parameters),
       ];
       return `${lines.join('\n')}\n`;
     };
@@ -122,6 +124,12 @@ export const patchCommand = defineCommand({
     return { result, text, failure };
   },
 });
+
+/** What the model is to be fed with. */
+function slotLine(slots: readonly SlotSummary[]): string {
+  const { a, b } = slotInputs('MODULE');
+  return `${plural(slots.length, 'slot')}: inputs ${a} [in, rank] and ${b} [rank, out]`;
+}
 
 /** An adapter file says where its adapters belong and what they are like. */
 const notWithAdapter = [

@@ -24,6 +24,8 @@ import {
   parameterShare,
   parametersOf,
 } from './report.js';
+import type { SlotManifest, SlotMode } from './slots/manifest.js';
+import { type SlotSummary, slotSummary } from './slots/summary.js';
 import { operator, type Weight } from './targets/index.js';
 
 export interface InspectOptions extends WriteOptions {
@@ -39,6 +41,8 @@ export interface InspectResult {
   readonly targets: readonly InspectedTarget[];
   readonly summary: InspectSummary;
   readonly sets: readonly InspectedSet[];
+  /** The slots of a model that takes its adapters when it runs. */
+  readonly slots: InspectedSlots | null;
 }
 
 export interface ModelFacts {
@@ -82,6 +86,14 @@ export interface InspectedTarget {
   readonly adapter: AdapterSummary | null;
   /** All adapters of the node, where it carries more than one set. */
   readonly adapters: readonly AdapterSummary[];
+  /** Name of the slot beside it. */
+  readonly slot: string | null;
+}
+
+export interface InspectedSlots {
+  readonly mode: SlotMode;
+  readonly slots: readonly SlotSummary[];
+  readonly createdBy: string;
 }
 
 export interface InspectSummary {
@@ -164,6 +176,7 @@ function examine(
     targets,
     summary: summarize(targets, all, parameters),
     sets: patched.sets.map((set) => describeSet(set, all)),
+    slots: patched.slots ? describeSlots(patched.slots) : null,
   };
   return { result, blocks };
 }
@@ -224,6 +237,10 @@ function describeSet(set: ModelManifest, all: readonly AdapterSummary[]): Inspec
   };
 }
 
+function describeSlots({ mode, slots, createdBy }: SlotManifest): InspectedSlots {
+  return { mode, slots: slots.map(slotSummary), createdBy };
+}
+
 function describeHead(head: Head): InspectedHead {
   const { classes, pooling, input, output } = head;
   return { classes, pooling, input, output, parameters: headParameters(head) };
@@ -268,12 +285,16 @@ function describeTargets(
   for (const site of patched.sites) {
     sites.set(site.target, [...(sites.get(site.target) ?? []), site]);
   }
+  const slots = patched.slots?.slots ?? [];
   const described = findLayers(patched)
     .flatMap((layer) => layer.nodes.map((node, i) => ({ layer, node, i })))
     // Nodes that share a weight come together: back to the order of the file.
     .sort((x, y) => x.node.field.start - y.node.field.start);
   return described.map(({ layer, node, i }) => {
     const attached = sites.get(node) ?? [];
+    const slot = slots.find((one) =>
+      one.sites.some(({ node: name }) => name === layer.nodeNames[i]),
+    );
     const adapters = attached.map(({ adapter }) => summaries.get(adapter)!);
     return {
       node: layer.nodeNames[i]!,
@@ -282,6 +303,7 @@ function describeTargets(
       ...describeWeight(patched.values, layer, i),
       adapter: adapters[0] ?? null,
       adapters,
+      slot: slot?.name ?? null,
     };
   });
 }

@@ -22,6 +22,9 @@ export type StructureName = (typeof structures)[number];
 export const scalings = ['standard', 'rslora'] as const;
 export type Scaling = (typeof scalings)[number];
 
+/** The block rank of a slot, which is known when the model runs. Reshape works a size of -1 out. */
+export const OPEN_RANK = -1;
+
 /** The shape of one adapter: everything but its numbers. */
 export interface Structure {
   readonly structure: StructureName;

@@ -86,6 +86,13 @@ export class SubgraphBuilder implements Subgraph {
     return name;
   }
 
+  zeros(leaf: string, dims: readonly number[], dtype: FloatName): string {
+    const name = this.names.fresh(`${this.prefix}/${leaf}`);
+    const values = new Float64Array(dims.reduce((product, dim) => product * dim, 1));
+    this.constants.push({ name, dtype, dims, data: fromFloat64(dtype, values) });
+    return name;
+  }
+
   /** A constant of zeros and ones, [1, .., k, .., k, ..] with the identity on two axes. */
   identity(leaf: string, k: number, shape: readonly number[], dtype: FloatName): string {
     const name = this.names.fresh(`${this.prefix}/${leaf}`);

@@ -15,7 +15,7 @@ import type { NameAuthority } from '../graph/names.js';
 import type { FloatName } from '../onnx/dtype.js';
 import { doraChange } from './dora.js';
 import { stackedA, stackedB } from './stacked.js';
-import { isPlain, type Structure } from './structure.js';
+import { isPlain, OPEN_RANK, type Structure } from './structure.js';
 import { type Subgraph, SubgraphBuilder } from './subgraph-builder.js';
 import type { Geometry, LinearLayer } from './targets/index.js';
 
@@ -54,7 +54,7 @@ export function adapterSubgraph(
         layer.input,
         layer.geometry,
         structure,
-        factorsIn(dtype, builder, tensors),
+        neverEmpty(builder, structure, dtype, factorsIn(dtype, builder, tensors)),
       )
     : matrixDelta(builder, layer, layer.geometry, structure, tensors, at.base);
   const change =
@@ -132,7 +132,10 @@ function matrixDelta(
   const stack = oneBlock && !isPlain(structure) ? structure : undefined;
   const factors = factorsIn(dtype, b, tensors, stack);
   const { inputColumns, outputColumns } = geometry;
-  if (inputColumns && outputColumns) return leftHandedDelta(b, layer.input, factors);
+  if (inputColumns && outputColumns) {
+    const filled = geometry.flat ? factors : neverEmpty(b, structure, dtype, factors);
+    return leftHandedDelta(b, layer.input, filled);
+  }
   if (geometry.flat && !isDequantized(layer)) {
     return flatDelta(b, layer.input, geometry, oneBlock ? undefined : structure, factors);
   }
@@ -192,6 +195,23 @@ function leftHandedDelta(b: SubgraphBuilder, x: string, factors: Factors): strin
   const delta = pair('', factors.a, factors.b);
   if (!factors.generalA || !factors.generalB) return delta;
   return b.node('sum', 'Add', [delta, pair('general_', factors.generalA, factors.generalB)]);
+}
+
+/**
+ * Factors of an open rank with one of zeros more. ONNX Runtime leaves the output unwritten where a
+ * convolution has no input channels, and all but the first of a batch in a product [m, 0] · [b, 0, n].
+ */
+function neverEmpty(b: SubgraphBuilder, s: Structure, dtype: FloatName, factors: Factors): Factors {
+  if (s.blockRank !== OPEN_RANK) return factors;
+  const padded = (leaf: string, factor: string, dims: number[], axis: number) => {
+    const zeros = b.zeros(`${leaf}_zeros`, dims, dtype);
+    return b.node(`${leaf}_padded`, 'Concat', [factor, zeros], { axis: { int: axis } });
+  };
+  return {
+    ...factors,
+    a: padded('a', factors.a, [s.in, 1], 1),
+    b: padded('b', factors.b, [1, s.out], 0),
+  };
 }
 
 /** The input with its features last: as it is, or [L, n, in] where they are not. */

@@ -42,6 +42,7 @@ function target(
     reason: 'MatMul with a constant weight',
     adapter: adapters[0] ?? null,
     adapters,
+    slot: null,
     ...fields,
   };
 }
@@ -58,6 +59,7 @@ function result(targets: readonly InspectedTarget[], text = 'x'): InspectResult 
       externalData: [{ location: text, bytes: null }],
       parameters: 5000,
     },
+    slots: null,
     inputs: [{ name: text, type: 'float32', shape: [text, 3, null] }],
     outputs: [{ name: text, type: 'unknown', shape: null }],
     targets,

@@ -10,7 +10,7 @@ const inspected = {
     ...{ path: 'out/a.onnx', irVersion: 8, opsets: [], producer: '', bytes: 1 },
     ...{ externalData: [], parameters: 1000 },
   },
-  ...{ inputs: [], outputs: [], targets: [], sets: [] },
+  ...{ inputs: [], outputs: [], targets: [], sets: [], slots: null },
   summary: { targets: 1, eligible: 1, adapted: 1, adapterParameters: 1234, percent: 12.5 },
 };
 

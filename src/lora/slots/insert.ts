@@ -9,7 +9,7 @@ import { attachSubgraph, type EditedModel } from '../attach.js';
 import { checkOpset } from '../insert.js';
 import type { Layer } from '../layers.js';
 import type { PatchedModel } from '../patched.js';
-import type { Structure } from '../structure.js';
+import { OPEN_RANK, type Structure } from '../structure.js';
 import {
   encodeSlots,
   type Slot,
@@ -69,9 +69,6 @@ function checkUnadapted({ sets, slots, model }: PatchedModel): void {
     },
   );
 }
-
-/** Reshape works a size of -1 out. */
-const OPEN_RANK = -1;
 
 function insertSlot(
   model: EditedModel,
