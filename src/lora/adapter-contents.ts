@@ -34,6 +34,11 @@ export interface AdapterContents {
   readonly adapters: readonly OutgoingAdapter[];
   readonly trained: readonly TrainedTensor[];
   readonly hasHead: boolean;
+  /**
+   * `OLD=NEW`: adapters that came from PyTorch keep their names, where paths in the model may start
+   * otherwise.
+   */
+  readonly renaming?: string | undefined;
 }
 
 /** An adapter set of a model; numbers are read when asked for. */
@@ -45,9 +50,12 @@ export function contentsOfModel(
   const layers = findLayers(patched).flatMap(({ linear, modules }) =>
     linear.map((layer, i) => ({ ...layer, module: modules[i]! })),
   );
-  const adapters = set.adapters.map((adapter): OutgoingAdapter => {
+  const layerOf = (adapter: PatchedAdapter) => {
     const targets = patched.sites.filter((site) => site.adapter === adapter);
-    const layer = layers.find(({ node }) => targets.some(({ target }) => target === node));
+    return layers.find(({ node }) => targets.some(({ target }) => target === node));
+  };
+  const adapters = set.adapters.map((adapter): OutgoingAdapter => {
+    const layer = layerOf(adapter);
     return {
       record: adapter,
       nodes: adapter.sites.map(({ node }) => node),
@@ -67,7 +75,15 @@ export function contentsOfModel(
     return { name, dtype, dims: tensor.dims, data, layer };
   });
   const { label } = patched.model.source;
-  return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined };
+  const [first] = set.adapters;
+  const renaming = renamingOf(layerOf(first!)?.module, first!.name);
+  return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined, renaming };
+}
+
+function renamingOf(inModel: string | undefined, name: string): string | undefined {
+  if (inModel?.endsWith(`.${name}`)) return `${inModel.slice(0, -name.length - 1)}=`;
+  if (inModel && name.endsWith(`.${inModel}`)) return `=${name.slice(0, -inModel.length - 1)}`;
+  return undefined;
 }
 
 /**

@@ -79,13 +79,14 @@ export interface TrainedParameters {
  * @throws OnnxLoraError `unsupported` for a tensor whose name and use say no parameter of a module
  */
 export function trainedParameters(
-  { label, trained }: AdapterContents,
+  { label, trained, renaming }: AdapterContents,
   adapted: ReadonlySet<string>,
   renamed: Renamer,
 ): TrainedParameters {
+  const asAdapters = renamer(renaming);
   const places = trained.map((tensor) => {
     const { module, parameter, isTurned } = placeOf(label, tensor);
-    return { tensor, module: renamed(module), parameter, isTurned };
+    return { tensor, module: renamed(asAdapters(module)), parameter, isTurned };
   });
   const saved = new Set(places.flatMap((p) => (p.parameter === 'bias' ? [] : [p.module])));
   const alone = places.filter(({ module }) => !saved.has(module));
