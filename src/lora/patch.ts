@@ -248,7 +248,8 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
   });
 }
 
-function uniqueName(module: string, names: Map<string, number>): string {
+/** The module path, with a number where layers before it have the same. */
+export function uniqueName(module: string, names: Map<string, number>): string {
   const count = names.get(module) ?? 0;
   names.set(module, count + 1);
   return count === 0 ? module : `${module}#${count}`;
