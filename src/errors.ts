@@ -17,6 +17,8 @@ export type ErrorCode =
   | 'no-adapter'
   | 'invalid-adapter'
   | 'adapter-mismatch'
+  | 'model-mismatch'
+  | 'unchanged'
   | 'invalid-manifest'
   | 'provider'
   | 'runtime'

@@ -65,9 +65,12 @@ export async function decompose(
 /** |fit|² for every block rank from 0 to `rank`: what a fit of that rank captures of |ΔW|². */
 export function capturedByRank({ blocks }: BlockDecomposition, rank: number): Float64Array {
   const captured = new Float64Array(rank + 1);
-  for (let r = 1; r <= rank; r++) {
-    const gain = blocks.reduce((sum, { s }) => sum + (s[r - 1] ?? 0) ** 2, 0);
-    captured[r] = captured[r - 1]! + gain;
+  for (const { s, rows, columns, squares } of blocks) {
+    for (let r = 1, sum = 0; r <= rank; r++) {
+      sum += (s[r - 1] ?? 0) ** 2;
+      // At its full rank a block is all there, whatever rounding made of its singular values.
+      captured[r]! += r < Math.min(rows, columns) ? sum : squares;
+    }
   }
   return captured;
 }
