@@ -91,8 +91,9 @@ export const adapterOptions = {
     value: 'NAME',
     choices: inits,
     default: 'kaiming',
-    summary: 'how A starts; B starts at zero',
-    example: '--init gaussian',
+    summary:
+      'how A starts, with B at zero; pissa starts both in the weights, gradient A where --data pull',
+    example: '--init pissa',
   },
   rankPattern: {
     type: 'string',
@@ -150,8 +151,16 @@ export const nameOption = {
   },
 } as const satisfies OptionSpecs;
 
-/** What becomes of adapters that the model has no layer for. */
-export const unmatchedOption = {
+/** How adapters of a file find their layers. */
+export const bindOptions = {
+  peftPrefix: {
+    type: 'string',
+    group: 'Adapters',
+    value: 'OLD=NEW',
+    default: 'as they fit',
+    summary: 'module paths of the adapters that begin with OLD begin with NEW in the model',
+    example: '--peft-prefix bert=auto_model',
+  },
   allowUnmatched: {
     type: 'boolean',
     group: 'Adapters',

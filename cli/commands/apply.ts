@@ -2,7 +2,7 @@ import { adapterFormats } from '../../src/lora/adapter-output.js';
 import { apply } from '../../src/lora/apply.js';
 import { adapterColumns, noteUnmatched, trainableLine } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { outputOptions, unmatchedOption } from '../options.js';
+import { bindOptions, outputOptions } from '../options.js';
 import { printable } from '../text.js';
 
 export const applyCommand = defineCommand({
@@ -35,7 +35,7 @@ export const applyCommand = defineCommand({
       summary: 'what the adapters are kept in',
       example: '--format peft',
     },
-    ...unmatchedOption,
+    ...bindOptions,
     ...outputOptions('model.lora.onnx'),
   },
   examples: [

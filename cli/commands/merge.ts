@@ -1,7 +1,7 @@
 import { type MergedWeight, merge } from '../../src/lora/merge.js';
 import { noteUnmatched } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { checkOptions, nameOption, outputOptions, unmatchedOption } from '../options.js';
+import { bindOptions, checkOptions, nameOption, outputOptions } from '../options.js';
 import type { Column } from '../table.js';
 import { measure, plural, printable } from '../text.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
@@ -22,7 +22,7 @@ export const mergeCommand = defineCommand({
       summary: 'fold the adapters of this file or PEFT folder instead of those in the model',
       example: '--adapter adapter.safetensors',
     },
-    ...unmatchedOption,
+    ...bindOptions,
     ...nameOption,
     scale: {
       type: 'number',

@@ -17,7 +17,7 @@ import {
   headOption,
   outputOptions,
   selectionOptions,
-  unmatchedOption,
+  bindOptions,
 } from '../options.js';
 import { plural, printable } from '../text.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
@@ -37,7 +37,7 @@ export const patchCommand = defineCommand({
       summary: 'insert the adapters of this file or PEFT folder instead of new ones',
       example: '--adapter adapter.safetensors',
     },
-    ...unmatchedOption,
+    ...bindOptions,
     slots: {
       type: 'string',
       group: 'Adapters',

@@ -9,7 +9,7 @@ import { type FusedHome, fuseAdapters, fusedHomes, type Member, needsProof } fro
 import { fusedLayout } from './fused-layout.js';
 import type { Extras, NewAdapter } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
-import { alignPaths, ModuleIndex } from './module-match.js';
+import { alignPaths, ModuleIndex, renamePaths } from './module-match.js';
 import {
   addNodes,
   bindParameter,
@@ -23,14 +23,16 @@ import { unboundError } from './unbound.js';
 export interface BindOptions {
   /** Leave out what has no home in the model instead of refusing all of it. */
   readonly allowUnmatched?: boolean | undefined;
+  /** `OLD=NEW`: module paths that begin with OLD begin with NEW in the model. Default: as they fit. */
+  readonly peftPrefix?: string | undefined;
 }
 
 /** @throws OnnxLoraError `invalid-argument` where no adapters come from a file, and options say how */
-export function checkNoBindOptions({ allowUnmatched }: BindOptions): void {
-  if (!allowUnmatched) return;
+export function checkNoBindOptions({ allowUnmatched, peftPrefix }: BindOptions): void {
+  if (!allowUnmatched && peftPrefix === undefined) return;
   throw new OnnxLoraError(
     'invalid-argument',
-    'allowUnmatched (--allow-unmatched) has no effect without the adapters of a file (--adapter)',
+    `${allowUnmatched ? 'allowUnmatched' : 'peftPrefix'} has no effect without the adapters of a file (--adapter)`,
   );
 }
 
@@ -59,9 +61,9 @@ export interface Problem {
 export function bindAdapters(
   patched: PatchedModel,
   file: AdapterFile,
-  { allowUnmatched = false }: BindOptions = {},
+  { allowUnmatched = false, peftPrefix }: BindOptions = {},
 ): Binding {
-  const binder = new Binder(patched, file);
+  const binder = new Binder(patched, file, peftPrefix);
   const adapters = binder.bindAdapters();
   const tensors = [...(file.extras.tensors ?? []), ...binder.bindParameters()];
   const { problems } = binder;
@@ -86,18 +88,22 @@ class Binder {
   constructor(
     private readonly patched: PatchedModel,
     private readonly file: AdapterFile,
+    prefix: string | undefined,
   ) {
     this.layers = findLayers(patched);
     const layers = new ModuleIndex<Layer>();
     for (const layer of this.layers) for (const module of layer.modules) layers.add(module, layer);
     this.index = { patched, layers, nodes: new ModuleIndex<Node>() };
-    this.locate = alignPaths(
-      file.adapters
-        .filter((adapter) => this.named(adapter).length === 0)
-        .map(({ record }) => [record.name, ...fusedHomes(record.name).map(({ path }) => path)]),
-      layers.paths(),
-      `${file.path} does not fit ${patched.model.source.label}`,
-    );
+    this.locate = prefix === undefined ? this.alignment() : renamePaths(prefix);
+  }
+
+  private alignment(): (module: string) => string | undefined {
+    const { file, patched, index } = this;
+    const modules = file.adapters
+      .filter((adapter) => this.named(adapter).length === 0)
+      .map(({ record }) => [record.name, ...fusedHomes(record.name).map(({ path }) => path)]);
+    const label = `${file.path} does not fit ${patched.model.source.label}`;
+    return alignPaths(modules, index.layers.paths(), label);
   }
 
   bindAdapters(): NewAdapter[] {

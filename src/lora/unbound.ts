@@ -16,7 +16,7 @@ export function unboundError(
   const what = parameters.length > 0 ? 'adapters and parameters' : 'adapters';
   const entries = grouped(problems).map(({ names, problem }) => `${names} (${problem})`);
   const hint = problems.every(({ isMissing }) => isMissing)
-    ? 'Adapters fit the model they were trained on; see its layers with: onnx-lora inspect MODEL. With --allow-unmatched these are left out.'
+    ? 'See the layers with: onnx-lora inspect MODEL. Paths may begin in another way (--peft-prefix OLD=NEW), or these be left out (--allow-unmatched).'
     : 'Adapters fit the model they were trained on. See its layers with: onnx-lora inspect MODEL';
   return new OnnxLoraError(
     'adapter-mismatch',

@@ -61,6 +61,20 @@ describe('a module of PEFT finds its layer', () => {
     expect(await homes(path, lora('bert.encoder.layers.0.q'))).toEqual(['layers.0/q']);
   });
 
+  it('where the user says how paths begin', async () => {
+    const path = layers(['text/layers.0/q', 'vision/layers.0/q', 'head']);
+    const options = { output: folder.fresh(), peftPrefix: 'clip.inner=vision' };
+    const { adapters } = await apply(path, lora('clip.inner.layers.0.q', 'head'), options);
+    expect(adapters.flatMap(({ nodes }) => nodes)).toEqual([
+      '/vision/layers.0/q/MatMul',
+      '/head/MatMul',
+    ]);
+    const added = { output: folder.fresh(), peftPrefix: '=text' };
+    expect((await apply(path, lora('layers.0.q'), added)).adapters).toHaveLength(1);
+    const wrong = { output: folder.fresh(), peftPrefix: 'text' };
+    await failure(() => apply(path, lora('layers.0.q'), wrong), 'invalid-argument');
+  });
+
   it('under its own path before that of a wrapper', async () => {
     const path = layers(['q', 'other/q']);
     expect(await homes(path, lora('q'))).toEqual(['q']);
