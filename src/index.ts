@@ -41,6 +41,8 @@ export { type AdapterFormat, adapterFormats } from './lora/adapter-output.js';
 export { type ApplyOptions, type ApplyResult, apply } from './lora/apply.js';
 export type { PeftModule, PeftOptions, PeftSummary } from './lora/export-peft.js';
 export { type ExtractOptions, type ExtractResult, extract } from './lora/extract.js';
+export { type FitStructure, fitStructures } from './lora/fit/candidates.js';
+export { type FitLayer, type FitOptions, type FitRest, type FitResult, fit } from './lora/fit.js';
 export { type InitName, inits } from './lora/init.js';
 export {
   type InspectedHead,

@@ -4,6 +4,7 @@ import { applyCommand } from './apply.js';
 import { combineCommand } from './combine.js';
 import { evalCommand } from './eval.js';
 import { extractCommand } from './extract.js';
+import { fitCommand } from './fit.js';
 import { inspectCommand } from './inspect.js';
 import { mergeCommand } from './merge.js';
 import { patchCommand } from './patch.js';
@@ -21,5 +22,6 @@ export const commands: readonly Command[] = [
   extractCommand,
   applyCommand,
   combineCommand,
+  fitCommand,
   providersCommand,
 ];

@@ -1,0 +1,181 @@
+import { adapterFormats } from '../../src/lora/adapter-output.js';
+import { fitStructures } from '../../src/lora/fit/candidates.js';
+import { type FitLayer, type FitResult, fit } from '../../src/lora/fit.js';
+import { structures } from '../../src/lora/structure.js';
+import { by } from '../adapters.js';
+import { defineCommand } from '../command.js';
+import { forceOption, selectionOptions } from '../options.js';
+import { peftLines, peftOptions } from '../peft.js';
+import type { Column } from '../table.js';
+import { count, measure, plural, printable } from '../text.js';
+import type { Ui } from '../ui.js';
+
+export const fitCommand = defineCommand({
+  name: 'fit',
+  summary: 'what fine-tuning changed in a model, as adapters',
+  description:
+    'Compares two models of one architecture and fits every changed weight by singular values, block by block: global, diagonal and localized adapters are tried at equal parameters, and each layer gets the one that comes closest. Layers are matched by their place in the graph, whatever their names.',
+  positionals: {
+    base: { value: 'BASE', summary: 'the model that the adapters are for' },
+    tuned: { value: 'TUNED', summary: 'the same model after training' },
+  },
+  options: {
+    ...selectionOptions,
+    targets: { ...selectionOptions.targets, default: 'all' },
+    structure: {
+      type: 'string',
+      group: 'Adapters',
+      value: 'NAME',
+      choices: fitStructures,
+      default: 'auto',
+      summary:
+        'how the blocks lie in the weight; auto takes what captures the most, layer by layer',
+      example: '--structure localized --blocks 4',
+    },
+    blocks: {
+      type: 'integer',
+      group: 'Adapters',
+      value: 'K',
+      default: 'auto: 2, 4 and 8',
+      summary: 'most blocks along a dimension',
+      example: '--blocks 4',
+    },
+    rank: {
+      type: 'integer',
+      group: 'Adapters',
+      value: 'R',
+      default: 16,
+      summary: 'every layer has the parameters of a LoRA of this rank',
+      example: '--rank 8',
+    },
+    budget: {
+      type: 'integer',
+      group: 'Adapters',
+      value: 'PARAMS',
+      summary: 'instead: parameters of all layers together, where they capture the most',
+      example: '--budget 500000',
+    },
+    error: {
+      type: 'number',
+      group: 'Adapters',
+      value: 'E',
+      summary: 'instead: as few parameters as leave this share of the changes, |ΔW - fit| / |ΔW|',
+      example: '--error 0.1',
+    },
+    name: {
+      type: 'string',
+      group: 'Adapters',
+      value: 'NAME',
+      default: 'default',
+      summary: 'name of the adapter set',
+      example: '--name german',
+    },
+    includeRest: {
+      type: 'boolean',
+      group: 'Adapters',
+      summary: 'take what changed outside of linear layers into the file, as it is',
+      example: '--include-rest',
+    },
+    allowEmpty: {
+      type: 'boolean',
+      group: 'Check',
+      summary: 'where nothing changed, write a file without adapters instead of failing',
+      example: '--allow-empty',
+    },
+    output: {
+      type: 'path',
+      group: 'Output',
+      value: 'PATH',
+      short: 'o',
+      required: true,
+      summary: 'where to write the adapters: .safetensors, .onnx_adapter, or a folder for PEFT',
+      example: '-o adapter.safetensors',
+    },
+    format: {
+      type: 'string',
+      group: 'Output',
+      value: 'NAME',
+      choices: adapterFormats,
+      default: 'by the ending',
+      summary: 'format of the file',
+      example: '--format safetensors',
+    },
+    ...peftOptions,
+    ...forceOption,
+  },
+  examples: [
+    {
+      command: 'onnx-lora fit base.onnx tuned.onnx -o adapter.safetensors --rank 16',
+      summary: 'a model that was fine-tuned as a whole, as adapters of its base',
+    },
+    {
+      command:
+        'onnx-lora fit base.onnx tuned.onnx -o adapter.safetensors --error 0.2 --include-rest',
+      summary:
+        'the smallest file that keeps the changes to four fifths, and all others as they are',
+    },
+  ],
+  async run({ base, tuned, ...options }, ui) {
+    const result = await fit(base, tuned, { ...options, ...ui.work });
+    for (const { tensor, reason, included } of result.rest) {
+      ui.note(
+        `${included ? 'kept as it is' : 'changed too, not in the file'}: ${tensor} (${reason})`,
+      );
+    }
+    return { result, text: () => textOf(result, ui) };
+  },
+});
+
+function textOf(result: FitResult, ui: Ui): string {
+  const { output, format, layers, rest, parameters, error, peft } = result;
+  const adapted = layers.filter(({ adapter }) => adapter).length;
+  const included = rest.filter((one) => one.included).length;
+  const left = rest.length - included;
+  const lines = [
+    ...(layers.length > 0 ? [ui.table(columnsFor(layers), layers), ''] : []),
+    ...(peft ? peftLines(peft, ui) : []),
+    `wrote ${printable(output)}: ${plural(adapted, 'adapter')} (${format}), ${count(parameters)} parameters, error ${measure(error)}`,
+    ...(included > 0 ? [`with ${plural(included, 'other tensor')} that changed`] : []),
+    ...(left > 0
+      ? [`without ${plural(left, 'other tensor')} that changed: see --include-rest`]
+      : []),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+function columnsFor(layers: readonly FitLayer[]): Column<FitLayer>[] {
+  const tried = structures.filter((name) =>
+    layers.some(({ errors }) => errors.some(({ structure }) => structure === name)),
+  );
+  return [
+    { title: 'module', value: ({ module }) => module, flexible: true },
+    { title: '||ΔW||', value: ({ deltaNorm }) => measure(deltaNorm), align: 'right' },
+    ...(tried.length > 1 ? tried.map(errorColumn) : []),
+    { title: 'choice', value: choiceText },
+    {
+      title: 'rank',
+      value: ({ adapter }) => (adapter ? String(adapter.rank) : '-'),
+      align: 'right',
+    },
+    {
+      title: 'params',
+      value: ({ adapter }) => count(adapter?.parameters ?? 0),
+      align: 'right',
+    },
+    { title: 'error', value: ({ error }) => measure(error), align: 'right' },
+  ];
+}
+
+/** The error of a structure at the parameters of the choice, with its best number of blocks. */
+function errorColumn(name: (typeof structures)[number]): Column<FitLayer> {
+  const value = ({ errors }: FitLayer) => {
+    const own = errors.filter(({ structure }) => structure === name);
+    return own.length > 0 ? measure(Math.min(...own.map((one) => one.error))) : '-';
+  };
+  return { title: name, value, align: 'right', optional: true };
+}
+
+function choiceText({ adapter }: FitLayer): string {
+  if (!adapter) return 'none';
+  return adapter.structure === 'global' ? 'global' : `${adapter.structure} ${by(adapter.grid)}`;
+}
