@@ -122,8 +122,8 @@ function invalid(path: string, problem: string, hint?: string): OnnxLoraError {
 }
 
 /**
- * The contents of an `.onnx_adapter` file for an adapter set. Blocks become plain LoRA of their ranks
- * together: the same ΔW, with zeros around the blocks.
+ * The contents of an `.onnx_adapter` file for an adapter set, as the slots of its base take them. Blocks
+ * become plain LoRA of their ranks together: the same ΔW, with zeros around the blocks.
  * @throws OnnxLoraError `unsupported` for what the format has no place for
  */
 export function onnxAdapterPieces(contents: AdapterContents): Piece[] {
@@ -140,10 +140,11 @@ export function onnxAdapterPieces(contents: AdapterContents): Piece[] {
 }
 
 function parametersOf(adapter: AdapterContents['adapters'][number]): NewTensor[] {
-  const { record, dtype } = adapter;
+  const { record, slot = { name: record.name, dtype: adapter.dtype } } = adapter;
+  const { dtype } = slot;
   const structure = structureOf(record);
   const rank = plainRank(structure);
-  const names = slotInputs(record.name);
+  const names = slotInputs(slot.name);
   const tensor = (name: string, dims: number[], values: () => Float64Array): NewTensor => {
     const length = byteLength(dtype, dims[0]! * dims[1]!);
     const chunks = function* () {

@@ -6,9 +6,11 @@ import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import type { AdapterFile, StoredAdapter } from './adapter-file.js';
 import { magnitudeOf, readFactors } from './factors.js';
 import { findLayers } from './layers.js';
-import type { ModelManifest } from './manifest.js';
+import type { ModelManifest, PatchedAdapter } from './manifest.js';
 import type { ModuleParameter } from './module-parameters.js';
 import type { PatchedModel } from './patched.js';
+import type { Slot } from './slots/manifest.js';
+import { slotFinder } from './slots/names.js';
 
 /** An adapter with what other programs want to know of its layer. */
 export interface OutgoingAdapter extends StoredAdapter {
@@ -18,6 +20,8 @@ export interface OutgoingAdapter extends StoredAdapter {
   readonly kernelAxes: number;
   /** PyTorch keeps the weight as [in, out]: the Conv1D of transformers. */
   readonly isConv1d: boolean;
+  /** The slot that it fills in the slotted base; unknown in a file. */
+  readonly slot?: Pick<Slot, 'name' | 'dtype'> | undefined;
 }
 
 /** A tensor of the model itself that was trained. */
@@ -54,6 +58,7 @@ export function contentsOfModel(
     const targets = patched.sites.filter((site) => site.adapter === adapter);
     return layers.find(({ node }) => targets.some(({ target }) => target === node));
   };
+  const slotOf = slotFinder(patched);
   const adapters = set.adapters.map((adapter): OutgoingAdapter => {
     const layer = layerOf(adapter);
     return {
@@ -64,6 +69,7 @@ export function contentsOfModel(
       isConv1d: layer?.node.opType === 'Gemm' && !layer.weight.transposed,
       values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
       magnitude: magnitudeOf(patched, reader, adapter),
+      slot: slotOf(adapter.sites.map(({ node }) => node)),
     };
   });
   const trained = (set.replaced ?? []).map(({ tensor: name }) => {

@@ -10,15 +10,8 @@ import { checkOpset } from '../insert.js';
 import type { Layer } from '../layers.js';
 import type { PatchedModel } from '../patched.js';
 import { OPEN_RANK, type Structure } from '../structure.js';
-import {
-  encodeSlots,
-  type Slot,
-  type SlotManifest,
-  type SlotMode,
-  slotDtypes,
-  slotsKey,
-} from './manifest.js';
-import { slotInputs } from './names.js';
+import { encodeSlots, type Slot, type SlotManifest, type SlotMode, slotsKey } from './manifest.js';
+import { slotDtype, slotInputs } from './names.js';
 
 /** An edit that inserts slots, and the manifest it leaves in the model. */
 export interface SlotInsertion {
@@ -82,8 +75,7 @@ function insertSlot(
     structure: 'global',
     ...{ grid: [1, 1], blockRank: OPEN_RANK, hybridRank: 0, in: weight.in, out: weight.out },
   };
-  // Runtimes have no bfloat16 arrays to feed.
-  const dtype = slotDtypes.find((known) => known === weight.dtype) ?? 'float32';
+  const dtype = slotDtype(layer);
   const { patched, edit, names } = model;
   const wanted = slotInputs(name);
   const slot = { a: names.fresh(wanted.a), b: names.fresh(wanted.b), dtype };

@@ -1,5 +1,7 @@
 /** What a layer's slot is called, and the graph inputs that feed it. */
-import type { Layer } from '../layers.js';
+import { findLayers, type Layer } from '../layers.js';
+import type { PatchedModel } from '../patched.js';
+import { type Slot, slotDtypes } from './manifest.js';
 
 /** The factors that a slot takes. */
 export interface SlotInputs {
@@ -38,4 +40,25 @@ export function slotNames(all: readonly Layer[]): Map<Layer, string> {
       counts.get(layer.module) === 1 ? layer.module : layer.nodeNames[0]!,
     ]),
   );
+}
+
+/** Type of the inputs of a layer's slot: what the layer computes in. */
+export function slotDtype({ linear }: Layer): Slot['dtype'] {
+  // Runtimes have no bfloat16 arrays to feed.
+  return slotDtypes.find((known) => known === linear[0]!.weight.dtype) ?? 'float32';
+}
+
+/**
+ * Which slot an adapter of a model would fill, by the names of its nodes, had the model slots instead:
+ * one of a layer, or of a node where the adapter is beside one of several with the same weight.
+ */
+export function slotFinder(
+  patched: PatchedModel,
+): (nodes: readonly string[]) => Pick<Slot, 'name' | 'dtype'> | undefined {
+  const named = [false, true].map((perNode) => slotNames(findLayers(patched, perNode)));
+  const slots = named.flatMap((names) => [...names]);
+  return (nodes) => {
+    const found = slots.find(([{ nodeNames }]) => nodeNames.join('\n') === nodes.join('\n'));
+    return found && { name: found[1], dtype: slotDtype(found[0]) };
+  };
 }
