@@ -129,7 +129,7 @@ function lossGraph(
     modelOutput: options.modelOutput,
     sizes: symbolSizes(inputs, data, batchSize),
     inputShapes: batchShapes(inputs, data, batchSize, false),
-    lossOptions: lossOptions(options, [...data.keys.keys()]),
+    lossOptions: lossOptions(options, inputs, data),
   });
 }
 

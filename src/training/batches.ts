@@ -28,6 +28,8 @@ export class Batches {
   readonly perEpoch: number;
   /** Keys of the data that nothing reads. */
   readonly unused: readonly string[];
+  /** Rows of the model's inputs that a sample is. */
+  readonly group: number;
   private readonly order: BatchOrder;
 
   private constructor(
@@ -40,6 +42,7 @@ export class Batches {
     this.order = new BatchOrder({ size: dataset.size, lengthOf, ...options });
     this.perEpoch = this.order.batchesPerEpoch;
     this.unused = checked.unused;
+    this.group = checked.feeds[0]?.group ?? 1;
   }
 
   /**

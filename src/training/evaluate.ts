@@ -19,7 +19,7 @@ import { checkExpectations, type Expectation, parseExpectations } from './expect
 import { buildLossGraph } from './forward.js';
 import { symbolSizes } from './layers/data-shapes.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
-import { type MetricAccumulator, type Metrics, metricsFor } from './metrics/index.js';
+import { type Metrics, metricsFor } from './metrics/index.js';
 import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
 
 export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings {
@@ -68,10 +68,10 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
   checkWhole({ batchSize }, 1);
   checkThreads(options);
   if (html !== undefined) checkOutput(html, [path, options.data], options.force ?? false);
-  const metrics = metricsFor(loss, options);
-  const wanted = parseExpectations(expect, ['loss', ...Object.keys(metrics.result())]);
-  const measured = await measure(path, metrics, { ...options, batchSize });
-  const { measures, provider, samples, skippedRows } = measured;
+  const names = Object.keys(metricsFor(loss).result());
+  const wanted = parseExpectations(expect, ['loss', ...names]);
+  const measured = await measure(path, { ...options, batchSize });
+  const { measures, confusion, provider, samples, skippedRows } = measured;
   const result = {
     ...{ model: path, samples },
     ...(skippedRows === undefined ? {} : { skippedRows }),
@@ -79,7 +79,7 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
     ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
     ...{ provider, seconds: (performance.now() - start) / 1000 },
   };
-  if (html !== undefined) await writePage(html, result, measures, metrics.confusion, options);
+  if (html !== undefined) await writePage(html, result, measures, confusion, options);
   return result;
 }
 
@@ -103,7 +103,7 @@ async function writePage(
 
 type Options = EvaluateOptions & { readonly batchSize: number };
 
-async function measure(path: string, metrics: MetricAccumulator, options: Options) {
+async function measure(path: string, options: Options) {
   const model = openModel(path);
   const files = new ExternalFiles(model);
   let data: Dataset | undefined;
@@ -119,8 +119,10 @@ async function measure(path: string, metrics: MetricAccumulator, options: Option
     const evaluator = await Evaluator.open(model, graph, { provider: used, threads });
     try {
       const onBatch = (done: number, total: number) => breathe(done, total, options);
+      const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
       const measures = await evaluator.run(batches, metrics, undefined, onBatch);
-      return { measures, provider: { requested, used }, samples, skippedRows };
+      const { confusion } = metrics;
+      return { measures, confusion, provider: { requested, used }, samples, skippedRows };
     } finally {
       await evaluator.release();
     }
@@ -137,7 +139,7 @@ async function prepare(model: Model, files: ExternalFiles, data: Dataset, option
     loss: options.loss,
     modelOutput: options.modelOutput,
     sizes: symbolSizes(model.graph.inputs, data, options.batchSize),
-    lossOptions: lossOptions(options, [...data.keys.keys()]),
+    lossOptions: lossOptions(options, model.graph.inputs, data),
   });
   const inOrder = { ...options, shuffle: false, seed: 0 };
   const batches = await Batches.of(data, model, graph, inOrder, options);

@@ -208,7 +208,8 @@ export class TrainingLoop {
 
   private async evaluate({ evaluator, batches }: NonNullable<LoopParts['evaluation']>) {
     const theta = await this.theta();
-    const metrics = metricsFor(this.options.loss, this.options);
+    const metricOptions = { ...this.options, group: Math.max(2, batches.group) };
+    const metrics = metricsFor(this.options.loss, metricOptions);
     const value = { dtype: 'float32', dims: [theta.length], data: theta } as const;
     const result = await evaluator.run(batches, metrics, value, (done, total) => {
       this.options.onProgress({ phase: 'evaluating', done, total, unit: 'runs' });

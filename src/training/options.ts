@@ -1,7 +1,10 @@
 /** What a training run can be told, with the values that stand where nothing is said. */
 import { OnnxLoraError } from '../errors.js';
+import type { ValueInfo } from '../onnx/model.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
+import type { Dataset } from './data/dataset.js';
+import { groupOf } from './data/match.js';
 import type { DataOptions } from './data/request.js';
 import type { LossName, LossOptions } from './losses/index.js';
 import type { OptimizerName } from './optimizer.js';
@@ -240,7 +243,7 @@ function invalid(message: string, hint?: string): OnnxLoraError {
   return new OnnxLoraError('invalid-argument', message, { hint });
 }
 
-type SpecialOption = Exclude<keyof LossOptions, 'dataKeys' | 'ignoreIndex'>;
+type SpecialOption = Exclude<keyof LossOptions, 'dataKeys' | 'ignoreIndex' | 'group'>;
 
 /** Which losses have a use for an option. */
 const usedBy: Readonly<Record<SpecialOption, readonly LossName[]>> = {
@@ -253,12 +256,14 @@ const usedBy: Readonly<Record<SpecialOption, readonly LossName[]>> = {
 };
 
 /**
- * The options of the loss, for data with these arrays.
+ * The options of the loss for some data.
+ * @param inputs of the model
  * @throws OnnxLoraError `invalid-argument` for an option that the loss has no use for
  */
 export function lossOptions(
   options: LossSettings & Pick<LossOptions, SpecialOption>,
-  dataKeys: readonly string[],
+  inputs: readonly ValueInfo[],
+  { keys }: Dataset,
 ): LossOptions {
   for (const [key, losses] of Object.entries(usedBy)) {
     if (options[key as SpecialOption] === undefined || losses.includes(options.loss)) continue;
@@ -266,8 +271,12 @@ export function lossOptions(
   }
   const { ignoreIndex, classWeights, posWeight, blank, scale } = options;
   const { labelSmoothing, temperature } = options;
+  const isTriple = inputs.some(
+    ({ name, shape }) => groupOf(keys.get(name)?.shape ?? [], shape) === 3,
+  );
+  const group = isTriple ? 3 : 2;
   return {
-    ...{ dataKeys, ignoreIndex, classWeights, posWeight, blank, scale },
+    ...{ dataKeys: [...keys.keys()], group, ignoreIndex, classWeights, posWeight, blank, scale },
     ...{ labelSmoothing, temperature },
   };
 }

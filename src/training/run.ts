@@ -159,13 +159,12 @@ class Run {
     dropout = 0,
   ): Promise<ForwardGraph> {
     const { loss, modelOutput, name, trainBias, batchSize } = this.options;
-    const keys = [...data.keys.keys()];
     const { inputs } = this.patched.model.graph;
     const sizes = symbolSizes(inputs, data, batchSize);
     const forGpu = provider !== undefined && provider !== 'cpu';
     return buildForward(this.patched, this.reader, {
       ...{ loss, modelOutput, name, trainBias },
-      lossOptions: lossOptions(this.options, keys),
+      lossOptions: lossOptions(this.options, inputs, data),
       sizes,
       rewrite: { fused: provider === 'cpu' },
       dropout,

@@ -22,15 +22,14 @@ export function checkBatches(
   { batchSize, shuffle }: Batches,
 ): void {
   const last = dataset.size % batchSize || batchSize;
-  const paired = feeds.some(({ pairs }) => pairs);
-  const rows = paired ? 2 : 1;
+  const rows = feeds[0]?.group ?? 1;
   for (const { name, shape } of inputs) {
     const fixed = shape?.[0];
     if (typeof fixed !== 'number') continue;
     const wrong = [batchSize, last].find((size) => size * rows !== fixed);
     if (wrong !== undefined) throw fixedBatch(dataset, name, fixed / rows, wrong);
   }
-  if (loss !== 'mnr' || paired) return;
+  if (loss !== 'mnr' || rows > 1) return;
   if (shuffle || batchSize % 2 === 1 || last % 2 === 1) throw noPairs(dataset, shuffle);
 }
 

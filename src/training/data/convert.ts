@@ -15,8 +15,8 @@ export interface Feed {
   readonly key: string;
   /** What the input takes. */
   readonly dtype: DataTypeName;
-  /** Each sample is a pair [2, ..], whose halves are two rows of the input. */
-  readonly pairs: boolean;
+  /** Rows of the input that a sample is: 1, or more for samples [group, ..] that are compared in mnr. */
+  readonly group: number;
 }
 
 /** Labels that are made of the model's own inputs: the ids where the mask is not 0. */
@@ -78,9 +78,9 @@ export function convertBatch(
   { feeds, ownLabels, allFrames }: FeedPlan,
 ): Map<string, TensorValue> {
   const result = new Map<string, TensorValue>();
-  for (const { name, key, dtype, pairs } of feeds) {
+  for (const { name, key, dtype, group } of feeds) {
     const value = convertTensor(batch.get(key)!, dtype);
-    result.set(name, pairs ? halvesInTurn(value) : value);
+    result.set(name, group > 1 ? partsInTurn(value, group) : value);
   }
   if (ownLabels) result.set('labels', labelsOf(result, ownLabels));
   if (allFrames) {
@@ -91,16 +91,17 @@ export function convertBatch(
   return result;
 }
 
-/** [B, 2, ..] to [2B, ..]: first halves, then second halves. */
-function halvesInTurn({ dtype, dims, data }: TensorValue): TensorValue {
+/** [B, G, ..] to [G·B, ..]: the first parts of all samples, then the second ones, and so on. */
+function partsInTurn({ dtype, dims, data }: TensorValue, group: number): TensorValue {
   const [count = 0, , ...shape] = dims;
-  const width = data.length / (2 * count) || 0;
+  const rows = group * count;
+  const width = data.length / rows || 0;
   const result = data.slice();
-  for (let i = 0; i < 2 * count; i++) {
+  for (let i = 0; i < rows; i++) {
     const row = data.subarray(i * width, (i + 1) * width);
-    result.set(row as never, ((i % 2) * count + Math.floor(i / 2)) * width);
+    result.set(row as never, ((i % group) * count + Math.floor(i / group)) * width);
   }
-  return { dtype, dims: [2 * count, ...shape], data: result };
+  return { dtype, dims: [rows, ...shape], data: result };
 }
 
 function labelsOf(feeds: Feeds, { ids, mask, ignoreIndex }: OwnLabels): TensorValue {

@@ -30,7 +30,8 @@ const ALIASES: Readonly<Record<string, string>> = { labels: 'target', target: 'l
 /**
  * Finds the key of every input by its name; `labels` and `target` stand for each other where the file
  * has one of them. causal-lm without labels gets the model's own `input_ids`, as far as
- * `attention_mask` is not 0, and ctc without `input_lengths` all frames. For mnr, samples may be pairs [2, ..] of an anchor and its positive.
+ * `attention_mask` is not 0, and ctc without `input_lengths` all frames. For mnr, samples may be [2, ..], an anchor and its
+ * positive, or [3, ..], with a negative.
  * @throws OnnxLoraError `invalid-data` naming file and key for an input without a key, and for a key
  * of another type or shape than the input's
  */
@@ -44,18 +45,18 @@ export function matchKeys(dataset: Dataset, needs: GraphNeeds): FeedPlan {
     const key = keyOf(dataset, spec, what);
     const found = dataset.keys.get(key)!;
     const dtype = checkType(dataset, key, found, spec, what, isTarget);
-    const pairs = needs.loss === 'mnr' && isPair(found, spec);
-    const shape = pairs ? found.shape.slice(1) : found.shape;
+    const group = needs.loss === 'mnr' ? groupOf(found.shape, spec.shape) : 1;
+    const shape = group > 1 ? found.shape.slice(1) : found.shape;
     const wanted = isTarget ? (spec.shape ?? targetShape(shape, needs)) : spec.shape;
     checkShape(dataset, key, shape, wanted, what);
     checkSymbols(dataset, key, shape, wanted, sizes);
-    return { name: spec.name, key, dtype, pairs };
+    return { name: spec.name, key, dtype, group };
   };
   const feeds = [
     ...needs.inputs.map((spec) => match(spec, "the model's input", false)),
     ...lossInputs.map((spec) => match(spec, `the loss ${needs.loss}`, true)),
   ];
-  checkPairs(dataset, feeds);
+  checkGroups(dataset, feeds);
   return { feeds, ownLabels: own, allFrames };
 }
 
@@ -92,17 +93,25 @@ function isNear(wanted: string, key: string): boolean {
   return b.includes(a) || a.includes(b) || (slips <= Math.ceil(a.length / 3) && slips < a.length);
 }
 
-function isPair({ shape }: SampleSpec, spec: ValueSpec): boolean {
-  return spec.shape !== null && shape.length === spec.shape.length && shape[0] === 2;
+/**
+ * How many rows of an input a sample is: 2 or 3 for samples of as many axes as the input, a pair or
+ * triple of texts to compare; else 1.
+ */
+export function groupOf(sample: readonly number[], input: readonly Dim[] | null): number {
+  const [first] = sample;
+  return sample.length === input?.length && (first === 2 || first === 3) ? first : 1;
 }
 
-function checkPairs(dataset: Dataset, feeds: readonly Feed[]): void {
-  const single = feeds.find(({ pairs }) => !pairs);
-  const paired = feeds.find(({ pairs }) => pairs);
-  if (!single || !paired) return;
+const GROUPS = ['single rows', 'pairs', 'triples'];
+
+function checkGroups({ label }: Dataset, feeds: readonly Feed[]): void {
+  const [first] = feeds;
+  const other = feeds.find(({ group }) => group !== first!.group);
+  if (!other) return;
+  const kind = ({ group }: Feed) => GROUPS[group - 1];
   throw invalid(
-    `${dataset.label}: key ${paired.key} holds pairs, key ${single.key} does not`,
-    'Save every input as [pairs, 2, ..]: an anchor and its positive.',
+    `${label}: key ${first!.key} holds ${kind(first!)}, key ${other.key} holds ${kind(other)}`,
+    'Save every input as [pairs, 2, ..]: an anchor and its positive; or all as [triples, 3, ..].',
   );
 }
 

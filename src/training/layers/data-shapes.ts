@@ -1,6 +1,7 @@
 /** What the data say about shapes before the first batch is made. */
 import type { Dim, ValueInfo } from '../../onnx/model.js';
 import type { Dataset } from '../data/dataset.js';
+import { groupOf } from '../data/match.js';
 import { PADDING_MASK } from '../data/trim.js';
 
 /** The sizes that stand for the symbols of the model's inputs in a batch of the dataset. */
@@ -10,9 +11,11 @@ export function symbolSizes(
   batchSize: number,
 ): Map<string, number> {
   const sizes = new Map<string, number>();
+  // Losses of pairs want whole pairs of half of it, too.
+  const evenSize = batchSize + (batchSize % 2);
   for (const { name, shape } of inputs) {
     const sample = keys.get(name);
-    const found = sample && [batchSize, ...sample.shape];
+    const found = sample && shape && axesOf(sample.shape, shape, evenSize);
     shape?.forEach((dim, axis) => {
       const size = found?.[axis];
       if (typeof dim === 'string' && size !== undefined) sizes.set(dim, size);
@@ -44,14 +47,19 @@ export function batchShapes(
   return new Map(shapes);
 }
 
-/** Samples as rows of an input, or as pairs of rows; undefined where they do not fit it. */
+/** A batch of samples, each of which is one row of the input or a group of them. */
+function axesOf(sample: readonly number[], input: readonly Dim[], batchSize: number): number[] {
+  const group = groupOf(sample, input);
+  return group > 1 ? [group * batchSize, ...sample.slice(1)] : [batchSize, ...sample];
+}
+
+/** undefined where samples do not fit the input. */
 function rowsOf(
   batchSize: number,
   sample: readonly number[],
   input: readonly Dim[],
 ): readonly number[] | undefined {
-  const isPair = sample.length === input.length && sample[0] === 2;
-  const rows = isPair ? [2 * batchSize, ...sample.slice(1)] : [batchSize, ...sample];
+  const rows = axesOf(sample, input, batchSize);
   const fits = (dim: Dim, axis: number) => typeof dim !== 'number' || dim === rows[axis];
   return rows.length === input.length && input.every(fits) ? rows : undefined;
 }

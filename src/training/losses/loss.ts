@@ -23,6 +23,8 @@ export interface LossOptions {
   readonly posWeight?: number | readonly number[] | undefined;
   /** ctc: the class that stands for no label; default 0. */
   readonly blank?: number | undefined;
+  /** mnr: rows of a sample: 2 for an anchor and its positive, 3 with a negative; default 2. */
+  readonly group?: 2 | 3 | undefined;
   /** mnr: what cosines are multiplied by; default 20. */
   readonly scale?: number | undefined;
   /** kl: what both sides' logits are divided by; default 1. */

@@ -2,30 +2,31 @@ import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import { meanCrossEntropy } from './cross-entropy.js';
 import type { Logits, Loss } from './loss.js';
-import { cast, reduce, sizeOf } from './operators.js';
+import { cast, END, reduce, sizeOf, slice } from './operators.js';
 
 // As PyTorch's normalize: a vector of zeros stays one.
 const SHORTEST = 1e-12;
 
 /**
  * Multiple-negatives ranking: of embeddings z [2B, H], rows 0..B-1 are anchors and rows B..2B-1 their
- * positives. Each anchor has to find its own positive among all B: the cross-entropy of the rows of
- * S = scale · e_a·e_pᵀ, e = z/‖z‖, with labels 0..B-1 (sentence-transformers'
- * MultipleNegativesRankingLoss). The data need no labels.
+ * positives; of z [3B, H], rows 2B..3B-1 are texts that none of them is to find. Each anchor has to find
+ * its own positive among all that are no anchors: the cross-entropy of the rows of S = scale · e_a·e_cᵀ,
+ * e = z/‖z‖, with labels 0..B-1 (sentence-transformers' MultipleNegativesRankingLoss). The data need no
+ * labels.
  */
 export const mnr: Loss = {
-  takes: '[2 · pairs, size]: the anchors, then their positives',
+  takes: '[2 · pairs, size]: the anchors, then their positives (then negatives)',
   ranks: [2, 2],
-  add(graph, logits, _addInput, { scale = 20 }) {
+  add(graph, logits, _addInput, { scale = 20, group = 2 }) {
     if (!(scale > 0)) {
       throw new OnnxLoraError('invalid-argument', `the scale has to be above 0, found ${scale}`);
     }
     const { dtype } = logits;
     const { norm, embeddings } = normalized(graph, logits);
-    const [anchors, positives] = halves(graph, logits, embeddings);
+    const [anchors, candidates] = parts(graph, logits, embeddings, group);
     const factor = graph.scalar(dtype, scale);
     const scaled = graph.op('Mul', [anchors, factor]);
-    const scores = graph.op('MatMul', [scaled, transposed(graph, positives)]);
+    const scores = graph.op('MatMul', [scaled, transposed(graph, candidates)]);
     const ranking = meanCrossEntropy(
       graph,
       { name: scores, dtype, shape: null },
@@ -33,9 +34,9 @@ export const mnr: Loss = {
       {},
     );
     const slope = ranking.gradient;
-    const ofAnchors = graph.op('MatMul', [graph.op('Mul', [slope, factor]), positives]);
-    const ofPositives = graph.op('MatMul', [transposed(graph, slope), scaled]);
-    const g = graph.op('Concat', [ofAnchors, ofPositives], { axis: { int: 0 } });
+    const ofAnchors = graph.op('MatMul', [graph.op('Mul', [slope, factor]), candidates]);
+    const ofCandidates = graph.op('MatMul', [transposed(graph, slope), scaled]);
+    const g = graph.op('Concat', [ofAnchors, ofCandidates], { axis: { int: 0 } });
     // With g = d loss / d e: d loss / d z = (g - e·Σ(g·e)) / ‖z‖
     const along = reduce(graph, 'ReduceSum', graph.op('Mul', [g, embeddings]), [-1]);
     const across = graph.op('Sub', [g, graph.op('Mul', [embeddings, along])]);
@@ -49,14 +50,21 @@ function normalized(graph: GraphBuilder, { name: z, dtype }: Logits) {
   return { norm, embeddings: graph.op('Div', [z, norm]) };
 }
 
-/** [2B, H] to twice [B, H]; an odd number of rows is an error of the Reshape. */
-function halves(graph: GraphBuilder, { name: z }: Logits, embeddings: string): [string, string] {
+/** [G·B, H] to [B, H] and the rest; a number of rows that is no multiple of G is an error of the Reshape. */
+function parts(
+  graph: GraphBuilder,
+  { name: z }: Logits,
+  embeddings: string,
+  group: number,
+): [anchors: string, candidates: string] {
   const width = graph.op('Reshape', [sizeOf(graph, z, 1), graph.integers([1])]);
-  const shape = graph.op('Concat', [graph.integers([2, -1]), width], { axis: { int: 0 } });
-  const pairs = graph.op('Reshape', [embeddings, shape]);
-  const half = (i: number) =>
-    graph.op('Gather', [pairs, graph.scalar('int64', i)], { axis: { int: 0 } });
-  return [half(0), half(1)];
+  const shaped = (value: string, ...lead: number[]) => {
+    const shape = graph.op('Concat', [graph.integers(lead), width], { axis: { int: 0 } });
+    return graph.op('Reshape', [value, shape]);
+  };
+  const groups = shaped(embeddings, group, -1);
+  const anchors = graph.op('Gather', [groups, graph.scalar('int64', 0)], { axis: { int: 0 } });
+  return [anchors, shaped(slice(graph, groups, 0, 1, END), -1)];
 }
 
 function transposed(graph: GraphBuilder, value: string): string {

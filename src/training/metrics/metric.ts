@@ -31,6 +31,8 @@ export interface MetricAccumulator {
 export interface MetricOptions {
   /** Labels with this value do not count; default -100. */
   readonly ignoreIndex?: number | undefined;
+  /** Rows of a sample of mnr; default 2. */
+  readonly group?: number | undefined;
   /** The class of ctc that stands for no label; default 0. */
   readonly blank?: number | undefined;
 }

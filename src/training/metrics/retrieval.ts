@@ -1,23 +1,26 @@
-import type { MetricAccumulator } from './metric.js';
+import type { MetricAccumulator, MetricOptions } from './metric.js';
 import { type Row, rowsOf } from './rows.js';
 
 const DEPTHS = [1, 5, 10];
 
 /**
  * `recall@k`: the share of anchors whose own positive is among the k most similar ones of all batches,
- * by cosine, of embeddings [2B, H] with B anchors before their B positives. Compares every anchor with
- * every positive.
+ * by cosine, of embeddings [2B, H] with B anchors before their B positives, and B negatives behind them in
+ * [3B, H]. Compares every anchor with everything else.
  */
-export function retrieval(): MetricAccumulator {
-  const [anchors, positives]: [Row[], Row[]] = [[], []];
+export function retrieval({ group = 2 }: MetricOptions): MetricAccumulator {
+  const [anchors, positives, negatives]: [Row[], Row[], Row[]] = [[], [], []];
   return {
     add(embeddings) {
       const rows = Array.from(rowsOf(embeddings), normalized);
-      anchors.push(...rows.slice(0, rows.length / 2));
-      positives.push(...rows.slice(rows.length / 2));
+      const count = rows.length / group;
+      anchors.push(...rows.slice(0, count));
+      positives.push(...rows.slice(count, 2 * count));
+      negatives.push(...rows.slice(2 * count));
     },
     result() {
-      const ranks = anchors.map((anchor, i) => rankOf(anchor, positives, i));
+      const found = [...positives, ...negatives];
+      const ranks = anchors.map((anchor, i) => rankOf(anchor, found, i));
       const recall = (k: number) => ranks.filter((rank) => rank < k).length / ranks.length;
       return Object.fromEntries(DEPTHS.map((k) => [`recall@${k}`, recall(k)]));
     },
@@ -25,9 +28,9 @@ export function retrieval(): MetricAccumulator {
 }
 
 /** How many of the others are more similar to the anchor than its own. */
-function rankOf(anchor: Row, positives: readonly Row[], own: number): number {
-  const limit = dot(anchor, positives[own]!);
-  return positives.reduce((rank, other) => rank + Number(dot(anchor, other) > limit), 0);
+function rankOf(anchor: Row, found: readonly Row[], own: number): number {
+  const limit = dot(anchor, found[own]!);
+  return found.reduce((rank, other) => rank + Number(dot(anchor, other) > limit), 0);
 }
 
 /** A copy: the run's outputs do not outlive it. */

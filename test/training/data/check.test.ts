@@ -116,9 +116,9 @@ describe('a dataset that fits', () => {
     const extra: Column = ['float32', [2], 0];
     const checked = await check({ ...good, weight: extra }, classifier);
     expect(checked.feeds).toEqual([
-      { name: 'input_ids', key: 'input_ids', dtype: 'int64', pairs: false },
-      { name: 'attention_mask', key: 'attention_mask', dtype: 'int64', pairs: false },
-      { name: 'labels', key: 'labels', dtype: 'int64', pairs: false },
+      { name: 'input_ids', key: 'input_ids', dtype: 'int64', group: 1 },
+      { name: 'attention_mask', key: 'attention_mask', dtype: 'int64', group: 1 },
+      { name: 'labels', key: 'labels', dtype: 'int64', group: 1 },
     ]);
     expect([...checked.keys].sort()).toEqual(['attention_mask', 'input_ids', 'labels']);
     expect(checked.unused).toEqual(['weight']);
@@ -281,7 +281,7 @@ describe('keys and shapes', () => {
       'pairs for some inputs only',
       { ...pairs, attention_mask: ['int64', [3, 5], 1] },
       ranking,
-      'data: key input_ids holds pairs, key attention_mask does not',
+      'data: key input_ids holds pairs, key attention_mask holds single rows',
     ],
   ])('refuses %s', async (_, columns, needs, message) => {
     const given = Object.entries(columns).filter(([, column]) => column !== undefined);

@@ -56,7 +56,7 @@ describe('convertBatch', () => {
       ['target', { dtype: 'uint8', dims: [2], data: Uint8Array.of(1, 2) }],
       ['other', { dtype: 'uint8', dims: [2], data: Uint8Array.of(1, 2) }],
     ]);
-    const feed = { name: 'labels', key: 'target', dtype: 'int64', pairs: false } as const;
+    const feed = { name: 'labels', key: 'target', dtype: 'int64', group: 1 } as const;
     expect(convertBatch(batch, { ...plan, feeds: [feed] })).toEqual(
       new Map([['labels', { dtype: 'int64', dims: [2], data: BigInt64Array.of(1n, 2n) }]]),
     );
@@ -75,7 +75,7 @@ describe('convertBatch', () => {
         const batch = new Map<string, TensorValue>([
           ['x', { dtype: 'int32', dims: [count, 2, width], data: Int32Array.from(given) }],
         ]);
-        const feed = { name: 'x', key: 'x', dtype: 'int32', pairs: true } as const;
+        const feed = { name: 'x', key: 'x', dtype: 'int32', group: 2 } as const;
         const x = convertBatch(batch, { ...plan, feeds: [feed] }).get('x')!;
         expect(x.dims).toEqual([2 * count, width]);
         expect([...x.data]).toEqual(numbers.flat(2));
@@ -84,7 +84,7 @@ describe('convertBatch', () => {
   });
 
   it('makes labels of the ids that are not masked', () => {
-    const feed = (name: string) => ({ name, key: name, dtype: 'int32', pairs: false }) as const;
+    const feed = (name: string) => ({ name, key: name, dtype: 'int32', group: 1 }) as const;
     const batch = new Map<string, TensorValue>([
       ['ids', { dtype: 'int32', dims: [2, 2], data: Int32Array.of(5, 6, 7, 0) }],
       ['mask', { dtype: 'int32', dims: [2, 2], data: Int32Array.of(1, 1, 1, 0) }],
