@@ -47,6 +47,7 @@ export { type InitName, inits } from './lora/init.js';
 export {
   type InspectedHead,
   type InspectedSet,
+  type InspectedSlots,
   type InspectedTarget,
   type InspectedValue,
   type InspectedWeight,
@@ -73,6 +74,8 @@ export {
 } from './lora/patch.js';
 export type { AdapterSummary, ParameterShare } from './lora/report.js';
 export { matcher, type Selectable, type Selection, select } from './lora/select.js';
+export { type SlotMode, slotModes } from './lora/slots/manifest.js';
+export type { SlotSummary } from './lora/slots/summary.js';
 export {
   planStructure,
   type Scaling,
@@ -111,6 +114,13 @@ export { TensorReader } from './onnx/tensor.js';
 export type { Progress, WorkOptions, WriteOptions } from './onnx/write.js';
 
 // ONNX Runtime.
+export {
+  type AdapterRunOptions,
+  AdapterSession,
+  type AdapterSessionOptions,
+  type LoadedAdapter,
+  type WeightedAdapter,
+} from './runtime/adapter-session.js';
 export {
   type CompareOptions,
   compareModels,
