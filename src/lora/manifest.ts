@@ -86,7 +86,7 @@ const replacement = v.object({ tensor: name, original: name });
 
 const modelManifest = v.object({
   ...setEntries,
-  adapters: v.pipe(v.array(patchedAdapter), v.minLength(1)),
+  adapters: v.array(patchedAdapter),
   /** Every initializer that was added for the adapters. */
   initializers: v.array(name),
   head: v.optional(head),
@@ -95,10 +95,7 @@ const modelManifest = v.object({
 
 const fileManifest = v.object({
   ...setEntries,
-  adapters: v.pipe(
-    v.array(v.object({ ...adapter.entries, nodes: v.pipe(v.array(name), v.minLength(1)) })),
-    v.minLength(1),
-  ),
+  adapters: v.array(v.object({ ...adapter.entries, nodes: v.pipe(v.array(name), v.minLength(1)) })),
   /** Names of tensors in the file. */
   head: v.optional(v.omit(head, ['nodes', 'constants', 'output'])),
   /** Constants of the model with their new numbers. */
