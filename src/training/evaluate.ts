@@ -17,7 +17,7 @@ import type { DataOptions } from './data/request.js';
 import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { buildLossGraph } from './forward.js';
-import { symbolSizes } from './layers/data-shapes.js';
+import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
 import { type Metrics, metricsFor } from './metrics/index.js';
 import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
@@ -139,6 +139,7 @@ async function prepare(model: Model, files: ExternalFiles, data: Dataset, option
     loss: options.loss,
     modelOutput: options.modelOutput,
     sizes: symbolSizes(model.graph.inputs, data, options.batchSize),
+    inputShapes: batchShapes(model.graph.inputs, data, options.batchSize, false),
     lossOptions: lossOptions(options, model.graph.inputs, data),
   });
   const inOrder = { ...options, shuffle: false, seed: 0 };

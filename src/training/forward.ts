@@ -28,7 +28,7 @@ export interface LossGraphOptions {
   /** Sizes that stand for the symbols of the inputs in the data. */
   readonly sizes?: ReadonlyMap<string, number> | undefined;
   /** Shapes of inputs where all batches agree in them. */
-  readonly inputShapes?: ReadonlyMap<string, readonly number[]> | undefined;
+  readonly inputShapes?: ReadonlyMap<string, readonly Dim[]> | undefined;
   /** Whether to write integers and booleans in the types that GPU providers have kernels for. */
   readonly forGpu?: boolean | undefined;
 }
@@ -147,7 +147,7 @@ async function inTrainingOpset(graph: GraphBuilder, probe: SizeProbe) {
   return { graph: raised, types: raised === graph ? types : await inferTypes(raised, probe) };
 }
 
-function pinShapes(graph: GraphBuilder, shapes: ReadonlyMap<string, readonly number[]>): void {
+function pinShapes(graph: GraphBuilder, shapes: ReadonlyMap<string, readonly Dim[]>): void {
   for (const [i, input] of graph.inputs.entries()) {
     const shape = shapes.get(input.name);
     if (shape) graph.inputs[i] = { ...input, shape };

@@ -26,7 +26,7 @@ export function symbolSizes(
 
 /**
  * The shapes of the model's inputs where every batch has the same: none where the last batch of an
- * epoch is smaller. Graphs that compute shapes of their own can often be differentiated in no other
+ * epoch is smaller, but for the axes of inputs without elements. Graphs that compute shapes of their own can often be differentiated in no other
  * way, and on GPUs only arithmetic on shapes that are known beforehand does not end up on the CPU.
  * @param keepPadding false where batches may be cut to their longest row: then there are no shapes for
  * inputs with a mask
@@ -36,15 +36,22 @@ export function batchShapes(
   { keys, size }: Dataset,
   batchSize: number,
   keepPadding: boolean,
-): Map<string, readonly number[]> | undefined {
-  if (size % batchSize !== 0 || (keys.has(PADDING_MASK) && !keepPadding)) return undefined;
+): Map<string, readonly Dim[]> {
+  const areAlike = size % batchSize === 0 && (keepPadding || !keys.has(PADDING_MASK));
   const shapes = inputs.flatMap(({ name, shape }) => {
     const sample = keys.get(name);
-    if (sample?.varies) return [];
-    const rows = shape && sample && rowsOf(batchSize, sample.shape, shape);
-    return rows ? [[name, rows] as const] : [];
+    if (!shape || !sample) return [];
+    const whole = areAlike && !sample.varies ? rowsOf(batchSize, sample.shape, shape) : undefined;
+    const found = whole ?? withoutElements(sample.shape, shape);
+    return found ? [[name, found] as const] : [];
   });
   return new Map(shapes);
+}
+
+/** The input with the axes of size 0 that samples have: a symbol would stand for some elements. */
+function withoutElements(sample: readonly number[], input: readonly Dim[]): Dim[] | undefined {
+  if (!sample.includes(0)) return undefined;
+  return input.map((dim, axis) => (sample[axis - 1] === 0 ? 0 : dim));
 }
 
 /** A batch of samples, each of which is one row of the input or a group of them. */

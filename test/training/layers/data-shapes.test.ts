@@ -30,13 +30,19 @@ describe('shapes that all batches have', () => {
   });
 
   it('do not exist where padding is cut off, or the last batch is smaller', () => {
-    expect(batchShapes(inputs, sequences, 4, false)).toBeUndefined();
-    expect(batchShapes(inputs, sequences, 5, true)).toBeUndefined();
+    expect(batchShapes(inputs, sequences, 4, false)).toEqual(new Map());
+    expect(batchShapes(inputs, sequences, 5, true)).toEqual(new Map());
   });
 
   it('count both halves of pairs', () => {
     const pairs = datasetOf({ input_ids: [2, 16], attention_mask: [2, 16] });
-    expect(batchShapes(inputs, pairs, 4, true)!.get('input_ids')).toEqual([8, 16]);
+    expect(batchShapes(inputs, pairs, 4, true).get('input_ids')).toEqual([8, 16]);
+  });
+
+  it('have axes of size 0 in any case', () => {
+    const cache = [input('past', ['batch', 2, 'before', 8])];
+    const empty = datasetOf({ past: [2, 0, 8] });
+    expect(batchShapes(cache, empty, 5, true).get('past')).toEqual(['batch', 2, 0, 8]);
   });
 
   it('do not overrule sizes that the model has', () => {

@@ -37,6 +37,15 @@ const roles: Readonly<Record<string, Role>> = {
   position_ids: 'positions',
 };
 
+/** Whether one of the inputs is for the numbers of tokens. */
+export function takesTokens(inputs: readonly Pick<ValueInfo, 'name'>[]): boolean {
+  return inputs.some(({ name }) => roleOf(name) === 'ids');
+}
+
+function roleOf(name: string): Role | undefined {
+  return Object.hasOwn(roles, name) ? roles[name] : undefined;
+}
+
 const PAST = /^past_?key|^past[._]|^past_/;
 
 /**
@@ -53,7 +62,7 @@ export function textInputs(inputs: readonly ValueInfo[]): TextInputs {
 }
 
 function sequenceInput({ name, shape, dataType }: ValueInfo): SequenceInput {
-  const role = Object.hasOwn(roles, name) ? roles[name] : undefined;
+  const role = roleOf(name);
   const dtype = findDataType(dataType);
   if (!role) throw unsupported(`nothing in a text makes the model's input ${name}`);
   if (shape?.length === 2 && isFeedable(dtype)) return { name, dtype, role };
