@@ -1,9 +1,12 @@
 /** What we write runs in ONNX Runtime Web, and computes there what it does in onnxruntime-node. */
+import type { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { foldAdapters } from '../../src/lora/merge.js';
-import { patchFile, trained } from '../support/adapters.js';
+import { patch } from '../../src/lora/patch.js';
+import type { SlotSummary } from '../../src/lora/slots/summary.js';
+import { patchFile, randomNumbers, trained } from '../support/adapters.js';
 import { temporaryFolder } from '../support/files.js';
-import { expectClose, run } from '../support/run.js';
+import { expectClose, expectSame, feed, run } from '../support/run.js';
 import { zooCases, zooFeeds, zooModel } from '../support/zoo.js';
 import { runInWeb } from './ort-web.js';
 
@@ -31,4 +34,28 @@ describe.each(zooCases.filter((name) => !integerOnly.includes(name)))('%s', (nam
     const untouched = await runInWeb(base, feeds);
     expect(() => expectClose(untouched, inWeb, 1e-3)).toThrow();
   });
+
+  it('runs with slots: empty it is the base, filled what onnxruntime-node makes of it', async () => {
+    const base = zooModel(name);
+    const output = folder.fresh();
+    const { slots } = await patch(base, { output, slots: 'required' });
+    const feeds = zooFeeds(name);
+    const empty = { ...feeds, ...filled(slots!, 0) };
+    const untouched = await runInWeb(base, feeds);
+    expectSame(await runInWeb(output, empty), untouched);
+    const three = { ...feeds, ...filled(slots!, 3) };
+    const inWeb = await runInWeb(output, three);
+    expectClose(inWeb, await run(output, three), tolerance);
+    expect(() => expectClose(untouched, inWeb, 1e-3)).toThrow();
+  });
 });
+
+/** Random factors of a rank for every slot. */
+function filled(slots: readonly SlotSummary[], rank: number): Record<string, Tensor> {
+  return Object.fromEntries(
+    slots.flatMap(({ a, b, dtype, shape: [rows, columns] }, i) => [
+      [a, feed([rows, rank], randomNumbers(i, rows * rank, 0.3), dtype)],
+      [b, feed([rank, columns], randomNumbers(99 + i, rank * columns, 0.3), dtype)],
+    ]),
+  );
+}
