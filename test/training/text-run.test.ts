@@ -7,6 +7,7 @@ import { resolveOptions, type TrainOptions } from '../../src/training/options.js
 import { runTraining } from '../../src/training/run.js';
 import { insertInto } from '../support/adapters.js';
 import { failure, temporaryFolder } from '../support/files.js';
+import { model, node, pattern, tensor, value } from '../support/models.js';
 import { zooModel } from '../support/zoo.js';
 import { tokenizerPath } from './data/text/tokenizers.js';
 import { logOf } from './tiny.js';
@@ -165,5 +166,55 @@ describe('an encoder of sentences', () => {
     const run = await train(model, { data, loss: 'mnr', epochs: 20, evalData: data });
     expect(run.loss!.last).toBeLessThan(run.loss!.first);
     expect(run.eval!['recall@1']).toBeGreaterThan(0.8);
+  });
+});
+
+describe('a decoder with a cache', () => {
+  const small = (count: number) => pattern(count).map((x) => x / 16);
+
+  /** Adds what the mask leaves of all tokens to each one, and gives logits. */
+  function decoder(hasCache: boolean): Uint8Array {
+    const cache = 'past_key_values.0.key';
+    return model({
+      nodes: [
+        node('Gather', ['table', 'input_ids'], 'x'),
+        node('Unsqueeze', ['x', 'one'], 'key'),
+        hasCache
+          ? node('Concat', [cache, 'key'], 'present', { axis: 2 })
+          : node('Identity', ['key'], 'present'),
+        node('Cast', ['attention_mask'], 'mask', { to: 1 }),
+        node('Unsqueeze', ['mask', 'ends'], 'weights'),
+        node('MatMul', ['weights', 'present'], 'sum'),
+        node('Squeeze', ['sum', 'one'], 'context'),
+        node('Add', ['x', 'context'], 'h'),
+        node('MatMul', ['h', 'w'], 'logits', {}, 'head'),
+      ],
+      initializers: [
+        tensor('table', [256, 8], small(256 * 8)),
+        tensor('w', [8, 256], small(8 * 256)),
+        tensor('one', [1], [1], 'int64'),
+        tensor('ends', [2], [1, 2], 'int64'),
+      ],
+      inputs: [
+        value('input_ids', ['batch', 'tokens'], 'int64'),
+        value('attention_mask', ['batch', hasCache ? 'before + tokens' : 'tokens'], 'int64'),
+        ...(hasCache ? [value(cache, ['batch', 1, 'before', 8])] : []),
+      ],
+      outputs: [value('logits', ['batch', 'tokens', 256])],
+    });
+  }
+
+  it('learns with an empty one, as it does without', async () => {
+    const data = jsonl(reviews(13));
+    const tokenizer = tokenizerPath('unigram');
+    const runs = [true, false].map(async (hasCache) => {
+      const options = { rank: 4, blocks: 1, targets: ['all'] };
+      const path = folder.write(await insertInto(decoder(hasCache), options));
+      return train(path, { data, loss: 'causal-lm', steps: 12, tokenizer });
+    });
+    const [empty, none] = await Promise.all(runs);
+    expect(empty!.loss!.last).toBeLessThan(empty!.loss!.first);
+    expect(empty!.loss!.first).toBeCloseTo(none!.loss!.first, 5);
+    expect(empty!.loss!.last).toBeCloseTo(none!.loss!.last, 4);
   });
 });

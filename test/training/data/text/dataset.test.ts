@@ -122,9 +122,9 @@ describe('texts', () => {
   });
 
   it('cannot feed everything', async () => {
-    const pixels = input('pixel_values', ['batch', 3, 8, 8], 'float32' as never);
-    const { message } = await failure(() => open([{}], { inputs: [pixels] }), 'unsupported');
-    expect(message).toMatch(/nothing in a text makes the model's input pixel_values/);
+    const inputs = [...bert, input('head_mask', ['batch'])];
+    const { message } = await failure(() => open([{}], { inputs }), 'unsupported');
+    expect(message).toMatch(/nothing in a text makes the model's input head_mask/);
     const noTokenizer = failure(() => open([{}], { tokenizer: undefined }), 'invalid-argument');
     expect((await noTokenizer).hint).toMatch(/--tokenizer/);
   });
