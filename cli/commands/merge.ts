@@ -29,7 +29,7 @@ export const mergeCommand = defineCommand({
       group: 'Adapters',
       value: 'FACTOR',
       default: 1,
-      summary: 'multiplies every change of a weight',
+      summary: 'multiplies every change of a weight; -1 undoes a fold, to rounding',
       example: '--scale 0.5',
     },
     verify: {
@@ -59,6 +59,10 @@ export const mergeCommand = defineCommand({
       command: 'onnx-lora merge model.onnx --adapter adapter.safetensors --scale 0.5',
       summary: 'half of what the adapters of a file would change',
     },
+    {
+      command: 'onnx-lora merge merged.onnx --adapter adapter.safetensors --scale -1 -o base.onnx',
+      summary: 'the base again, to rounding; the way back bit for bit is to keep it',
+    },
   ],
   async run({ model, provider, ...options }, ui) {
     const used = await chosenProvider(provider, ui);
@@ -69,6 +73,7 @@ export const mergeCommand = defineCommand({
       [
         ui.table(columnsFor(merged), merged),
         '',
+        ...undoneLines(merged),
         ...verificationLines(verification),
         `wrote ${printable(output)}: ${plural(merged.length, 'weight')} changed\n`,
       ].join('\n');
@@ -95,4 +100,14 @@ function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
       align: 'right',
     },
   ];
+}
+
+/** How near an undone fold comes to the weights that were there before. */
+function undoneLines(merged: readonly MergedWeight[]): string[] {
+  const shares = merged.flatMap(({ undoneWithin, weightNorm }) =>
+    undoneWithin === undefined || weightNorm === 0 ? [] : [undoneWithin / weightNorm],
+  );
+  if (shares.length === 0) return [];
+  const most = measure(Math.max(...shares));
+  return [`where this undoes a fold, every weight is back to within rounding: ${most} of its norm`];
 }

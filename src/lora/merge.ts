@@ -2,7 +2,7 @@ import { basename, dirname } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
 import { NewDataFile } from '../onnx/data-file.js';
-import { fromFloat64 } from '../onnx/dtype.js';
+import { type FloatName, fromFloat64 } from '../onnx/dtype.js';
 import { collect, MessageEdit } from '../onnx/edit.js';
 import { editedModel } from '../onnx/edited-model.js';
 import { ExternalFiles } from '../onnx/external.js';
@@ -16,6 +16,7 @@ import type { AdapterFile } from './adapter-file.js';
 import { insertFile } from './apply.js';
 import { type BindOptions, checkNoBindOptions } from './bind.js';
 import { magnitudeOf, readFactors } from './factors.js';
+import type { FoldNorms } from './fold/folded-weight.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
 import { keepLabels } from './labels.js';
 import { findLayers } from './layers.js';
@@ -57,6 +58,11 @@ export interface MergedWeight {
   /** Frobenius norms of ΔW and of the weight before. */
   readonly deltaNorm: number;
   readonly weightNorm: number;
+  /**
+   * Where the scale is negative: the weight is at most this far (Frobenius) from what it was before the
+   * fold that this one undoes.
+   */
+  readonly undoneWithin?: number;
 }
 
 export interface MergeResult {
@@ -108,7 +114,9 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     folding.plan(sitesOf(patched, sets, reader));
     settleTensors(patched, sets, edit, reader, folding);
     await writeWithData(model, edit, output, options, dataFile);
-    return { output, merged: folding.folded.map(describe), ...(unmatched ? { unmatched } : {}) };
+    const isUndoing = (options.scale ?? 1) < 0;
+    const merged = folding.folded.map((one) => describe(one, isUndoing));
+    return { output, merged, ...(unmatched ? { unmatched } : {}) };
   } finally {
     await folding?.release();
     files.close();
@@ -242,9 +250,14 @@ function unusedSet({ sets }: PatchedModel, wanted: string): string {
   return name;
 }
 
-function describe({ sites, weight, kind, norms }: Folding['folded'][number]): MergedWeight {
+function describe(
+  { sites, weight, kind, norms }: Folding['folded'][number],
+  isUndoing: boolean,
+): MergedWeight {
   const nodes = sites.map(({ layer }) => nodeLabel(layer.node));
-  const { module } = sites[0]!;
+  const { module, layer } = sites[0]!;
+  const { storedDtype, dtype } = layer.weight;
+  const type = kind === 'dequantized' ? dtype : (storedDtype as FloatName);
   return {
     node: nodes[0]!,
     nodes,
@@ -253,7 +266,21 @@ function describe({ sites, weight, kind, norms }: Folding['folded'][number]): Me
     kind,
     deltaNorm: norms.delta,
     weightNorm: norms.weight,
+    ...(isUndoing ? { undoneWithin: undoneWithin(norms, type) } : {}),
   };
+}
+
+/** Half the distance from 1 to the next number: rounding moves a number by at most this share of it. */
+const ROUNDOFF: Readonly<Record<FloatName, number>> = {
+  bfloat16: 2 ** -8,
+  float16: 2 ** -11,
+  float32: 2 ** -24,
+  float64: 2 ** -53,
+};
+
+/** Two roundings: of W + ΔW, the weight now, when it was folded, and of W, at most |W + ΔW| + |ΔW|. */
+function undoneWithin({ weight, delta }: FoldNorms, dtype: FloatName): number {
+  return ROUNDOFF[dtype] * (weight + (weight + delta));
 }
 
 /** Every adapted layer of the model with the adapters to fold. */
