@@ -180,7 +180,7 @@ export class AdapterSession {
       names.add(name);
     }
     const found = shares.map(([name, weight]) => ({ slots: this.find(name).adapters, weight }));
-    return activate(this.slots.slots, found);
+    return activate(this.slots.slots, found, this.provider);
   }
 
   private find(name: string): Loaded {

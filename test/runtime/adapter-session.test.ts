@@ -9,6 +9,7 @@ import { type InsertOptions, patchFile, randomNumbers, trained } from '../suppor
 import { failure, temporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';
 import { feed, maxAbs, maxDifference, run } from '../support/run.js';
+import { describeOnWebGpu } from '../support/vulkan.js';
 import { zooFeeds, zooModel } from '../support/zoo.js';
 
 const folder = temporaryFolder();
@@ -280,4 +281,25 @@ it.each([
   }
   await opened.release();
   await opened.release();
+});
+
+describeOnWebGpu('a session on WebGPU, where nothing has no elements', () => {
+  it('computes what it does on the CPU, with slots that are empty as well', async () => {
+    const { session: onCpu, y } = await session({ localized, diagonal });
+    const path = await slotted(folder.write(layers));
+    const opened = await AdapterSession.open(path, { provider: 'webgpu' });
+    for (const { name, path: file } of onCpu.adapters) opened.load(name, file);
+    for (const adapters of [undefined, 'localized', 'diagonal', ['localized', 'diagonal']]) {
+      const found = (await opened.run(x, { adapters })).get('y')!;
+      expectNear(tensorToFloat64(found), await y(adapters));
+    }
+    await opened.release();
+  });
+
+  it('is proven to start as the base', async () => {
+    const output = folder.fresh();
+    const options = { output, slots: 'required', verify: true, provider: 'webgpu' } as const;
+    const { verification } = await patch(folder.write(layers), options);
+    expect(verification).toMatchObject({ maxAbsDiff: 0, passed: true });
+  });
 });

@@ -1,7 +1,7 @@
 /** Adapters at work: what is fed to the slots while they are. */
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
 import { plainFactors, plainRank } from '../plain.js';
-import { slotFeeds } from './feeds.js';
+import { emptyRank, slotFeeds } from './feeds.js';
 import type { SlotAdapter, SlotAdapters } from './load.js';
 import type { Slot } from './manifest.js';
 
@@ -13,18 +13,23 @@ export interface Share {
 
 /**
  * The inputs of all slots for `W + Σ wᵢ·sᵢ·Aᵢ·Bᵢ`: in each slot the adapters' factors side by side, the
- * rank of their ranks together. A slot that no adapter changes gets rank 0.
+ * rank of their ranks together. A slot that no adapter changes is empty.
  */
-export function activate(slots: readonly Slot[], shares: readonly Share[]): Feeds {
-  return new Map(slots.flatMap((slot) => fill(slot, shares)));
+export function activate(
+  slots: readonly Slot[],
+  shares: readonly Share[],
+  provider: string,
+): Feeds {
+  return new Map(slots.flatMap((slot) => fill(slot, shares, emptyRank(provider))));
 }
 
-function fill(slot: Slot, shares: readonly Share[]): [string, TensorValue][] {
+function fill(slot: Slot, shares: readonly Share[], least: number): [string, TensorValue][] {
   const parts = shares.flatMap(({ slots, weight }) => {
     const adapter = slots.get(slot);
     return adapter && weight !== 0 ? [{ adapter, factor: weight * adapter.scale }] : [];
   });
-  const rank = parts.reduce((sum, { adapter }) => sum + plainRank(adapter.structure), 0);
+  const ranks = parts.reduce((sum, { adapter }) => sum + plainRank(adapter.structure), 0);
+  const rank = Math.max(ranks, least);
   const a = new Float64Array(slot.in * rank);
   const b = new Float64Array(rank * slot.out);
   let at = 0;
