@@ -117,14 +117,20 @@ export const fitCommand = defineCommand({
   ],
   async run({ base, tuned, ...options }, ui) {
     const result = await fit(base, tuned, { ...options, ...ui.work });
-    for (const { tensor, reason, included } of result.rest) {
-      ui.note(
-        `${included ? 'kept as it is' : 'changed too, not in the file'}: ${tensor} (${reason})`,
-      );
-    }
+    noteRest(result, ui);
     return { result, text: () => textOf(result, ui) };
   },
 });
+
+// Fine-tuning of everything changes every bias: more than these are a number, and all in --json.
+const NAMED = 5;
+
+function noteRest({ rest }: FitResult, ui: Ui): void {
+  for (const { tensor, reason, included } of rest.slice(0, NAMED)) {
+    ui.note(`${included ? 'kept as it is' : 'changed, not in the file'}: ${tensor}, ${reason}`);
+  }
+  if (rest.length > NAMED) ui.note(`  and ${plural(rest.length - NAMED, 'more tensor')}`);
+}
 
 function textOf(result: FitResult, ui: Ui): string {
   const { output, format, layers, rest, parameters, error, peft } = result;

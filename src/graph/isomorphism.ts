@@ -94,9 +94,12 @@ class Walk {
     const { first, second, differences } = this;
     const [earliest] = differences.sort((a, b) => a.order - b.order);
     const more = differences.length > 1 ? ` (the first of ${differences.length} differences)` : '';
+    const [types, otherTypes] = [first, second].map(matrixTypes);
+    const apart =
+      types === otherTypes ? '' : `; weights are ${types} in one, ${otherTypes} in the other`;
     return new OnnxLoraError(
       'model-mismatch',
-      `the graphs of ${first.source.label} and ${second.source.label} differ: ${earliest!.text}${more}`,
+      `the graphs of ${first.source.label} and ${second.source.label} differ: ${earliest!.text}${more}${apart}`,
       {
         node: earliest!.node,
         hint: 'Both have to be exported the same way from the same architecture, and not optimized or quantized since.',
@@ -217,6 +220,13 @@ class Walk {
     const order = (outer && this.order.get(outer)) ?? Number.POSITIVE_INFINITY;
     this.differences.push({ order, node: node && nodeLabel(node), text });
   }
+}
+
+/** The types of a model's matrices: the first thing to look at where graphs differ. */
+function matrixTypes({ graph }: Model): string {
+  const matrices = [...graph.initializers.values()].filter(({ dims }) => dims.length === 2);
+  const types = new Set(matrices.map(({ dataType }) => findDataType(dataType) ?? 'unknown'));
+  return [...types].sort().join(' and ') || 'in no initializer';
 }
 
 /** Without the initializers that old files list as inputs too. */

@@ -182,6 +182,7 @@ function sorted(base: OpenedModel, changed: readonly ConstantPair[], selection: 
   }
   const order = new Map(all.map((layer, i) => [layer, i]));
   layers.sort((a, b) => order.get(a.layer)! - order.get(b.layer)!);
+  rest.sort((a, b) => a.base.field.start - b.base.field.start);
   return { layers, rest };
 }
 

@@ -193,8 +193,11 @@ class LayerFitter {
     const { grids, seed, signal } = this.options;
     const { values, weightNorm } = await weightDelta(this.base, this.tuned, changed);
     const measured = await measure(values, sizeOf(changed), { grids, rank, seed, signal });
-    const rounding = (weightNorm * roundoff(changed)) ** 2 / 4;
-    return { ...measured, squares: sumOfSquares(values), weightNorm, rank, rounding };
+    const squares = sumOfSquares(values);
+    // Of either weight, the tuned one being no longer than this.
+    const norms = weightNorm ** 2 + (weightNorm + Math.sqrt(squares)) ** 2;
+    const rounding = (norms * roundoff(changed) ** 2) / 4;
+    return { ...measured, squares, weightNorm, rank, rounding };
   }
 
   private async decomposed(changed: ChangedLayer, { curve, rank }: Choice) {
