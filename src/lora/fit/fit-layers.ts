@@ -97,7 +97,7 @@ interface Measurement extends Pick<Measured, 'curves'> {
 // Where nothing else is said, most of what fine-tuning changes is within this rank.
 const FIRST_RANK = 32;
 
-// Sums of squares of many layers agree to this share whatever their order.
+// To this share sums of squares are the same whatever their order.
 const ROUNDING = 1e-12;
 
 class LayerFitter {
@@ -196,7 +196,7 @@ class LayerFitter {
     const squares = sumOfSquares(values);
     // Of either weight, the tuned one being no longer than this.
     const norms = weightNorm ** 2 + (weightNorm + Math.sqrt(squares)) ** 2;
-    const rounding = (norms * roundoff(changed) ** 2) / 4;
+    const rounding = (norms * roundoff(changed) ** 2) / 4 + ROUNDING * squares;
     return { ...measured, squares, weightNorm, rank, rounding };
   }
 
