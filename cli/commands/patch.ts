@@ -10,17 +10,37 @@ import {
   slotColumns,
   trainableLine,
 } from '../adapters.js';
-import { defineCommand, kebabCase } from '../command.js';
+import { defineCommand, kebabCase, type OptionSpecs } from '../command.js';
 import {
   adapterOptions,
+  bindOptions,
   checkOptions,
   headOption,
   outputOptions,
   selectionOptions,
-  bindOptions,
 } from '../options.js';
 import { plural, printable } from '../text.js';
+import { batchOption, dataOption, lossOptions } from '../training-options.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
+
+const { required: _data, ...data } = dataOption.data;
+const { required: _loss, ...loss } = lossOptions.loss;
+
+/** The data of a start in the gradient. */
+const startDataOptions = {
+  data: { ...data, summary: `for --init gradient; ${data.summary}` },
+  ...batchOption,
+  batches: {
+    type: 'integer',
+    group: 'Data',
+    value: 'N',
+    default: 8,
+    summary: 'how many batches --init gradient looks at',
+    example: '--init gradient --batches 16',
+  },
+  ...lossOptions,
+  loss,
+} as const satisfies OptionSpecs;
 
 export const patchCommand = defineCommand({
   name: 'patch',
@@ -49,12 +69,14 @@ export const patchCommand = defineCommand({
       example: '--slots optional',
     },
     ...adapterOptions,
+    ...startDataOptions,
     ...headOption,
     modelOutput: {
       type: 'string',
       group: 'Adapters',
       value: 'NAME',
-      summary: 'the hidden states for --head, where the model has more than one output',
+      summary:
+        'the hidden states for --head, or what --loss looks at, where the model has more than one output',
       example: '--head linear:3 --model-output last_hidden_state',
     },
     name: {
@@ -68,7 +90,8 @@ export const patchCommand = defineCommand({
     verify: {
       type: 'boolean',
       group: 'Check',
-      summary: 'run both models and check that their outputs are equal, to the last bit',
+      summary:
+        'run both models and check that their outputs are equal: to the last bit, or to rounding for --init pissa',
       example: '--verify',
     },
     ...checkOptions,
@@ -102,6 +125,7 @@ export const patchCommand = defineCommand({
     const used = await chosenProvider(provider, ui);
     const result = await patch(model, { ...options, provider: used, ...ui.work });
     const { output, adapters, slots, skipped, parameters, unmatched, verification } = result;
+    const { deviation } = result;
     noteUnmatched(unmatched, ui);
     const text = () => {
       const lines = [
@@ -112,6 +136,7 @@ export const patchCommand = defineCommand({
         ...skippedLines(skipped, verbose ?? false),
         ...verificationLines(verification),
         `wrote ${printable(output)}`,
+        ...(deviation === undefined ? [] : [deviationLine(deviation)]),
         slots ? slotLine(slots) : trainableLine(parameters),
       ];
       return `${lines.join('\n')}\n`;
@@ -125,6 +150,11 @@ export const patchCommand = defineCommand({
   },
 });
 
+/** What a start in the weights made of them. */
+function deviationLine(deviation: number): string {
+  return `weights = rest + adapters to ${deviation.toExponential(1)} of their norm: the rounding of the rest`;
+}
+
 /** What the model is to be fed with. */
 function slotLine(slots: readonly SlotSummary[]): string {
   const { a, b } = slotInputs('MODULE');
@@ -133,7 +163,10 @@ function slotLine(slots: readonly SlotSummary[]): string {
 
 /** An adapter file says where its adapters belong and what they are like. */
 const notWithAdapter = [
-  ...Object.keys({ ...selectionOptions, ...adapterOptions, ...headOption, ...checkOptions }),
+  ...Object.keys({
+    ...{ ...selectionOptions, ...adapterOptions, ...startDataOptions, ...headOption },
+    ...checkOptions,
+  }),
   'modelOutput',
   'verify',
 ];
@@ -141,7 +174,7 @@ const notWithAdapter = [
 /** A slot takes adapters of any rank and structure. */
 const { perNode: _, ...shape } = adapterOptions;
 const notWithSlots = [
-  ...Object.keys({ ...shape, ...headOption }),
+  ...Object.keys({ ...shape, ...startDataOptions, ...headOption }),
   'adapter',
   'modelOutput',
   'name',

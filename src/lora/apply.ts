@@ -71,7 +71,7 @@ export function insertFile(
 }
 
 /** |ΔW| of an adapter before it is inserted. */
-function adapterNorm(adapter: NewAdapter): number {
+export function adapterNorm(adapter: NewAdapter): number {
   const { record } = adapter;
   return totalNorm(structureOf(record), factorsOf(adapter), record.scale);
 }

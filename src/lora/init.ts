@@ -1,11 +1,15 @@
-/** How an adapter starts: B is zero, so that the model starts unchanged. */
+/** How adapters can start, and the start at random: B is zero, so that the model starts unchanged. */
 import { createHash } from 'node:crypto';
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
 import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 import type { Structure } from './structure.js';
 
-export const inits = ['kaiming', 'gaussian', 'zero'] as const;
+export const randomInits = ['kaiming', 'gaussian', 'zero'] as const;
+export type RandomInit = (typeof randomInits)[number];
+
+/** `pissa`: in the principal parts of the weights. `gradient`: in those of the gradient on data. */
+export const inits = [...randomInits, 'pissa', 'gradient'] as const;
 export type InitName = (typeof inits)[number];
 
 /**
@@ -23,7 +27,7 @@ export function generatorFor(seed: number, adapter: string, tensor: string): Ran
  * - `gaussian`: normal with standard deviation 1/R (PEFT's `init_lora_weights="gaussian"`)
  */
 export function initialA(
-  init: InitName,
+  init: RandomInit,
   structure: Structure,
   rank: number,
   count: number,

@@ -2,6 +2,7 @@
 import { mkdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
+import type { NewDataFile } from '../onnx/data-file.js';
 import { type MessageEdit, totalLength } from '../onnx/edit.js';
 import { checkExternalData, externalLocations, resolveLocation } from '../onnx/external.js';
 import type { Model } from '../onnx/model.js';
@@ -56,6 +57,20 @@ export async function writeModel(
   } finally {
     for (const source of copied) source.close();
   }
+}
+
+/** Writes an edited model, and the data file that tensors of it moved to, if there are any. */
+export async function writeWithData(
+  model: Model,
+  edit: MessageEdit,
+  output: string,
+  options: WriteOptions,
+  dataFile: NewDataFile,
+): Promise<void> {
+  const touched = dataFile.touched();
+  const path = join(dirname(output), dataFile.location);
+  const data = dataFile.isEmpty ? [] : [{ path, pieces: dataFile.finish(edit) }];
+  await writeModel(model, edit, output, options, data, touched);
 }
 
 function checkSize(model: Model, length: number): void {

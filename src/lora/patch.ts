@@ -1,15 +1,26 @@
+import { basename } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
+import { NewDataFile } from '../onnx/data-file.js';
+import { ExternalFiles } from '../onnx/external.js';
 import { type Model, nodeLabel } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
+import { TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/compare.js';
-import { apply } from './apply.js';
+import { adapterNorm, apply } from './apply.js';
 import { type BindOptions, checkNoBindOptions } from './bind.js';
+import { FoldKernels } from './fold/kernel.js';
 import { parseHead } from './head.js';
-import { generatorFor, type InitName, initialA } from './init.js';
-import { type FactorName, insertAdapters, type NewAdapter, structureOf } from './insert.js';
+import { generatorFor, type InitName, initialA, type RandomInit } from './init.js';
+import {
+  type FactorName,
+  insertAdapters,
+  type NewAdapter,
+  type NewHead,
+  structureOf,
+} from './insert.js';
 import { findLayers, type Layer } from './layers.js';
-import { defaultOutput, writeModel } from './output.js';
+import { defaultOutput, writeModel, writeWithData } from './output.js';
 import { PatchedModel } from './patched.js';
 import {
   type AdapterSummary,
@@ -24,6 +35,7 @@ import { insertSlots } from './slots/insert.js';
 import type { SlotMode } from './slots/manifest.js';
 import { slotNames } from './slots/names.js';
 import { type SlotSummary, slotSummary } from './slots/summary.js';
+import { randomInit, type StartData, startAdapters, startDataOptions } from './start.js';
 import {
   planStructure,
   type Scaling,
@@ -63,7 +75,8 @@ export interface PatchOptions
   extends AdapterOptions,
     WriteOptions,
     Pick<VerifyOptions, 'samples' | 'provider'>,
-    BindOptions {
+    BindOptions,
+    StartData {
   /** Default `<model>.lora.onnx` beside the model. */
   readonly output?: string | undefined;
   /** Name of the adapter set. Default `default`. */
@@ -77,7 +90,10 @@ export interface PatchOptions
   readonly adapter?: string | undefined;
   /** A trainable output layer: `linear:CLASSES[:mean|cls|none]`. */
   readonly head?: string | undefined;
-  /** The hidden states that the head reads. May be left out where the model has one output. */
+  /**
+   * The hidden states that the head reads, or the output that the loss of `init: 'gradient'` looks at.
+   * May be left out where the model has one.
+   */
   readonly modelOutput?: string | undefined;
   /** Run base and patched model, whose outputs must be equal. Default false. */
   readonly verify?: boolean | undefined;
@@ -90,6 +106,10 @@ export interface PatchResult {
   readonly slots?: readonly SlotSummary[];
   readonly skipped: readonly Skipped[];
   readonly parameters: ParameterShare;
+  /**
+   * Where `init: 'pissa'` split weights: the largest |W - (W' + ΔW)| / |W| of one, which is its rounding.
+   */
+  readonly deviation?: number;
   /** What the model has no place for, where that is allowed; with `adapter`. */
   readonly unmatched?: readonly string[];
   readonly verification?: Verification;
@@ -102,7 +122,8 @@ export interface Skipped {
 
 /**
  * Inserts adapters into the model at `path`, or slots for them, and writes the patched model. New
- * adapters start at zero, and slots are empty: the patched model computes what the base model does.
+ * adapters start at zero, and slots are empty: the patched model computes what the base model does. With
+ * `init: 'pissa'` it does so up to the rounding of its weights.
  * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
  */
 export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
@@ -112,8 +133,9 @@ export async function patch(path: string, options: PatchOptions = {}): Promise<P
   if (adapter !== undefined) return { ...(await apply(path, adapter, options)), skipped: [] };
   const result = await insertNew(path, rest);
   if (!verify) return result;
-  const exact = { ...options, tolerance: 0 };
-  const verification = await verifyModels(path, { path }, { path: result.output }, exact);
+  // Weights that were split are rounded.
+  const how = result.deviation === undefined ? { ...options, tolerance: 0 } : options;
+  const verification = await verifyModels(path, { path }, { path: result.output }, how);
   return { ...result, verification };
 }
 
@@ -124,7 +146,7 @@ async function patchSlots(
 ): Promise<PatchResult> {
   const { result, slots } = await insertNewSlots(path, mode, options);
   if (!options.verify) return result;
-  const ownFeeds = mode === 'required' ? emptyFeeds(slots) : undefined;
+  const ownFeeds = mode === 'required' ? emptyFeeds(slots, options.provider) : undefined;
   const candidate = { path: result.output, ownFeeds };
   const verification = await verifyModels(path, { path }, candidate, { ...options, tolerance: 0 });
   return { ...result, verification };
@@ -150,25 +172,56 @@ async function insertNewSlots(path: string, mode: SlotMode, options: PatchOption
 }
 
 async function insertNew(path: string, options: PatchOptions): Promise<PatchResult> {
+  checkStart(options);
   const model = openModel(path);
+  const files = new ExternalFiles(model);
+  const kernels = new FoldKernels();
   try {
     const patched = new PatchedModel(model);
     const { layers, skipped } = chooseLayers(patched, options);
-    const adapters = planAdapters(layers, options);
-    const { head: text, modelOutput, seed = 0 } = options;
-    if (text === undefined && modelOutput !== undefined) {
-      throw new OnnxLoraError('invalid-argument', 'modelOutput has no effect without a head');
-    }
-    const head =
-      text === undefined ? undefined : { plan: parseHead(text), output: modelOutput, seed };
-    const set = options.name ?? 'default';
-    const { edit, manifest } = insertAdapters(patched, set, adapters, { head });
+    const planned = planAdapters(layers, options);
+    const reader = new TensorReader(model, files);
+    const start = await startAdapters(patched, reader, planned, kernels, options);
+    const { adapters, tensors, deviation } = start;
     const output = options.output ?? defaultOutput(path, 'lora');
-    await writeModel(model, edit, output, options);
-    return { output, ...describeAdapters(model, manifest, () => 0), skipped };
+    const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
+    const extras = { head: newHead(options), tensors };
+    const set = options.name ?? 'default';
+    const { edit, manifest } = insertAdapters(patched, set, adapters, extras, dataFile);
+    await writeWithData(model, edit, output, options, dataFile);
+    const norm = (i: number) => (deviation ? adapterNorm(adapters[i]!) : 0);
+    const described = { output, ...describeAdapters(model, manifest, norm), skipped };
+    return deviation ? { ...described, deviation: deviation() } : described;
   } finally {
+    await kernels.release();
+    files.close();
     model.close();
   }
+}
+
+function newHead({ head, modelOutput, seed = 0 }: PatchOptions): NewHead | undefined {
+  return head === undefined ? undefined : { plan: parseHead(head), output: modelOutput, seed };
+}
+
+/** @throws OnnxLoraError `invalid-argument` for options that would have no effect, or exclude each other */
+function checkStart(options: PatchOptions): void {
+  const { init, head, modelOutput } = options;
+  const fromData = init === 'gradient';
+  if (fromData && head !== undefined) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      'a new head says nothing yet about where data pull: init gradient cannot start from it',
+      { hint: 'Patch without --init first and train, or leave --head out.' },
+    );
+  }
+  if (modelOutput !== undefined && head === undefined && !fromData) {
+    throw new OnnxLoraError('invalid-argument', 'modelOutput has no effect without a head');
+  }
+  const idle = fromData ? undefined : startDataOptions.find((key) => options[key] !== undefined);
+  if (idle === undefined) return;
+  throw new OnnxLoraError('invalid-argument', `${idle} has no effect without init gradient`, {
+    hint: 'Leave it out, or start in the gradient: --init gradient --data FILE --loss NAME',
+  });
 }
 
 /**
@@ -218,7 +271,8 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
     hybrid = 0,
     scaling = 'standard',
   } = options;
-  const { init = 'kaiming', seed = 0 } = options;
+  const { seed = 0 } = options;
+  const init = randomInit(options.init);
   const ranks = patternValues(layers, numberPatterns(options.rankPattern, 'rank'), 'rank');
   const alphas = patternValues(layers, numberPatterns(options.alphaPattern, 'alpha'), 'alpha');
   const patterns = structurePatterns(options.structurePattern);
@@ -265,7 +319,7 @@ function checkedScale(scale: number): number {
 
 function startValues(
   record: NewAdapter['record'],
-  init: InitName,
+  init: RandomInit,
   seed: number,
 ): (factor: FactorName) => Float64Array {
   const structure = structureOf(record);

@@ -8,6 +8,7 @@
 import { OnnxLoraError } from '../errors.js';
 import { storedTensor } from '../graph/constants.js';
 import type { NameAuthority } from '../graph/names.js';
+import type { NewDataFile } from '../onnx/data-file.js';
 import { byteLength, fromFloat64, isConvertible } from '../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../onnx/edit.js';
 import { initializerRecord, inputRecord, type NewTensor } from '../onnx/encode.js';
@@ -18,10 +19,19 @@ import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import type { ModelManifest, Replacement } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 
+/** What tensors are put in with. */
+export interface ReplaceContext {
+  readonly edit: MessageEdit;
+  readonly names: NameAuthority;
+  /** What to call the tensors' origin in an error. */
+  readonly from: string;
+  /** Takes the tensors that replace external ones; without it all stand in the model file. */
+  readonly dataFile?: NewDataFile | undefined;
+}
+
 /**
  * Puts tensors into the places of the model's own; the manifest that is returned remembers both. A
  * tensor that the set replaced before only gets its new numbers.
- * @param from what to call the tensors' origin in an error
  * @throws OnnxLoraError `adapter-mismatch` for a tensor that has no counterpart of its type and shape
  * in the main graph; `unsupported` where another set replaced it: only one original can come back
  */
@@ -29,9 +39,10 @@ export function replaceTensors(
   patched: PatchedModel,
   set: ModelManifest,
   tensors: readonly NewTensor[],
-  { edit, names, from }: { edit: MessageEdit; names: NameAuthority; from: string },
+  context: ReplaceContext,
 ): ModelManifest {
   if (tensors.length === 0) return set;
+  const { edit, names, from } = context;
   const replaced = new Map((set.replaced ?? []).map((one) => [one.tensor, one]));
   const given = new Set<string>();
   for (const tensor of tensors) {
@@ -48,7 +59,7 @@ export function replaceTensors(
     }
     const original = names.fresh(`lora/${set.set}/original/${name}`);
     setAside(patched, place, original, edit);
-    addTensor(patched, place, tensor, edit);
+    addTensor(patched, place, tensor, context);
     replaced.set(name, { tensor: name, original });
   }
   return { ...set, replaced: [...replaced.values()] };
@@ -118,12 +129,14 @@ function setAside(
 
 function addTensor(
   { model }: PatchedModel,
-  { node }: TensorPlace,
+  { node, tensor: { data } }: TensorPlace,
   tensor: NewTensor,
-  edit: MessageEdit,
+  { edit, dataFile }: ReplaceContext,
 ): void {
+  const isFree = model.irVersion >= FREE_INITIALIZERS;
+  if (dataFile && data.kind === 'external' && isFree) dataFile.add(tensor);
   // The input of the old one, if there is one, is that of the new one.
-  if (node) addInitializer(edit, model, tensor);
+  else if (node) addInitializer(edit, model, tensor);
   else edit.child(model.graph.field).append(...initializerRecord(tensor));
 }
 

@@ -3,7 +3,7 @@
  * replaced, and new tensors behind them. Files that nothing changes in stay referenced as they are.
  */
 import { normalize } from 'node:path';
-import { type Computed, type MessageEdit, type Piece, totalLength } from './edit.js';
+import { type Computed, type MessageEdit, type Piece, pieceLength, totalLength } from './edit.js';
 import { externalInitializerRecord, inputRecord, type NewTensor } from './encode.js';
 import { allTensors, type ExternalFiles, externalLocations, type TensorPlace } from './external.js';
 import { EntryField } from './fields.js';
@@ -22,7 +22,7 @@ interface Change {
 /** Collects changed and new tensors; `finish` edits the model and gives the file's contents. */
 export class NewDataFile {
   private readonly changes = new Map<Field, Change>();
-  private readonly added: (NewTensor & { data: Computed })[] = [];
+  private readonly added: NewTensor[] = [];
 
   /** @param wanted the file's name, unless the model keeps data under that name */
   constructor(
@@ -54,7 +54,7 @@ export class NewDataFile {
   }
 
   /** Adds an initializer to the main graph, with its bytes in this file. */
-  add(tensor: NewTensor & { data: Computed }): void {
+  add(tensor: NewTensor): void {
     this.added.push(tensor);
   }
 
@@ -78,7 +78,7 @@ export class NewDataFile {
     const graph = root.child(this.model.graph.field);
     for (const tensor of this.added) {
       const offset = contents.append([tensor.data]);
-      const place = { location, offset, length: tensor.data.length };
+      const place = { location, offset, length: pieceLength(tensor.data) };
       graph.append(...externalInitializerRecord(tensor, place));
       if (this.model.irVersion < 4)
         graph.append(...inputRecord(tensor.name, tensor.dtype, tensor.dims));

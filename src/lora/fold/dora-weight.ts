@@ -1,9 +1,10 @@
 import { OnnxLoraError } from '../../errors.js';
-import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../onnx/dtype.js';
+import { byteLength, fromFloat64 } from '../../onnx/dtype.js';
 import type { Computed } from '../../onnx/edit.js';
-import { type BaseWeight, type FoldNorms, panels } from './folded-weight.js';
-import type { FoldKernel } from './kernel.js';
+import type { BaseWeight, FoldNorms } from './folded-weight.js';
+import type { FoldKernels } from './kernel.js';
 import type { RowFactors } from './row-factors.js';
+import { sums } from './sums.js';
 
 /** An adapter that brings columns to magnitudes. */
 export interface Dora {
@@ -25,7 +26,7 @@ export interface Dora {
 export function doraWeight(
   weight: BaseWeight,
   make: () => Dora,
-  kernels: (dtype: FloatName) => Promise<FoldKernel>,
+  kernels: FoldKernels,
   norms: FoldNorms,
   label: string,
 ): Computed {
@@ -34,7 +35,7 @@ export function doraWeight(
     const dora = make();
     const gains = gainsOf(dora, await columnSquares(weight, dora, kernels), label);
     let [deltaSquares, weightSquares] = [0, 0];
-    for await (const { start, before, after } of sums(weight, dora, kernels)) {
+    for await (const { start, before, after } of sums(weight, dora.delta, kernels)) {
       for (let i = 0; i < after.length; i++) {
         const value = after[i]! * gains[columnOf(dora, start, i, columns)]!;
         deltaSquares += (value - before[i]!) ** 2;
@@ -49,31 +50,13 @@ export function doraWeight(
   return { length: byteLength(dtype, rows * columns), chunks };
 }
 
-/** The weight before and after ΔW, a run of rows at a time. */
-async function* sums(
-  weight: BaseWeight,
-  { delta }: Dora,
-  kernels: (dtype: FloatName) => Promise<FoldKernel>,
-) {
-  const { dtype, rows, columns } = weight;
-  // Of float64 numbers the kernel gives the sum as it is.
-  const kernel = await kernels('float64');
-  for (const [start, end] of panels(rows, columns, [delta])) {
-    const count = (end - start) * columns;
-    const before = toFloat64(dtype, await weight.readRows(start, end), count).slice();
-    const bytes = fromFloat64('float64', before);
-    const folded = await kernel.fold(bytes, end - start, columns, delta.product(start, end));
-    yield { start, before, after: toFloat64('float64', folded.bytes, count).slice() };
-  }
-}
-
 async function columnSquares(
   weight: BaseWeight,
   dora: Dora,
-  kernels: (dtype: FloatName) => Promise<FoldKernel>,
+  kernels: FoldKernels,
 ): Promise<Float64Array> {
   const squares = new Float64Array(dora.magnitude.length);
-  for await (const { start, after } of sums(weight, dora, kernels)) {
+  for await (const { start, after } of sums(weight, dora.delta, kernels)) {
     for (let i = 0; i < after.length; i++) {
       squares[columnOf(dora, start, i, weight.columns)]! += after[i]! ** 2;
     }

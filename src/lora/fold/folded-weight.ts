@@ -3,7 +3,7 @@ import { byteLength, type FloatName } from '../../onnx/dtype.js';
 import type { Computed } from '../../onnx/edit.js';
 import type { Tensor } from '../../onnx/model.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import type { FoldKernel } from './kernel.js';
+import type { FoldKernels } from './kernel.js';
 import { type RowFactors, sumOfProducts } from './row-factors.js';
 
 /** A weight to fold into: a matrix of one type whose rows can be read in runs. */
@@ -56,13 +56,13 @@ const PANEL_ELEMENTS = 128 * 1024;
 export function foldedWeight(
   weight: BaseWeight,
   deltas: () => readonly RowFactors[],
-  kernels: (dtype: FloatName) => Promise<FoldKernel>,
+  kernels: FoldKernels,
   norms: FoldNorms,
   label: string,
 ): Computed {
   const { dtype, rows, columns } = weight;
   async function* chunks() {
-    const kernel = await kernels(dtype);
+    const kernel = await kernels.of(dtype);
     const factors = deltas();
     let deltaSquares = 0;
     let weightSquares = 0;

@@ -5,9 +5,10 @@
  */
 import type { Factors } from '../../analysis/norms.js';
 import { OnnxLoraError } from '../../errors.js';
-import { type Constant, isStep } from '../../graph/constants.js';
+import type { Constant } from '../../graph/constants.js';
 import type { NameAuthority } from '../../graph/names.js';
-import type { Use, Value } from '../../graph/uses.js';
+import { finalReaders } from '../../graph/readers.js';
+import type { Value } from '../../graph/uses.js';
 import type { NewDataFile } from '../../onnx/data-file.js';
 import { type FloatName, isConvertible } from '../../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../../onnx/edit.js';
@@ -23,7 +24,7 @@ import type { LinearLayer } from '../targets/index.js';
 import { dequantizedTensor, type WeightContext, weightByIdentity } from './dequantize.js';
 import { doraWeight } from './dora-weight.js';
 import { type BaseWeight, type FoldNorms, foldedWeight, storedWeight } from './folded-weight.js';
-import { FoldKernel } from './kernel.js';
+import { FoldKernels } from './kernel.js';
 import { RowFactors } from './row-factors.js';
 
 /** ΔW of one adapter, its numbers read when they are needed. */
@@ -64,7 +65,7 @@ export interface Leaving {
 
 export class Folding {
   readonly folded: Folded[] = [];
-  private readonly kernels = new Map<FloatName, Promise<FoldKernel>>();
+  private readonly kernels = new FoldKernels();
   private readonly rewired = new Map<Node, Set<number>>();
   private readonly removed: Set<Node | Tensor>;
   private readonly places: Leaving['places'];
@@ -91,16 +92,16 @@ export class Folding {
   }
 
   async release(): Promise<void> {
-    for (const kernel of this.kernels.values()) await (await kernel).release();
+    await this.kernels.release();
   }
 
   private canReplace(group: readonly FoldSite[]): boolean {
     const { constant, storedDtype } = group[0]!.layer.weight;
     if (!constant || !isConvertible(storedDtype) || isQuantized(constant)) return false;
     const adapted = new Map(group.map(({ layer }) => [layer.node, layer.weight.input]));
-    return this.finalUses(constant).every(
-      ({ node, index }) => node !== undefined && adapted.get(node) === index,
-    );
+    const readers = finalReaders(this.context.values, constant);
+    const staying = readers.filter(({ node }) => !node || !this.removed.has(node));
+    return staying.every(({ node, index }) => node !== undefined && adapted.get(node) === index);
   }
 
   private replace(group: readonly FoldSite[]): void {
@@ -267,7 +268,6 @@ export class Folding {
     const norms: FoldNorms = { delta: 0, weight: 0 };
     const { deltas } = group[0]!;
     const label = nodeLabel(group[0]!.layer.node);
-    const kernels = (dtype: FloatName) => this.kernel(dtype);
     const rowFactors = (delta: Delta) => {
       const scale = delta.record.scale / weight.factor;
       return new RowFactors(structureOf(delta.record), delta.factors(), scale, transposed);
@@ -280,33 +280,12 @@ export class Folding {
     });
     const [delta] = deltas;
     const { magnitude } = delta!;
-    if (!magnitude) return foldedWeight(base, () => deltas.map(rowFactors), kernels, norms, label);
+    if (!magnitude)
+      return foldedWeight(base, () => deltas.map(rowFactors), this.kernels, norms, label);
     const dora = () => ({
       ...{ delta: rowFactors(delta!), magnitude: magnitude(), factor: weight.factor, transposed },
     });
-    return doraWeight(base, dora, kernels, norms, label);
-  }
-
-  private kernel(dtype: FloatName): Promise<FoldKernel> {
-    const known = this.kernels.get(dtype) ?? FoldKernel.create(dtype);
-    this.kernels.set(dtype, known);
-    return known;
-  }
-
-  /** The readings of a stored tensor behind all steps that only pass it on. */
-  private finalUses(constant: Constant): Use[] {
-    const value = this.valueOf(constant);
-    const uses: Use[] = [];
-    const follow = (next: Value | undefined, depth: number) => {
-      for (const use of next?.uses ?? []) {
-        if (use.node && this.removed.has(use.node)) continue;
-        const passesOn = use.node && use.index === 0 && isStep(use.node) && depth > 0;
-        if (!passesOn) uses.push(use);
-        else follow(this.context.values.resolve(use.graph, use.node!.outputs[0]!), depth - 1);
-      }
-    };
-    follow(value, MAX_DEPTH);
-    return uses;
+    return doraWeight(base, dora, this.kernels, norms, label);
   }
 
   private valueOf({ graph, tensor, node }: Constant): Value | undefined {
@@ -352,9 +331,6 @@ export class Folding {
     });
   }
 }
-
-// Deeper chains of steps are not weights of real models; a hostile one must not exhaust the stack.
-const MAX_DEPTH = 64;
 
 function unfoldable({ node }: LinearLayer, problem: string): OnnxLoraError {
   const label = nodeLabel(node);

@@ -22,6 +22,21 @@ export interface FoldedPanel {
   readonly weightSquares: number;
 }
 
+/** The kernels of all types, each made when it is first asked for. */
+export class FoldKernels {
+  private readonly kernels = new Map<FloatName, Promise<FoldKernel>>();
+
+  of(dtype: FloatName): Promise<FoldKernel> {
+    const known = this.kernels.get(dtype) ?? FoldKernel.create(dtype);
+    this.kernels.set(dtype, known);
+    return known;
+  }
+
+  async release(): Promise<void> {
+    for (const kernel of this.kernels.values()) await (await kernel).release();
+  }
+}
+
 /** Folds panels of weights of one type. */
 export class FoldKernel {
   private constructor(
