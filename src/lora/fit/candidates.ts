@@ -115,8 +115,15 @@ export function bestWithin(curves: readonly Curve[], parameters: number, roundin
   return choices.reduce((a, b) => (b.captured > a.captured + rounding ? b : a));
 }
 
-/** The curve up to the rank that leaves no more than `rounding` of |ΔW|². */
+/**
+ * The curve as far as it means something: ends where no more than `rounding` of |ΔW|² is left, and is no
+ * higher there than all others that get as far.
+ */
 export function untilRounding({ unit, captured }: Curve, squares: number, rounding: number): Curve {
-  const end = captured.findIndex((value) => squares - value <= rounding);
-  return { unit, captured: end < 0 ? captured : captured.subarray(0, end + 1) };
+  const most = squares - rounding;
+  const end = captured.findIndex((value) => value >= most);
+  if (end < 0) return { unit, captured };
+  const useful = captured.slice(0, end + 1);
+  useful[end] = most;
+  return { unit, captured: useful };
 }
