@@ -7,6 +7,7 @@ import type { WorkOptions } from '../../../onnx/write.js';
 import { BadRow } from './bad-row.js';
 import { separatedValues } from './csv.js';
 import { jsonLines } from './jsonl.js';
+import { type UnpackedFile, unpackParquet } from './parquet.js';
 import type { OpenFormat, Row, RowFormat, RowRecord } from './row.js';
 import { RowIndex } from './row-index.js';
 
@@ -17,7 +18,9 @@ const formats: Readonly<Record<string, OpenFormat>> = {
   '.tsv': separatedValues('\t'),
 };
 
-export const rowExtensions: readonly string[] = Object.keys(formats);
+const PARQUET = '.parquet';
+
+export const rowExtensions: readonly string[] = [...Object.keys(formats), PARQUET];
 
 /** Whether the ending of a name is that of a file of rows. */
 export function isRowFile(path: string): boolean {
@@ -46,6 +49,7 @@ export class RowFile {
     readonly label: string,
     private readonly source: ByteSource,
     private readonly format: RowFormat,
+    private readonly unpacked: UnpackedFile | undefined,
   ) {}
 
   /**
@@ -59,14 +63,17 @@ export class RowFile {
     check: (row: Row) => void,
     options: RowFileOptions = {},
   ): Promise<RowFile> {
-    const source = new FileSource(path);
+    const extension = extname(path).toLowerCase();
+    const unpacked = extension === PARQUET ? await unpackParquet(path, options) : undefined;
+    const source = new FileSource(unpacked?.path ?? path);
     try {
-      const format = formats[extname(path).toLowerCase()]!(source);
-      const file = new RowFile(path, source, format);
+      const open = formats[extension] ?? jsonLines;
+      const file = new RowFile(path, source, open(source), unpacked);
       await file.read(check, options);
       return file;
     } catch (error) {
       source.close();
+      unpacked?.remove();
       throw error;
     }
   }
@@ -97,6 +104,7 @@ export class RowFile {
 
   close(): void {
     this.source.close();
+    this.unpacked?.remove();
   }
 
   private async read(check: (row: Row) => void, options: RowFileOptions): Promise<void> {
@@ -122,7 +130,8 @@ export class RowFile {
       this.index.add(start, end - start);
     } catch (error) {
       if (!(error instanceof BadRow)) throw error;
-      const problem = `${this.label}:${line}: ${error.message}`;
+      const place = this.unpacked ? `${this.label}, row ${line}` : `${this.label}:${line}`;
+      const problem = `${place}: ${error.message}`;
       if (!skipBadRows) throw badRow(problem, error);
       if (++this.skipped <= NAMED) onNote?.(`left out: ${problem}`);
     }
