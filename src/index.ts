@@ -38,6 +38,15 @@ export { prune } from './graph/prune.js';
 export { type Use, type Value, ValueIndex } from './graph/uses.js';
 export { type AdapterFormat, adapterFormats } from './lora/adapter-output.js';
 // The commands, and how layers and structures are chosen.
+export {
+  type AdvisedChoice,
+  type AdvisedScore,
+  type AdvisedTarget,
+  type AdviseOptions,
+  type AdviseResult,
+  advise,
+  type Basis,
+} from './lora/advise.js';
 export { type ApplyOptions, type ApplyResult, apply } from './lora/apply.js';
 export type { PeftModule, PeftOptions, PeftSummary } from './lora/export-peft.js';
 export { type ExtractOptions, type ExtractResult, extract } from './lora/extract.js';

@@ -1,5 +1,6 @@
 /** Every command, in the order of the help. */
 import type { Command } from '../command.js';
+import { adviseCommand } from './advise.js';
 import { applyCommand } from './apply.js';
 import { combineCommand } from './combine.js';
 import { evalCommand } from './eval.js';
@@ -23,5 +24,6 @@ export const commands: readonly Command[] = [
   applyCommand,
   combineCommand,
   fitCommand,
+  adviseCommand,
   providersCommand,
 ];

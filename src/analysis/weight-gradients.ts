@@ -10,6 +10,7 @@ import { Refusal } from '../autodiff/refusal.js';
 import { OnnxLoraError } from '../errors.js';
 import { GraphBuilder } from '../graph/builder.js';
 import { prune } from '../graph/prune.js';
+import { labelsOf } from '../lora/labels.js';
 import type { Layer } from '../lora/layers.js';
 import type { PatchedModel } from '../lora/patched.js';
 import { collect } from '../onnx/edit.js';
@@ -21,13 +22,14 @@ import { resolveProvider } from '../runtime/providers.js';
 import { openSession, type Session } from '../runtime/session.js';
 import { Batches } from '../training/batches.js';
 import { type Dataset, openDataset } from '../training/data/dataset.js';
+import type { DataOptions } from '../training/data/request.js';
 import { folderOf } from '../training/evaluator.js';
 import { buildLossGraph, type LossGraph } from '../training/forward.js';
 import { batchShapes, symbolSizes } from '../training/layers/data-shapes.js';
 import { deltaGradient } from '../training/layers/delta-gradient.js';
 import { checkThreads, checkWhole, type LossSettings, lossOptions } from '../training/options.js';
 
-export interface GradientOptions extends WorkOptions, LossSettings {
+export interface GradientOptions extends WorkOptions, LossSettings, DataOptions {
   /** Samples, as for training. */
   readonly data: string;
   /** Batches to look at; default 8. */
@@ -77,7 +79,9 @@ export async function* weightGradients(
 ): AsyncGenerator<WeightGradient | RefusedGradient> {
   checkWhole({ batches: options.batches, batchSize: options.batchSize }, 1);
   checkThreads(options);
-  const data = await openDataset(options.data);
+  const { inputs } = patched.model.graph;
+  const classes = labelsOf(patched);
+  const data = await openDataset(options.data, { ...options, inputs, classes });
   try {
     const extent = extentOf(data, options);
     const forward = await lossGraph(patched, reader, data, extent, options);

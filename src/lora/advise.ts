@@ -20,9 +20,9 @@ import { chooseLayers, type Skipped } from './patch.js';
 import type { Selection } from './select.js';
 import type { StructureName } from './structure.js';
 
-type DataOptions = Omit<GradientOptions, 'data' | 'loss' | 'memory' | keyof WriteOptions>;
+type OfGradient = Omit<GradientOptions, 'data' | 'loss' | 'memory' | keyof WriteOptions>;
 
-export interface AdviseOptions extends Selection, WriteOptions, DataOptions {
+export interface AdviseOptions extends Selection, WriteOptions, OfGradient {
   /** A tuned model of the same architecture: the advice is about its changes. */
   readonly tuned?: string | undefined;
   /** Samples: the advice is about the gradient of `loss` on them. */

@@ -27,8 +27,10 @@ export interface Advice {
   readonly layers: readonly Choice[];
 }
 
-/** Less than this between two shares is no reason to prefer a structure. */
-const CLEAR = 1.05;
+// Less than this between two shares is no reason to prefer a structure: not in proportion, and not where
+// both are next to nothing, as fits to one half of pure noise are in the other.
+const CLEAR_RATIO = 1.05;
+const CLEAR_DIFFERENCE = 0.01;
 
 /**
  * Chooses for a model. Where nothing is clearly better than plain LoRA, that is the choice: it is the
@@ -58,7 +60,7 @@ function choose(scores: readonly Shares[], otherwise: Grid): Choice {
 
 /** By a margin, and in both halves of the data. */
 function isClearlyBetter(a: Shares, b: Shares): boolean {
-  if (a.share < CLEAR * b.share || a.share === b.share) return false;
+  if (a.share < CLEAR_RATIO * b.share || a.share < b.share + CLEAR_DIFFERENCE) return false;
   return [0, 1].every((half) => (a.heldOut?.[half] ?? 1) > (b.heldOut?.[half] ?? 0));
 }
 
