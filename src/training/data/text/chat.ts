@@ -39,8 +39,10 @@ export class ChatTemplate {
   ) {
     const marked = source.replace(GENERATION, mark);
     this.isMarked = marked !== source;
+    // The day of the run must not change what it learns: templates ask whether there is a clock.
+    const timeless = marked.replaceAll('strftime_now', 'no_clock');
     try {
-      this.template = new Template(marked);
+      this.template = new Template(timeless);
     } catch (error) {
       throw new OnnxLoraError(
         'unsupported',
@@ -93,11 +95,9 @@ export class ChatTemplate {
   private write(row: Row, messages: readonly Message[], prompt: boolean): string {
     const { tools, documents } = row;
     const given = { ...(tools ? { tools } : {}), ...(documents ? { documents } : {}) };
-    // The day of the run must not change what it learns.
-    const clock = { strftime_now: undefined };
     try {
-      const context = { ...this.names, ...clock, ...given };
-      return this.template.render({ ...context, messages, add_generation_prompt: prompt });
+      const context = { ...this.names, ...given, messages, add_generation_prompt: prompt };
+      return this.template.render(context);
     } catch (error) {
       throw new BadRow(`the chat template takes no such messages: ${(error as Error).message}`);
     }
