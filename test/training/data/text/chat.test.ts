@@ -22,7 +22,7 @@ const { template, chats } = JSON.parse(
 ) as { template: string; chats: readonly Recorded[] };
 
 /** With tags in their places that do nothing. */
-const unmarked = template.replace(/(end)?generation/g, 'set unused = 1');
+const unmarked = template.replace(/\b(end)?generation\b/g, 'set unused = 1');
 
 /** The Unigram tokenizer with a chat template. */
 function tokenizerWith(chat: unknown): TextTokenizer {
