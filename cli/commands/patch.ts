@@ -123,7 +123,8 @@ export const patchCommand = defineCommand({
       checkIdle({ provider, ...options }, notWithAdapter, 'the adapters of a file');
     }
     const used = await chosenProvider(provider, ui);
-    const result = await patch(model, { ...options, provider: used, ...ui.work });
+    const work = { ...ui.work, onNote: ui.note };
+    const result = await patch(model, { ...options, provider: used, ...work });
     const { output, adapters, slots, skipped, parameters, unmatched, verification } = result;
     const { deviation } = result;
     noteUnmatched(unmatched, ui);

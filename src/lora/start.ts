@@ -28,7 +28,7 @@ interface SharedOptions extends WorkOptions {
 
 /** What a start in the gradient alone reads. */
 export const startDataOptions = [
-  ...['data', 'loss', 'batches', 'batchSize', 'memory', 'threads', 'onNote'],
+  ...['data', 'loss', 'batches', 'batchSize', 'memory', 'threads'],
   ...['ignoreIndex', 'classWeights', 'posWeight', 'blank', 'scale'],
 ] as readonly (keyof StartData)[];
 
