@@ -8,6 +8,7 @@ import type { Ui } from './ui.js';
 /** Headings of the help, in the order in which they appear there. */
 export const groups = [
   'Data',
+  'Images',
   'Loss',
   'Layers',
   'Adapters',

@@ -1,5 +1,6 @@
 /** Options of the commands that read data: train and eval. */
 import { providerNames } from '../src/runtime/provider-names.js';
+import { channelOrders, fits, kernels } from '../src/training/data/images/choices.js';
 import { lossNames } from '../src/training/losses/index.js';
 import type { OptionSpecs } from './command.js';
 
@@ -11,7 +12,7 @@ export const dataOption = {
     value: 'FILE',
     required: true,
     summary:
-      'samples: .safetensors or .npz, an array for each model input and labels or target, all with the samples as first axis; texts: .jsonl, .csv, .tsv or .parquet',
+      'samples: .safetensors or .npz, an array for each model input and labels or target, all with the samples as first axis; texts, or paths of images: .jsonl, .csv, .tsv or .parquet; images: a folder with a folder for each class',
     example: '--data samples.safetensors',
   },
 } as const satisfies OptionSpecs;
@@ -87,6 +88,86 @@ export const textOptions = {
     onByDefault: true,
     summary: 'take texts that are too long for bad rows',
     example: '--no-truncate --skip-bad-rows',
+  },
+} as const satisfies OptionSpecs;
+
+/** Images, and how they become numbers. */
+export const imageOptions = {
+  imageField: {
+    type: 'string',
+    group: 'Images',
+    value: 'FIELD',
+    default: 'image, path, file, ..',
+    summary: 'the field with the path of an image, from the folder of the data file',
+    example: '--image-field photo',
+  },
+  imageSize: {
+    type: 'string',
+    group: 'Images',
+    value: 'SIZE',
+    default: 'what the model says',
+    summary: 'the size that the model takes: a number, or height x width',
+    example: '--image-size 48x320',
+  },
+  mean: {
+    type: 'number',
+    group: 'Images',
+    value: 'NUMBER',
+    repeatable: true,
+    default: 0,
+    summary: 'taken off pixels of 0 to 1: one number, or one for each channel',
+    example: '--mean 0.485 --mean 0.456 --mean 0.406',
+  },
+  std: {
+    type: 'number',
+    group: 'Images',
+    value: 'NUMBER',
+    repeatable: true,
+    default: 1,
+    summary: 'what they are divided by then',
+    example: '--std 0.229 --std 0.224 --std 0.225',
+  },
+  processor: {
+    type: 'path',
+    group: 'Images',
+    value: 'FILE',
+    summary: 'a preprocessor_config.json that says all this',
+    example: '--processor vit/preprocessor_config.json',
+  },
+  fit: {
+    type: 'string',
+    group: 'Images',
+    value: 'HOW',
+    default: 'crop',
+    choices: fits,
+    summary:
+      'images of another shape lose their edges, their proportions, or get zeros behind them',
+    example: '--fit pad',
+  },
+  resample: {
+    type: 'string',
+    group: 'Images',
+    value: 'KERNEL',
+    default: 'bilinear',
+    choices: kernels,
+    summary: 'how images are scaled',
+    example: '--resample bicubic',
+  },
+  channels: {
+    type: 'string',
+    group: 'Images',
+    value: 'ORDER',
+    default: 'rgb, or gray for a model of one channel',
+    choices: channelOrders,
+    summary: 'the order of colours that the model takes',
+    example: '--channels bgr',
+  },
+  dictionary: {
+    type: 'path',
+    group: 'Images',
+    value: 'FILE',
+    summary: 'of ctc: a character on each line, in the order of the classes without the blank',
+    example: '--dictionary characters.txt',
   },
 } as const satisfies OptionSpecs;
 

@@ -8,6 +8,7 @@ import { duration, measure, plural, printable } from '../text.js';
 import {
   batchOption,
   dataOption,
+  imageOptions,
   lossOptions,
   rowOptions,
   runtimeOptions,
@@ -24,6 +25,7 @@ export const evalCommand = defineCommand({
     ...dataOption,
     ...rowOptions,
     ...textOptions,
+    ...imageOptions,
     ...lossOptions,
     ...batchOption,
     expect: {

@@ -8,6 +8,7 @@ import { bytes, duration, measure, plural, printable } from '../text.js';
 import {
   batchOption,
   dataOption,
+  imageOptions,
   lossOptions,
   rowOptions,
   runtimeOptions,
@@ -38,6 +39,7 @@ export const trainCommand = defineCommand({
     },
     ...rowOptions,
     ...textOptions,
+    ...imageOptions,
     ...lossOptions,
     labelSmoothing: {
       type: 'number',

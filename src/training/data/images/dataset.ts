@@ -12,8 +12,7 @@ export interface ImageSamples {
   readonly input: string;
   readonly pixels: PixelPlan;
   readonly targets: Targets;
-  readonly classes: readonly string[] | undefined;
-  /** Images that were passed over. */
+  /** Images that were left out. */
   readonly skipped: number;
 }
 
@@ -35,7 +34,7 @@ export class ImageDataset implements Dataset {
   }
 
   get classes(): readonly string[] | undefined {
-    return this.samples.classes;
+    return this.samples.targets.classes;
   }
 
   get skipped(): number {

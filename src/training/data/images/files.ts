@@ -3,7 +3,12 @@ import { readdirSync } from 'node:fs';
 import { extname, join } from 'node:path';
 import { OnnxLoraError } from '../../../errors.js';
 import { fileError } from '../../../onnx/source.js';
-import type { LabelledImage } from './open.js';
+
+/** An image with what it shows. */
+export interface LabelledImage {
+  readonly path: string;
+  readonly label: string;
+}
 
 const EXTENSIONS = ['.png', '.jpg', '.jpeg', '.webp', '.gif', '.avif', '.tif', '.tiff'];
 

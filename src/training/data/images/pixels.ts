@@ -1,16 +1,7 @@
 /** From an image file to the numbers that a model takes. */
 import sharp from 'sharp';
 import { OnnxLoraError } from '../../../errors.js';
-
-/** How an image of another shape than the model's is made to fit. */
-export const fits = ['crop', 'stretch', 'pad'] as const;
-export type Fit = (typeof fits)[number];
-
-export const kernels = ['nearest', 'bilinear', 'bicubic', 'lanczos'] as const;
-export type Kernel = (typeof kernels)[number];
-
-export const channelOrders = ['rgb', 'bgr', 'gray'] as const;
-export type ChannelOrder = (typeof channelOrders)[number];
+import type { ChannelOrder, Fit, Kernel } from './choices.js';
 
 /** What a model wants of an image. */
 export interface PixelPlan {

@@ -2,7 +2,8 @@
 import { OnnxLoraError } from '../../../errors.js';
 import { findDataType, isFloating } from '../../../onnx/dtype.js';
 import type { Dim, ValueInfo } from '../../../onnx/model.js';
-import type { ChannelOrder, Fit, Kernel, PixelPlan } from './pixels.js';
+import type { ChannelOrder, Fit, Kernel } from './choices.js';
+import type { PixelPlan } from './pixels.js';
 import { type ProcessorPlan, readProcessor } from './processor.js';
 
 /** What a user can say about images. */
@@ -19,6 +20,8 @@ export interface ImageOptions {
   readonly resample?: Kernel | undefined;
   /** Default rgb, or gray for a model of one channel. */
   readonly channels?: ChannelOrder | undefined;
+  /** The field of a row with the path of the image. Default: a name that is common for it. */
+  readonly imageField?: string | undefined;
   /** ctc: a file with a character on each line, in the order of the classes without the blank. */
   readonly dictionary?: string | undefined;
   /** A `preprocessor_config.json` that says all this; what is given besides wins. */
@@ -65,19 +68,27 @@ export function planImages(inputs: readonly ValueInfo[], options: ImageOptions):
 }
 
 /** Four axes, or three for gray images without an axis of channels. */
-function imageInput(inputs: readonly ValueInfo[]) {
+function imageInputs(inputs: readonly ValueInfo[]): readonly ValueInfo[] {
   const ofRank = (rank: number) =>
     inputs.filter(({ shape, dataType }) => {
       const dtype = findDataType(dataType);
       return shape?.length === rank && dtype !== undefined && isFloating(dtype);
     });
-  const fitting = [ofRank(4), ofRank(3)].find((found) => found.length > 0) ?? [];
-  const [first, ...others] = fitting;
+  return [ofRank(4), ofRank(3)].find((found) => found.length > 0) ?? [];
+}
+
+function imageInput(inputs: readonly ValueInfo[]) {
+  const [first, ...others] = imageInputs(inputs);
   if (first && others.length === 0) return { name: first.name, shape: first.shape! };
   const found = inputs.map(({ name, shape }) => `${name} [${shapeText(shape)}]`).join(', ');
   throw invalid(
     `the model's inputs are ${found}, expected one of floats with four axes (or three) for images`,
   );
+}
+
+/** Whether a model takes images: floats with the axes of one, and no texts. */
+export function takesImages(inputs: readonly ValueInfo[]): boolean {
+  return imageInputs(inputs).length > 0;
 }
 
 const CHANNEL_COUNTS: readonly Dim[] = [1, 3];

@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs';
 import * as v from 'valibot';
 import { OnnxLoraError } from '../../../errors.js';
 import { fileError } from '../../../onnx/source.js';
-import type { Kernel, PixelPlan } from './pixels.js';
+import type { Kernel } from './choices.js';
+import type { PixelPlan } from './pixels.js';
 
 const channel = v.pipe(v.number(), v.finite());
 const side = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16384));

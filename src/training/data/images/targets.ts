@@ -1,119 +1,113 @@
 /** What images are labelled with, as the arrays that a loss reads. */
 import { OnnxLoraError } from '../../../errors.js';
 import type { TensorValue } from '../../../runtime/tensor-value.js';
-import type { LossName } from '../../losses/index.js';
-import type { Characters } from '../characters.js';
+import { Characters } from '../characters.js';
+import { readClassFile } from '../classes.js';
 import type { SampleSpec } from '../dataset.js';
+import type { DataRequest } from '../request.js';
+import { BadRow } from '../rows/bad-row.js';
+import { labelCollector } from '../rows/labels.js';
 
-/** What samples are compared with, as arrays by key. */
+/** The labels of all samples, as arrays by key. */
 export interface Targets {
   readonly keys: ReadonlyMap<string, SampleSpec>;
-  batch(indices: readonly number[], key: string): TensorValue;
+  /** By number, where labels are classes. */
+  readonly classes?: readonly string[] | undefined;
+  batch(samples: readonly number[], key: string): TensorValue;
 }
 
-/** What a label stands for, or what is wrong with it. */
-export type Encoded = { readonly value: number | readonly number[] } | { readonly problem: string };
-
-/** How the labels of a loss become numbers. */
-export interface TargetKind {
-  encode(label: string): Encoded;
-  /** The arrays of labels that were encoded. */
-  targets(values: readonly (number | readonly number[])[]): Targets;
+/** Sees the labels of images in their order. */
+export interface TargetCollector {
+  /** @throws BadRow for a value that is no label; it is not counted */
+  add(label: unknown): void;
+  /** @param kept which of the labels are those of samples, by their numbers */
+  finish(kept: readonly number[]): Targets;
 }
 
 /**
- * The kind of target that a loss compares images with.
- * @param classes names in their order, for cross-entropy
- * @param characters for ctc
- * @throws OnnxLoraError `unsupported` for a loss that wants more than a label
+ * The collector for a loss.
+ * @throws OnnxLoraError `unsupported` for a loss that wants more than a label, `invalid-argument` for
+ * ctc without a dictionary, and those of reading dictionaries and class files
  */
-export function targetKind(
-  loss: LossName,
-  classes: readonly string[],
-  characters: Characters | undefined,
-): TargetKind {
-  if (loss === 'cross-entropy') return classTarget(classes);
-  if (loss === 'mse') return numberTarget;
-  if (loss === 'ctc' && characters) return textTarget(characters);
-  throw new OnnxLoraError('unsupported', `images with a label each cannot train ${loss}`, {
-    hint:
-      loss === 'ctc'
-        ? 'Name the file of characters, one a line, with --dictionary.'
-        : 'They can train cross-entropy, mse and ctc. For others save arrays in a .safetensors file.',
+export function targetCollector(request: DataRequest): TargetCollector {
+  const { loss, labels, classes, ignoreIndex, dictionary, blank } = request;
+  if (loss === 'ctc') return transcripts(Characters.read(needed(dictionary), blank));
+  const known = labels === undefined ? classes : readClassFile(labels);
+  const collector = labelCollector(loss, { classes: known, ignoreIndex });
+  if (!collector) {
+    throw new OnnxLoraError('unsupported', `images with a label each cannot train ${loss}`, {
+      hint: 'They can train cross-entropy, bce, mse and ctc. For others save arrays in a .safetensors file.',
+    });
+  }
+  const values: unknown[] = [];
+  return {
+    add(label) {
+      collector.note(label);
+      values.push(label);
+    },
+    finish(kept) {
+      const found = collector.finish();
+      return {
+        keys: new Map([[found.key, found.spec]]),
+        classes: found.classes,
+        batch: (samples) => found.batch(samples.map((sample) => values[kept[sample]!])),
+      };
+    },
+  };
+}
+
+function needed(dictionary: string | undefined): string {
+  if (dictionary !== undefined) return dictionary;
+  throw new OnnxLoraError('invalid-argument', 'ctc needs the characters that the classes are', {
+    hint: 'Name a file with a character on each line with --dictionary.',
   });
 }
 
-function classTarget(classes: readonly string[]): TargetKind {
-  const numbers = new Map(classes.map((name, i) => [name, i]));
-  return {
-    encode(label) {
-      const value = numbers.get(label);
-      if (value !== undefined) return { value };
-      return { problem: `the class ${JSON.stringify(label)} is not one of ${listed(classes)}` };
-    },
-    targets: (values) => scalars('labels', 'int64', values as readonly number[]),
-  };
-}
-
-const MAX_LISTED = 8;
-
-function listed(names: readonly string[]): string {
-  const shown = names.slice(0, MAX_LISTED).map((name) => JSON.stringify(name));
-  return `${shown.join(', ')}${names.length > MAX_LISTED ? ' and others' : ''}`;
-}
-
-const numberTarget: TargetKind = {
-  encode(label) {
-    const value = label.trim() === '' ? Number.NaN : Number(label);
-    if (Number.isFinite(value)) return { value };
-    return { problem: `the label ${JSON.stringify(label)} is no number` };
-  },
-  targets: (values) => scalars('target', 'float32', values as readonly number[]),
-};
-
-function scalars(key: string, dtype: 'int64' | 'float32', values: readonly number[]): Targets {
-  return {
-    keys: new Map([[key, { dtype, shape: [] }]]),
-    batch(indices) {
-      const dims = [indices.length];
-      const picked = indices.map((i) => values[i]!);
-      if (dtype === 'float32') return { dtype, dims, data: Float32Array.from(picked) };
-      return { dtype, dims, data: BigInt64Array.from(picked, BigInt) };
-    },
-  };
-}
-
 /** Rows padded with 0 behind their lengths, as ctc reads them. */
-function textTarget(characters: Characters): TargetKind {
+function transcripts(characters: Characters): TargetCollector {
+  const rows: (readonly number[])[] = [];
   return {
-    encode(label) {
-      const value = characters.encode(label);
-      if (Array.isArray(value)) {
-        return value.length > 0 ? { value } : { problem: 'the label is empty' };
-      }
-      const { unknown, dictionary } = value as { unknown: string; dictionary: string };
-      return { problem: `${dictionary} has no ${JSON.stringify(unknown)}, which the label holds` };
+    add(label) {
+      rows.push(encoded(characters, label));
     },
-    targets: (values) => sequences(values as readonly (readonly number[])[]),
+    finish(kept) {
+      const longest = rows.reduce((most, row) => Math.max(most, row.length), 1);
+      return {
+        keys: new Map([
+          ['labels', { dtype: 'int64', shape: [longest] }],
+          ['label_lengths', { dtype: 'int64', shape: [] }],
+        ]),
+        batch(samples, key) {
+          const wanted = samples.map((sample) => rows[kept[sample]!]!);
+          return key === 'labels' ? padded(wanted, longest) : lengths(wanted);
+        },
+      };
+    },
   };
 }
 
-function sequences(rows: readonly (readonly number[])[]): Targets {
-  const longest = rows.reduce((most, row) => Math.max(most, row.length), 1);
-  const lengths = scalars(
-    'label_lengths',
-    'int64',
-    rows.map((row) => row.length),
+function encoded(characters: Characters, label: unknown): number[] {
+  if (typeof label !== 'string' || label === '') {
+    throw new BadRow(`its label is ${JSON.stringify(label)?.slice(0, 40)}, expected a text`);
+  }
+  const numbers = characters.encode(label);
+  if (Array.isArray(numbers)) return numbers;
+  const { unknown, dictionary } = numbers as { unknown: string; dictionary: string };
+  throw new BadRow(
+    `its label holds ${JSON.stringify(unknown)}, which is not in ${dictionary}`,
+    unknown === ' ' ? 'Some models know a space behind their dictionary: add a line with one.' : '',
   );
-  return {
-    keys: new Map([['labels', { dtype: 'int64', shape: [longest] }], ...lengths.keys]),
-    batch(indices, key) {
-      if (key === 'label_lengths') return lengths.batch(indices, key);
-      const data = new BigInt64Array(indices.length * longest);
-      indices.forEach((sample, row) => {
-        data.set(rows[sample]!.map(BigInt), row * longest);
-      });
-      return { dtype: 'int64', dims: [indices.length, longest], data };
-    },
-  };
+}
+
+function padded(rows: readonly (readonly number[])[], longest: number): TensorValue {
+  const data = new BigInt64Array(rows.length * longest);
+  rows.forEach((row, i) => {
+    data.set(row.map(BigInt), i * longest);
+  });
+  return { dtype: 'int64', dims: [rows.length, longest], data };
+}
+
+function lengths(rows: readonly (readonly number[])[]): TensorValue {
+  const data = BigInt64Array.from(rows, (row) => BigInt(row.length));
+  return { dtype: 'int64', dims: [rows.length], data };
 }

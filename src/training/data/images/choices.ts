@@ -1,0 +1,11 @@
+/** What can be chosen by name. */
+
+/** How an image of another shape than the model's is made to fit. */
+export const fits = ['crop', 'stretch', 'pad'] as const;
+export type Fit = (typeof fits)[number];
+
+export const kernels = ['nearest', 'bilinear', 'bicubic', 'lanczos'] as const;
+export type Kernel = (typeof kernels)[number];
+
+export const channelOrders = ['rgb', 'bgr', 'gray'] as const;
+export type ChannelOrder = (typeof channelOrders)[number];
