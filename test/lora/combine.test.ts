@@ -6,6 +6,7 @@ import { type CombineOptions, combine } from '../../src/lora/combine.js';
 import { extract } from '../../src/lora/extract.js';
 import { openAdapter } from '../../src/lora/open-adapter.js';
 import { type InsertOptions, insertInto, trained } from '../support/adapters.js';
+import { denseDeltas as deltas } from '../support/dense.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { model, node, tensor } from '../support/models.js';
 import { maxAbs, maxDifference } from '../support/run.js';
@@ -32,40 +33,6 @@ async function adapter(seed: number, options: InsertOptions = {}): Promise<strin
   const bytes = await insertInto(base, { factors, blocks: 2, rank: 4, ...options });
   await extract(folder.write(bytes), { output });
   return output;
-}
-
-/** ΔW by the definition of the structures, an element at a time. */
-function dense({ record, values }: StoredAdapter): Float64Array {
-  const { structure, blockRank: r, hybridRank: h, scale } = record;
-  const [kIn, kOut] = record.grid;
-  const [height, width] = [record.in / kIn, record.out / kOut];
-  const [a, b] = [values('a'), values('b')];
-  const isDiagonal = structure === 'diagonal';
-  return Float64Array.from({ length: record.in * record.out }, (_, at) => {
-    const [x, y] = [Math.floor(at / record.out), at % record.out];
-    const [n, j] = [Math.floor(x / height), Math.floor(y / width)];
-    let sum = 0;
-    for (let i = 0; i < r && (!isDiagonal || n === j); i++) {
-      const column = isDiagonal ? i : j * r + i;
-      const row = isDiagonal ? i : n * r + i;
-      const columns = isDiagonal ? r : kOut * r;
-      const rows = isDiagonal ? r : kIn * r;
-      sum += a[x * columns + column]! * b[(j * rows + row) * width + (y % width)]!;
-    }
-    for (let i = 0; i < h; i++)
-      sum += values('generalA')[x * h + i]! * values('generalB')[i * record.out + y]!;
-    return scale * sum;
-  });
-}
-
-/** The dense ΔW of an adapter file by module. */
-function deltas(path: string): Record<string, Float64Array> {
-  const file = openAdapter(path);
-  try {
-    return Object.fromEntries(file.adapters.map((one) => [one.record.name, dense(one)]));
-  } finally {
-    file.close();
-  }
 }
 
 const weighted = (parts: readonly Float64Array[], weights: readonly number[]) =>
