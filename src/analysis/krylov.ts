@@ -15,33 +15,69 @@ import {
 } from './products.js';
 import type { TruncatedSvd } from './svd.js';
 
-// Vectors beyond those asked for, and blocks of them: with these the residual is that of the exact
-// decomposition to three digits even where all singular values are alike.
+// Vectors beyond those asked for, and how many blocks of them are kept before the best vectors found
+// become the start of another round.
 const OVERSAMPLING = 8;
 const BLOCKS = 4;
+const ROUNDS = 4;
+
+// Done when the last block adds less than this share to what the singular values capture. Where they fall
+// off, that is in the first round; where all are alike, what is missed in the end is of this size.
+const SETTLED = 2e-3;
 
 /** The decomposition of `matrix` to `rank` singular values, at most as many as its smaller side. */
 export async function krylovSvd(matrix: Matrix, rank: number, seed: number): Promise<TruncatedSvd> {
   const isWide = matrix.columns > matrix.rows;
-  const { basis, images } = await subspace(isWide ? adjointMap(matrix) : mapOf(matrix), rank, seed);
-  const { vectors, values } = await leadingEigenvectors(images, rank);
-  const v = await product(basis, vectors);
-  const scaled = await product(images, vectors);
-  const u = columnsTimes(
-    scaled,
-    values.map((value) => 1 / value),
-  );
+  const map = isWide ? adjointMap(matrix) : mapOf(matrix);
+  const { left, values, right } = await leadingTriplets(map, rank, seed);
   const squares = sumOfSquares(matrix.data);
   return {
     rows: matrix.rows,
     columns: matrix.columns,
     rank: values.length,
-    u: isWide ? v.data : u.data,
+    u: isWide ? right : left,
     s: values,
-    v: isWide ? u.data : v.data,
+    v: isWide ? left : right,
     squares,
     residual: Math.max(0, squares - sumOfSquares(values)),
   };
+}
+
+async function leadingTriplets(map: LinearMap, rank: number, seed: number) {
+  const width = rank + OVERSAMPLING;
+  const isSmall = BLOCKS * width >= map.columns;
+  let start = isSmall ? identity(map.columns) : randomMatrix(map.columns, width, seed);
+  for (let round = 1; ; round++) {
+    const space = await subspace(map, start, isSmall ? 1 : BLOCKS);
+    const { basis, images } = space;
+    const gram = await transposedProduct(images, images);
+    const { vectors, values } = leadingEigenvectors(gram, rank);
+    if (isSmall || round === ROUNDS || isSettled(gram, space.last, values)) {
+      const right = await product(basis, vectors);
+      const scaled = await product(images, vectors);
+      const left = columnsTimes(
+        scaled,
+        values.map((value) => 1 / value),
+      );
+      return { left: left.data, values, right: right.data };
+    }
+    start = await product(basis, leadingEigenvectors(gram, width).vectors);
+  }
+}
+
+/** Whether the space without its `last` vectors captures nearly as much. */
+function isSettled(gram: DoubleMatrix, last: number, values: Float64Array): boolean {
+  const before = leadingEigenvectors(leadingPart(gram, gram.rows - last), values.length);
+  const captured = sumOfSquares(values);
+  return captured - sumOfSquares(before.values) <= SETTLED * captured;
+}
+
+function leadingPart({ data, columns }: DoubleMatrix, size: number): DoubleMatrix {
+  const part = new Float64Array(size * size);
+  for (let row = 0; row < size; row++) {
+    part.set(data.subarray(row * columns, row * columns + size), row * size);
+  }
+  return { data: part, rows: size, columns: size };
 }
 
 /** What multiplies with A [rows, columns], the columns being its smaller side. */
@@ -64,26 +100,25 @@ function adjointMap(matrix: Matrix): LinearMap {
   return { columns: matrix.rows, apply: adjoint, adjoint: apply };
 }
 
-/** Orthonormal vectors that hold the leading right singular ones, and A times each. */
-async function subspace(map: LinearMap, rank: number, seed: number) {
-  const width = rank + OVERSAMPLING;
-  if (BLOCKS * width >= map.columns) {
-    const basis = identity(map.columns);
-    return { basis, images: await map.apply(basis) };
-  }
+/**
+ * Orthonormal vectors that span `start` and AᵀA times it, again and again, and A times each of them.
+ * `last` of them came last; 0 where nothing was left to come.
+ */
+async function subspace(map: LinearMap, start: DoubleMatrix, count: number) {
   const blocks: DoubleMatrix[] = [];
   const images: DoubleMatrix[] = [];
-  let next = randomMatrix(map.columns, width, seed);
-  while (blocks.length < BLOCKS) {
+  let next = start;
+  for (;;) {
     const block = await orthonormalized(next, blocks);
-    // Nothing is left outside: the space holds all of A.
-    if (block.columns === 0) break;
-    blocks.push(block);
-    const image = await map.apply(block);
-    images.push(image);
-    if (blocks.length < BLOCKS) next = await map.adjoint(image);
+    if (block.columns > 0) {
+      blocks.push(block);
+      images.push(await map.apply(block));
+    }
+    if (block.columns === 0 || blocks.length === count) {
+      return { basis: sideBySide(blocks), images: sideBySide(images), last: block.columns };
+    }
+    next = await map.adjoint(images.at(-1)!);
   }
-  return { basis: sideBySide(blocks), images: sideBySide(images) };
 }
 
 function identity(size: number): DoubleMatrix {
@@ -151,7 +186,8 @@ function withUnitColumns(block: DoubleMatrix, shortest: number): DoubleMatrix {
  * Wu, A block orthogonalization procedure with constant synchronization requirements (2002).
  */
 async function whitened(block: DoubleMatrix): Promise<DoubleMatrix> {
-  const { vectors, values } = await leadingEigenvectors(block, block.columns);
+  const gram = await transposedProduct(block, block);
+  const { vectors, values } = leadingEigenvectors(gram, block.columns);
   return product(
     block,
     columnsTimes(
@@ -165,11 +201,10 @@ async function whitened(block: DoubleMatrix): Promise<DoubleMatrix> {
 const ROUNDING = 1e-7;
 
 /**
- * The right singular vectors of a tall matrix as columns, and its singular values from the largest
- * on: eigenvectors of its Gram matrix, and the roots of the eigenvalues.
+ * The right singular vectors of a tall matrix as columns, and its singular values from the largest on:
+ * eigenvectors of its Gram matrix, and the roots of the eigenvalues.
  */
-async function leadingEigenvectors(matrix: DoubleMatrix, limit: number) {
-  const gram = await transposedProduct(matrix, matrix);
+function leadingEigenvectors(gram: DoubleMatrix, limit: number) {
   const size = gram.columns;
   const { realEigenvalues: squares, eigenvectorMatrix } = new EigenvalueDecomposition(
     Dense.from1DArray(size, size, gram.data),
