@@ -8,18 +8,20 @@ import { dataTypeName, fromFloat64 } from '../dist/src/onnx/dtype.js';
 import { openModel } from '../dist/src/onnx/parse.js';
 import { randomValues, uniform } from './models.mjs';
 
-/** @param {string} path a model that bench code has just patched */
-export function randomiseAdapters(path) {
+/** @param {string} path a model that bench code has just patched @param {number} seed */
+export function randomiseAdapters(path, seed = 0) {
   const model = openModel(path);
-  const random = uniform(13);
+  const random = uniform(13 + seed);
   const file = openSync(path, 'r+');
   try {
     const patched = new PatchedModel(model);
     for (const adapter of patched.sets.flatMap(({ adapters }) => adapters)) {
-      for (const name of [adapter.a, adapter.b]) {
+      const { a, b, generalA, generalB } = adapter;
+      for (const name of [a, b, generalA, generalB]) {
+        if (name === undefined) continue;
         const { dims, dataType, data } = patched.initializer(name);
         const count = dims.reduce((product, dim) => product * dim, 1);
-        const deviation = name === adapter.b ? 0.02 : 1 / Math.sqrt(adapter.in);
+        const deviation = name === b || name === generalB ? 0.02 : 1 / Math.sqrt(adapter.in);
         const values = randomValues(count, random, deviation);
         writeSync(file, fromFloat64(dataTypeName(dataType), values), 0, null, data.field.value);
       }
