@@ -8,11 +8,9 @@ import type { PatchedModel } from '../patched.js';
 import type { Structure } from '../structure.js';
 import type { Slot, SlotManifest } from './manifest.js';
 
-/** What an adapter has for one layer: as compact as in its file. */
+/** What an adapter has for one layer: as compact as in its file, with the scale multiplied into B. */
 export interface SlotAdapter {
   readonly structure: Structure;
-  /** Factor of A · B. */
-  readonly scale: number;
   readonly factors: Factors;
 }
 
@@ -63,13 +61,14 @@ function readAdapter(path: string, adapter: NewAdapter): SlotAdapter {
   // Adapters are trained in float32: twice the width would only be twice the memory.
   const isDouble = layer.linear[0]!.weight.dtype === 'float64';
   const compact = (values: Floats) => (isDouble ? values : new Float32Array(values));
+  const scaled = (values: Floats) => compact(values.map((value) => value * record.scale));
   const { a, b, generalA, generalB } = factorsOf(adapter);
   const factors = {
     a: compact(a),
-    b: compact(b),
-    ...(generalA && generalB ? { generalA: compact(generalA), generalB: compact(generalB) } : {}),
+    b: scaled(b),
+    ...(generalA && generalB ? { generalA: compact(generalA), generalB: scaled(generalB) } : {}),
   };
-  return { structure: structureOf(record), scale: record.scale, factors };
+  return { structure: structureOf(record), factors };
 }
 
 function refusal(path: string, what: string): OnnxLoraError {
