@@ -1,6 +1,7 @@
 /** Options that several commands share, so that they read the same everywhere. */
 import { inits } from '../src/lora/init.js';
-import { scalings, structures } from '../src/lora/structure.js';
+import { patchStructures } from '../src/lora/patch.js';
+import { scalings } from '../src/lora/structure.js';
 import { providerNames } from '../src/runtime/provider-names.js';
 import type { OptionSpecs } from './command.js';
 
@@ -55,9 +56,10 @@ export const adapterOptions = {
     type: 'string',
     group: 'Adapters',
     value: 'NAME',
-    choices: structures,
+    choices: patchStructures,
     default: 'localized',
-    summary: 'how the blocks lie in the weight',
+    summary:
+      'how the blocks lie in the weight; auto measures what suits each layer, on --data or on the weights alone',
     example: '--structure diagonal',
   },
   alpha: {

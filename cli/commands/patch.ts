@@ -28,14 +28,14 @@ const { required: _loss, ...loss } = lossOptions.loss;
 
 /** The data of a start in the gradient. */
 const startDataOptions = {
-  data: { ...data, summary: `for --init gradient; ${data.summary}` },
+  data: { ...data, summary: `for --init gradient and --structure auto; ${data.summary}` },
   ...batchOption,
   batches: {
     type: 'integer',
     group: 'Data',
     value: 'N',
     default: 8,
-    summary: 'how many batches --init gradient looks at',
+    summary: 'how many batches --init gradient and --structure auto look at',
     example: '--init gradient --batches 16',
   },
   ...lossOptions,

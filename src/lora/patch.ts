@@ -7,6 +7,7 @@ import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/compare.js';
+import { autoStructures } from './advise/auto.js';
 import { adapterNorm, apply } from './apply.js';
 import { type BindOptions, checkNoBindOptions } from './bind.js';
 import { FoldKernels } from './fold/kernel.js';
@@ -22,6 +23,7 @@ import {
 import { findLayers, type Layer } from './layers.js';
 import { defaultOutput, writeModel, writeWithData } from './output.js';
 import { PatchedModel } from './patched.js';
+import { numberPatterns, structurePatterns } from './patterns.js';
 import {
   type AdapterSummary,
   describeAdapters,
@@ -29,7 +31,7 @@ import {
   parameterShare,
   parametersOf,
 } from './report.js';
-import { type PatternValue, patternValues, type Selection, select } from './select.js';
+import { patternValues, type Selection, select } from './select.js';
 import { emptyFeeds } from './slots/feeds.js';
 import { insertSlots } from './slots/insert.js';
 import type { SlotMode } from './slots/manifest.js';
@@ -40,7 +42,6 @@ import {
   planStructure,
   type Scaling,
   type StructureName,
-  type StructureOptions,
   scaleOf,
   shapeOfA,
   shapeOfB,
@@ -71,12 +72,16 @@ export interface AdapterOptions extends Selection {
   readonly perNode?: boolean | undefined;
 }
 
+/** `auto` measures which structure suits which layer: on data where there are some. */
+export const patchStructures = [...structures, 'auto'] as const;
+
 export interface PatchOptions
-  extends AdapterOptions,
+  extends Omit<AdapterOptions, 'structure'>,
     WriteOptions,
     Pick<VerifyOptions, 'samples' | 'provider'>,
     BindOptions,
     StartData {
+  readonly structure?: (typeof patchStructures)[number] | undefined;
   /** Default `<model>.lora.onnx` beside the model. */
   readonly output?: string | undefined;
   /** Name of the adapter set. Default `default`. */
@@ -179,8 +184,8 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
   try {
     const patched = new PatchedModel(model);
     const { layers, skipped } = chooseLayers(patched, options);
-    const planned = planAdapters(layers, options);
     const reader = new TensorReader(model, files);
+    const planned = planAdapters(layers, await settled(patched, reader, layers, options));
     const start = await startAdapters(patched, reader, planned, kernels, options);
     const { adapters, tensors, deviation } = start;
     const output = options.output ?? defaultOutput(path, 'lora');
@@ -199,29 +204,44 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
   }
 }
 
+/** The options with a structure for every layer. */
+async function settled(
+  patched: PatchedModel,
+  reader: TensorReader,
+  layers: readonly Layer[],
+  { structure, ...options }: PatchOptions,
+): Promise<AdapterOptions> {
+  if (structure !== 'auto') return { ...options, structure };
+  return { ...options, ...(await autoStructures(patched, reader, layers, options)) };
+}
+
 function newHead({ head, modelOutput, seed = 0 }: PatchOptions): NewHead | undefined {
   return head === undefined ? undefined : { plan: parseHead(head), output: modelOutput, seed };
 }
 
 /** @throws OnnxLoraError `invalid-argument` for options that would have no effect, or exclude each other */
 function checkStart(options: PatchOptions): void {
-  const { init, head, modelOutput } = options;
-  const fromData = init === 'gradient';
-  if (fromData && head !== undefined) {
+  const { init, structure, data, head, modelOutput } = options;
+  const mayUseData = init === 'gradient' || structure === 'auto';
+  if (mayUseData && data !== undefined && head !== undefined) {
     throw new OnnxLoraError(
       'invalid-argument',
-      'a new head says nothing yet about where data pull: init gradient cannot start from it',
-      { hint: 'Patch without --init first and train, or leave --head out.' },
+      'a new head says nothing yet about where data pull: no gradient can be taken through it',
+      { hint: 'Patch without --data first and train, or leave --head out.' },
     );
   }
-  if (modelOutput !== undefined && head === undefined && !fromData) {
+  if (modelOutput !== undefined && head === undefined && !mayUseData) {
     throw new OnnxLoraError('invalid-argument', 'modelOutput has no effect without a head');
   }
-  const idle = fromData ? undefined : startDataOptions.find((key) => options[key] !== undefined);
+  const idle = mayUseData ? undefined : startDataOptions.find((key) => options[key] !== undefined);
   if (idle === undefined) return;
-  throw new OnnxLoraError('invalid-argument', `${idle} has no effect without init gradient`, {
-    hint: 'Leave it out, or start in the gradient: --init gradient --data FILE --loss NAME',
-  });
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${idle} has no effect without init gradient or structure auto`,
+    {
+      hint: 'Leave it out, or add --init gradient or --structure auto, with --data FILE --loss NAME.',
+    },
+  );
 }
 
 /**
@@ -230,7 +250,7 @@ function checkStart(options: PatchOptions): void {
  */
 export function chooseLayers(
   patched: PatchedModel,
-  options: AdapterOptions,
+  options: Selection & Pick<AdapterOptions, 'perNode'>,
 ): { layers: Layer[]; all: Layer[]; skipped: Skipped[] } {
   const { model } = patched;
   const all = findLayers(patched, options.perNode);
@@ -341,46 +361,4 @@ function startValues(
 
 function size(dims: readonly number[]): number {
   return dims.reduce((product, dim) => product * dim, 1);
-}
-
-function numberPatterns(
-  patterns: readonly string[] | undefined,
-  kind: string,
-): PatternValue<number>[] {
-  const expected = 'PATTERN=NUMBER, for example query=8';
-  return (patterns ?? []).map((text) => {
-    const { pattern, value } = splitPattern(text, kind, expected);
-    if (Number.isFinite(Number(value))) return { pattern, value: Number(value) };
-    throw invalidPattern(text, kind, expected);
-  });
-}
-
-type StructureChoice = Pick<StructureOptions, 'structure'> & Partial<StructureOptions>;
-
-function structurePatterns(
-  patterns: readonly string[] | undefined,
-): PatternValue<StructureChoice>[] {
-  const expected = `PATTERN=NAME or PATTERN=NAME:BLOCKS with ${structures.join(', ')}, for example query=localized:4`;
-  return (patterns ?? []).map((text) => {
-    const { pattern, value } = splitPattern(text, 'structure', expected);
-    const [name, blocks, ...rest] = value.split(':');
-    const structure = structures.find((one) => one === name);
-    if (!structure || rest.length > 0 || (blocks !== undefined && !/^\d+$/.test(blocks))) {
-      throw invalidPattern(text, 'structure', expected);
-    }
-    return { pattern, value: { structure, ...(blocks ? { blocks: Number(blocks) } : {}) } };
-  });
-}
-
-function splitPattern(text: string, kind: string, expected: string): PatternValue<string> {
-  const at = text.lastIndexOf('=');
-  if (at < 1 || text.length === at + 1) throw invalidPattern(text, kind, expected);
-  return { pattern: text.slice(0, at), value: text.slice(at + 1) };
-}
-
-function invalidPattern(text: string, kind: string, expected: string): OnnxLoraError {
-  return new OnnxLoraError(
-    'invalid-argument',
-    `${kind} pattern ${JSON.stringify(text)}: expected ${expected}`,
-  );
 }

@@ -247,3 +247,46 @@ describe('bad input', () => {
     expect(error.message).toContain('a: its weight is the same');
   });
 });
+
+describe('patch with structure auto', () => {
+  const patched = async (weights: Weights, options: Parameters<typeof patch>[1]) => {
+    const notes: string[] = [];
+    const { adapters } = await patch(file(weights), {
+      ...{ structure: 'auto', rank: 8, output: folder.fresh(), provider: 'cpu' },
+      onNote: (text) => notes.push(text),
+      ...options,
+    });
+    const found = adapters.map(({ name, structure, grid }) => `${name} ${structure} ${grid[0]}`);
+    return { found, notes };
+  };
+
+  it('gives layers what the data want', async () => {
+    const data = samples(changes.diagonal, 512);
+    const options = { data, loss: 'mse', batchSize: 64 } as const;
+    const { found, notes } = await patched({ a: zeros }, options);
+    expect(found).toEqual(['a diagonal 4']);
+    expect(notes).toContain(`structure auto: diagonal; from the gradient on ${data}`);
+  });
+
+  it('goes by the weights where there are no data, and says so', async () => {
+    const weights = { a: changes.localized, b: changes.localized, c: changes.diagonal };
+    const { found, notes } = await patched(weights, {});
+    expect(found).toEqual(['a localized 4', 'b localized 4', 'c diagonal 4']);
+    expect(notes.join()).toMatch(/weights alone, which say little/);
+  });
+
+  it('lets patterns go first, and takes grids that divide the ranks of others', async () => {
+    const weights = { a: changes.localized, b: changes.localized };
+    const options = { structurePattern: ['a=global'], rankPattern: ['b=6'] };
+    expect((await patched(weights, options)).found).toEqual(['a global 1', 'b localized 2']);
+  });
+
+  it.each([
+    [{ blocks: 2 }, 'blocks has no effect with structure auto'],
+    [{ data: 'x.safetensors' }, 'data needs a loss'],
+    [{ loss: 'mse' }, 'loss has no effect without data'],
+  ] as const)('refuses %o', async (options, message) => {
+    const error = await failure(() => patched({ a: zeros }, options), 'invalid-argument');
+    expect(error.message).toContain(message);
+  });
+});
