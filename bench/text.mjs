@@ -41,10 +41,6 @@ const WORDS =
     ' ',
   );
 
-if (args.run === 'read') await read();
-else if (args.run === 'open') await open();
-else await compare();
-
 async function read() {
   const start = performance.now();
   let bytes = 0;
@@ -190,3 +186,7 @@ function measure(name, file) {
     maxRss: Math.max(...rounds.map(({ opened }) => opened.maxRss)),
   };
 }
+
+if (args.run === 'read') await read();
+else if (args.run === 'open') await open();
+else await compare();

@@ -62,22 +62,22 @@ describe('convertBatch', () => {
     );
   });
 
-  it('puts the first halves of all pairs before the second halves', () => {
+  it('puts the first rows of all pairs or triples before the second ones', () => {
     fc.assert(
-      fc.property(fc.nat(6), fc.nat(4), (count, width) => {
-        const value = (i: number, half: number, j: number) => 100 * i + 10 * half + j;
-        const numbers = [0, 1].map((half) =>
-          Array.from({ length: count }, (_, i) =>
-            Array.from({ length: width }, (__, j) => value(i, half, j)),
+      fc.property(fc.nat(6), fc.nat(4), fc.constantFrom(2, 3), (count, width, group) => {
+        const value = (i: number, part: number, j: number) => 100 * i + 10 * part + j;
+        const numbers = Array.from({ length: group }, (_, part) =>
+          Array.from({ length: count }, (__, i) =>
+            Array.from({ length: width }, (___, j) => value(i, part, j)),
           ),
         );
-        const given = numbers[0]!.flatMap((row, i) => [...row, ...numbers[1]![i]!]);
+        const given = numbers[0]!.flatMap((_, i) => numbers.flatMap((part) => part[i]!));
         const batch = new Map<string, TensorValue>([
-          ['x', { dtype: 'int32', dims: [count, 2, width], data: Int32Array.from(given) }],
+          ['x', { dtype: 'int32', dims: [count, group, width], data: Int32Array.from(given) }],
         ]);
-        const feed = { name: 'x', key: 'x', dtype: 'int32', group: 2 } as const;
+        const feed = { name: 'x', key: 'x', dtype: 'int32', group } as const;
         const x = convertBatch(batch, { ...plan, feeds: [feed] }).get('x')!;
-        expect(x.dims).toEqual([2 * count, width]);
+        expect(x.dims).toEqual([group * count, width]);
         expect([...x.data]).toEqual(numbers.flat(2));
       }),
     );

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { BatchOrder, sampleOrder } from '../../../src/training/data/order.js';
+import { BatchOrder, byLength, sampleOrder } from '../../../src/training/data/order.js';
 
 const anyOrder = fc.record({
   size: fc.integer({ min: 1, max: 50 }),
@@ -46,7 +46,57 @@ describe('sampleOrder', () => {
   });
 });
 
+describe('byLength', () => {
+  const lengthOf = (sample: number) => (sample * 7919) % 101;
+  const options = { batchSize: 4, seed: 5 };
+
+  it('is a permutation of the order, the same for the same seed and epoch', () => {
+    fc.assert(
+      fc.property(anyOrder, fc.nat(1000), (any, epoch) => {
+        const order = sampleOrder(any, epoch);
+        const sorted = byLength(order, any, lengthOf, epoch);
+        expect([...sorted].sort((a, b) => a - b)).toEqual([...order].sort((a, b) => a - b));
+        expect(byLength(order, any, lengthOf, epoch)).toEqual(sorted);
+      }),
+    );
+  });
+
+  it('puts samples of like length into one batch, and batches in no order', () => {
+    const order = sampleOrder({ size: 128, seed: 5, shuffle: true }, 0);
+    const sorted = byLength(order, options, lengthOf, 0);
+    const spans = (samples: Uint32Array) =>
+      Array.from({ length: 32 }, (_, batch) => {
+        const lengths = Array.from(samples.subarray(4 * batch, 4 * batch + 4), lengthOf);
+        return Math.max(...lengths) - Math.min(...lengths);
+      });
+    expect(Math.max(...spans(sorted))).toBeLessThan(10);
+    expect(Math.min(...spans(order))).toBeGreaterThan(10);
+    const firsts = Array.from({ length: 32 }, (_, batch) => lengthOf(sorted[4 * batch]!));
+    expect(firsts).not.toEqual([...firsts].sort((a, b) => a - b));
+  });
+
+  it('leaves the smaller last batch where it is, of samples of any length', () => {
+    const order = sampleOrder({ size: 130, seed: 5, shuffle: true }, 0);
+    expect(byLength(order, options, lengthOf, 0).slice(-2)).toEqual(order.slice(-2));
+  });
+
+  it('mixes anew in every epoch', () => {
+    const order = sampleOrder({ size: 128, seed: 5, shuffle: true }, 0);
+    const of = (seed: number, epoch: number) =>
+      byLength(order, { ...options, seed }, lengthOf, epoch).join();
+    expect(new Set([of(5, 0), of(5, 1), of(6, 0)]).size).toBe(3);
+  });
+});
+
 describe('BatchOrder', () => {
+  it('takes samples of like length together where it shuffles, and only there', () => {
+    const given = { size: 128, batchSize: 4, seed: 1, lengthOf: (sample: number) => sample % 8 };
+    const lengths = (shuffle: boolean) =>
+      Array.from(new BatchOrder({ ...given, shuffle }).indices(3), given.lengthOf);
+    expect(lengths(false)).toEqual([4, 5, 6, 7]);
+    expect(new Set(lengths(true)).size).toBe(1);
+  });
+
   it('goes through each epoch once, with the rest as a smaller batch', () => {
     fc.assert(
       fc.property(anyOrder, fc.nat(5), (options, epoch) => {

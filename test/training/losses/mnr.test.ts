@@ -28,17 +28,23 @@ test("PyTorch's numbers", async () => {
   );
 });
 
-test.each([11, 13, 18])('pairs and sizes that are not known, in opset %i', async (opset) => {
-  const z = normals([6, 4], 9);
+test.each([
+  [11, 2],
+  [13, 2],
+  [18, 2],
+  [18, 3],
+] as const)('sizes that are not known, in opset %i, %i rows a sample', async (opset, group) => {
+  const z = normals([3 * group, 4], 9);
   const scale = 5;
+  const candidates = Array.from({ length: 3 * (group - 1) }, (_, i) => i);
   const reference = (values: readonly number[]) => {
     const e = rowsOf(values, 4).map((row) => row.map((x) => x / Math.hypot(...row)));
-    const cosine = (a: number, p: number) =>
-      e[a]!.reduce((sum, x, i) => sum + x * e[3 + p]![i]!, 0);
-    const rows = [0, 1, 2].map((a) => logSoftmax([0, 1, 2].map((p) => scale * cosine(a, p)))[a]!);
+    const cosine = (a: number, c: number) =>
+      e[a]!.reduce((sum, x, i) => sum + x * e[3 + c]![i]!, 0);
+    const rows = [0, 1, 2].map((a) => logSoftmax(candidates.map((c) => scale * cosine(a, c)))[a]!);
     return -(rows[0]! + rows[1]! + rows[2]!) / 3;
   };
-  const found = await runLoss('mnr', z, {}, { opset, scale, shape: [null, null] });
+  const found = await runLoss('mnr', z, {}, { opset, scale, group, shape: [null, null] });
   expectLike(found, z, reference);
   expect(found.weight).toBe(3);
 });

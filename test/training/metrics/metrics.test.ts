@@ -196,6 +196,9 @@ test('recall among the positives of all batches, by direction', () => {
   expect(result).toEqual({ 'recall@1': 1, 'recall@5': 1, 'recall@10': 1 });
   const crossed = tensor([angle(0), angle(11), angle(30), angle(1)]);
   expect(measure('mnr', [[crossed, {}]])['recall@1']).toBe(0.5);
+  // With negatives at 1° and 90°: the first is nearer to 0° than its own positive at 10°.
+  const triples = tensor([angle(0), angle(40), angle(10), angle(39), angle(1), angle(90)]);
+  expect(measure('mnr', [[triples, {}]], { group: 3 })['recall@1']).toBe(0.5);
 });
 
 test('agreement with the teacher, where the label counts', () => {
