@@ -19,6 +19,7 @@ import {
 import type { PatchedModel } from './patched.js';
 import { nearMisses } from './select.js';
 import { unboundError } from './unbound.js';
+import { isFoldedIntoConv } from './weight-name.js';
 
 export interface BindOptions {
   /** Leave out what has no home in the model instead of refusing all of it. */
@@ -205,8 +206,13 @@ class Binder {
   }
 
   private fitted(layer: Layer, adapter: StoredAdapter): NewAdapter[] {
-    const { weight } = layer.linear[0]!;
-    const { record, values, magnitude } = adapter;
+    const { weight, node } = layer.linear[0]!;
+    const { record, values, magnitude, nodes } = adapter;
+    if (nodes.length === 0 && isFoldedIntoConv(node, weight.constant?.tensor.name ?? '')) {
+      const folded = 'the exporter has folded a batch normalization into its weight';
+      this.misfit(record.name, `${folded}, so that it is not the layer that was trained`);
+      return [];
+    }
     if (weight.in !== record.in || weight.out !== record.out) {
       const sizes = `it is ${record.in} x ${record.out}, the layer is ${weight.in} x ${weight.out}`;
       this.misfit(record.name, sizes);

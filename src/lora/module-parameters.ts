@@ -13,6 +13,7 @@ import { modulePath } from './module-path.js';
 import type { PatchedModel } from './patched.js';
 import { transposed } from './plain.js';
 import type { Weight } from './targets/index.js';
+import { isFoldedIntoConv } from './weight-name.js';
 
 /** A parameter of a module with its new numbers, not yet bound to a tensor of the model. */
 export interface ModuleParameter {
@@ -36,6 +37,8 @@ interface Home {
   readonly dtype: FloatName;
   /** The linear layer that multiplies with it; undefined for tensors of other operators. */
   readonly weight: Weight | undefined;
+  /** Why it may not get other numbers. */
+  readonly foreign: string | undefined;
 }
 
 /** What is known of a model when parameters are bound. */
@@ -95,11 +98,13 @@ export function bindParameter(
     const base = replaced ? undefined : withReader(model, (reader) => reader.float64(tensor));
     yield fromFloat64(dtype, summed(changes, base, home));
   };
+  // PEFT saves layers beside embeddings whether they were trained or not.
   if (changes.length === 1 && replaced) {
     const [bytes] = chunks();
     const stored = withReader(model, (reader) => reader.bytes(tensor));
     if (Buffer.from(stored).equals(bytes!)) return undefined;
   }
+  if (home.foreign !== undefined) return { problem: home.foreign, isMissing: false };
   const length = byteLength(dtype, elementCount(tensor.dims));
   return { name, dtype, dims: tensor.dims, data: { length, chunks } };
 }
@@ -220,7 +225,7 @@ function constantOf(
   return tensors.size > 1 ? `several operators of the model are ${path}` : found[0];
 }
 
-/** Only the module itself may read the tensor: PyTorch keeps one for each module. */
+/** Only the module itself should read the tensor: PyTorch keeps one for each module. */
 function checkedHome(
   index: ModelIndex,
   path: string,
@@ -238,18 +243,31 @@ function checkedHome(
     return problem(`${name} is quantized (${dtype}); start from the model before quantization`);
   }
   const uses = readersOf(patched, constant, name);
-  const other = uses.find((use) => !belongsTo(use, path, uses.length));
-  if (other) {
-    const by = other.node ? nodeLabel(other.node) : 'the graph as an output';
-    return problem(`${name} is read by ${by} too, which is another module's`);
-  }
   const readers = new Set(uses.map(({ node }) => node));
   const layer = layers
     .paths()
     .flatMap((one) => layers.at(one))
     .flatMap(({ linear }) => linear)
     .find(({ node, weight }) => readers.has(node) && weight.constant?.tensor === tensor);
-  return { name, tensor, dtype, weight: layer?.weight };
+  const foreign = foreignProblem(path, name, uses);
+  return { name, tensor, dtype, weight: layer?.weight, foreign };
+}
+
+/** Why a constant is not, or not only, the module's own. */
+function foreignProblem(path: string, name: string, uses: readonly Use[]): string | undefined {
+  const other = uses.find((use) => !belongsTo(use, path, uses.length));
+  if (other) {
+    const by = other.node ? nodeLabel(other.node) : 'the graph as an output';
+    return `${name} is read by ${by} too, which is another module's`;
+  }
+  if (uses.some(({ node }) => isFoldedIntoConv(node, name))) {
+    return `the exporter has folded a batch normalization into ${name}`;
+  }
+  // The path of a folded normalization stands on the convolution, which keeps the names of its own.
+  const owner = /^(.+)\.(weight|bias)$/.exec(name)?.[1] ?? path;
+  const isOwn = `.${path}`.endsWith(`.${owner}`) || `.${owner}`.endsWith(`.${path}`);
+  const inConv = uses.some(({ node }) => node?.opType === 'Conv');
+  return inConv && !isOwn ? `the constant in its place is ${name}` : undefined;
 }
 
 // Deeper chains of steps are not weights of real models; a hostile one must not exhaust the stack.

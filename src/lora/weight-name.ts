@@ -1,6 +1,6 @@
 /** What a layer's weight was called before an exporter or a quantizer gave it another name. */
 import type { ValueIndex } from '../graph/uses.js';
-import { allGraphs, type Model } from '../onnx/model.js';
+import { allGraphs, type Model, type Node } from '../onnx/model.js';
 import type { Finding, LinearLayer } from './targets/index.js';
 
 /** The value info of a constant that the current PyTorch exporter folded, a Python list of names. */
@@ -11,6 +11,14 @@ const QUANTIZED = /(_DQ)?_Q\d+(G\d+)?$|_quantized$/;
 
 /** Names that an exporter made up: `onnx::MatMul_814`, `val_92`, `1274`. */
 export const GENERATED = /^(onnx::|val_\d|_?v_\d|t?\d+$)/;
+
+/**
+ * Whether a convolution's tensor is not PyTorch's: it keeps its name there, unless the exporter has
+ * multiplied the batch normalization behind it into it.
+ */
+export function isFoldedIntoConv(node: Node | undefined, tensorName: string): boolean {
+  return node?.opType === 'Conv' && GENERATED.test(tensorName);
+}
 
 /** Tells the names of a model's weights. */
 export class WeightNames {

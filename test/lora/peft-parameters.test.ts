@@ -12,6 +12,7 @@ import {
   model,
   type NodeProto,
   node,
+  pattern,
   type TensorProto,
   tensor,
   value,
@@ -237,25 +238,35 @@ describe('an adapter of an embedding', () => {
     await expectConstants(table(), peft({ ...tensors, ...resaved }), table(change(saved)));
   });
 
+  const tied = model({
+    nodes: [
+      node('Gather', ['emb.weight', 'ids'], 'e', {}, '/emb/Gather'),
+      node('MatMul', ['e', 'wq'], 'h', {}, '/q/MatMul'),
+      node('Transpose', ['emb.weight'], 't', { perm: [1, 0] }),
+      node('MatMul', ['h', 't'], 'y', {}, '/lm_head/MatMul'),
+    ],
+    initializers: [
+      tensor('emb.weight', [6, 4]),
+      tensor('wq', [4, 4]),
+      tensor('ids', [2], [5, 2], 'int64'),
+    ],
+    inputs: [value('x', [2, 4])],
+    outputs: ['y'],
+  });
+
   it('is refused where an output layer reads the same table', async () => {
-    const tied = model({
-      nodes: [
-        node('Gather', ['emb.weight', 'ids'], 'e', {}, '/emb/Gather'),
-        node('MatMul', ['e', 'wq'], 'h', {}, '/q/MatMul'),
-        node('Transpose', ['emb.weight'], 't', { perm: [1, 0] }),
-        node('MatMul', ['h', 't'], 'y', {}, '/lm_head/MatMul'),
-      ],
-      initializers: [
-        tensor('emb.weight', [6, 4]),
-        tensor('wq', [4, 4]),
-        tensor('ids', [2], [5, 2], 'int64'),
-      ],
-      inputs: [value('x', [2, 4])],
-      outputs: ['y'],
-    });
     expect(await refusal(tied, peft(tensors))).toContain(
       'emb.weight is read by /lm_head/MatMul too, which is another module',
     );
+  });
+
+  it('may come with the output layer of that table, as long as it was not trained', async () => {
+    const values = pattern(24);
+    const untrained = peft({ [key('lm_head.base_layer.weight')]: { shape: [6, 4], values } });
+    const { unmatched } = await apply(folder.write(tied), untrained, { output: folder.fresh() });
+    expect(unmatched).toEqual([]);
+    const trained = peft({ [key('lm_head.base_layer.weight')]: { shape: [6, 4] } });
+    expect(await refusal(tied, trained)).toContain('emb.weight is read by /emb/Gather too');
   });
 });
 
@@ -282,6 +293,52 @@ describe('a parameter is refused', () => {
     const options = { output: folder.fresh(), allowUnmatched: true };
     const { unmatched } = await apply(folder.write(gemm), adapter, options);
     expect(unmatched).toEqual(['tail.weight']);
+  });
+
+  it('of a convolution that the exporter put a batch normalization into', async () => {
+    const folded = modelWith(
+      [
+        node('Reshape', ['q', 'image'], 'i'),
+        node('Conv', ['i', 'onnx::Conv_7', 'onnx::Conv_8'], 'c', {}, '/conv/Conv'),
+        node('Flatten', ['c'], 'y'),
+      ],
+      [
+        tensor('image', [4], [2, 4, 1, 1], 'int64'),
+        tensor('onnx::Conv_7', [3, 4, 1, 1]),
+        tensor('onnx::Conv_8', [3]),
+      ],
+    );
+    const weight = peft({ [key('conv.weight')]: { shape: [3, 4, 1, 1] } });
+    expect(await refusal(folded, weight)).toContain(
+      'folded a batch normalization into onnx::Conv_7',
+    );
+    const bias = peft({ [key('conv.bias')]: { shape: [3] } });
+    expect(await refusal(folded, bias)).toContain('folded a batch normalization into onnx::Conv_8');
+    const adapter = peft({
+      [key('conv.lora_A.weight')]: { shape: [2, 4, 1, 1] },
+      [key('conv.lora_B.weight')]: { shape: [3, 2, 1, 1] },
+    });
+    expect(await refusal(folded, adapter)).toContain(
+      'so that it is not the layer that was trained',
+    );
+  });
+
+  it('whose place another one has', async () => {
+    // A batch normalization that was folded left its path on the convolution.
+    const bytes = modelWith(
+      [
+        node('Reshape', ['q', 'image'], 'i'),
+        node('Conv', ['i', 'conv.weight', 'conv.bias'], 'c', {}, '/norm/Conv'),
+        node('Flatten', ['c'], 'y'),
+      ],
+      [
+        tensor('image', [4], [2, 4, 1, 1], 'int64'),
+        tensor('conv.weight', [3, 4, 1, 1]),
+        tensor('conv.bias', [3]),
+      ],
+    );
+    const adapter = peft({ [key('norm.bias')]: { shape: [3] } });
+    expect(await refusal(bytes, adapter)).toContain('the constant in its place is conv.bias');
   });
 
   it('of another shape, whatever is allowed', async () => {
