@@ -8,10 +8,15 @@
  */
 import { OnnxLoraError } from '../errors.js';
 import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
+import { alphaFor, graloraConfig, loraConfig, type PeftConfig } from './export-peft/config.js';
+import { peftModules, renamer, trainedParameters } from './export-peft/names.js';
+import {
+  graloraTensors,
+  loraTensors,
+  type PeftTensor,
+  parameterTensor,
+} from './export-peft/tensors.js';
 import { factorsOf, structureOf } from './insert.js';
-import { alphaFor, graloraConfig, loraConfig, type PeftConfig } from './peft-config.js';
-import { peftModules, renamer, trainedParameters } from './peft-names.js';
-import { graloraTensors, loraTensors, type PeftTensor, parameterTensor } from './peft-tensors.js';
 import { type PlainFactors, plainFactors, plainRank } from './plain.js';
 import { isPlain } from './structure.js';
 import { truncated } from './truncate.js';

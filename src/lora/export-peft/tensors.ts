@@ -1,11 +1,11 @@
 /** Adapters as the tensors of PEFT: what stands where, and which way round. */
-import { OnnxLoraError } from '../errors.js';
-import type { SafetensorsTensor } from '../formats/safetensors.js';
-import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../onnx/dtype.js';
-import { collect, type Piece, pieceLength } from '../onnx/edit.js';
-import type { OutgoingAdapter } from './adapter-contents.js';
-import { keyOf, type TrainedParameter } from './peft-names.js';
-import { type PlainFactors, transposed } from './plain.js';
+import { OnnxLoraError } from '../../errors.js';
+import type { SafetensorsTensor } from '../../formats/safetensors.js';
+import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../onnx/dtype.js';
+import { collect, type Piece, pieceLength } from '../../onnx/edit.js';
+import type { OutgoingAdapter } from '../adapter-contents.js';
+import { type PlainFactors, transposed } from '../plain.js';
+import { keyOf, type TrainedParameter } from './names.js';
 
 export type PeftTensor = SafetensorsTensor<Piece>;
 

@@ -1,6 +1,7 @@
 /** PEFT's `adapter_config.json`. */
-import type { TrainedParameters } from './peft-names.js';
-import { scaleOf } from './structure.js';
+
+import { scaleOf } from '../structure.js';
+import type { TrainedParameters } from './names.js';
 
 export type PeftConfig = Readonly<Record<string, unknown>>;
 
