@@ -9,7 +9,7 @@ import { type FusedHome, fuseAdapters, fusedHomes, type Member, needsProof } fro
 import { fusedLayout } from './fused-layout.js';
 import type { Extras, NewAdapter } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
-import { alignPaths, ModuleIndex, renamePaths } from './module-match.js';
+import { alignPaths, isCallOf, ModuleIndex, renamePaths } from './module-match.js';
 import {
   addNodes,
   bindParameter,
@@ -163,10 +163,14 @@ class Binder {
   private homeOf(adapter: StoredAdapter): Home | undefined {
     const { name } = adapter.record;
     const [named] = this.named(adapter);
-    if (named) return this.usable(name, [named], () => only(named, new Set(adapter.nodes)));
+    const wanted = new Set(adapter.nodes);
+    if (named)
+      return this.usable(name, [named], (layer) => only(layer, ({ node }) => wanted.has(node)));
     const path = this.locate(name);
     const layers = path === undefined ? [] : this.index.layers.at(path);
-    if (layers.length > 0) return this.usable(name, layers, (layer) => layer);
+    // In PyTorch a module is adapted alone, even where another one shares its weight.
+    const isOwn = ({ module }: Place) => wanted.size > 0 || isCallOf(path!, module);
+    if (layers.length > 0) return this.usable(name, layers, (layer) => only(layer, isOwn));
     return this.fusedHome(name);
   }
 
@@ -273,15 +277,22 @@ function noSuchLayer(name: string, layers: readonly Layer[]): string {
   return `no such layer${near.length > 0 ? `; near: ${near.join(', ')}` : ''}`;
 }
 
-/** The layer without the nodes that the adapter does not name: adapters made per node. */
-function only(layer: Layer, wanted: ReadonlySet<string>): Layer {
-  const kept = layer.nodeNames.flatMap((name, i) => (wanted.has(name) ? [i] : []));
+/** A node of a layer, by the names that it goes by. */
+interface Place {
+  readonly node: string;
+  readonly module: string;
+}
+
+/** The layer without the nodes that the adapter is not for. */
+function only(layer: Layer, isWanted: (place: Place) => boolean): Layer {
+  const { nodeNames, modules } = layer;
+  const kept = nodeNames.flatMap((node, i) => (isWanted({ node, module: modules[i]! }) ? [i] : []));
   const pick = <T>(items: readonly T[]) => kept.map((i) => items[i]!);
   return {
     ...layer,
-    modules: pick(layer.modules),
+    modules: pick(modules),
     nodes: pick(layer.nodes),
-    nodeNames: pick(layer.nodeNames),
+    nodeNames: pick(nodeNames),
     linear: pick(layer.linear),
   };
 }

@@ -48,6 +48,17 @@ function canonical(path: string): string {
     .join('.');
 }
 
+/** A module that is called again: the exporter counts at the end of its name. */
+export function withoutCall(path: string): string {
+  return path.replace(/_\d+$/, '');
+}
+
+/** Whether a node's path is that of a call of the module. */
+export function isCallOf(module: string, path: string): boolean {
+  const wanted = canonical(module);
+  return [path, withoutCall(path)].some((one) => canonical(one) === wanted);
+}
+
 /**
  * The one way to turn PyTorch's paths into those of the graph that finds the most of them.
  * @param modules for each module the paths that would be a home for it

@@ -8,7 +8,7 @@ import { elementCount, type Node, nodeLabel, type Tensor } from '../onnx/model.j
 import { dtypeOf, TensorReader } from '../onnx/tensor.js';
 import { biasOf } from './bias.js';
 import type { Layer } from './layers.js';
-import type { ModuleIndex } from './module-match.js';
+import { isCallOf, type ModuleIndex, withoutCall } from './module-match.js';
 import { modulePath } from './module-path.js';
 import type { PatchedModel } from './patched.js';
 import { transposed } from './plain.js';
@@ -59,11 +59,6 @@ export function addNodes({ patched, nodes }: ModelIndex): void {
 
 function ownPath(node: Node): string {
   return modulePath(node, '', '');
-}
-
-/** A module that is called again: the exporter counts at the end of its name. */
-function withoutCall(path: string): string {
-  return path.replace(/_\d+$/, '');
 }
 
 /** A parameter that no constant could be found for. */
@@ -291,5 +286,5 @@ function readersOf({ values, model }: PatchedModel, { node }: Constant, name: st
 function belongsTo({ node }: Use, path: string, readers: number): boolean {
   if (!node) return false;
   const own = ownPath(node);
-  return own === '' ? readers === 1 : own === path || withoutCall(own) === path;
+  return own === '' ? readers === 1 : isCallOf(path, own);
 }

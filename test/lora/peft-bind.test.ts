@@ -80,6 +80,23 @@ describe('a module of PEFT finds its layer', () => {
     expect(await homes(path, lora('q'))).toEqual(['q']);
   });
 
+  it('and not another one that shares its weight', async () => {
+    const path = folder.write(
+      model({
+        nodes: ['a/MatMul', 'a_1/MatMul', 'b/MatMul'].map((name, i) =>
+          node('MatMul', ['x', 'w'], `y${i}`, {}, `/${name}`),
+        ),
+        initializers: [tensor('w', [8, 8])],
+        inputs: [value('x', [1, 8])],
+        outputs: ['y0', 'y1', 'y2'],
+      }),
+    );
+    expect(await homes(path, lora('a'))).toEqual(['a', 'a_1']);
+    expect(await homes(path, lora('a', 'b'))).toEqual(['a', 'a_1', 'b']);
+    const { merged } = await merge(path, { adapter: lora('b'), output: folder.fresh() });
+    expect(merged).toMatchObject([{ nodes: ['/b/MatMul'], kind: 'split' }]);
+  });
+
   it('under the names of the model builder of onnxruntime-genai', async () => {
     const path = layers(['model/layers.0/attn/q_proj', 'model/layers.1/attn/q_proj']);
     const found = await homes(path, lora('model.layers.1.self_attn.q_proj'));
