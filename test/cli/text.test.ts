@@ -41,13 +41,11 @@ describe('train and eval on texts', () => {
     expect(JSON.parse(trained.stdout)).toMatchObject({ steps: 2, skippedRows: 1 });
 
     const flags = [...common, '--skip-bad-rows', '--text-field', 'sentence', '--max-length', '8'];
-    const measured = await run(folder, ['eval', 'model.lora.trained.onnx', ...flags]);
+    const measured = await run(folder, ['eval', 'model.trained.onnx', ...flags]);
     expect(measured.code).toBe(0);
     expect(measured.stdout).toMatch(/4 samples \(1 bad row left out\) in .* on cpu\n/);
     expect(
-      readFileSync(join(folder, 'model.lora.trained.onnx')).includes(
-        '"labels":["bad","good","so"]',
-      ),
+      readFileSync(join(folder, 'model.trained.onnx')).includes('"labels":["bad","good","so"]'),
     ).toBe(true);
   });
 });
