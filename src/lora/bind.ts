@@ -68,11 +68,21 @@ export function bindAdapters(
   const adapters = binder.bindAdapters();
   const tensors = [...(file.extras.tensors ?? []), ...binder.bindParameters()];
   const { problems } = binder;
+  if (adapters.length === 0 && problems.length === 0) throw noAdapters(file);
   const tolerated = allowUnmatched && adapters.length > 0;
   const fatal = problems.filter(({ isMissing }) => !isMissing || !tolerated);
   if (fatal.length > 0) throw unboundError(patched.model.source.label, file, fatal);
   const extras = { ...file.extras, tensors, from: file.path };
   return { adapters, extras, unmatched: problems.map(({ name }) => name) };
+}
+
+/** A set is known by its adapters: what stands beside them can not stand alone. */
+function noAdapters({ path }: AdapterFile): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `${path} changes parameters of the model and has no adapter of a layer`,
+    { hint: 'Fold it in Python (model.merge_and_unload()) and export the model again.' },
+  );
 }
 
 /** A place for an adapter. */

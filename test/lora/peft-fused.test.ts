@@ -187,6 +187,19 @@ describe('adapters beside a fused layer', () => {
   });
 });
 
+it('finds the packed projections of onnxruntime-genai, in its names', async () => {
+  const packed = model({
+    nodes: [node('MatMul', ['x', 'w'], 'y', {}, '/model/layers.0/attn/qkv_proj/MatMul')],
+    initializers: [tensor('w', [IN, 16])],
+    inputs: [value('x', [1, IN])],
+    outputs: ['y'],
+  });
+  const tensors = loraTensors('model.layers.0.self_attn.q_proj', [IN, 8]);
+  const adapter = peftFolder(folder.fresh('peft'), LORA, tensors);
+  const { adapters } = await apply(folder.write(packed), adapter, { output: folder.fresh() });
+  expect(adapters).toMatchObject([{ name: 'model.layers.0.attn.qkv_proj', shape: [IN, 16] }]);
+});
+
 /** What is said when an adapter is not applied. */
 async function refusal(bytes: Uint8Array, adapter: string): Promise<string> {
   const run = () => apply(folder.write(bytes), adapter, { output: folder.fresh() });

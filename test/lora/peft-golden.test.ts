@@ -62,3 +62,43 @@ describe.each(goldenCases)('%s', (name) => {
     });
   });
 });
+
+/** Other graphs of the same weights, and how near they come to PyTorch in their own arithmetic. */
+const variants: [variant: string, of: string, tolerance: number][] = [
+  ['bert-nofold', 'bert-cls-torchscript', 1e-5],
+  ['bert-dynamo-noopt', 'bert-cls-torchscript', 1e-5],
+  ['bert-external-data', 'bert-cls-torchscript', 1e-5],
+  ['bert-dynamo-external', 'bert-cls-torchscript', 1e-5],
+  ['bert-ort-optimized', 'bert-cls-torchscript', 1e-5],
+  ['bert-fp16', 'bert-cls-torchscript', 3e-3],
+  ['gpt2-dynamo', 'gpt2-causal', 1e-5],
+  ['gpt2-ort-optimized', 'gpt2-causal', 1e-5],
+  ['llama-torchscript', 'llama-causal', 1e-5],
+];
+
+describe.each(variants)('%s', (variant, name, tolerance) => {
+  it.each(['lora', 'gralora'] as const)('takes the %s of the first export', async (kind) => {
+    const adapter = join(ZOO, name, kind, 'init');
+    const [applied, merged] = [folder.fresh(), folder.fresh()];
+    await apply(zooModel(variant), adapter, { output: applied });
+    await foldAdapters(zooModel(variant), { adapter, output: merged });
+    const { output } = zooJson<Expected>(name, kind, 'expected.json');
+    const expected = zooTensors([name, kind, 'expected.safetensors'], (file) => ({
+      [output]: zooValues(file, 'logits'),
+    }));
+    for (const made of [applied, merged]) {
+      const found = await run(made, zooFeeds(variant));
+      expectClose({ [output]: found[output]! }, expected, tolerance);
+    }
+  });
+});
+
+it('finds the layers of a quantized graph, whose exporter’s names are gone', async () => {
+  const adapter = join(ZOO, 'llama-causal/lora/init');
+  const { adapters } = await apply(zooModel('llama-q4'), adapter, { output: folder.fresh() });
+  expect(adapters.map(({ name, nodes }) => [name, nodes.length])).toEqual(
+    Object.keys(zooJson<Expected>('llama-causal', 'lora', 'expected.json').modules)
+      .sort()
+      .map((name) => [name, 1]),
+  );
+});

@@ -260,6 +260,13 @@ describe('an adapter of an embedding', () => {
     );
   });
 
+  it('is refused where no layer has an adapter beside it', async () => {
+    const alone = peftFolder(folder.fresh('peft'), LORA, tensors);
+    const run = () => apply(folder.write(table()), alone, { output: folder.fresh() });
+    const { message } = await failure(run, 'unsupported');
+    expect(message).toContain('has no adapter of a layer');
+  });
+
   it('may come with the output layer of that table, as long as it was not trained', async () => {
     const values = pattern(24);
     const untrained = peft({ [key('lm_head.base_layer.weight')]: { shape: [6, 4], values } });
