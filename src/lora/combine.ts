@@ -168,8 +168,8 @@ async function combineLayer(
   return { adapter: made(parts, structure, rank, () => fit), error: fit.error };
 }
 
-/** A layer that one set alone adapts keeps its numbers, and is scaled. */
-function exactSum(parts: readonly Part[]): OutgoingAdapter {
+/** The sum of adapters of a layer. One that is alone keeps its numbers, and is scaled. */
+export function exactSum(parts: readonly Part[]): OutgoingAdapter {
   const [{ adapter, weight }] = parts as [Part];
   if (parts.length > 1) {
     const { structure, rank, factors } = concatenated(parts);

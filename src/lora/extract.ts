@@ -6,11 +6,12 @@ import { TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import { type AdapterContents, contentsOfModel } from './adapter-contents.js';
 import { adapterFilePieces } from './adapter-file.js';
-import { type AdapterFormat, writeAdapters } from './adapter-output.js';
+import { type AdapterFormat, formatOf, writeAdapters } from './adapter-output.js';
 import type { PeftOptions, PeftSummary } from './export-peft.js';
 import { adapterParameters } from './insert.js';
 import { inputFiles } from './output.js';
 import { PatchedModel } from './patched.js';
+import { relativeToBase } from './relative.js';
 import { headParameters } from './report.js';
 
 export interface ExtractOptions extends WriteOptions, PeftOptions {
@@ -45,7 +46,9 @@ export async function extract(path: string, options: ExtractOptions): Promise<Ex
     const patched = new PatchedModel(model);
     const set = theSet(patched, options.name);
     const reader = new TensorReader(model, files);
-    const contents = contentsOfModel(patched, set, reader);
+    const whole = contentsOfModel(patched, set, reader);
+    const isOwn = (options.format ?? formatOf(options.output)) === 'safetensors';
+    const contents = isOwn ? whole : await relativeToBase(patched, set, reader, whole);
     const own = () => adapterFilePieces(patched, set, reader);
     const written = await writeAdapters(contents, own, inputFiles(model), options);
     return { ...written, ...describe(contents, set.head ? headParameters(set.head) : 0) };

@@ -6,22 +6,25 @@
  *
  * Training then moves what matters most in W from the first step on. The model computes what it did,
  * up to the rounding of W' to the weight's type: its numbers are computed from A and B as they are
- * stored.
+ * stored. The global part of a hybrid starts at random, with its B at zero.
  */
 import { fitStructure, type StructureFit } from '../analysis/fit-structure.js';
+import type { Factors } from '../analysis/norms.js';
 import { OnnxLoraError } from '../errors.js';
 import { finalReaders } from '../graph/readers.js';
 import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../onnx/dtype.js';
 import type { NewTensor } from '../onnx/encode.js';
 import { nodeLabel } from '../onnx/model.js';
 import type { TensorReader } from '../onnx/tensor.js';
-import { storedWeight } from './fold/folded-weight.js';
+import { type BaseWeight, storedWeight } from './fold/folded-weight.js';
 import type { FoldKernels } from './fold/kernel.js';
 import { RowFactors } from './fold/row-factors.js';
 import { sums } from './fold/sums.js';
 import { type FactorName, factorDtype, type NewAdapter, structureOf } from './insert.js';
 import type { Layer } from './layers.js';
+import type { AdapterShape } from './manifest.js';
 import type { PatchedModel } from './patched.js';
+import type { Structure } from './structure.js';
 import type { Weight } from './targets/index.js';
 import { isStoredFloat, weightValues } from './weight-values.js';
 
@@ -49,41 +52,46 @@ export async function principalStart(
   const { weight } = layer.linear[0]!;
   if (record.scale === 0) throw noScale(layer);
   const { tensor, node } = replaceable(patched, layer);
-  const structure = structureOf(record);
   const values = await finiteWeight(reader, weight, layer);
-  const fit = await fitStructure(values, structure, { seed });
+  const fit = await fitStructure(values, gridOf(record), { seed });
   const factors = storedFactors(fit, record.scale, factorDtype(layer));
-  const dtype = weight.storedDtype as FloatName;
-  const base = storedWeight(reader, tensor, dtype);
   const delta = new RowFactors(
-    structure,
+    gridOf(record),
     factors,
     -storedScale(record.scale, factorDtype(layer)) / weight.factor,
     weight.transposed,
   );
-  const found = { deviation: 0, weight: 0 };
+  const dtype = weight.storedDtype as FloatName;
+  const { data, deviation } = rounded(storedWeight(reader, tensor, dtype), delta, kernels);
+  return {
+    adapter: { ...adapter, values: (factor) => factors[factor] ?? adapter.values(factor) },
+    rest: { name: node ? node.outputs[0]! : tensor.name, dtype, dims: tensor.dims, data },
+    deviation,
+  };
+}
+
+/** `W + ΔW` in the type of W, and what rounding it changed as a share of |W|, known once it is written. */
+function rounded(weight: BaseWeight, delta: RowFactors, kernels: FoldKernels) {
+  const { dtype, rows, columns } = weight;
+  let [changed, squares] = [0, 0];
   async function* chunks() {
-    for await (const { before, after } of sums(base, delta, kernels)) {
+    for await (const { before, after } of sums(weight, delta, kernels)) {
       const bytes = fromFloat64(dtype, after);
       const stored = toFloat64(dtype, bytes, after.length);
       for (let i = 0; i < after.length; i++) {
-        found.deviation += (stored[i]! - after[i]!) ** 2;
-        found.weight += before[i]! ** 2;
+        changed += (stored[i]! - after[i]!) ** 2;
+        squares += before[i]! ** 2;
       }
       yield bytes;
     }
   }
-  const length = byteLength(dtype, base.rows * base.columns);
-  return {
-    adapter: { ...adapter, values: (factor) => factors[factor]! },
-    rest: {
-      name: node ? node.outputs[0]! : tensor.name,
-      dtype,
-      dims: tensor.dims,
-      data: { length, chunks },
-    },
-    deviation: () => (found.weight === 0 ? 0 : Math.sqrt(found.deviation / found.weight)),
-  };
+  const data = { length: byteLength(dtype, rows * columns), chunks };
+  return { data, deviation: () => (squares === 0 ? 0 : Math.sqrt(changed / squares)) };
+}
+
+/** What starts in the weight: the blocks, without a hybrid's global part. */
+export function gridOf(record: AdapterShape): Structure {
+  return { ...structureOf(record), hybridRank: 0 };
 }
 
 /** The weight [in, out] that the layer computes with. */
@@ -98,24 +106,16 @@ async function finiteWeight(reader: TensorReader, weight: Weight, { module }: La
   );
 }
 
-type StoredFactors = Pick<Record<FactorName, Float64Array>, 'a' | 'b'> &
-  Partial<Record<FactorName, Float64Array>>;
+type StoredFactors = { readonly [F in FactorName]?: Float64Array } & Factors;
 
 /** The factors as they will be stored, so that `s · a · b` is the fit. */
-function storedFactors(fit: StructureFit, scale: number, dtype: FloatName): StoredFactors {
+function storedFactors({ a, b }: StructureFit, scale: number, dtype: FloatName): StoredFactors {
   const root = 1 / Math.sqrt(Math.abs(scale));
-  const rounded = (values: Float64Array, factor: number) => {
+  const times = (values: Float64Array, factor: number) => {
     const scaled = values.map((value) => value * factor);
     return toFloat64(dtype, fromFloat64(dtype, scaled), scaled.length);
   };
-  const left = (values: Float64Array) => rounded(values, root);
-  const right = (values: Float64Array) => rounded(values, Math.sign(scale) * root);
-  const { generalA, generalB } = fit;
-  return {
-    a: left(fit.a),
-    b: right(fit.b),
-    ...(generalA && generalB ? { generalA: left(generalA), generalB: right(generalB) } : {}),
-  };
+  return { a: times(a, root), b: times(b, Math.sign(scale) * root) };
 }
 
 function storedScale(scale: number, dtype: FloatName): number {

@@ -3,6 +3,8 @@ import { writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Matrix, SingularValueDecomposition } from 'ml-matrix';
 import { describe, expect, it } from 'vitest';
+import { apply } from '../../src/lora/apply.js';
+import { extract } from '../../src/lora/extract.js';
 import type { InitName } from '../../src/lora/init.js';
 import { merge } from '../../src/lora/merge.js';
 import { type PatchOptions, patch } from '../../src/lora/patch.js';
@@ -13,7 +15,7 @@ import { openModel } from '../../src/onnx/parse.js';
 import { TensorReader } from '../../src/onnx/tensor.js';
 import { resolveOptions } from '../../src/training/options.js';
 import { runTraining } from '../../src/training/run.js';
-import { randomNumbers } from '../support/adapters.js';
+import { patchFile, randomNumbers } from '../support/adapters.js';
 import { failure, sameFiles, temporaryFolder } from '../support/files.js';
 import { body, constant, model, node, type TensorProto, tensor, value } from '../support/models.js';
 import { feed, maxDifference, run } from '../support/run.js';
@@ -198,6 +200,59 @@ describe('pissa', () => {
     expect(numbersOf(trained, 'w')).toEqual(numbersOf(output, 'w'));
     const merged = await merge(trained, { output: folder.fresh() });
     expect(merged.verification!.passed).toBe(true);
+  });
+});
+
+describe('an adapter that started in its weight', () => {
+  const data = () =>
+    folder.write(
+      safetensors({
+        x: ['float32', [4, IN], [...randomNumbers(5, 4 * IN)]],
+        target: ['float32', [4, OUT], 1],
+      }),
+      'data.safetensors',
+    );
+
+  it.each<[string, PatchOptions]>([
+    ['plain', {}],
+    ['a grid and a global part', { rank: 4, blocks: 2, hybrid: 1 }],
+    ['a diagonal', { blocks: 2, structure: 'diagonal' }],
+  ])('goes to PEFT as one of the model as it was: %s', async (_, options) => {
+    const base = folder.write(matmul());
+    const { output } = await started(matmul(), 'pissa', options);
+    const trained = folder.fresh();
+    const given = { data: data(), loss: 'mse', provider: 'cpu', output: trained } as const;
+    await runTraining(output, resolveOptions({ ...given, steps: 3, lr: 0.05 }));
+    const folderOfPeft = folder.fresh('adapter');
+    await extract(trained, { output: folderOfPeft });
+    const { output: applied, adapters } = await apply(base, folderOfPeft, {
+      output: folder.fresh(),
+    });
+    expect(adapters[0]!.parameters).toBeGreaterThan(0);
+    const x = feed([3, IN], [...randomNumbers(7, 3 * IN)]);
+    const [expected, found] = [await run(trained, { x }), await run(applied, { x })];
+    expect(maxDifference(found.y!.data, expected.y!.data)).toBeLessThan(1e-5);
+    expect(maxDifference(found.y!.data, (await run(base, { x })).y!.data)).toBeGreaterThan(0.01);
+  });
+
+  it('goes to our own format with what its weight kept', async () => {
+    const base = folder.write(matmul());
+    const { output } = await started(matmul(), 'pissa');
+    const adapter = folder.fresh('adapter.safetensors');
+    await extract(output, { output: adapter });
+    const applied = await apply(base, adapter, { output: folder.fresh() });
+    expect(sameFiles(applied.output, output)).toBe(true);
+  });
+
+  it('is no adapter of a weight that was replaced altogether', async () => {
+    const path = folder.fresh();
+    const other = tensor('w', [IN, OUT], randomNumbers(9, IN * OUT)).rawData!;
+    const tensors = [{ name: 'w', dtype: 'float32', dims: [IN, OUT], data: other }] as const;
+    await patchFile(folder.write(matmul()), path, { rank: 2, blocks: 1, extras: { tensors } });
+    const run = () => extract(path, { output: folder.fresh('adapter') });
+    const error = await failure(run, 'unsupported');
+    expect(error.message).toContain('was replaced');
+    expect(error.hint).toContain('.safetensors');
   });
 });
 
