@@ -162,6 +162,8 @@ export {
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 // Training.
 export { type Dataset, openDataset, type SampleSpec } from './training/data/dataset.js';
+export type { DataOptions, DataRequest } from './training/data/request.js';
+export { type Encoding, TextTokenizer } from './training/data/text/tokenizer.js';
 export {
   type EvaluateOptions,
   type EvaluateResult,
