@@ -1,5 +1,6 @@
 /** Parameters of PyTorch modules that were trained whole, and the constants that hold them in a model. */
-import { type Constant, isStep, storedTensor, traceConstant } from '../graph/constants.js';
+import { type Constant, storedTensor, traceConstant } from '../graph/constants.js';
+import { finalReaders } from '../graph/readers.js';
 import type { Use } from '../graph/uses.js';
 import { byteLength, type FloatName, fromFloat64, isConvertible } from '../onnx/dtype.js';
 import type { NewTensor } from '../onnx/encode.js';
@@ -237,7 +238,7 @@ function checkedHome(
   if (!isConvertible(dtype) || steps.some(({ opType }) => opType === 'DequantizeLinear')) {
     return problem(`${name} is quantized (${dtype}); start from the model before quantization`);
   }
-  const uses = readersOf(patched, constant, name);
+  const uses = finalReaders(patched.values, constant);
   const readers = new Set(uses.map(({ node }) => node));
   const layer = layers
     .paths()
@@ -263,23 +264,6 @@ function foreignProblem(path: string, name: string, uses: readonly Use[]): strin
   const isOwn = `.${path}`.endsWith(`.${owner}`) || `.${owner}`.endsWith(`.${path}`);
   const inConv = uses.some(({ node }) => node?.opType === 'Conv');
   return inConv && !isOwn ? `the constant in its place is ${name}` : undefined;
-}
-
-// Deeper chains of steps are not weights of real models; a hostile one must not exhaust the stack.
-const MAX_DEPTH = 64;
-
-/** The readings of a stored tensor behind all nodes that only pass it on. */
-function readersOf({ values, model }: PatchedModel, { node }: Constant, name: string): Use[] {
-  const uses: Use[] = [];
-  const follow = (output: string, depth: number) => {
-    for (const use of values.resolve(model.graph, output)?.uses ?? []) {
-      if (use.node && use.index === 0 && isStep(use.node) && depth > 0) {
-        follow(use.node.outputs[0]!, depth - 1);
-      } else uses.push(use);
-    }
-  };
-  follow(node?.outputs[0] ?? name, MAX_DEPTH);
-  return uses;
 }
 
 /** A node that does not say where it comes from is trusted where it is the only reader. */
