@@ -1,6 +1,7 @@
 /** Adapter sets that are to be combined: checked, and matched layer by layer. */
 import { OnnxLoraError } from '../errors.js';
 import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
+import { alignPaths } from './module-match.js';
 
 /** An adapter of one of the sets. */
 export interface Part {
@@ -18,17 +19,24 @@ export interface CombinedLayer {
 
 /**
  * The layers of several adapter sets, in the order in which they first appear. Layers are the same where
- * their module paths are.
- * @throws OnnxLoraError `adapter-mismatch` where sets give one layer two sizes
+ * their module paths are; where those of a set begin in another way than the paths before, in a wrapper
+ * or without, they are told apart by what follows.
+ * @throws OnnxLoraError `adapter-mismatch` where sets give one layer two sizes, or begin in several ways
  */
 export function combinedLayers(
   sets: readonly AdapterContents[],
   weights: readonly number[],
 ): CombinedLayer[] {
   const layers = new Map<string, Part[]>();
-  for (const [input, { adapters }] of sets.entries()) {
-    for (const adapter of adapters) {
-      const { name } = adapter.record;
+  for (const [input, { label, adapters }] of sets.entries()) {
+    const names = adapters.map(({ record }) => record.name);
+    const aligned = alignPaths(
+      names.map((name) => [name]),
+      [...layers.keys()],
+      label,
+    );
+    for (const [i, adapter] of adapters.entries()) {
+      const name = aligned(names[i]!) ?? names[i]!;
       const parts = layers.get(name) ?? [];
       parts.push({ adapter, input, weight: weights[input]! });
       layers.set(name, parts);

@@ -92,7 +92,7 @@ export async function combine(
     for (const layer of layers) made.push(await combineLayer(layer, method, options));
     const contents: AdapterContents = {
       ...{ label: paths.join(' + '), set: options.name ?? (isCopy ? sets[0]!.set : 'combined') },
-      adapters: made.map(({ adapter }) => adapter),
+      adapters: made.map(({ adapter }, i) => named(adapter, layers[i]!.name)),
       trained: isCopy ? sets[0]!.trained : [],
       hasHead: isCopy && sets[0]!.hasHead,
     };
@@ -138,6 +138,11 @@ function invalid(problem: string, hint?: string): OnnxLoraError {
 interface Made {
   readonly adapter: OutgoingAdapter;
   readonly error: number;
+}
+
+/** A set may begin its paths in another way than those before it. */
+function named(adapter: OutgoingAdapter, name: string): OutgoingAdapter {
+  return { ...adapter, record: { ...adapter.record, name } };
 }
 
 function describe({ name, parts }: CombinedLayer, { adapter, error }: Made): CombinedAdapter {

@@ -102,6 +102,19 @@ describe('the linear combination', () => {
     after.close();
   });
 
+  it('finds layers again whose paths begin in another way', async () => {
+    const path = await adapter(1, { structure: 'global' });
+    const wrapped = folder.fresh('wrapped');
+    await combine([path], { output: wrapped, peftPrefix: '=model' });
+    const { result, deltas: found } = await combined([path, wrapped], { weights: [1, 2] });
+    expect(result.adapters.map(({ name, inputs }) => [name, inputs])).toEqual([
+      ['net.one', [0, 1]],
+      ['net.two', [0, 1]],
+    ]);
+    const before = deltas(path)['net.two']!;
+    expectNear(found['net.two']!, weighted([before], [3]));
+  });
+
   it('of one set alone is a copy in another format, and back', async () => {
     const path = await adapter(1, { structure: 'global', targets: ['one'] });
     const peft = folder.fresh('peft');

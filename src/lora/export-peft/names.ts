@@ -1,6 +1,7 @@
 /** Names as PyTorch has them: module paths, and parameters that were trained with the adapters. */
 import { OnnxLoraError } from '../../errors.js';
 import type { AdapterContents, TrainedTensor } from '../adapter-contents.js';
+import { renamePaths } from '../module-match.js';
 
 /** From a module path of the ONNX model to the one in PyTorch. */
 export type Renamer = (path: string) => string;
@@ -14,27 +15,16 @@ export type Renamer = (path: string) => string;
  */
 export function renamer(rename: string | undefined): Renamer {
   if (rename === undefined) return (path) => path;
-  const [from, to, ...rest] = rename.split('=');
-  if (from === undefined || to === undefined || rest.length > 0) {
-    throw new OnnxLoraError(
-      'invalid-argument',
-      `the prefix is ${JSON.stringify(rename)}, expected OLD=NEW`,
-      { hint: 'For example --peft-prefix wrapper= (strips it) or --peft-prefix =bert (adds it)' },
-    );
-  }
+  const renamed = renamePaths(rename);
+  const from = rename.slice(0, rename.indexOf('='));
   return (path) => {
-    const inside = from === '' ? path : inFolder(path, from);
-    if (inside !== undefined) return [to, inside].filter((part) => part !== '').join('.');
+    if (from === '' || path.startsWith(`${from}.`)) return renamed(path);
     throw new OnnxLoraError(
       'invalid-argument',
       `the module path ${path} does not start with ${from}, as --peft-prefix ${rename} says`,
       { hint: 'See the module paths of the model with: onnx-lora inspect MODEL' },
     );
   };
-}
-
-function inFolder(path: string, folder: string): string | undefined {
-  return path.startsWith(`${folder}.`) ? path.slice(folder.length + 1) : undefined;
 }
 
 /**
