@@ -1,24 +1,17 @@
-/** Finds the layers that the adapters of a file belong to, and the tensors that came with them. */
+/** Binds the adapters of a file to the layers of a model, and what came with them to its tensors. */
 import { OnnxLoraError } from '../errors.js';
 import type { NewTensor } from '../onnx/encode.js';
 import { ExternalFiles } from '../onnx/external.js';
-import type { Node } from '../onnx/model.js';
 import { TensorReader } from '../onnx/tensor.js';
 import type { AdapterFile, StoredAdapter } from './adapter-file.js';
-import { type FusedHome, fuseAdapters, fusedHomes, type Member, needsProof } from './fused.js';
+import { type FusedPlace, fuseAdapters, type Member, needsProof } from './fused.js';
 import { fusedLayout } from './fused-layout.js';
+import { HomeFinder } from './home.js';
 import type { Extras, NewAdapter } from './insert.js';
-import { findLayers, type Layer } from './layers.js';
-import { alignPaths, isCallOf, ModuleIndex, renamePaths } from './module-match.js';
-import {
-  addNodes,
-  bindParameter,
-  type ModelIndex,
-  type ModuleParameter,
-} from './module-parameters.js';
+import type { Layer } from './layers.js';
+import { addNodes, bindParameter, type ModuleParameter } from './module-parameters.js';
 import type { PatchedModel } from './patched.js';
-import { nearMisses } from './select.js';
-import { unboundError } from './unbound.js';
+import { type Problem, unboundError } from './unbound.js';
 import { isFoldedIntoConv } from './weight-name.js';
 
 export interface BindOptions {
@@ -45,14 +38,6 @@ export interface Binding {
   readonly unmatched: readonly string[];
 }
 
-/** Something of a file that could not be bound. */
-export interface Problem {
-  readonly name: string;
-  readonly problem: string;
-  /** The model has nothing of this name: it may be left out. Otherwise it does not fit. */
-  readonly isMissing: boolean;
-}
-
 /**
  * Binds every adapter to its layer: by the names of the nodes that it was extracted from, else by module
  * path, else to its part of a fused layer; in any case it must have the layer's size. Parameters of
@@ -68,7 +53,8 @@ export function bindAdapters(
   const adapters = binder.bindAdapters();
   const tensors = [...(file.extras.tensors ?? []), ...binder.bindParameters()];
   const { problems } = binder;
-  if (adapters.length === 0 && problems.length === 0) throw noAdapters(file);
+  const isBare = adapters.length === 0 && problems.length === 0;
+  if (isBare && (file.parameters ?? []).length > 0) throw noAdapters(file);
   const tolerated = allowUnmatched && adapters.length > 0;
   const fatal = problems.filter(({ isMissing }) => !isMissing || !tolerated);
   if (fatal.length > 0) throw unboundError(patched.model.source.label, file, fatal);
@@ -85,49 +71,28 @@ function noAdapters({ path }: AdapterFile): OnnxLoraError {
   );
 }
 
-/** A place for an adapter. */
-type Home =
-  | { readonly layer: Layer; readonly fused?: undefined }
-  | { readonly layer: Layer; readonly fused: FusedHome };
-
 class Binder {
   readonly problems: Problem[] = [];
-  private readonly layers: readonly Layer[];
-  private readonly index: ModelIndex;
-  private readonly locate: (module: string) => string | undefined;
+  private readonly homes: HomeFinder;
 
   constructor(
     private readonly patched: PatchedModel,
     private readonly file: AdapterFile,
     prefix: string | undefined,
   ) {
-    this.layers = findLayers(patched);
-    const layers = new ModuleIndex<Layer>();
-    for (const layer of this.layers) for (const module of layer.modules) layers.add(module, layer);
-    this.index = { patched, layers, nodes: new ModuleIndex<Node>() };
-    this.locate = prefix === undefined ? this.alignment() : renamePaths(prefix);
-  }
-
-  private alignment(): (module: string) => string | undefined {
-    const { file, patched, index } = this;
-    const modules = file.adapters
-      .filter((adapter) => this.named(adapter).length === 0)
-      .map(({ record }) => [record.name, ...fusedHomes(record.name).map(({ path }) => path)]);
-    const label = `${file.path} does not fit ${patched.model.source.label}`;
-    return alignPaths(modules, index.layers.paths(), label);
+    this.homes = new HomeFinder(patched, file, prefix);
   }
 
   bindAdapters(): NewAdapter[] {
     const bound: NewAdapter[] = [];
-    const fused = new Map<Layer, (Member & { readonly home: FusedHome })[]>();
+    const fused = new Map<Layer, Member[]>();
     for (const adapter of this.file.adapters) {
-      const home = this.homeOf(adapter);
-      if (!home) continue;
-      const { layer, fused: place } = home;
-      if (!place) bound.push(...this.fitted(layer, adapter));
+      const home = this.homes.find(adapter);
+      if ('problem' in home) this.problems.push({ name: adapter.record.name, ...home });
+      else if (!home.fused) bound.push(...this.fitted(home.layer, adapter));
       else {
-        const member = { part: place.part, adapter, home: place };
-        fused.set(layer, [...(fused.get(layer) ?? []), member]);
+        const { layer, fused: place } = home;
+        fused.set(layer, [...(fused.get(layer) ?? []), { place, adapter }]);
       }
     }
     for (const [layer, members] of fused) bound.push(...this.fuse(layer, members));
@@ -140,83 +105,21 @@ class Binder {
       const name = `${one.module}.${one.parameter}`;
       byName.set(name, [...(byName.get(name) ?? []), one]);
     }
-    if (byName.size > 0) addNodes(this.index);
-    const tensors: NewTensor[] = [];
-    for (const [name, changes] of byName) {
-      const { module, parameter } = changes[0]!;
-      const path = this.locate(module);
-      const found = this.inFused(path, module)
-        ? {
-            problem: `the ${parameter} of a part of a fused layer cannot be replaced`,
-            isMissing: false,
-          }
-        : bindParameter(this.index, path, changes);
-      if (!found) continue;
-      if ('problem' in found) this.problems.push({ name, ...found });
-      else tensors.push(found);
+    if (byName.size > 0) addNodes(this.homes.index);
+    return [...byName].flatMap(([name, changes]) => this.parameter(name, changes));
+  }
+
+  private parameter(name: string, changes: readonly ModuleParameter[]): NewTensor[] {
+    const { module, parameter } = changes[0]!;
+    if (this.homes.isFused(module)) {
+      this.misfit(name, `the ${parameter} of a part of a fused layer cannot be replaced`);
+      return [];
     }
-    return tensors;
-  }
-
-  private inFused(path: string | undefined, module: string): boolean {
-    if (path !== undefined && this.index.layers.at(path).length > 0) return false;
-    return this.fusedLayers(module).length > 0;
-  }
-
-  /** The layers whose nodes the adapter names. */
-  private named({ nodes }: StoredAdapter): Layer[] {
-    const wanted = new Set(nodes);
-    if (wanted.size === 0) return [];
-    return this.layers.filter(({ nodeNames }) => nodeNames.some((name) => wanted.has(name)));
-  }
-
-  private homeOf(adapter: StoredAdapter): Home | undefined {
-    const { name } = adapter.record;
-    const [named] = this.named(adapter);
-    const wanted = new Set(adapter.nodes);
-    if (named)
-      return this.usable(name, [named], (layer) => only(layer, ({ node }) => wanted.has(node)));
-    const path = this.locate(name);
-    const layers = path === undefined ? [] : this.index.layers.at(path);
-    // In PyTorch a module is adapted alone, even where another one shares its weight.
-    const isOwn = ({ module }: Place) => wanted.size > 0 || isCallOf(path!, module);
-    if (layers.length > 0) return this.usable(name, layers, (layer) => only(layer, isOwn));
-    return this.fusedHome(name);
-  }
-
-  /** The one of several layers that can take an adapter. */
-  private usable(
-    name: string,
-    layers: readonly Layer[],
-    part: (layer: Layer) => Layer,
-  ): Home | undefined {
-    const able = layers.filter(({ refusal }) => refusal === undefined);
-    const [layer, ...others] = able;
-    if (!layer) return this.missing(name, layers[0]!.refusal!);
-    if (others.length === 0) return { layer: part(layer) };
-    const labels = able.flatMap(({ nodeNames }) => nodeNames);
-    return this.misfit(name, `it may be any of the nodes ${labels.join(', ')}`);
-  }
-
-  private fusedHome(name: string): Home | undefined {
-    const found = this.fusedLayers(name);
-    const [first, ...others] = found;
-    if (!first) return this.missing(name, noSuchLayer(name, this.layers));
-    if (others.length > 0) {
-      const paths = found.map(({ fused }) => fused.path);
-      return this.misfit(name, `it may be a part of any of ${paths.join(', ')}`);
-    }
-    const { layer } = first;
-    if (layer.refusal !== undefined) return this.missing(name, layer.refusal);
-    return first;
-  }
-
-  private fusedLayers(name: string): { layer: Layer; fused: FusedHome }[] {
-    return fusedHomes(name).flatMap((fused) => {
-      const path = this.locate(fused.path);
-      const layers = path === undefined ? [] : this.index.layers.at(path);
-      return layers.map((layer) => ({ layer, fused }));
-    });
+    const found = bindParameter(this.homes.index, this.homes.locate(module), changes);
+    if (!found) return [];
+    if (!('problem' in found)) return [found];
+    this.problems.push({ name, ...found });
+    return [];
   }
 
   private fitted(layer: Layer, adapter: StoredAdapter): NewAdapter[] {
@@ -236,27 +139,23 @@ class Binder {
     return [{ layer, record: own, values, ...(magnitude ? { magnitude } : {}) }];
   }
 
-  private fuse(
-    layer: Layer,
-    members: readonly (Member & { readonly home: FusedHome })[],
-  ): NewAdapter[] {
-    const { home } = members[0]!;
-    const result = this.interleaved(layer, home) ?? fuseAdapters(layer, home.parts, members);
+  private fuse(layer: Layer, members: readonly Member[]): NewAdapter[] {
+    const result = this.interleaved(layer, members[0]!.place) ?? fuseAdapters(layer, members);
     if (typeof result !== 'string') return [result];
     for (const { adapter } of members) this.misfit(adapter.record.name, result);
     return [];
   }
 
-  private interleaved(layer: Layer, home: FusedHome): string | undefined {
+  private interleaved(layer: Layer, place: FusedPlace): string | undefined {
     const { model, values } = this.patched;
     const files = new ExternalFiles(model);
     try {
       const layout = fusedLayout(values, new TensorReader(model, files), layer.linear[0]!);
-      if (layout === 'side by side' || (layout === undefined && !needsProof(home)))
-        return undefined;
-      return layout === 'by head'
-        ? `${layer.module} keeps its parts head by head, where an adapter of one part has no columns of its own`
-        : `the graph does not show whether ${layer.module} keeps its parts side by side or head by head`;
+      if (layout === 'by head') {
+        return `${layer.module} keeps its parts head by head, where an adapter of one part has no columns of its own`;
+      }
+      if (layout === 'side by side' || !needsProof(place)) return undefined;
+      return `the graph does not show whether ${layer.module} keeps its parts side by side or head by head`;
     } finally {
       files.close();
     }
@@ -273,36 +172,7 @@ class Binder {
     });
   }
 
-  private missing(name: string, problem: string): undefined {
-    this.problems.push({ name, problem, isMissing: true });
-  }
-
-  private misfit(name: string, problem: string): undefined {
+  private misfit(name: string, problem: string): void {
     this.problems.push({ name, problem, isMissing: false });
   }
-}
-
-function noSuchLayer(name: string, layers: readonly Layer[]): string {
-  const near = nearMisses(name, layers);
-  return `no such layer${near.length > 0 ? `; near: ${near.join(', ')}` : ''}`;
-}
-
-/** A node of a layer, by the names that it goes by. */
-interface Place {
-  readonly node: string;
-  readonly module: string;
-}
-
-/** The layer without the nodes that the adapter is not for. */
-function only(layer: Layer, isWanted: (place: Place) => boolean): Layer {
-  const { nodeNames, modules } = layer;
-  const kept = nodeNames.flatMap((node, i) => (isWanted({ node, module: modules[i]! }) ? [i] : []));
-  const pick = <T>(items: readonly T[]) => kept.map((i) => items[i]!);
-  return {
-    ...layer,
-    modules: pick(modules),
-    nodes: pick(layer.nodes),
-    nodeNames: pick(nodeNames),
-    linear: pick(layer.linear),
-  };
 }

@@ -3,10 +3,9 @@
  * by side, so the adapters do too.
  */
 import type { StoredAdapter } from './adapter-file.js';
-import { factorsOf, type NewAdapter, structureOf } from './insert.js';
+import { type FactorName, factorsOf, type NewAdapter, structureOf } from './insert.js';
 import type { Layer } from './layers.js';
 import { plainFactors, plainRank } from './plain.js';
-import { isPlain } from './structure.js';
 
 const QUERY = ['q_proj', 'query', 'q', 'wq', 'to_q', 'q_lin'];
 const KEY = ['k_proj', 'key', 'k', 'wk', 'to_k', 'k_lin'];
@@ -33,7 +32,7 @@ const fusions: readonly Fusion[] = [
 const OFTEN_BY_HEAD = 'query_key_value';
 
 /** A place for a module in a fused layer. */
-export interface FusedHome {
+export interface FusedPlace {
   /** Module path of the fused layer. */
   readonly path: string;
   /** Which part of its output is the module's, and how many there are. */
@@ -42,7 +41,7 @@ export interface FusedHome {
 }
 
 /** Fused layers that could hold a module, by the names that they would have. */
-export function fusedHomes(module: string): FusedHome[] {
+export function fusedPlaces(module: string): FusedPlace[] {
   const dot = module.lastIndexOf('.') + 1;
   const [parent, name] = [module.slice(0, dot), module.slice(dot)];
   return fusions.flatMap(({ names, parts }) => {
@@ -53,15 +52,18 @@ export function fusedHomes(module: string): FusedHome[] {
 }
 
 /** Whether only the graph can say that a layer's parts are not interleaved. */
-export function needsProof({ path }: FusedHome): boolean {
+export function needsProof({ path }: FusedPlace): boolean {
   return path.endsWith(OFTEN_BY_HEAD);
 }
 
 /** An adapter of one part of a fused layer. */
 export interface Member {
-  readonly part: number;
+  readonly place: FusedPlace;
   readonly adapter: StoredAdapter;
 }
+
+/** The adapters of the parts, from the first column on; undefined for a part that has none. */
+type Parts = readonly (StoredAdapter | undefined)[];
 
 /**
  * The adapter of a fused layer from those of its parts; a part without one stays as it is. Parts of one
@@ -69,51 +71,51 @@ export interface Member {
  * block that is zero where a part has nothing to do.
  * @returns the problem where they do not fit the layer or each other
  */
-export function fuseAdapters(
-  layer: Layer,
-  parts: number,
-  members: readonly Member[],
-): NewAdapter | string {
+export function fuseAdapters(layer: Layer, members: readonly Member[]): NewAdapter | string {
   const { weight } = layer.linear[0]!;
-  const wrong = members.find(({ adapter }) => adapter.record.in !== weight.in);
-  if (wrong)
-    return `${wrong.adapter.record.name} has ${wrong.adapter.record.in} inputs, ${layer.module} has ${weight.in}`;
-  const widths = partWidths(weight.out, parts, members);
+  const parts: (StoredAdapter | undefined)[] = Array(members[0]!.place.parts).fill(undefined);
+  for (const { place, adapter } of members) {
+    const { name, in: inSize } = adapter.record;
+    const other = parts[place.part];
+    if (other) return `${other.record.name} and ${name} are the same part of ${layer.module}`;
+    if (inSize !== weight.in)
+      return `${name} has ${inSize} inputs, ${layer.module} has ${weight.in}`;
+    parts[place.part] = adapter;
+  }
+  const widths = partWidths(weight.out, parts);
   if (typeof widths === 'string') return `${layer.module} has ${weight.out} outputs, and ${widths}`;
-  const magnitude = fusedMagnitude(parts, members);
+  const magnitude = fusedMagnitude(parts);
   if (typeof magnitude === 'string') return magnitude;
   const name = { name: layer.module, weight: weight.name, in: weight.in, out: weight.out };
-  const fused = isGrid(widths, members)
-    ? asGrid(name, parts, members)
-    : asStack(name, widths, members);
+  const fused = isGrid(widths, parts) ? asGrid(name, parts) : asStack(name, widths, parts);
   return { layer, ...fused, ...(magnitude ? { magnitude } : {}) };
 }
 
+const present = (parts: Parts) => parts.filter((one) => one !== undefined);
+
 /** Keys are as wide as values, a gate as what it gates; queries take the rest. */
-function partWidths(out: number, parts: number, members: readonly Member[]): number[] | string {
-  const known = (part: number) => members.find((one) => one.part === part)?.adapter.record.out;
-  const given = members.map(({ adapter }) => `${adapter.record.name} ${adapter.record.out}`);
-  const last = known(parts - 1) ?? known(parts - 2);
-  let widths: number[];
-  if (parts === 2) widths = [out / 2, out / 2];
-  else {
-    const each = last ?? (out - known(0)!) / 2;
+function partWidths(out: number, parts: Parts): number[] | string {
+  const known = (part: number) => parts[part]?.record.out;
+  let widths = [out / 2, out / 2];
+  if (parts.length === 3) {
+    const each = known(2) ?? known(1) ?? (out - known(0)!) / 2;
     widths = [out - 2 * each, each, each];
   }
-  const fits =
-    widths.every((width) => Number.isInteger(width) && width > 0) &&
-    members.every(({ part, adapter }) => widths[part] === adapter.record.out);
+  const fits = widths.every((width, part) => {
+    return Number.isInteger(width) && width > 0 && width === (known(part) ?? width);
+  });
+  const given = present(parts).map(({ record }) => `${record.name} ${record.out}`);
   return fits ? widths : `these are no parts of it: ${given.join(', ')}`;
 }
 
-function fusedMagnitude(parts: number, members: readonly Member[]) {
-  const given = members.filter(({ adapter }) => adapter.magnitude);
-  if (given.length === 0) return undefined;
-  if (given.length < parts) {
-    return `${given[0]!.adapter.record.name} has a magnitude vector (DoRA), and other parts of the same layer have none`;
+function fusedMagnitude(parts: Parts) {
+  const first = parts.find((one) => one?.magnitude);
+  if (!first) return undefined;
+  const magnitudes = parts.flatMap((one) => one?.magnitude ?? []);
+  if (magnitudes.length < parts.length) {
+    return `${first.record.name} has a magnitude vector (DoRA), and other parts of the same layer have none`;
   }
-  const ordered = [...given].sort((a, b) => a.part - b.part);
-  return () => concatenated(ordered.map(({ adapter }) => adapter.magnitude!()));
+  return () => concatenated(magnitudes.map((magnitude) => magnitude()));
 }
 
 function concatenated(arrays: readonly Float64Array[]): Float64Array {
@@ -129,41 +131,31 @@ function concatenated(arrays: readonly Float64Array[]): Float64Array {
 type Fused = Pick<NewAdapter, 'record' | 'values'>;
 type Name = Pick<NewAdapter['record'], 'name' | 'weight' | 'in' | 'out'>;
 
-function isGrid(widths: readonly number[], members: readonly Member[]): boolean {
-  const first = members[0]!.adapter.record;
+function isGrid(widths: readonly number[], parts: Parts): boolean {
+  const records = present(parts).map(({ record }) => record);
+  const kind = ({ grid, blockRank, hybridRank, scale }: StoredAdapter['record']) =>
+    [grid, blockRank, hybridRank, scale].join();
   return (
     widths.every((width) => width === widths[0]) &&
-    members.every(
-      ({ adapter: { record } }) =>
-        record.structure !== 'diagonal' &&
-        record.grid.join() === first.grid.join() &&
-        record.blockRank === first.blockRank &&
-        record.hybridRank === first.hybridRank &&
-        record.scale === first.scale,
-    )
+    records.every((one) => one.structure !== 'diagonal' && kind(one) === kind(records[0]!))
   );
 }
 
 /** Kin x (parts · Kout) blocks. B's columns of blocks come one after the other, A's side by side. */
-function asGrid(name: Name, parts: number, members: readonly Member[]): Fused {
-  const { grid, blockRank, hybridRank, scale, scaling } = members[0]!.adapter.record;
+function asGrid(name: Name, parts: Parts): Fused {
+  const { grid, blockRank, hybridRank, scale, scaling } = present(parts)[0]!.record;
   const [kIn, kOut] = grid;
-  const width = name.out / parts;
-  const rank = parts * kOut * blockRank;
-  const fused = [kIn, parts * kOut] as const;
-  const record = {
-    ...name,
-    ...{ structure: 'localized' as const, grid: fused, rank, blockRank },
-    ...{ hybridRank: parts * hybridRank, alpha: scale * (rank + parts * hybridRank) },
-    ...{ scaling, scale },
-  };
-  const numbers = (factor: 'a' | 'b' | 'generalA' | 'generalB', size: number) =>
-    Array.from({ length: parts }, (_, part) => {
-      const member = members.find((one) => one.part === part);
-      return member?.adapter.values(factor) ?? new Float64Array(size);
-    });
+  const width = name.out / parts.length;
+  const rank = parts.length * kOut * blockRank;
+  const general = parts.length * hybridRank;
+  const numbers = (factor: FactorName, size: number) =>
+    parts.map((one) => one?.values(factor) ?? new Float64Array(size));
   return {
-    record: isPlain(structureOf(record)) ? { ...record, structure: 'global' } : record,
+    record: {
+      ...name,
+      ...{ structure: 'localized', grid: [kIn, parts.length * kOut], rank, blockRank },
+      ...{ hybridRank: general, alpha: scale * (rank + general), scaling, scale },
+    },
     values: (factor) => {
       switch (factor) {
         case 'a':
@@ -172,24 +164,23 @@ function asGrid(name: Name, parts: number, members: readonly Member[]): Fused {
           return concatenated(numbers('b', kIn * blockRank * width));
         case 'generalA':
           return sideBySide(numbers('generalA', name.in * hybridRank), name.in);
-        case 'generalB':
-          return onDiagonal(
-            numbers('generalB', hybridRank * width).map((values) => ({ values, rows: hybridRank })),
-            Array(parts).fill(width),
-          );
+        case 'generalB': {
+          const blocks = numbers('generalB', hybridRank * width);
+          return onDiagonal(blocks.map((values) => ({ values, rows: hybridRank, columns: width })));
+        }
       }
     },
   };
 }
 
 /** One block; where scales differ they are multiplied into B. */
-function asStack(name: Name, widths: readonly number[], members: readonly Member[]): Fused {
-  const records = members.map(({ adapter }) => adapter.record);
+function asStack(name: Name, widths: readonly number[], parts: Parts): Fused {
+  const records = present(parts).map(({ record }) => record);
   const rank = records.reduce((sum, record) => sum + plainRank(structureOf(record)), 0);
   const { scale: first } = records[0]!;
-  const scale = records.every((record) => record.scale === first) ? first : 1;
-  const plain = ({ adapter }: Member) =>
-    plainFactors(structureOf(adapter.record), factorsOf(adapter));
+  const isCommon = records.every((record) => record.scale === first);
+  const scale = isCommon ? first : 1;
+  const plain = (one: StoredAdapter) => plainFactors(structureOf(one.record), factorsOf(one));
   return {
     record: {
       ...name,
@@ -199,17 +190,18 @@ function asStack(name: Name, widths: readonly number[], members: readonly Member
     values: (factor) => {
       if (factor === 'a')
         return sideBySide(
-          members.map((one) => plain(one).a),
+          present(parts).map((one) => plain(one).a),
           name.in,
         );
-      const blocks = widths.map((_, part) => {
-        const member = members.find((one) => one.part === part);
-        if (!member) return { values: new Float64Array(0), rows: 0 };
-        const { b, rank: rows } = plain(member);
-        const share = member.adapter.record.scale / scale;
-        return { values: b.map((value) => share * value), rows };
-      });
-      return onDiagonal(blocks, widths);
+      return onDiagonal(
+        parts.map((one, part) => {
+          const columns = widths[part]!;
+          if (!one) return { values: new Float64Array(0), rows: 0, columns };
+          const { b, rank: rows } = plain(one);
+          const own = isCommon ? 1 : one.record.scale;
+          return { values: b.map((value) => own * value), rows, columns };
+        }),
+      );
     },
   };
 }
@@ -230,21 +222,24 @@ function sideBySide(matrices: readonly Float64Array[], rows: number): Float64Arr
   return result;
 }
 
+interface Matrix {
+  readonly values: Float64Array;
+  readonly rows: number;
+  readonly columns: number;
+}
+
 /** Matrices from the upper left to the lower right, zeros around them. */
-function onDiagonal(
-  blocks: readonly { readonly values: Float64Array; readonly rows: number }[],
-  widths: readonly number[],
-): Float64Array {
-  const total = widths.reduce((sum, width) => sum + width, 0);
-  const result = new Float64Array(blocks.reduce((sum, { rows }) => sum + rows, 0) * total);
+function onDiagonal(blocks: readonly Matrix[]): Float64Array {
+  const sum = (size: 'rows' | 'columns') => blocks.reduce((total, block) => total + block[size], 0);
+  const width = sum('columns');
+  const result = new Float64Array(sum('rows') * width);
   let [row, column] = [0, 0];
-  blocks.forEach(({ values, rows }, i) => {
-    const width = widths[i]!;
+  for (const { values, rows, columns } of blocks) {
     for (let r = 0; r < rows; r++) {
-      result.set(values.subarray(r * width, (r + 1) * width), (row + r) * total + column);
+      result.set(values.subarray(r * columns, (r + 1) * columns), (row + r) * width + column);
     }
     row += rows;
-    column += width;
-  });
+    column += columns;
+  }
   return result;
 }

@@ -14,6 +14,7 @@ import { modulePath } from './module-path.js';
 import type { PatchedModel } from './patched.js';
 import { transposed } from './plain.js';
 import type { Weight } from './targets/index.js';
+import type { Homeless } from './unbound.js';
 import { isFoldedIntoConv } from './weight-name.js';
 
 /** A parameter of a module with its new numbers, not yet bound to a tensor of the model. */
@@ -60,13 +61,6 @@ export function addNodes({ patched, nodes }: ModelIndex): void {
 
 function ownPath(node: Node): string {
   return modulePath(node, '', '');
-}
-
-/** A parameter that no constant could be found for. */
-export interface Homeless {
-  readonly problem: string;
-  /** Nothing in the model has its name: it may be left out where the user says so. */
-  readonly isMissing: boolean;
 }
 
 /**

@@ -1,7 +1,18 @@
 /** What is said of adapters that a model has no place for. */
 import { OnnxLoraError } from '../errors.js';
 import type { AdapterFile } from './adapter-file.js';
-import type { Problem } from './bind.js';
+
+/** Why something has no place in a model. */
+export interface Homeless {
+  readonly problem: string;
+  /** The model has nothing of this name: it may be left out. Otherwise it does not fit. */
+  readonly isMissing: boolean;
+}
+
+/** An adapter or a parameter of a file that could not be bound. */
+export interface Problem extends Homeless {
+  readonly name: string;
+}
 
 /**
  * Names everything that could not be bound. Layers that differ in one number and have the same problem

@@ -110,8 +110,9 @@ describe('adapters beside a fused layer', () => {
 
   it('are one block with zeros where keys and values are narrower', async () => {
     const tensors = {
-      ...loraTensors('a.query', [IN, 8]),
+      // As files have them: in the order of their names, which is not that of the columns.
       ...loraTensors('a.key', [IN, 4]),
+      ...loraTensors('a.query', [IN, 8]),
       ...loraTensors('a.value', [IN, 4]),
     };
     const adapter = peftFolder(folder.fresh('peft'), LORA, tensors);
@@ -267,6 +268,14 @@ describe('beside a fused layer is refused', () => {
     const wide = lora({ ...loraTensors('a.q_proj', [IN, 8]), ...loraTensors('a.k_proj', [IN, 5]) });
     expect(await refusal(fusedModel(list, 'qkv_proj'), wide)).toContain(
       'a.qkv_proj has 16 outputs, and these are no parts of it: a.q_proj 8, a.k_proj 5',
+    );
+  });
+
+  it('the same part twice', async () => {
+    const list = parts({ q_proj: 8, k_proj: 8, v_proj: 8 });
+    const twice = lora({ ...loraTensors('a.q', [IN, 8]), ...loraTensors('a.q_proj', [IN, 8]) });
+    expect(await refusal(fusedModel(list, 'qkv_proj'), twice)).toContain(
+      'a.q and a.q_proj are the same part of a.qkv_proj',
     );
   });
 
