@@ -1,4 +1,5 @@
 /** Adapter files from a page: safetensors with what the step graph says of its adapters. */
+import { OnnxLoraError } from '../errors.js';
 import type { StepManifest } from '../training/step-format.js';
 
 /** safetensors starts with the length of its header, as an unsigned 64-bit number. */
@@ -7,6 +8,8 @@ const LENGTH_BYTES = 8;
 /**
  * The adapter file for a trained `theta`, as `extract` writes it: for `apply`, and for
  * `merge --adapter`.
+ * @throws OnnxLoraError `unsupported` where tensors of the model belong to it that do not train, as
+ * behind `patch --init pissa`
  */
 export function adapterBytes(
   { adapterFile, parameters }: StepManifest,
@@ -17,13 +20,21 @@ export function adapterBytes(
   const data = new Float32Array(theta.length);
   let end = 0;
   for (const [name, parameter] of Object.entries(adapterFile.tensors)) {
-    const { shape, offset, length } = places.get(parameter)!;
+    const { shape, offset, length } = places.get(parameter) ?? untrained(parameter);
     data.set(theta.subarray(offset, offset + length), end);
     const bytes = [end, end + length].map((element) => element * data.BYTES_PER_ELEMENT);
     entries[name] = { dtype: 'F32', shape, data_offsets: bytes };
     end += length;
   }
   return withHeader(entries, data.subarray(0, end));
+}
+
+function untrained(tensor: string): never {
+  throw new OnnxLoraError(
+    'unsupported',
+    `the adapter file has to hold ${tensor} of the model, which the step does not train`,
+    { hint: 'Save the trained model (withTensors), and run: onnx-lora extract MODEL -o ADAPTER' },
+  );
 }
 
 function withHeader(entries: object, data: Float32Array): Uint8Array<ArrayBuffer> {

@@ -6,7 +6,9 @@ import { describe, expect, it } from 'vitest';
 import { type Ort, StepTrainer, withTensors } from '../../src/browser/index.js';
 import { openSafetensors } from '../../src/formats/safetensors.js';
 import { apply } from '../../src/lora/apply.js';
+import { extract } from '../../src/lora/extract.js';
 import { foldAdapters } from '../../src/lora/merge.js';
+import { patch } from '../../src/lora/patch.js';
 import type { LossName } from '../../src/training/losses/index.js';
 import { resolveOptions, type TrainOptions } from '../../src/training/options.js';
 import { runTraining } from '../../src/training/run.js';
@@ -212,6 +214,39 @@ describe('a StepTrainer refuses', () => {
     expect(trainer.adapterFile()).toEqual(before);
     await trainer.release();
   });
+});
+
+it('feeds the random numbers that dropout takes', async () => {
+  const start = await started('mlp-regression');
+  const how = { ...options(start, 'mse'), dropout: 0.5 };
+  const trainer = await StepTrainer.open(web, await emitted(start.patched, how), quietly);
+  // The adapters start at zero, so that what is dropped shows from the second step on.
+  const again = await StepTrainer.open(web, await emitted(start.patched, how), quietly);
+  const [one, other] = [
+    await lossesOf(trainer, start.batches),
+    await lossesOf(again, start.batches),
+  ];
+  expect(one[0]).toBe(other[0]);
+  expect(one.slice(1)).not.toEqual(other.slice(1));
+  await trainer.release();
+  await again.release();
+});
+
+it('refuses an adapter file of weights that it does not train; the trained model has them', async () => {
+  const start = await started('mlp-regression');
+  const base = zooModel('mlp-regression');
+  await patch(base, { output: start.patched, init: 'pissa', rank: 8, force: true });
+  const step = await emitted(start.patched, options(start, 'mse'));
+  const trainer = await StepTrainer.open(web, step, quietly);
+  await lossesOf(trainer, start.batches);
+  const error = await failure(() => trainer.adapterFile(), 'unsupported');
+  expect(error.message).toMatch(/^the adapter file has to hold \S+ of the model, which/);
+  const trained = files.write(withTensors(readFileSync(start.patched), trainer.tensors()));
+  await trainer.release();
+  const { output: adapter } = await extract(trained, { output: files.fresh('a.safetensors') });
+  const applied = await apply(base, adapter, { output: files.fresh() });
+  const feeds = zooFeeds('mlp-regression');
+  expectSame(await run(applied.output, feeds), await run(trained, feeds));
 });
 
 describe('withTensors refuses', () => {
