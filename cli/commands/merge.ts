@@ -67,7 +67,7 @@ export const mergeCommand = defineCommand({
   async run({ model, provider, ...options }, ui) {
     const used = await chosenProvider(provider, ui);
     const result = await merge(model, { ...options, provider: used, ...ui.work });
-    const { output, merged, unmatched, verification } = result;
+    const { output, merged, replaced, unmatched, verification } = result;
     noteUnmatched(unmatched, ui);
     const text = () =>
       [
@@ -75,7 +75,7 @@ export const mergeCommand = defineCommand({
         '',
         ...undoneLines(merged),
         ...verificationLines(verification),
-        `wrote ${printable(output)}: ${plural(merged.length, 'weight')} changed\n`,
+        `wrote ${printable(output)}: ${plural(merged.length, 'weight')} changed${replacedText(replaced)}\n`,
       ].join('\n');
     const failure = verificationFailure(
       verification,
@@ -85,6 +85,10 @@ export const mergeCommand = defineCommand({
     return { result, text, failure };
   },
 });
+
+function replacedText({ length }: readonly string[]): string {
+  return length === 0 ? '' : `, ${plural(length, 'other tensor')} replaced`;
+}
 
 function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
   const kind: Column<MergedWeight> = { title: 'fold', value: (weight) => weight.kind };

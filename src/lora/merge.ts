@@ -68,6 +68,8 @@ export interface MergedWeight {
 export interface MergeResult {
   readonly output: string;
   readonly merged: readonly MergedWeight[];
+  /** Tensors of the model that came with the adapters and took the places of its own. */
+  readonly replaced: readonly string[];
   /** What the model has no place for, where that is allowed; with `adapter`. */
   readonly unmatched?: readonly string[];
   readonly verification?: Verification;
@@ -112,11 +114,11 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     removeAdapters(patched, sets, edit);
     keepLabels(edit, model, sets);
     folding.plan(sitesOf(patched, sets, reader));
-    settleTensors(patched, sets, edit, reader, folding);
+    const replaced = settleTensors(patched, sets, edit, reader, folding);
     await writeWithData(model, edit, output, options, dataFile);
     const isUndoing = (options.scale ?? 1) < 0;
     const merged = folding.folded.map((one) => describe(one, isUndoing));
-    return { output, merged, ...(unmatched ? { unmatched } : {}) };
+    return { output, merged, replaced, ...(unmatched ? { unmatched } : {}) };
   } finally {
     await folding?.release();
     files.close();

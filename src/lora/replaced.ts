@@ -178,16 +178,20 @@ export function originalPlaces(
   );
 }
 
-/** Moves new tensors into the places of those that they replaced, for good. */
+/**
+ * Moves new tensors into the places of those that they replaced, for good.
+ * @returns the names of those that nothing was folded into
+ */
 export function settleTensors(
   patched: PatchedModel,
   sets: readonly ModelManifest[],
   edit: MessageEdit,
   reader: TensorReader,
   fold: Fold,
-): void {
+): string[] {
   const { model } = patched;
   const graph = edit.child(model.graph.field);
+  const settled: string[] = [];
   for (const replacement of replacementsOf(sets)) {
     const tensor = patched.initializer(replacement.tensor);
     const place = patched.original(replacement);
@@ -195,11 +199,15 @@ export function settleTensors(
       graph.remove((place.node ?? place.tensor).field);
       continue;
     }
-    if (!fold.isFolded(tensor)) fold.put({ tensor, graph: model.graph }, numbersOf(tensor, reader));
+    if (!fold.isFolded(tensor)) {
+      fold.put({ tensor, graph: model.graph }, numbersOf(tensor, reader));
+      settled.push(replacement.tensor);
+    }
     graph.remove(tensor.field);
     renameTensor(edit, model, place, replacement.tensor);
     removeInput(patched, addedInput(replacement, place), edit);
   }
+  return settled;
 }
 
 function numbersOf(tensor: Tensor, reader: TensorReader): Computed {

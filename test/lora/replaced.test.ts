@@ -119,7 +119,9 @@ describe('a new tensor', () => {
   it.each(FORMS)('takes the place of %s for good when it is folded', async (_, make) => {
     const base = folder.write(make());
     const path = await replaced(base, [newTensor('b', NEW)]);
-    const output = await merged(path);
+    const result = await merge(path, { output: folder.fresh() });
+    expect(result).toMatchObject({ replaced: ['b'], verification: { passed: true } });
+    const { output } = result;
     expectClose(await run(output, X), await run(path, X), 1e-6);
     if (!make.toString().includes('floatData')) {
       expect(withoutNumbers(output)).toEqual(withoutNumbers(base));
