@@ -36,6 +36,7 @@ export { type Constant, traceConstant } from './graph/constants.js';
 export { loadGraph } from './graph/load.js';
 export { prune } from './graph/prune.js';
 export { type Use, type Value, ValueIndex } from './graph/uses.js';
+export type { AdapterFile, StoredAdapter } from './lora/adapter-file.js';
 export { type AdapterFormat, adapterFormats } from './lora/adapter-output.js';
 // The commands, and how layers and structures are chosen.
 export {
@@ -74,6 +75,7 @@ export {
   readManifests,
 } from './lora/manifest.js';
 export { type MergedWeight, type MergeOptions, type MergeResult, merge } from './lora/merge.js';
+export { openAdapter } from './lora/open-adapter.js';
 export {
   type AdapterOptions,
   type PatchOptions,
