@@ -25,17 +25,24 @@ export interface ConstantPair {
   readonly second: TensorPlace;
 }
 
+/** What of one model is what of the other. */
+export interface Pairing {
+  /** A constant that one of the models stores once and the other twice is in two pairs. */
+  readonly constants: readonly ConstantPair[];
+  /** The second model's node for each of the first. */
+  readonly nodes: ReadonlyMap<Node, Node>;
+}
+
 /**
- * Pairs the constants of two models with the same graph. A constant that one of them stores once and
- * the other twice is in two pairs. What no output depends on is left out.
+ * Pairs the nodes and constants of two models with the same graph; what no output depends on is left out.
  * @throws OnnxLoraError `model-mismatch` with the first node at which the graphs differ
  */
-export function pairConstants(first: Model, second: Model): ConstantPair[] {
+export function pairGraphs(first: Model, second: Model): Pairing {
   const walk = new Walk(first, second);
-  walk.graphs(first.graph, second.graph, undefined);
+  walk.pairGraphs(first.graph, second.graph, undefined);
   walk.run();
   if (walk.differences.length > 0) throw walk.mismatch();
-  return walk.pairs;
+  return walk;
 }
 
 /** A point at which the graphs differ, and the place of its node in the first one. */
@@ -54,8 +61,9 @@ interface Reading {
   readonly node: Node | undefined;
 }
 
-class Walk {
-  readonly pairs: ConstantPair[] = [];
+class Walk implements Pairing {
+  readonly constants: ConstantPair[] = [];
+  readonly nodes = new Map<Node, Node>();
   readonly differences: Difference[] = [];
   private readonly values: readonly [ValueIndex, ValueIndex];
   private readonly pending: Reading[] = [];
@@ -75,7 +83,7 @@ class Walk {
   }
 
   /** Two graphs, by their outputs; a body's inputs are paired when they are read. */
-  graphs(a: Graph, b: Graph, node: Node | undefined): void {
+  pairGraphs(a: Graph, b: Graph, node: Node | undefined): void {
     if (!this.isNew(a, b)) return;
     const where = node ? `the body of ${nodeLabel(node)}` : 'the graph';
     for (const kind of ['inputs', 'outputs'] as const) {
@@ -114,17 +122,22 @@ class Walk {
     const [x, y] = [a, b].map(
       (value, i) => value && storedTensor(this.values[i]!, value.graph, value.name),
     );
-    if (x && y) this.constants(reading, a!, x, y);
+    if (x && y) this.pairConstants(reading, a!, x, y);
     else if (x || y || kindOf(a) !== kindOf(b)) {
       this.differ(
         reading.node,
         `${reading.reader} is ${described(a)}, in the other ${described(b)}`,
       );
-    } else if (a!.producer) this.nodes(a!, b!);
-    else this.inputs(reading, a!, b!);
+    } else if (a!.producer) this.pairNodes(a!, b!);
+    else this.pairInputs(reading, a!, b!);
   }
 
-  private constants({ node, reader }: Reading, value: Value, x: TensorPlace, y: TensorPlace): void {
+  private pairConstants(
+    { node, reader }: Reading,
+    value: Value,
+    x: TensorPlace,
+    y: TensorPlace,
+  ): void {
     const [shape, other] = [x, y].map(({ tensor }) => tensor.dims.join(', '));
     const [type, otherType] = [x, y].map(({ tensor }) => findDataType(tensor.dataType));
     const { name } = value;
@@ -132,17 +145,17 @@ class Walk {
       this.differ(node, `${name} (${reader}) has the shape [${shape}], in the other [${other}]`);
     } else if (x.tensor.dataType !== y.tensor.dataType) {
       this.differ(node, `${name} (${reader}) is ${type}, in the other ${otherType}`);
-    } else this.pairs.push({ name, first: x, second: y });
+    } else this.constants.push({ name, first: x, second: y });
   }
 
-  private inputs({ node, reader }: Reading, a: Value, b: Value): void {
+  private pairInputs({ node, reader }: Reading, a: Value, b: Value): void {
     const position = ({ graph, name }: Value) =>
       ownInputs(graph).findIndex((input) => input.name === name);
     if (position(a) === position(b)) return;
     this.differ(node, `${reader} is the input ${a.name}, in the other ${b.name}`);
   }
 
-  private nodes(a: Value, b: Value): void {
+  private pairNodes(a: Value, b: Value): void {
     const [x, y] = [a.producer!, b.producer!];
     if (x.outputs.indexOf(a.name) !== y.outputs.indexOf(b.name)) {
       this.differ(
@@ -156,6 +169,7 @@ class Walk {
       this.differ(x, difference);
       return;
     }
+    this.nodes.set(x, y);
     inputsOf(x).forEach((name, i) => {
       const names = [name, inputsOf(y)[i]!] as const;
       const reader = `input ${i} of ${nodeLabel(x)}`;
@@ -163,10 +177,10 @@ class Walk {
     });
     for (const [name, { graphs }] of x.attributes) {
       const others = y.attributes.get(name)!.graphs;
-      for (const [i, graph] of graphs.entries()) this.graphs(graph, others[i]!, x);
+      for (const [i, graph] of graphs.entries()) this.pairGraphs(graph, others[i]!, x);
     }
     const [f, g] = [functionOf(this.first, x), functionOf(this.second, y)];
-    if (f && g) this.graphs(f.body, g.body, x);
+    if (f && g) this.pairGraphs(f.body, g.body, x);
   }
 
   private nodeDifference(x: Node, y: Node): string | undefined {

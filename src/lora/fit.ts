@@ -224,12 +224,12 @@ async function restOf(
   const described: FitRest[] = [];
   for (const changed of rest) {
     const dtype = dtypeOf(changed.base, base.model);
-    const { name, reason, isReplaceable } = changed;
-    if (includeRest && !isReplaceable) {
+    const { name, reason, obstacle } = changed;
+    if (includeRest && obstacle !== undefined) {
       throw new OnnxLoraError(
         'unsupported',
-        `${base.label}: ${name} differs and stands in the body of an If, Loop, Scan or function, where no adapter file replaces tensors`,
-        { hint: 'Leave out --include-rest; what is left out is listed.' },
+        `${base.label}: ${name} differs and ${obstacle}, so that no adapter file replaces it`,
+        { hint: 'Leave out --include-rest; what the file does not hold is listed.' },
       );
     }
     const deltaNorm = isConvertible(dtype) ? await changeNorm(base, tuned, changed) : null;

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { pairConstants } from '../../src/graph/isomorphism.js';
+import { pairGraphs } from '../../src/graph/isomorphism.js';
 import { parseModel } from '../../src/onnx/parse.js';
 import { MemorySource } from '../../src/onnx/source.js';
 import { failure } from '../support/files.js';
@@ -10,7 +10,7 @@ function open(parts: ModelParts, label: string) {
 }
 
 function pairs(first: ModelParts, second: ModelParts): string[] {
-  const found = pairConstants(open(first, 'base'), open(second, 'tuned'));
+  const { constants: found } = pairGraphs(open(first, 'base'), open(second, 'tuned'));
   const nameOf = ({ tensor: { name }, node: from }: (typeof found)[number]['second']) =>
     from?.outputs[0] ?? name;
   return found.map((pair) => `${pair.name} = ${nameOf(pair.second)}`).sort();

@@ -220,6 +220,49 @@ describe('fit', () => {
     expectClose(await run(output, { ids }), await run(paths.tuned, { ids }), 1e-6);
   });
 
+  /** Two layers with a normalization between them; each of the pairs may be one tensor. */
+  function twins(first: number, second: number, isShared = false): ModelParts {
+    const [w2, g2] = isShared ? ['w1', 'g1'] : ['w2', 'g2'];
+    return {
+      nodes: [
+        node('MatMul', ['x', 'w1'], 'h', {}, '/a/MatMul'),
+        node('Mul', ['h', 'g1'], 'm'),
+        node('MatMul', ['m', w2!], 'k', {}, '/b/MatMul'),
+        node('Mul', ['k', g2!], 'y'),
+      ],
+      initializers: [
+        tensor('w1', [3, 3], randomNumbers(first, 9)),
+        tensor('g1', [3], [1, 1, first]),
+        ...(isShared ? [] : [tensor('w2', [3, 3], randomNumbers(second, 9))]),
+        ...(isShared ? [] : [tensor('g2', [3], [1, 1, second])]),
+      ],
+      inputs: [value('x', ['n', 3])],
+      outputs: ['y'],
+    };
+  }
+
+  it('tells layers apart that the base stores as one tensor, as exporters do with equal ones', async () => {
+    const paths = files(twins(2, 3), twins(1, 1, true));
+    const result = await fitted(paths, { error: 0 });
+    expect(result.layers.map(({ module }) => module)).toEqual(['a', 'b']);
+    expect(result.rest.map(({ tensor: name }) => name)).toEqual(['g1', 'g1']);
+    const output = folder.fresh();
+    await apply(paths.base, paths.output, { output });
+    const expected = folder.write(
+      model({
+        ...twins(2, 3),
+        initializers: [...twins(2, 3).initializers!].map((t) =>
+          t.dims!.length === 1 ? tensor(t.name!, [3], [1, 1, 1]) : t,
+        ),
+      }),
+    );
+    const given = { x: feed([2, 3], randomNumbers(8, 6)) };
+    expectClose(await run(output, given), await run(expected, given), 1e-6);
+    const options = { includeRest: true, force: true };
+    const error = await failure(() => fitted(paths, options), 'unsupported');
+    expect(error.message).toContain('g1 differs and is stored once in the base model');
+  });
+
   it('gives the same file for the same seed', async () => {
     const paths = files(tuned);
     await fitted(paths, { rank: 3 });
@@ -349,21 +392,6 @@ describe('what cannot be fitted', () => {
     const error = await failure(() => fitted(files(quantized(1), quantized(0))), 'unsupported');
     expect(error.message).toContain('q differs and is int8');
     expect(error.node).toBe('dense');
-  });
-
-  it('refuses tensors that are tied in the base and are not in the tuned model', async () => {
-    const twice = (second: string): ModelParts => ({
-      nodes: [node('MatMul', ['x', 'w'], 'h'), node('MatMul', ['h', second], 'y')],
-      initializers: [
-        tensor('w', [3, 3], randomNumbers(1, 9)),
-        ...(second === 'w' ? [] : [tensor(second, [3, 3], randomNumbers(2, 9))]),
-      ],
-      inputs: [value('x', ['n', 3])],
-      outputs: ['y'],
-    });
-    const untied = changed(twice('v'), 'w', () => tensor('w', [3, 3], randomNumbers(3, 9)));
-    const error = await failure(() => fitted(files(untied, twice('w'))), 'unsupported');
-    expect(error.message).toContain('uses w in several places');
   });
 
   it('takes adapters only where they are folded', async () => {

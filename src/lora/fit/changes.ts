@@ -1,14 +1,15 @@
-/** What differs between two models of one architecture: layers that adapters can stand for, and the rest. */
+/** What differs between two models of one architecture. */
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../../errors.js';
-import { type ConstantPair, pairConstants } from '../../graph/isomorphism.js';
+import { type ConstantPair, pairGraphs } from '../../graph/isomorphism.js';
 import { finalReaders } from '../../graph/readers.js';
 import { byteLength, isConvertible } from '../../onnx/dtype.js';
 import { elementCount, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
-import { findLayers, type Layer } from '../layers.js';
-import { type Selection, select } from '../select.js';
+import type { Layer } from '../layers.js';
+import type { Selection } from '../select.js';
+import { assign } from './assign.js';
 import type { OpenedModel } from './opened.js';
 
 /** A stored tensor that differs. */
@@ -28,8 +29,8 @@ export interface ChangedLayer extends ChangedPair {
 export interface ChangedTensor extends ChangedPair {
   /** Why it is no adapter's. */
   readonly reason: string;
-  /** Whether it is in the main graph, where it can be replaced. */
-  readonly isReplaceable: boolean;
+  /** Why no adapter file replaces it either; undefined where one can. */
+  readonly obstacle: string | undefined;
 }
 
 export interface Changes {
@@ -51,7 +52,8 @@ export async function findChanges(
   selection: Selection,
   work: WorkOptions,
 ): Promise<Changes> {
-  const pairs = distinct(pairConstants(base.model, tuned.model));
+  const { constants, nodes } = pairGraphs(base.model, tuned.model);
+  const pairs = distinct(constants);
   const changed: ConstantPair[] = [];
   const course = new Course(pairs, base, work);
   for (const pair of pairs) {
@@ -62,8 +64,8 @@ export async function findChanges(
     course.done(pair);
   }
   checkFloating(base, changed);
-  checkShared(base, changed);
-  return { ...sorted(base, changed, selection), unchanged: pairs.length - changed.length };
+  const unchanged = pairs.length - changed.length;
+  return { ...assign(base, tuned, { pairs, changed, nodes }, selection), unchanged };
 }
 
 /** Several nodes may read a tensor, but it need not be compared more than once. */
@@ -149,57 +151,3 @@ function checkFloating({ model, patched }: OpenedModel, changed: readonly Consta
 }
 
 const QUANTIZED = /^(u?int[248]|float[48])/;
-
-/** What the base model stores once cannot become two tensors. */
-function checkShared({ model }: OpenedModel, changed: readonly ConstantPair[]): void {
-  const seen = new Set<Tensor>();
-  for (const { name, first } of changed) {
-    if (seen.has(first.tensor)) {
-      throw new OnnxLoraError(
-        'unsupported',
-        `${model.source.label} uses ${name} in several places, where the tuned model has tensors that differ`,
-        { hint: 'Export both models with the same weights tied.' },
-      );
-    }
-    seen.add(first.tensor);
-  }
-}
-
-function sorted(base: OpenedModel, changed: readonly ConstantPair[], selection: Selection) {
-  const all = findLayers(base.patched);
-  const selected = new Set(select(all, selection));
-  const layers: ChangedLayer[] = [];
-  const rest: ChangedTensor[] = [];
-  for (const { name, first, second } of changed) {
-    const users = all.filter(({ linear }) => linear[0]?.weight.constant?.tensor === first.tensor);
-    const reason = refusal(base, first, users, selected);
-    const pair = { name, base: first.tensor, tuned: second.tensor };
-    if (reason === undefined) layers.push(...users.map((layer) => ({ layer, ...pair })));
-    else {
-      const isReplaceable = first.graph === base.model.graph;
-      rest.push({ ...pair, reason, isReplaceable });
-    }
-  }
-  const order = new Map(all.map((layer, i) => [layer, i]));
-  layers.sort((a, b) => order.get(a.layer)! - order.get(b.layer)!);
-  rest.sort((a, b) => a.base.field.start - b.base.field.start);
-  return { layers, rest };
-}
-
-/** Why adapters cannot stand for the change of a tensor. */
-function refusal(
-  { patched }: OpenedModel,
-  place: ConstantPair['first'],
-  users: readonly Layer[],
-  selected: ReadonlySet<Layer>,
-): string | undefined {
-  const adapted = new Set(users.flatMap(({ linear }) => linear.map(({ node }) => node)));
-  const readers = finalReaders(patched.values, place).flatMap(({ node }) => node ?? []);
-  const other = readers.find((node) => !adapted.has(node));
-  if (users.length === 0) {
-    return other ? `read by ${nodeLabel(other)} (${other.opType})` : 'an output of a graph';
-  }
-  if (other) return `read by ${nodeLabel(other)} (${other.opType}) beside its linear layer`;
-  const left = users.find((layer) => !selected.has(layer));
-  return left && `${left.module} is not among the targets`;
-}
