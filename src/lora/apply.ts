@@ -1,4 +1,7 @@
+import { basename } from 'node:path';
 import { totalNorm } from '../analysis/norms.js';
+import { NewDataFile } from '../onnx/data-file.js';
+import { ExternalFiles } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
 import type { AdapterFile } from './adapter-file.js';
 import type { AdapterFormat } from './adapter-output.js';
@@ -11,7 +14,7 @@ import {
   structureOf,
 } from './insert.js';
 import { openAdapter } from './open-adapter.js';
-import { defaultOutput, writeModel } from './output.js';
+import { defaultOutput, writeWithData } from './output.js';
 import type { PatchOptions, PatchResult } from './patch.js';
 import { PatchedModel } from './patched.js';
 import { describeAdapters } from './report.js';
@@ -39,24 +42,29 @@ export async function apply(
   options: ApplyOptions = {},
 ): Promise<ApplyResult> {
   const model = openModel(path);
+  const files = new ExternalFiles(model);
   let file: AdapterFile | undefined;
   try {
     file = openAdapter(adapterPath, options.format);
     const patched = new PatchedModel(model);
     const set = options.name ?? file.set;
-    const { edit, manifest, adapters, unmatched } = insertFile(patched, file, set, options);
     const output = options.output ?? defaultOutput(path, 'lora');
-    await writeModel(model, edit, output, options);
+    const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
+    const inserted = insertFile(patched, file, set, options, dataFile);
+    const { edit, manifest, adapters, unmatched } = inserted;
+    await writeWithData(model, edit, output, options, dataFile);
     const norms = adapters.map(adapterNorm);
     return { output, ...describeAdapters(model, manifest, (i) => norms[i]!), unmatched };
   } finally {
     file?.close();
+    files.close();
     model.close();
   }
 }
 
 /**
  * Inserts the adapters of an open file, and what belongs to them, under the name `set`.
+ * @param dataFile for tensors that replace external ones
  * @throws OnnxLoraError `adapter-mismatch` and those of inserting
  */
 export function insertFile(
@@ -64,10 +72,11 @@ export function insertFile(
   file: AdapterFile,
   set: string,
   options: BindOptions = {},
+  dataFile?: NewDataFile,
 ): Insertion & Binding {
   const binding = bindAdapters(patched, file, options);
   const { adapters, extras } = binding;
-  return { ...insertAdapters(patched, set, adapters, extras), ...binding };
+  return { ...insertAdapters(patched, set, adapters, extras, dataFile), ...binding };
 }
 
 /** |ΔW| of an adapter before it is inserted. */

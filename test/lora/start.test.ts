@@ -166,6 +166,10 @@ describe('pissa', () => {
     opened.close();
     const merged = await merge(output, { output: folder.fresh() });
     expect(merged.verification!.passed).toBe(true);
+    const adapter = folder.fresh('adapter.safetensors');
+    await extract(output, { output: adapter });
+    const applied = await apply(base, adapter, { output: folder.fresh() });
+    expect(sameFiles(`${applied.output}.data`, `${output}.data`)).toBe(true);
     const back = await unpatch(output, { output: folder.fresh() });
     expect(sameFiles(back.output, base)).toBe(true);
   });
