@@ -111,7 +111,7 @@ export const adapterOptions = {
     value: 'PATTERN=NAME[:K]',
     repeatable: true,
     summary: 'another structure for some layers; the first match wins',
-    example: '--structure-pattern query=global --structure-pattern value=localized:8',
+    example: '--structure-pattern value=localized:8',
   },
   alphaPattern: {
     type: 'string',

@@ -90,7 +90,7 @@ export const adviseCommand = defineCommand({
       command:
         'onnx-lora advise base.onnx --tuned tuned.onnx --budget 500000 --write-config lora.json',
       summary:
-        'from what fine-tuning changed, ranks included; then: patch base.onnx --config lora.json',
+        'from what fine-tuning changed, with ranks; then: patch base.onnx --config lora.json',
     },
   ],
   async run({ model, verbose, ...options }, ui) {
