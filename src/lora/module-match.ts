@@ -13,21 +13,21 @@ interface Alignment {
 const SAME: Alignment = { strip: '', add: '' };
 
 /** Segments that an exporter writes in its own way: the model builder of onnxruntime-genai. */
-const aliases: Readonly<Record<string, string>> = { self_attn: 'attn' };
+const aliases = new Map([['self_attn', 'attn']]);
 
 /** Things of the graph by the path of the module that they belong to. */
 export class ModuleIndex<T> {
-  private readonly byPath = new Map<string, T[]>();
-  private readonly byCanonicalPath = new Map<string, T[]>();
+  private readonly byPath = new Map<string, Set<T>>();
+  private readonly byCanonicalPath = new Map<string, Set<T>>();
 
   add(path: string, thing: T): void {
-    push(this.byPath, path, thing);
-    push(this.byCanonicalPath, canonical(path), thing);
+    addTo(this.byPath, path, thing);
+    addTo(this.byCanonicalPath, canonical(path), thing);
   }
 
   /** All that belongs to a module; a path as it is written goes before its other spelling. */
   at(path: string): readonly T[] {
-    return this.byPath.get(path) ?? this.byCanonicalPath.get(canonical(path)) ?? [];
+    return [...(this.byPath.get(path) ?? this.byCanonicalPath.get(canonical(path)) ?? [])];
   }
 
   paths(): string[] {
@@ -35,16 +35,16 @@ export class ModuleIndex<T> {
   }
 }
 
-function push<T>(map: Map<string, T[]>, key: string, thing: T): void {
-  const list = map.get(key);
-  if (!list) map.set(key, [thing]);
-  else if (!list.includes(thing)) list.push(thing);
+function addTo<T>(map: Map<string, Set<T>>, key: string, thing: T): void {
+  const set = map.get(key);
+  if (set) set.add(thing);
+  else map.set(key, new Set([thing]));
 }
 
 function canonical(path: string): string {
   return path
     .split('.')
-    .map((segment) => aliases[segment] ?? segment)
+    .map((segment) => aliases.get(segment) ?? segment)
     .join('.');
 }
 
@@ -108,10 +108,10 @@ export function renamePaths(rename: string): (path: string) => string {
 }
 
 /** Paths by each of their proper suffixes. */
-function pathsBySuffix(paths: readonly string[]): ReadonlyMap<string, string[]> {
-  const bySuffix = new Map<string, string[]>();
+function pathsBySuffix(paths: readonly string[]): ReadonlyMap<string, ReadonlySet<string>> {
+  const bySuffix = new Map<string, Set<string>>();
   for (const path of paths) {
-    for (const suffix of properSuffixes(path)) push(bySuffix, suffix, path);
+    for (const suffix of properSuffixes(path)) addTo(bySuffix, suffix, path);
   }
   return bySuffix;
 }
@@ -125,9 +125,9 @@ function* properSuffixes(path: string): Generator<string> {
 function alignmentsOf(
   path: string,
   known: ReadonlySet<string>,
-  longer: ReadonlyMap<string, string[]>,
+  longer: ReadonlyMap<string, ReadonlySet<string>>,
 ): Alignment[] {
-  const wrapped = (longer.get(path) ?? []).map((found) => ({
+  const wrapped = [...(longer.get(path) ?? [])].map((found) => ({
     strip: '',
     add: found.slice(0, found.length - path.length),
   }));
