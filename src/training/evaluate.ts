@@ -1,6 +1,6 @@
 /** What a model is worth on a dataset: its loss, and the measures that fit the loss. */
 import { setImmediate } from 'node:timers/promises';
-import { evaluationPage } from '../analysis/evaluation-page.js';
+import { type EvaluationReport, evaluationPage } from '../analysis/evaluation-page.js';
 import { OnnxLoraError } from '../errors.js';
 import { labelsOf } from '../lora/labels.js';
 import { PatchedModel } from '../lora/patched.js';
@@ -18,7 +18,6 @@ import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { buildLossGraph } from './forward.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
-import type { ConfusionMatrix } from './metrics/confusion.js';
 import { type Metrics, metricsFor } from './metrics/index.js';
 import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
 
@@ -71,7 +70,7 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
   const names = Object.keys(metricsFor(loss).result());
   const wanted = parseExpectations(expect, ['loss', ...names]);
   const measured = await measure(path, { ...options, batchSize });
-  const { measures, confusion, provider, samples, skippedRows } = measured;
+  const { measures, provider, samples, skippedRows } = measured;
   const result = {
     ...{ model: path, samples },
     ...(skippedRows === undefined ? {} : { skippedRows }),
@@ -79,20 +78,23 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
     ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
     ...{ provider, seconds: (performance.now() - start) / 1000 },
   };
-  if (html !== undefined) await writePage(html, result, measures, confusion, options);
+  if (html !== undefined) await writePage(html, result, measured, options);
   return result;
 }
 
 async function writePage(
   html: string,
   { model, samples, provider, seconds, expectations = [] }: EvaluateResult,
-  measures: Readonly<Record<string, number>>,
-  confusion: ConfusionMatrix | undefined,
+  {
+    measures,
+    confusion,
+    classNames,
+  }: Pick<EvaluationReport, 'measures' | 'confusion' | 'classNames'>,
   { data, loss, force }: EvaluateOptions,
 ): Promise<void> {
   const facts = { data, loss, provider: provider.used };
   const page = evaluationPage({
-    ...{ model, samples, seconds, measures, confusion, facts },
+    ...{ model, samples, seconds, measures, confusion, classNames, facts },
     expectations: expectations.map(({ measure, comparison, limit, passed }) => ({
       ...{ measure, passed },
       condition: `${comparison} ${limit}`,
@@ -122,7 +124,8 @@ async function measure(path: string, options: Options) {
       const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
       const measures = await evaluator.run(batches, metrics, undefined, onBatch);
       const { confusion } = metrics;
-      return { measures, confusion, provider: { requested, used }, samples, skippedRows };
+      const found = { measures, confusion, classNames: data.classes };
+      return { ...found, provider: { requested, used }, samples, skippedRows };
     } finally {
       await evaluator.release();
     }

@@ -44,6 +44,8 @@ export interface TrainResult {
   readonly steps: number;
   /** Rows of the data that are no samples because something is wrong with them. */
   readonly skippedRows?: number;
+  /** The names of the classes by their numbers, where the data have some; they stay with the model. */
+  readonly classes?: readonly string[];
   readonly loss?: { readonly first: number; readonly last: number; readonly best: number };
   /** The last evaluation; with `keepBest` the best one's step and loss stand in `best`. */
   readonly eval?: Readonly<Record<string, number>>;
@@ -235,13 +237,15 @@ class Run {
       if (report !== undefined) {
         const { best, confusion } = loop;
         const run = { output: this.output, files: this.files(), provider: used, settings };
-        const more = { best, confusion, records: log.records, ...this.cost() };
+        const { classes: classNames } = data;
+        const more = { best, confusion, classNames, records: log.records, ...this.cost() };
         await writeReport(report, { ...run, ...more }, options.force);
       }
       return {
         ...written,
         steps: loop.step,
         ...(data.skipped === undefined ? {} : { skippedRows: data.skipped }),
+        ...(data.classes === undefined ? {} : { classes: data.classes }),
         ...(loop.losses ? { loss: loop.losses } : {}),
         ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
         ...(loop.best ? { best: { step: loop.best.step, loss: loop.best.loss } } : {}),

@@ -34,6 +34,7 @@ export async function openTexts(path: string, request: DataRequest): Promise<Dat
   const inputs = textInputs(request.inputs);
   const tokenizer = TextTokenizer.open(tokenizerOf(path, request));
   const limit = lengthLimit(tokenizer, inputs, request);
+  noteMissingMask(path, inputs, request);
   const reader = new FirstPass(path, tokenizer, limit, request);
   const file = await RowFile.open(path, (row) => reader.take(row), request);
   return new TextDataset(path, file, { inputs, tokenizer, limit, request, ...reader.result() });
@@ -50,6 +51,11 @@ function tokenizerOf(path: string, { tokenizer, loss }: DataRequest): string {
   throw new OnnxLoraError('invalid-argument', `the texts of ${path} need a tokenizer`, {
     hint: "Give the model's own with --tokenizer: its tokenizer.json, or the folder that holds it.",
   });
+}
+
+function noteMissingMask(path: string, { sequences }: TextInputs, { onNote }: DataRequest): void {
+  if (sequences.some(({ role }) => role === 'mask')) return;
+  onNote?.(`${path}: the model takes no mask, so it reads the padding of shorter texts as text`);
 }
 
 /** Looks at every row of a file once. */
