@@ -1,29 +1,24 @@
 // The page: what the buttons do, and what is shown.
-
 import { mirrored, paint, pixelsOf, readDigits } from './digits.js';
+import { element, part } from './dom.js';
+import { own, showDrawing } from './hand.js';
+import { readingsOf } from './logits.js';
 import { lossCurveSvg } from './onnx-lora/browser/index.js';
-import { Pad } from './pad.js';
 import { call, listen, stop } from './remote.js';
 
-const classes = 10;
 const heldOut = 500;
 const shown = 48;
 /** Steps between two looks at what it reads. */
 const lookEvery = 50;
 
-const part = (id) => document.getElementById(id);
 const number = new Intl.NumberFormat('en');
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
 
 const records = [];
-const own = [];
 let digits = [];
 let unseen = [];
-let isTraining = false;
-
-const pad = new Pad(part('pad'), showDrawing);
-const bars = Array.from({ length: classes }, (_, label) => addBar(label));
 let tiles = [];
+let isTraining = false;
 
 part('controls').addEventListener('submit', (event) => {
   event.preventDefault();
@@ -33,9 +28,7 @@ part('controls').addEventListener('submit', (event) => {
 part('controls').addEventListener('change', ({ target }) => {
   if (target.name === 'provider') attempt(open);
 });
-part('clear').addEventListener('click', () => pad.clear());
 part('download').addEventListener('click', () => attempt(download));
-for (let label = 0; label < classes; label++) part('labels').append(labelButton(label));
 addEventListener('resize', drawCurve);
 listen(showStep);
 attempt(async () => {
@@ -75,11 +68,13 @@ async function offerGpu() {
 
 /** Loads the model anew, without anything learnt, where the visitor wants it to run. */
 async function open() {
-  part('start').disabled = true;
-  part('download').disabled = true;
+  for (const id of ['start', 'download', 'providers']) part(id).disabled = true;
+  part('hand').inert = true;
   say('Loading the model …');
   const { value } = document.querySelector('[name=provider]:checked');
-  const { parameters } = await call('open', value);
+  const { parameters } = await call('open', value).finally(() => {
+    part('providers').disabled = false;
+  });
   records.length = 0;
   part('parameters').textContent = number.format(parameters);
   part('progress').value = 0;
@@ -87,6 +82,7 @@ async function open() {
   drawCurve();
   await look();
   part('start').disabled = false;
+  part('hand').inert = false;
   say('Ready. 300 steps take about ten seconds on the CPU.');
 }
 
@@ -148,23 +144,12 @@ function showShare(id, { before, after }) {
   part(`${id}-before`).textContent = `${percent(share(before))} before`;
 }
 
-/** The digit with the highest logit, for each row of ten. */
-function readingsOf(logits) {
-  return rowsOf(logits).map((row) => row.indexOf(Math.max(...row)));
-}
-
-function rowsOf(logits) {
-  return Array.from({ length: logits.length / classes }, (_, i) =>
-    logits.subarray(i * classes, (i + 1) * classes),
-  );
-}
-
 /** Adds a digit to the gallery; what comes back shows how it is read. */
 function addTile(digit) {
-  const tile = element('li', {});
+  const tile = element('li');
   const canvas = element('canvas', { title: `a ${digit.label} in a mirror` });
   paint(canvas, mirrored(digit));
-  const [now, before] = [element('b', {}), element('small', { className: 'was' })];
+  const [now, before] = [element('b'), element('small', { className: 'was' })];
   tile.append(canvas, now, before);
   part('gallery').append(tile);
   return (readBefore, readNow) => {
@@ -174,65 +159,8 @@ function addTile(digit) {
   };
 }
 
-function addBar(label) {
-  const row = element('li', {
-    innerHTML: `<b class="label">${label}</b><i class="before"></i><i class="after"></i>`,
-  });
-  part('bars').append(row);
-  return (before, after) => {
-    row.style.setProperty('--before', before);
-    row.style.setProperty('--after', after);
-    row.classList.toggle('best', after > 0.5);
-  };
-}
-
-async function showDrawing() {
-  const pixels = pad.pixels();
-  if (!pixels) {
-    for (const show of bars) show(0, 0);
-    return;
-  }
-  const { before, after } = await call('predict', { pixels });
-  const [old, now] = [softmax(before), softmax(after)];
-  for (const [label, show] of bars.entries()) show(old[label], now[label]);
-}
-
 function mean(values) {
   return values.reduce((a, b) => a + b) / values.length;
-}
-
-function softmax(logits) {
-  const most = Math.max(...logits);
-  const powers = Array.from(logits, (logit) => Math.exp(logit - most));
-  const sum = powers.reduce((a, b) => a + b);
-  return powers.map((power) => power / sum);
-}
-
-function labelButton(label) {
-  const button = element('button', { type: 'button', textContent: label });
-  button.addEventListener('click', () => {
-    const pixels = pad.pixels();
-    if (!pixels) return say('Draw a digit first.');
-    addOwn({ label, pixels });
-    pad.clear();
-  });
-  return button;
-}
-
-/** Keeps a drawing for training, until it is clicked away. */
-function addOwn(digit) {
-  own.push(digit);
-  const remove = element('button', { type: 'button', title: `Remove this ${digit.label}` });
-  const canvas = element('canvas', {});
-  paint(canvas, digit);
-  remove.append(canvas, element('b', { className: 'tag', textContent: digit.label }));
-  const item = element('li', {});
-  item.append(remove);
-  part('own').append(item);
-  remove.addEventListener('click', () => {
-    own.splice(own.indexOf(digit), 1);
-    item.remove();
-  });
 }
 
 async function download() {
@@ -240,8 +168,4 @@ async function download() {
   const link = element('a', { href: URL.createObjectURL(file), download: 'mirror.safetensors' });
   link.click();
   URL.revokeObjectURL(link.href);
-}
-
-function element(name, properties) {
-  return Object.assign(document.createElement(name), properties);
 }

@@ -70,13 +70,13 @@ export class Pad {
   }
 
   #bounds() {
-    const { width, height } = this.canvas;
+    const { width } = this.canvas;
     const ink = alphaOf(this.#context);
     const inked = [...ink.keys()].filter((i) => ink[i] > 0.5);
     if (inked.length === 0) return undefined;
     const columns = inked.map((i) => i % width).sort((a, b) => a - b);
     const [left, right] = [columns[0], columns.at(-1)];
-    const [top, bottom] = [inked[0], inked.at(-1)].map((i) => Math.floor(i / height));
+    const [top, bottom] = [inked[0], inked.at(-1)].map((i) => Math.floor(i / width));
     return { left, top, width: right - left + 1, height: bottom - top + 1 };
   }
 }

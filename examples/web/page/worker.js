@@ -36,6 +36,7 @@ addEventListener('message', async ({ data: { id, action, argument } }) => {
 
 /** Loads the model and its training step, for `wasm` or for `webgpu`. */
 async function open(provider) {
+  await Promise.all([trainer, ...new Set([before, after])].map((opened) => opened?.release()));
   // The runtime for the CPU is half as large.
   ort = await import(`./onnxruntime-web/ort.${provider === 'wasm' ? 'wasm' : 'webgpu'}.min.mjs`);
   // One thread does for a model this small, and needs no headers from the server.
