@@ -20,7 +20,14 @@ const FIT = ['fit', 'model.onnx', 'tuned.onnx', '-o', 'adapter.safetensors'];
 describe('fit', () => {
   it('shows the error of each structure and the choice, and writes what apply takes', async () => {
     const folder = await folderWithTuned();
-    const { code, stdout, stderr } = await run(folder, [...FIT, '--rank', '4', '--blocks', '2']);
+    const { code, stdout, stderr } = await run(folder, [
+      ...FIT,
+      '--rank',
+      '4',
+      '--blocks',
+      '2',
+      '--quiet',
+    ]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     const [head, first] = stdout.split('\n');
     expect(head).toMatch(
