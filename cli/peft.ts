@@ -46,9 +46,9 @@ const columns: Column<PeftModule>[] = [
   { title: 'error', value: ({ error }) => measure(error), align: 'right' },
 ];
 
-/** What became of each adapter, where not all went as they are. */
+/** What the folder is, and what became of each adapter where not all went as they are. */
 export function peftLines({ type, reason, modules }: PeftSummary, ui: Ui): string[] {
-  const head = type.toUpperCase() + (reason && type === 'lora' ? `: ${printable(reason)}` : '');
-  if (modules.every(({ form }) => form === 'same')) return [head];
-  return [ui.table(columns, modules), '', head];
+  const name = type.toUpperCase();
+  if (modules.every(({ form }) => form === 'same')) return [name];
+  return [ui.table(columns, modules), '', reason ? `${name}: ${printable(reason)}` : name];
 }

@@ -101,9 +101,13 @@ export async function writeAdapters(
 }
 
 function checkNoPeftOptions(format: AdapterFormat, options: PeftOptions): void {
-  const { peftType, peftRank, peftPrefix, baseModel } = options;
-  const given = Object.entries({ peftType, peftRank, peftPrefix, baseModel });
-  const idle = given.find(([, value]) => value !== undefined);
+  const given = {
+    '--peft-type': options.peftType,
+    '--peft-rank': options.peftRank,
+    '--peft-prefix': options.peftPrefix,
+    '--base-model': options.baseModel,
+  };
+  const idle = Object.entries(given).find(([, value]) => value !== undefined);
   if (!idle) return;
   throw new OnnxLoraError('invalid-argument', `${idle[0]} has no effect on ${format} files`, {
     hint: 'It is for PEFT folders: -o FOLDER, or --format peft.',

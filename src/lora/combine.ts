@@ -1,7 +1,7 @@
 /** One adapter set of several. */
-import { fitStructure } from '../analysis/fit-structure.js';
-import type { Factors } from '../analysis/norms.js';
+import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../errors.js';
+import type { WorkOptions } from '../onnx/write.js';
 import { type AdapterContents, contentsOfFile, type OutgoingAdapter } from './adapter-contents.js';
 import type { AdapterFile } from './adapter-file.js';
 import {
@@ -10,42 +10,24 @@ import {
   filesOf,
   writeAdapters,
 } from './adapter-output.js';
-import { type CombinedLayer, checkSummable, combinedLayers, type Part } from './combinable.js';
-import { areAlike, concatenated } from './concatenate.js';
-import { generatorFor } from './init.js';
-import { structureOf } from './insert.js';
+import {
+  type Combination,
+  type CombineMethod,
+  combineLayer,
+  type MethodOptions,
+} from './combine/combine-layer.js';
+import { type CombinedLayer, checkSummable, combinedLayers } from './combine/layers.js';
 import { openAdapter } from './open-adapter.js';
-import { denseDelta, plainFactors } from './plain.js';
 import { storedPieces } from './stored-pieces.js';
-import { isPlain, planStructure, type Structure, type StructureName } from './structure.js';
-import { dropped, ties, weightedSum } from './task-arithmetic.js';
-import { truncated } from './truncate.js';
+import type { StructureName } from './structure.js';
 
-/**
- * - `linear`: Σ wᵢ·ΔWᵢ exactly, by factors side by side, so that ranks add up. PEFT calls this `cat`; its
- *   own `linear` adds factors, and the product of such sums is another ΔW.
- * - `svd`: the same sum, fitted to a structure of a given rank.
- * - `ties`, `dare`: a sum of thinned-out ΔW (task-arithmetic.ts), fitted likewise; PEFT's `ties_svd` and
- *   `dare_linear_svd`.
- */
-export const combineMethods = ['linear', 'svd', 'ties', 'dare'] as const;
-export type CombineMethod = (typeof combineMethods)[number];
+export { type CombineMethod, combineMethods } from './combine/combine-layer.js';
 
-export interface CombineOptions extends AdapterOutputOptions {
+export interface CombineOptions extends AdapterOutputOptions, MethodOptions {
   /** One for each adapter set. Default: 1 each. */
   readonly weights?: readonly number[] | undefined;
   /** Default `linear`. */
   readonly method?: CombineMethod | undefined;
-  /** R of the result, for all methods but `linear`. Default: the highest of the sets. */
-  readonly rank?: number | undefined;
-  /** Likewise. Default: that of a layer's adapters where they are alike, else `global`. */
-  readonly structure?: StructureName | undefined;
-  /** K for that structure. Default 4. */
-  readonly blocks?: number | undefined;
-  /** The share of numbers that `ties` and `dare` keep, above 0 and at most 1. */
-  readonly density?: number | undefined;
-  /** What `dare` draws from. Default 0. */
-  readonly seed?: number | undefined;
   /** The set's name. Default `combined`; of one adapter set alone, its own. */
   readonly name?: string | undefined;
 }
@@ -88,8 +70,11 @@ export async function combine(
     const isCopy = method === 'linear' && weights.every((weight) => weight === 1) && !sets[1];
     if (!isCopy) sets.forEach(checkSummable);
     const layers = combinedLayers(sets, weights);
-    const made: Made[] = [];
-    for (const layer of layers) made.push(await combineLayer(layer, method, options));
+    const made: Combination[] = [];
+    for (const layer of layers) {
+      await nextLayer(layer, made.length, layers.length, options);
+      made.push(await combineLayer(layer, method, options));
+    }
     const contents: AdapterContents = {
       ...{ label: paths.join(' + '), set: options.name ?? (isCopy ? sets[0]!.set : 'combined') },
       adapters: made.map(({ adapter }, i) => named(adapter, layers[i]!.name)),
@@ -122,6 +107,9 @@ function checkOptions(
     const hint = 'Take --method svd to fit the sum to a rank or structure.';
     throw invalid(`${idle[0]} has no effect on linear, which is exact`, hint);
   }
+  if (blocks !== undefined && (structure ?? 'global') === 'global') {
+    throw invalid('blocks has no effect without a structure that has some', 'Add --structure.');
+  }
   if (method !== 'ties' && method !== 'dare') {
     if (density !== undefined) throw invalid(`density has no effect on ${method}`);
   } else if (density === undefined || !(density > 0 && density <= 1)) {
@@ -135,118 +123,27 @@ function invalid(problem: string, hint?: string): OnnxLoraError {
   return new OnnxLoraError('invalid-argument', problem, { hint });
 }
 
-interface Made {
-  readonly adapter: OutgoingAdapter;
-  readonly error: number;
-}
-
 /** A set may begin its paths in another way than those before it. */
 function named(adapter: OutgoingAdapter, name: string): OutgoingAdapter {
   return { ...adapter, record: { ...adapter.record, name } };
 }
 
-function describe({ name, parts }: CombinedLayer, { adapter, error }: Made): CombinedAdapter {
+function describe(
+  { name, parts }: CombinedLayer,
+  { adapter, error }: Combination,
+): CombinedAdapter {
   const { structure, grid, rank } = adapter.record;
   return { name, inputs: parts.map(({ input }) => input), structure, grid, rank, error };
 }
 
-async function combineLayer(
-  layer: CombinedLayer,
-  method: CombineMethod,
-  options: CombineOptions,
-): Promise<Made> {
-  const { parts } = layer;
-  if (method === 'linear') return { adapter: exactSum(parts), error: 0 };
-  const { structure, rank } = structureFor(layer, options);
-  const sum = concatenated(parts);
-  if (method === 'svd' && isPlain(structure)) {
-    const { in: rows, out } = structure;
-    const all = plainFactors(sum.structure, sum.factors());
-    const { factors, error } = await truncated(all, rows, out, Math.min(rank, all.rank));
-    const { rank: found, a, b } = factors;
-    return {
-      adapter: made(parts, { ...structure, blockRank: found }, found, () => ({ a, b })),
-      error,
-    };
-  }
-  const fit = await fitStructure(deltaOf(layer, method, options), structure, options);
-  return { adapter: made(parts, structure, rank, () => fit), error: fit.error };
-}
-
-/** The sum of adapters of a layer. One that is alone keeps its numbers, and is scaled. */
-export function exactSum(parts: readonly Part[]): OutgoingAdapter {
-  const [{ adapter, weight }] = parts as [Part];
-  if (parts.length > 1) {
-    const { structure, rank, factors } = concatenated(parts);
-    return made(parts, structure, rank, factors);
-  }
-  const { record } = adapter;
-  const scaled = { ...record, alpha: record.alpha * weight, scale: record.scale * weight };
-  return { ...adapter, record: scaled };
-}
-
-/** An adapter of the parts' layer with other numbers, to be scaled by 1. */
-function made(
-  parts: readonly Part[],
-  structure: Structure,
-  rank: number,
-  factors: () => Factors,
-): OutgoingAdapter {
-  const [{ adapter }] = parts as [Part];
-  const nodes = [...new Set(parts.flatMap((part) => part.adapter.nodes))];
-  const alpha = rank + structure.hybridRank;
-  const record = {
-    ...adapter.record,
-    ...structure,
-    rank,
-    alpha,
-    scaling: 'standard',
-    scale: 1,
-  } as const;
-  return { ...adapter, record, nodes, values: (factor) => factors()[factor] as Float64Array };
-}
-
-/** The structure to fit: what the options say, else that of the adapters. */
-function structureFor(
-  { name, parts }: CombinedLayer,
-  options: CombineOptions,
-): { structure: Structure; rank: number } {
-  const records = parts.map(({ adapter }) => adapter.record);
-  const [first] = records as [(typeof records)[number]];
-  const rank = options.rank ?? Math.max(...records.map((record) => record.rank));
-  const isOwn = options.structure === undefined && options.blocks === undefined && areAlike(parts);
-  if (!isOwn) {
-    const { structure = 'global', blocks = 4 } = options;
-    return { structure: planStructure(first.in, first.out, { structure, rank, blocks }), rank };
-  }
-  // A block of a localized adapter has R/K ranks, whatever became of K in a layer that K does not divide.
-  const blockRank = (rank * first.blockRank) / first.rank;
-  if (!Number.isInteger(blockRank)) {
-    const multiple = first.rank / first.blockRank;
-    throw invalid(
-      `rank ${rank} is not a multiple of ${multiple}, as the blocks of ${name} need it`,
-    );
-  }
-  return { structure: { ...structureOf(first), blockRank, hybridRank: 0 }, rank };
-}
-
-/** The dense ΔW that a method wants. */
-function deltaOf(
-  { name, parts }: CombinedLayer,
-  method: CombineMethod,
-  { density = 1, seed = 0 }: CombineOptions,
-): Float64Array {
-  const dense = parts.map(({ adapter, weight, input }) => ({
-    delta: denseDelta(adapter),
-    weight,
-    input,
-  }));
-  if (method === 'ties') return ties(dense, density);
-  if (method === 'svd') return weightedSum(dense);
-  return weightedSum(
-    dense.map(({ delta, weight, input }) => {
-      const random = generatorFor(seed, name, `dare ${input}`);
-      return { delta: dropped(delta, density, random), weight };
-    }),
-  );
+/** Signals get their turn, for the arithmetic blocks the thread. */
+async function nextLayer(
+  { name }: CombinedLayer,
+  done: number,
+  total: number,
+  { signal, onProgress }: WorkOptions,
+): Promise<void> {
+  onProgress?.({ phase: 'combining', done, total, unit: 'weights', detail: name });
+  await setImmediate();
+  if (signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted; nothing was written');
 }

@@ -5,7 +5,7 @@ import { OnnxLoraError } from '../errors.js';
 import type { FloatName } from '../onnx/dtype.js';
 import type { TensorReader } from '../onnx/tensor.js';
 import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
-import { exactSum } from './combine.js';
+import { exactSum } from './combine/combine-layer.js';
 import { findLayers } from './layers.js';
 import type { ModelManifest } from './manifest.js';
 import type { PatchedModel } from './patched.js';

@@ -237,6 +237,7 @@ describe('combining is refused', () => {
     ['for a density of 0', { method: 'dare', density: 0 }, 'density is 0'],
     ['for a density that has no effect', { density: 0.5 }, 'density has no effect on linear'],
     ['for a rank that has no effect', { rank: 4 }, 'rank has no effect on linear'],
+    ['for blocks without a structure', { method: 'svd', blocks: 2 }, 'blocks has no effect'],
     [
       'for a rank that blocks cannot share',
       { method: 'svd', rank: 5 },
