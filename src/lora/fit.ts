@@ -46,6 +46,8 @@ export interface FitOptions extends AdapterOutputOptions, Selection {
 /** A layer whose weight changed. */
 export interface FitLayer {
   readonly module: string;
+  /** The first node that uses the weight. */
+  readonly node: string;
   readonly weight: string;
   readonly in: number;
   readonly out: number;
@@ -251,6 +253,7 @@ function described(layer: FittedLayer): FitLayer {
   };
   return {
     module: changed.layer.module,
+    node: changed.layer.nodeNames[0]!,
     weight: weight.name,
     in: weight.in,
     out: weight.out,
