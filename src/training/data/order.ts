@@ -32,11 +32,10 @@ export function byLength(
   const random = generatorFor(seed, 'buckets', String(epoch));
   const size = batchSize * BATCHES_PER_BUCKET;
   for (let start = 0; start < order.length; start += size) {
-    const bucket = order.slice(start, start + size);
-    const lengths = new Map(Array.from(bucket, (sample) => [sample, lengthOf(sample)]));
+    const bucket = order.subarray(start, start + size);
     const whole = bucket.length - (bucket.length % batchSize);
     // What is left over is any samples, not the longest.
-    const sorted = bucket.subarray(0, whole).sort((a, b) => lengths.get(a)! - lengths.get(b)!);
+    const sorted = sortedBy(bucket.subarray(0, whole), lengthOf);
     const batches = Uint32Array.from({ length: whole / batchSize }, (_, i) => i);
     shuffleInPlace(batches, random);
     batches.forEach((batch, i) => {
@@ -68,6 +67,15 @@ function shuffleInPlace(values: Uint32Array, random: RandomGenerator): void {
     const other = uniformInt(random, 0, last);
     [values[last], values[other]] = [values[other]!, values[last]!];
   }
+}
+
+/** Samples of the same length keep their order. */
+function sortedBy(samples: Uint32Array, lengthOf: (sample: number) => number): Uint32Array {
+  const { length } = samples;
+  // One number for each sample, its length before its place: sorting numbers is several times as fast
+  // as sorting with a function.
+  const keys = Float64Array.from(samples, (sample, i) => lengthOf(sample) * length + i).sort();
+  return Uint32Array.from(keys, (key) => samples[key % length]!);
 }
 
 /**
