@@ -1,4 +1,5 @@
 /** One slotted model in memory, and the adapters of each run. */
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { extract } from '../../src/lora/extract.js';
 import { merge } from '../../src/lora/merge.js';
@@ -10,7 +11,15 @@ import { failure, temporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';
 import { feed, maxAbs, maxDifference, run } from '../support/run.js';
 import { describeOnWebGpu } from '../support/vulkan.js';
-import { zooFeeds, zooModel } from '../support/zoo.js';
+import {
+  goldenCases,
+  ZOO,
+  zooFeeds,
+  zooJson,
+  zooModel,
+  zooTensors,
+  zooValues,
+} from '../support/zoo.js';
 
 const folder = temporaryFolder();
 
@@ -69,6 +78,14 @@ async function session(adapters: Record<string, InsertOptions>, options: PatchOp
   /** The output of a model file of its own. */
   const of = async (path: string) => (await run(path, { x: feed([3, 8], X) })).y!.data;
   return { session: opened, base, patched, y, of };
+}
+
+/** The recorded inputs of a model of the zoo. */
+function feedsOf(name: string): Feeds {
+  const feeds = Object.entries(zooFeeds(name));
+  return new Map(
+    feeds.map(([key, { type, dims, data }]) => [key, { dtype: type, dims, data } as never]),
+  );
 }
 
 function expectNear(actual: Float64Array, expected: Float64Array, tolerance = 1e-5) {
@@ -206,6 +223,13 @@ describe('adapters of a session', () => {
     expect(error.hint).toMatch(/merge/);
   });
 
+  it('are refused where they are DoRA, whose change depends on the weights', async () => {
+    const opened = await AdapterSession.open(await slotted(zooModel('bert-cls-torchscript')));
+    const dora = join(ZOO, 'adapters-extra', 'dora');
+    const error = await failure(() => opened.load('dora', dora), 'unsupported');
+    expect(error.message).toMatch(/has a magnitude \(DoRA\) for .*, and slots take A and B only/);
+  });
+
   it('of nodes that share a weight fit slots of that weight, or of each node', async () => {
     const nodes = ['one', 'two'].map((name) =>
       node('MatMul', ['x', 'w'], name, {}, `/net/${name}/MatMul`),
@@ -232,6 +256,23 @@ describe('adapters of a session', () => {
     const [first1, first2] = await outputs(each, 'second');
     expect(maxDifference(first1!, base1!)).toBe(0);
     expect(maxDifference(first2!, base2!)).toBeGreaterThan(0.01);
+  });
+});
+
+describe.each(goldenCases)('folders of PEFT in one session: %s', (name) => {
+  it('compute what PEFT recorded, one after the other', async () => {
+    const opened = await AdapterSession.open(await slotted(zooModel(name)));
+    const feeds = feedsOf(name);
+    for (const kind of ['lora', 'gralora'] as const) {
+      const { output } = zooJson<{ output: string }>(name, kind, 'expected.json');
+      opened.load(kind, join(ZOO, name, kind, 'init'));
+      const found = (await opened.run(feeds, { adapters: kind })).get(output)!;
+      const expected = zooTensors([name, kind, 'expected.safetensors'], (file) =>
+        zooValues(file, 'logits'),
+      );
+      expectNear(tensorToFloat64(found), expected.data, 1e-4);
+    }
+    await opened.release();
   });
 });
 
