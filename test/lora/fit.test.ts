@@ -415,6 +415,17 @@ describe('what cannot be fitted', () => {
     }
   });
 
+  it('says what a structure leaves at any rank, where that is more than the error', async () => {
+    const options = { structure: 'diagonal', blocks: 2, error: 0.01 } as const;
+    const error = await failure(() => fitted(files(tuned), options), 'invalid-argument');
+    expect(error.message).toMatch(/diagonal adapters leave an error of 0\.[67]\d+ at any rank/);
+  });
+
+  it.each(['localized', 'global'] as const)('%s reaches any error', async (structure) => {
+    const result = await fitted(files(tuned), { structure, blocks: 5, error: 0.001 });
+    expect(result.error).toBeLessThan(0.001);
+  });
+
   it('stops when told to, and leaves no file', async () => {
     const paths = files(tuned);
     const controller = new AbortController();

@@ -96,12 +96,18 @@ export async function measure(
       continue;
     }
     known.add(same);
-    const blockRank = Math.max(1, Math.floor(rank / rankOf(grid, 1)));
+    const blockRank = highestRank(structure, rank < fullRank(size) ? rank / rankOf(grid, 1) : rank);
     const blocks = await decompose(values, structure, blockRank, { seed });
     decompositions.push(blocks);
     curves.push({ unit: parameterCount(structure), captured: capturedByRank(blocks, blockRank) });
   }
   return { curves, decompositions };
+}
+
+/** Of a block: `rank` where it has as much, and 1 at least. */
+function highestRank({ in: rows, out: columns, grid }: Structure, rank: number): number {
+  const full = Math.min(rows / grid[0], columns / grid[1]);
+  return Math.max(1, Math.min(full, Math.floor(rank)));
 }
 
 const NOTHING: BlockDecomposition = { blocks: [], squares: 0 };

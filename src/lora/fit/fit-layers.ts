@@ -138,10 +138,11 @@ class LayerFitter {
       measurements = await this.measureAll(ranks, measurements);
       choices = choose(measurements, goal);
     }
+    if (!choices) throw outOfReach(measurements, this.options.grids);
     const fitted: FittedLayer[] = [];
     for (const [i, changed] of this.layers.entries()) {
       await this.step('fit', i, this.layers.length, changed);
-      const choice = choices![i]!;
+      const choice = choices[i]!;
       const blocks = choice.rank > 0 ? await this.decomposed(changed, choice) : undefined;
       fitted.push(this.fitted(changed, measurements[i]!, choice, blocks));
     }
@@ -260,6 +261,21 @@ function choose(
   return withinError(
     measurements.map(({ curves }) => curves),
     target,
+  );
+}
+
+/** Blocks that a structure does not have are out of its reach at any rank. */
+function outOfReach(measurements: readonly Measurement[], grids: readonly Grid[]): OnnxLoraError {
+  const squares = measurements.reduce((sum, measurement) => sum + measurement.squares, 0);
+  const captured = measurements.reduce(
+    (sum, { curves }) => sum + Math.max(...curves.map((curve) => curve.captured.at(-1)!)),
+    0,
+  );
+  const names = [...new Set(grids.map(({ structure }) => structure))];
+  return new OnnxLoraError(
+    'invalid-argument',
+    `${names.join(' and ')} adapters leave an error of ${errorOf(squares, captured).toPrecision(3)} at any rank`,
+    { hint: 'Allow a larger error, or other structures.' },
   );
 }
 
