@@ -82,7 +82,7 @@ export function contentsOfModel(
   });
   const { label } = patched.model.source;
   const [first] = set.adapters;
-  const renaming = renamingOf(layerOf(first!)?.module, first!.name);
+  const renaming = first && renamingOf(layerOf(first)?.module, first.name);
   return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined, renaming };
 }
 

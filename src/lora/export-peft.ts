@@ -73,6 +73,7 @@ export async function peftContents(
 ): Promise<PeftContents> {
   const { label, adapters, hasHead } = contents;
   if (hasHead) throw headless(label);
+  if (adapters.length === 0) throw withoutAdapters(label);
   const renamed = renamer(options.peftPrefix);
   const modules = peftModules(contents, renamed);
   const trained = trainedParameters(contents, new Set(modules), renamed);
@@ -223,5 +224,14 @@ function headless(label: string): OnnxLoraError {
     'unsupported',
     `${label} has a head of its own, for which the PyTorch model has no module`,
     { hint: 'Adapters with a head travel as .safetensors.' },
+  );
+}
+
+/** PEFT loads no folder that targets nothing. */
+function withoutAdapters(label: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `${label} has an adapter set without adapters, of replaced tensors alone, which PEFT does not load`,
+    { hint: 'Such sets travel as .safetensors.' },
   );
 }

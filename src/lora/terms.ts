@@ -35,7 +35,7 @@ export function putTerm(
 ): void {
   const { strideOfA } = layoutOf(s);
   const { atA, atB } = placeOf(s, term);
-  for (const [x, value] of term.column.entries()) a[atA + x * strideOfA] = value;
+  for (let x = 0; x < term.column.length; x++) a[atA + x * strideOfA] = term.column[x]!;
   b.set(term.row, atB);
 }
 

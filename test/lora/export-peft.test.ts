@@ -5,7 +5,12 @@ import { describe, expect, it } from 'vitest';
 import { openSafetensors } from '../../src/formats/safetensors.js';
 import { apply } from '../../src/lora/apply.js';
 import { type ExtractOptions, extract } from '../../src/lora/extract.js';
+import { insertAdapters } from '../../src/lora/insert.js';
 import { openAdapter } from '../../src/lora/open-adapter.js';
+import { PatchedModel } from '../../src/lora/patched.js';
+import { collect } from '../../src/onnx/edit.js';
+import { parseModel } from '../../src/onnx/parse.js';
+import { MemorySource } from '../../src/onnx/source.js';
 import { type InsertOptions, insertInto, trained } from '../support/adapters.js';
 import { denseDeltas } from '../support/dense.js';
 import { failure, temporaryFolder } from '../support/files.js';
@@ -240,6 +245,19 @@ describe('extracting for PEFT is refused', () => {
     const output = folder.fresh('adapter');
     await expect(extract(patched, { output, ...peftOptions })).rejects.toThrow(message);
     expect(existsSync(output)).toBe(false);
+  });
+
+  it('for a set of replaced tensors alone', async () => {
+    const opened = parseModel(new MemorySource(base));
+    const data = new Uint8Array(4 * IN * OUT);
+    const tensors = [{ name: 'w.one', dtype: 'float32', dims: [IN, OUT], data } as const];
+    const { edit } = insertAdapters(new PatchedModel(opened), 'weights', [], { tensors });
+    const patched = folder.write(await collect(edit.pieces()));
+    const error = await failure(
+      () => extract(patched, { output: folder.fresh('adapter') }),
+      'unsupported',
+    );
+    expect(error.message).toContain('without adapters');
   });
 
   it('for several adapters beside one weight', async () => {
