@@ -115,6 +115,8 @@ export interface PatchResult {
    * Where `init: 'pissa'` split weights: the largest |W - (W' + ΔW)| / |W| of one, which is its rounding.
    */
   readonly deviation?: number;
+  /** With `adapter`, tensors of the model that got other numbers. */
+  readonly replaced?: readonly string[];
   /** What the model has no place for, where that is allowed; with `adapter`. */
   readonly unmatched?: readonly string[];
   readonly verification?: Verification;
@@ -149,6 +151,8 @@ async function patchSlots(
   mode: SlotMode,
   options: PatchOptions,
 ): Promise<PatchResult> {
+  const idle = (['adapter', 'head'] as const).find((key) => options[key] !== undefined);
+  if (idle) throw new OnnxLoraError('invalid-argument', `${idle} has no effect on slots`);
   const { result, slots } = await insertNewSlots(path, mode, options);
   if (!options.verify) return result;
   const ownFeeds = mode === 'required' ? emptyFeeds(slots, options.provider) : undefined;

@@ -262,6 +262,14 @@ describe('slots', () => {
     await expectBase(twoLayers(undefined, { opset: 8 }), { x });
   });
 
+  it.each([{ adapter: 'a.safetensors' }, { head: 'linear:3' }])(
+    'are no place for %o',
+    async (more) => {
+      const error = await failure(() => slotted(twoLayers(), 'required', more), 'invalid-argument');
+      expect(error.message).toMatch(/^(adapter|head) has no effect on slots$/);
+    },
+  );
+
   it('are proven to be nothing with verify', async () => {
     for (const mode of ['required', 'optional'] as const) {
       const output = folder.fresh();
