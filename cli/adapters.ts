@@ -55,6 +55,12 @@ export function noteUnmatched(unmatched: readonly string[] | undefined, ui: Ui):
   for (const name of unmatched) ui.note(`  ${name}`);
 }
 
+/** What of the model got other numbers, behind what else is said of it. */
+export function replacedText(replaced: readonly string[] | undefined, what = 'tensor'): string {
+  const { length } = replaced ?? [];
+  return length === 0 ? '' : `, ${plural(length, what)} replaced`;
+}
+
 /** PEFT's line, as its `print_trainable_parameters` has it. */
 export function trainableLine({ trainable, total, percent: share }: ParameterShare): string {
   return `trainable params: ${count(trainable)} || all params: ${count(total)} || trainable%: ${share.toFixed(4)}`;

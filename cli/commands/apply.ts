@@ -1,6 +1,6 @@
 import { adapterFormats } from '../../src/lora/adapter-output.js';
 import { apply } from '../../src/lora/apply.js';
-import { adapterColumns, noteUnmatched, trainableLine } from '../adapters.js';
+import { adapterColumns, noteUnmatched, replacedText, trainableLine } from '../adapters.js';
 import { defineCommand } from '../command.js';
 import { bindOptions, outputOptions } from '../options.js';
 import { printable } from '../text.js';
@@ -50,13 +50,13 @@ export const applyCommand = defineCommand({
   ],
   async run({ model, adapter, ...options }, ui) {
     const result = await apply(model, adapter, { ...options, ...ui.work });
-    const { output, adapters, parameters, unmatched } = result;
+    const { output, adapters, parameters, replaced, unmatched } = result;
     noteUnmatched(unmatched, ui);
     const text = () =>
       [
         ui.table(adapterColumns(parameters.total, { withNorm: true }), adapters),
         '',
-        `wrote ${printable(output)}`,
+        `wrote ${printable(output)}${replacedText(replaced)}`,
         `${trainableLine(parameters)}\n`,
       ].join('\n');
     return { result, text };

@@ -1,5 +1,5 @@
 import { type MergedWeight, merge } from '../../src/lora/merge.js';
-import { noteUnmatched } from '../adapters.js';
+import { noteUnmatched, replacedText } from '../adapters.js';
 import { defineCommand } from '../command.js';
 import { bindOptions, checkOptions, nameOption, outputOptions } from '../options.js';
 import type { Column } from '../table.js';
@@ -75,7 +75,7 @@ export const mergeCommand = defineCommand({
         '',
         ...undoneLines(merged),
         ...verificationLines(verification),
-        `wrote ${printable(output)}: ${plural(merged.length, 'weight')} changed${replacedText(replaced)}\n`,
+        `wrote ${printable(output)}: ${plural(merged.length, 'weight')} changed${replacedText(replaced, 'other tensor')}\n`,
       ].join('\n');
     const failure = verificationFailure(
       verification,
@@ -85,10 +85,6 @@ export const mergeCommand = defineCommand({
     return { result, text, failure };
   },
 });
-
-function replacedText({ length }: readonly string[]): string {
-  return length === 0 ? '' : `, ${plural(length, 'other tensor')} replaced`;
-}
 
 function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
   const kind: Column<MergedWeight> = { title: 'fold', value: (weight) => weight.kind };

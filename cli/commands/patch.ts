@@ -6,6 +6,7 @@ import type { SlotSummary } from '../../src/lora/slots/summary.js';
 import {
   adapterColumns,
   noteUnmatched,
+  replacedText,
   skippedLines,
   slotColumns,
   trainableLine,
@@ -125,7 +126,8 @@ export const patchCommand = defineCommand({
     const used = await chosenProvider(provider, ui);
     const work = { ...ui.work, onNote: ui.note };
     const result = await patch(model, { ...options, provider: used, ...work });
-    const { output, adapters, slots, skipped, parameters, unmatched, verification } = result;
+    const { output, adapters, slots, skipped, parameters, replaced, unmatched, verification } =
+      result;
     const { deviation } = result;
     noteUnmatched(unmatched, ui);
     const text = () => {
@@ -136,7 +138,7 @@ export const patchCommand = defineCommand({
         '',
         ...skippedLines(skipped, verbose ?? false),
         ...verificationLines(verification),
-        `wrote ${printable(output)}`,
+        `wrote ${printable(output)}${replacedText(replaced)}`,
         ...(deviation === undefined ? [] : [deviationLine(deviation)]),
         slots ? slotLine(slots) : trainableLine(parameters),
       ];

@@ -27,6 +27,8 @@ export interface ApplyOptions
 }
 
 export interface ApplyResult extends Omit<PatchResult, 'skipped' | 'slots'> {
+  /** Tensors of the model that got other numbers. */
+  readonly replaced: readonly string[];
   /** What the model has no place for, where that is allowed. */
   readonly unmatched: readonly string[];
 }
@@ -54,7 +56,9 @@ export async function apply(
     const { edit, manifest, adapters, unmatched } = inserted;
     await writeWithData(model, edit, output, options, dataFile);
     const norms = adapters.map(adapterNorm);
-    return { output, ...describeAdapters(model, manifest, (i) => norms[i]!), unmatched };
+    const replaced = (manifest.replaced ?? []).map(({ tensor }) => tensor);
+    const described = describeAdapters(model, manifest, (i) => norms[i]!);
+    return { output, ...described, replaced, unmatched };
   } finally {
     file?.close();
     files.close();

@@ -17,6 +17,13 @@ describe('a folder of PEFT', () => {
     expect(stdout).toMatch(peftLine);
   });
 
+  it('may bring tensors that take the place of the model’s own, which is said', async () => {
+    const folder = folderWithModel();
+    const adapter = zooFile('adapters-extra/modules-to-save');
+    const { stdout } = await run(folder, ['apply', 'model.onnx', adapter]);
+    expect(stdout).toMatch(/\nwrote model\.lora\.onnx, 2 tensors replaced\n/);
+  });
+
   it('is merged and proven', async () => {
     const folder = folderWithModel();
     const args = ['merge', 'model.onnx', '--adapter', lora, '--json'];
