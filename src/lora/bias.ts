@@ -4,12 +4,14 @@ import { type Node, nodeLabel, type Tensor } from '../onnx/model.js';
 import { findLayers } from './layers.js';
 import type { ModelManifest } from './manifest.js';
 import type { PatchedModel } from './patched.js';
+import { checkFree } from './replaced.js';
 import type { LinearLayer } from './targets/index.js';
 
 /**
  * The biases of a set's layers: vectors that are added to a layer's output and to nothing else; and the
  * names of the nodes that have none.
- * @throws OnnxLoraError `unsupported` where no layer has one, or other nodes read one too
+ * @throws OnnxLoraError `unsupported` where no layer has one, other nodes read one too, or another set
+ * replaced one
  */
 export function biasesOf(
   patched: PatchedModel,
@@ -37,7 +39,10 @@ export function biasesOf(
       { hint: 'Train without --train-bias.' },
     );
   }
-  for (const [tensor, readers] of found) checkReaders(patched, tensor, readers);
+  for (const [tensor, readers] of found) {
+    checkReaders(patched, tensor, readers);
+    checkFree(patched, set, tensor.name);
+  }
   return { biases: [...found.keys()], without };
 }
 

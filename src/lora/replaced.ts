@@ -98,7 +98,15 @@ function mismatch(
   );
 }
 
-function checkFree({ model, sets }: PatchedModel, { set }: ModelManifest, name: string): void {
+/**
+ * Checks that no other set replaced a tensor.
+ * @throws OnnxLoraError `unsupported`
+ */
+export function checkFree(
+  { model, sets }: PatchedModel,
+  { set }: ModelManifest,
+  name: string,
+): void {
   const other = sets.find(
     (one) => one.set !== set && one.replaced?.some(({ tensor }) => tensor === name),
   );
