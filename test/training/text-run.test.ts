@@ -104,6 +104,15 @@ describe('a classifier of texts', () => {
 });
 
 describe('a run on texts', () => {
+  it('with the tokenizer of a larger model is told before the first step', async () => {
+    const model = await patchedModel('bert-cls-dynamo');
+    const given = { data: jsonl(reviews(6)), loss: 'cross-entropy', steps: 1 } as const;
+    const run = train(model, { ...given, tokenizer: tokenizerPath('byte-level') });
+    const { message, hint } = await failure(() => run, 'invalid-data');
+    expect(message).toMatch(/key input_ids holds 0 to 399, expected 0 to 255 \(rows of the table/);
+    expect(hint).toMatch(/tokenizer of this model/);
+  });
+
   it('that was stopped in the middle of an epoch goes on with the same samples', async () => {
     const model = await patchedModel('bert-cls-dynamo');
     const rows = [...reviews(20), 'no JSON', ...reviews(33).slice(20), '{"text": "no label"}'];
