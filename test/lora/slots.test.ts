@@ -1,8 +1,10 @@
 /** Slots: places beside layers that take adapters as graph inputs, run by run. */
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import type { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
+import { openOnnxAdapterFile } from '../../src/formats/onnx-adapter-file.js';
 import { apply } from '../../src/lora/apply.js';
 import { extract } from '../../src/lora/extract.js';
 import { inspect } from '../../src/lora/inspect.js';
@@ -16,15 +18,7 @@ import { insertInto, patchFile, randomNumbers, trained } from '../support/adapte
 import { failure, sameFiles, temporaryFolder } from '../support/files.js';
 import { dtypesOf, kinds, type LinearCase, linearModel, weightForms } from '../support/linear.js';
 import { body, constant, model, node, tensor, value } from '../support/models.js';
-import {
-  expectClose,
-  expectSame,
-  feed,
-  maxAbs,
-  maxDifference,
-  type Outputs,
-  run,
-} from '../support/run.js';
+import { expectClose, expectSame, feed, maxAbs, maxDifference, run } from '../support/run.js';
 import { zooCases, zooFeeds, zooModel } from '../support/zoo.js';
 
 const folder = temporaryFolder();
@@ -333,7 +327,6 @@ describe('a slotted model', () => {
 
   it('is refused where another program changed it', async () => {
     const { output } = await slotted(twoLayers());
-    const { readFileSync } = await import('node:fs');
     const text = readFileSync(output, 'latin1');
     const damaged = (from: string, to: string) =>
       folder.write(Buffer.from(text.replaceAll(from, to), 'latin1'));
@@ -349,22 +342,16 @@ describe('a slotted model', () => {
 });
 
 it('slots of a localized adapter compute what the adapter does beside its layer', async () => {
-  const outputs: Outputs[] = [];
   const { output, slots } = await slotted(twoLayers());
-  const path = folder.write(
-    await insertInto(twoLayers(), { factors: trained, rank: 4, blocks: 2, targets: ['net.two'] }),
-  );
+  const options = { factors: trained, rank: 4, blocks: 2, targets: ['net.two'] };
+  const path = folder.write(await insertInto(twoLayers(), options));
   const file = folder.fresh('adapter.onnx_adapter');
   await extract(path, { output: file });
-  const { openOnnxAdapterFile } = await import('../../src/formats/onnx-adapter-file.js');
   const adapter = openOnnxAdapterFile(file);
-  const feeds = Object.fromEntries(
-    [...adapter.parameters].map(([name, { dims }]) => [
-      name,
-      feed(dims, adapter.readFloat64(name)),
-    ]),
-  );
-  outputs.push(await run(output, { x, ...fed(slots, 0), ...feeds }), await run(path, { x }));
+  const parameters = [...adapter.parameters].map(([name, { dims }]) => {
+    return [name, feed(dims, adapter.readFloat64(name))] as const;
+  });
   adapter.close();
-  expectClose(outputs[0]!, outputs[1]!, 1e-6);
+  const feeds = { x, ...fed(slots, 0), ...Object.fromEntries(parameters) };
+  expectClose(await run(output, feeds), await run(path, { x }), 1e-6);
 });
