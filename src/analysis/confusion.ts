@@ -13,7 +13,7 @@ export interface Confusion {
 
 // More columns than this are no matrix that anybody reads.
 const MAX_CLASSES = 40;
-const MAX_LISTED = 20;
+const MAX_LISTED = 10;
 
 /** @param names of the classes; a class without one goes by its number */
 export function confusionSection(confusion: Confusion, names: readonly string[] = []): Markup {
