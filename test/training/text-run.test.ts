@@ -9,7 +9,8 @@ import { insertInto } from '../support/adapters.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { model, node, pattern, tensor, value } from '../support/models.js';
 import { zooModel } from '../support/zoo.js';
-import { tokenizerPath } from './data/text/tokenizers.js';
+import { safetensors } from './data/data.js';
+import { chats, chatTokenizer, template, tokenizerPath } from './data/text/tokenizers.js';
 import { logOf } from './tiny.js';
 
 const folder = temporaryFolder();
@@ -164,6 +165,33 @@ describe('a language model', () => {
     } as const;
     const { loss } = await train(model, more);
     expect(loss!.last).toBeLessThan(loss!.first * 0.7);
+  });
+});
+
+describe('a language model in a conversation', () => {
+  it('is asked for what the assistant says alone', async () => {
+    const length = Math.max(...chats.map(({ ids }) => ids.length));
+    const padded = (row: readonly number[], padding: number) =>
+      Array.from({ length }, (_, i) => row[i] ?? padding);
+    const of = (row: (chat: (typeof chats)[number]) => readonly number[], padding: number) =>
+      [
+        'int64',
+        [chats.length, length],
+        chats.flatMap((chat) => padded(row(chat), padding)),
+      ] as const;
+    const arrays = safetensors({
+      input_ids: of(({ ids }) => ids, 0),
+      attention_mask: of(({ ids }) => ids.map(() => 1), 0),
+      labels: of(({ ids, answers }) => ids.map((id, i) => (answers[i] === 1 ? id : -100)), -100),
+    });
+    const path = zooModel('llama-causal');
+    const loss = 'causal-lm';
+    const expected = await measure(path, { data: folder.write(arrays, 'x.safetensors'), loss });
+    const tokenizer = chatTokenizer(folder, template);
+    const data = jsonl(chats.map(({ messages }) => ({ messages })));
+    const found = await measure(path, { data, loss, tokenizer });
+    expect(found.loss).toBeCloseTo(expected.loss, 6);
+    expect(found.perplexity).toBeCloseTo(expected.perplexity!, 3);
   });
 });
 

@@ -22,12 +22,13 @@ export function fieldOf(row: Row, name: string): unknown {
 
 /**
  * A field with a text.
- * @throws BadRow for anything else, and for a text without a character
+ * @throws BadRow for anything else, and for a text of nothing but white space, which may have no token
  */
 export function textIn(row: Row, name: string): string {
   const value = fieldOf(row, name);
-  if (typeof value === 'string' && value !== '') return value;
-  const found = value === '' ? 'is empty' : `holds ${JSON.stringify(value).slice(0, 40)}`;
+  if (typeof value === 'string' && value.trim() !== '') return value;
+  const found =
+    typeof value === 'string' ? 'is empty' : `holds ${JSON.stringify(value).slice(0, 40)}`;
   throw new BadRow(`the field ${name} ${found}, expected a text`);
 }
 

@@ -1,43 +1,18 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ChatTemplate } from '../../../../src/training/data/text/chat.js';
 import { chatEncoder } from '../../../../src/training/data/text/encoder.js';
 import { TextTokenizer } from '../../../../src/training/data/text/tokenizer.js';
 import { failure, temporaryFolder } from '../../../support/files.js';
-import { tokenizerPath } from './tokenizers.js';
+import { chats, chatTokenizer, template } from './tokenizers.js';
 
 const folder = temporaryFolder();
-
-interface Recorded {
-  readonly messages: readonly { readonly role: string; readonly content: string }[];
-  readonly text: string;
-  readonly ids: readonly number[];
-  /** 1 where the assistant speaks. */
-  readonly answers: readonly number[];
-}
-
-const { template, chats } = JSON.parse(
-  readFileSync(join(tokenizerPath('.'), 'chat.json'), 'utf8'),
-) as { template: string; chats: readonly Recorded[] };
 
 /** With tags in their places that do nothing. */
 const unmarked = template.replace(/\b(end)?generation\b/g, 'set unused = 1');
 
-/** The Unigram tokenizer with a chat template. */
-function tokenizerWith(chat: unknown): TextTokenizer {
-  const path = folder.fresh('tokenizer.json');
-  return TextTokenizer.open(copyOf(path, chat));
-}
-
-function copyOf(path: string, chat: unknown): string {
-  const [from, to] = [tokenizerPath('unigram'), join(path, '..')];
-  writeFileSync(path, readFileSync(join(from, 'tokenizer.json')));
-  const config = JSON.parse(readFileSync(join(from, 'tokenizer_config.json'), 'utf8'));
-  const stored = JSON.stringify({ ...config, chat_template: chat });
-  writeFileSync(join(to, 'tokenizer_config.json'), stored);
-  return path;
-}
+const tokenizerWith = (chat: unknown) => TextTokenizer.open(chatTokenizer(folder, chat));
 
 const fields = { texts: ['messages'], label: undefined, isChat: true };
 
@@ -127,7 +102,7 @@ describe('a chat template', () => {
   });
 
   it('may stand in a file of its own', () => {
-    const path = copyOf(folder.fresh('tokenizer.json'), undefined);
+    const path = chatTokenizer(folder, undefined);
     writeFileSync(join(path, '../chat_template.jinja'), unmarked);
     const { text } = ChatTemplate.of(TextTokenizer.open(path)).render(
       chats[0] as never,

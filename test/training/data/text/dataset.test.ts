@@ -211,6 +211,7 @@ describe('bad rows', () => {
   it.each([
     ['{"text": "a"}', /x\.jsonl:2: the field label is missing, it has: text$/],
     ['{"text": "", "label": 1}', /x\.jsonl:2: the field text is empty/],
+    ['{"text": " \\n", "label": 1}', /x\.jsonl:2: the field text is empty/],
     ['{"text": null, "label": 1}', /x\.jsonl:2: the field text is null/],
     ['{"text": 7, "label": 1}', /x\.jsonl:2: the field text holds 7, expected a text/],
     [
