@@ -1,11 +1,18 @@
 /** Biases that train with the adapters (PEFT's `bias="lora_only"`). They are the model's own tensors. */
 import { OnnxLoraError } from '../errors.js';
+import { storedTensor } from '../graph/constants.js';
 import { type Node, nodeLabel, type Tensor } from '../onnx/model.js';
 import { findLayers } from './layers.js';
 import type { ModelManifest } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 import { checkFree } from './replaced.js';
 import type { LinearLayer } from './targets/index.js';
+
+/** A constant of the main graph: an initializer, or the value of a Constant node. */
+export interface Bias {
+  readonly name: string;
+  readonly tensor: Tensor;
+}
 
 /**
  * The biases of a set's layers: vectors that are added to a layer's output and to nothing else; and the
@@ -16,9 +23,9 @@ import type { LinearLayer } from './targets/index.js';
 export function biasesOf(
   patched: PatchedModel,
   set: ModelManifest,
-): { biases: Tensor[]; without: string[] } {
+): { biases: Bias[]; without: string[] } {
   const without: string[] = [];
-  const found = new Map<Tensor, Set<Node>>();
+  const found = new Map<string, { bias: Bias; readers: Set<Node> }>();
   const layers = new Map(
     findLayers(patched).flatMap((l) => l.linear.map((one) => [one.node, one])),
   );
@@ -29,8 +36,8 @@ export function biasesOf(
       without.push(site.site.node);
       continue;
     }
-    const readers = found.get(bias.tensor) ?? new Set();
-    found.set(bias.tensor, readers.add(bias.reader));
+    const { readers } = found.get(bias.name) ?? { readers: new Set() };
+    found.set(bias.name, { bias, readers: readers.add(bias.reader) });
   }
   if (found.size === 0) {
     throw new OnnxLoraError(
@@ -39,24 +46,23 @@ export function biasesOf(
       { hint: 'Train without --train-bias.' },
     );
   }
-  for (const [tensor, readers] of found) {
-    checkReaders(patched, tensor, readers);
-    checkFree(patched, set, tensor.name);
+  for (const [name, { readers }] of found) {
+    checkReaders(patched, name, readers);
+    checkFree(patched, set, name);
   }
-  return { biases: [...found.keys()], without };
+  return { biases: [...found.values()].map(({ bias }) => bias), without };
 }
 
 /** The third operand of Gemm and Conv, or the constant that the next node adds. */
 export function biasOf(
   patched: PatchedModel,
   { node: target, geometry, weight }: LinearLayer,
-): { tensor: Tensor; reader: Node } | undefined {
+): (Bias & { readonly reader: Node }) | undefined {
   const { values, model } = patched;
-  const vector = (node: Node, name: string | undefined) => {
-    const value = name === undefined ? undefined : values.resolve(node.graph, name);
-    const { initializer: tensor, graph } = value ?? {};
+  const vector = (reader: Node, name = '') => {
+    const { tensor, graph } = storedTensor(values, reader.graph, name) ?? {};
     const isVector = tensor?.dims.length === 1 && tensor.dims[0] === weight.out;
-    return tensor && isVector && graph === model.graph ? { tensor, reader: node } : undefined;
+    return tensor && isVector && graph === model.graph ? { name, tensor, reader } : undefined;
   };
   if (geometry.kind === 'channels') return vector(target, target.inputs[2]);
   // A vector is added along the last axis.
@@ -72,14 +78,14 @@ export function biasOf(
   return vector(use.node, use.node.inputs[1 - use.index]);
 }
 
-function checkReaders(patched: PatchedModel, tensor: Tensor, readers: ReadonlySet<Node>): void {
-  const uses = patched.values.resolve(patched.model.graph, tensor.name)?.uses ?? [];
+function checkReaders(patched: PatchedModel, name: string, readers: ReadonlySet<Node>): void {
+  const uses = patched.values.resolve(patched.model.graph, name)?.uses ?? [];
   const other = uses.find(({ node }) => !node || !readers.has(node));
   if (!other) return;
   const by = other.node ? nodeLabel(other.node) : 'the graph as an output';
   throw new OnnxLoraError(
     'unsupported',
-    `${patched.model.source.label}: the bias ${tensor.name} is read by ${by} too, which is not adapted`,
+    `${patched.model.source.label}: the bias ${name} is read by ${by} too, which is not adapted`,
     { node: other.node?.name, hint: 'Adapt that layer as well, or train without --train-bias.' },
   );
 }

@@ -85,8 +85,8 @@ export function bindParameter(
   const { model } = index.patched;
   const replaced = changes.find(({ change }) => change === 'replace');
   const chunks = function* () {
-    const base = replaced ? undefined : withReader(model, (reader) => reader.float64(tensor));
-    yield fromFloat64(dtype, summed(changes, base, home));
+    const base = replaced ? [] : [withReader(model, (reader) => reader.float64(tensor))];
+    yield fromFloat64(dtype, sum([...base, ...changes.map((change) => asStored(change, home))]));
   };
   // PEFT saves layers beside embeddings whether they were trained or not.
   if (changes.length === 1 && replaced) {
@@ -109,17 +109,9 @@ function withReader<T>(model: PatchedModel['model'], read: (reader: TensorReader
   }
 }
 
-function summed(
-  changes: readonly ModuleParameter[],
-  base: Float64Array | undefined,
-  home: Home,
-): Float64Array {
-  const result = base ?? new Float64Array(elementCount(home.tensor.dims));
-  for (const change of changes) {
-    const values = asStored(change, home);
-    for (let i = 0; i < result.length; i++) result[i]! += values[i]!;
-  }
-  return result;
+function sum([first, ...others]: readonly Float64Array[]): Float64Array {
+  if (others.length === 0) return first!;
+  return first!.map((value, i) => others.reduce((total, other) => total + other[i]!, value));
 }
 
 /** The numbers in the layout of the stored tensor. */
@@ -203,7 +195,7 @@ function constantOf(
   }
   const biases = linear.flatMap((layer) => {
     const found = parameter === 'bias' ? biasOf(patched, layer) : undefined;
-    return found ? [traceConstant(values, found.reader.graph, found.tensor.name)!] : [];
+    return found ? [traceConstant(values, found.reader.graph, found.name)!] : [];
   });
   if (biases.length > 0) return biases[0];
   const found = nodes.at(path).flatMap((node) => {

@@ -131,6 +131,13 @@ export class PatchedModel {
     return tensor;
   }
 
+  /** A constant of the main graph: an initializer, or the value of a Constant node. */
+  constant(name: string): Tensor {
+    const place = storedTensor(this.values, this.model.graph, name);
+    if (!place) throw this.damaged(`no tensor ${name} is in the graph`);
+    return place.tensor;
+  }
+
   /** The model's own tensor that a set replaced, and set aside. */
   original({ tensor, original }: Replacement): TensorPlace {
     const { values, model } = this;

@@ -221,7 +221,7 @@ function tensorNames({ a, b, generalA, generalB }: PatchedAdapter): string[] {
 }
 
 function tensorOf(patched: PatchedModel, name: string) {
-  const tensor = patched.initializer(name);
+  const tensor = patched.constant(name);
   return { name, shape: tensor.dims, dtype: dtypeOf(tensor, patched.model) };
 }
 

@@ -303,7 +303,7 @@ class Run {
   private theta({ parameters }: ForwardGraph, size: number): Float32Array<ArrayBuffer> {
     const theta = new Float32Array(size);
     for (const { name, offset } of parameters) {
-      theta.set(this.reader.float32(this.patched.initializer(name)), offset);
+      theta.set(this.reader.float32(this.patched.constant(name)), offset);
     }
     return theta;
   }

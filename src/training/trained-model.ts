@@ -25,7 +25,7 @@ export function trainedModel(
   const root = new MessageEdit(model.source, model.range);
   const trained: NewTensor[] = [];
   for (const { name, offset, length } of parameters) {
-    const tensor = model.graph.initializers.get(name)!;
+    const tensor = patched.constant(name);
     const dtype = floatTypeOf(tensor, model);
     const values = Float64Array.from(theta.subarray(offset, offset + length));
     const data = fromFloat64(dtype, values);

@@ -16,6 +16,7 @@ import { insertInto, patchFile } from '../support/adapters.js';
 import { failure, sameFiles, temporaryFolder } from '../support/files.js';
 import {
   body,
+  constant,
   model,
   type NodeProto,
   node,
@@ -51,7 +52,7 @@ async function found(bytes: Uint8Array, targets = ['re:.*']): Promise<string[]> 
 }
 
 describe('the bias of a layer', () => {
-  it.each<[string, Parts]>([
+  it.each<[string, Parts, string?]>([
     [
       'is added behind it',
       { nodes: [node('MatMul', ['x', 'w'], 'h'), node('Add', ['h', 'b'], 'y')] },
@@ -61,6 +62,17 @@ describe('the bias of a layer', () => {
       { nodes: [node('MatMul', ['x', 'w'], 'h'), node('Add', ['b', 'h'], 'y')] },
     ],
     ['is Gemm’s own', { nodes: [node('Gemm', ['x', 'w', 'b'], 'y', { transB: 1 })] }],
+    [
+      'is the value of a Constant node',
+      {
+        nodes: [
+          constant('c', tensor('', [3])),
+          node('MatMul', ['x', 'w'], 'h'),
+          node('Add', ['h', 'c'], 'y'),
+        ],
+      },
+      'c',
+    ],
     [
       'is a convolution’s own',
       {
@@ -80,8 +92,8 @@ describe('the bias of a layer', () => {
         ],
       },
     ],
-  ])('%s', async (_, parts) => {
-    expect(await found(layers(parts))).toEqual(['b']);
+  ])('%s', async (_, parts, name = 'b') => {
+    expect(await found(layers(parts))).toEqual([name]);
   });
 
   it.each<[string, Parts]>([
@@ -157,7 +169,7 @@ async function trainedTo(path: string, number: number, set?: string): Promise<st
     const manifest = patched.chosenSets(set)[0]!;
     const { biases } = biasesOf(patched, manifest);
     const parameters = layOut(
-      biases.map(({ name, dims }) => ({ name, shape: dims, dtype: 'float32' as const })),
+      biases.map(({ name, tensor }) => ({ name, shape: tensor.dims, dtype: 'float32' as const })),
     );
     const forward = { set: manifest, parameters, biases: biases.map(({ name }) => name) };
     const theta = new Float32Array(sizeOf(parameters)).fill(number);
@@ -195,6 +207,25 @@ describe('the record of a trained bias', () => {
     const trained = openModel(twice);
     expect(trained.graph.initializers.get('b')!.data.kind).toBe('raw');
     trained.close();
+    const output = folder.fresh();
+    await unpatch(twice, { output });
+    expect(sameFiles(output, base)).toBe(true);
+  });
+
+  it('comes back as it was: the value of a Constant node', async () => {
+    const base = folder.write(
+      model({
+        nodes: [
+          constant('b', tensor('', [3]), 'bias'),
+          node('MatMul', ['x', 'w'], 'h', {}, 'layer'),
+          node('Add', ['h', 'b'], 'y'),
+        ],
+        initializers: [tensor('w', [3, 3])],
+        inputs: [value('x', ['batch', 3])],
+        outputs: ['y'],
+      }),
+    );
+    const twice = await trainedTo(await trainedTo(await patchedFile(base), 7), 9);
     const output = folder.fresh();
     await unpatch(twice, { output });
     expect(sameFiles(output, base)).toBe(true);
