@@ -6,7 +6,6 @@ import {
   advise,
 } from '../../src/lora/advise.js';
 import type { Grid } from '../../src/lora/fit/candidates.js';
-import { structures } from '../../src/lora/structure.js';
 import { by, skippedLines } from '../adapters.js';
 import { defineCommand, kebabCase } from '../command.js';
 import { adapterOptions, forceOption, selectionOptions } from '../options.js';
@@ -129,7 +128,7 @@ function textOf(result: AdviseResult, verbose: boolean, ui: Ui): string {
 }
 
 function columnsFor(layers: readonly AdvisedTarget[]): Column<AdvisedTarget>[] {
-  const measured = structures.filter((name) =>
+  const measured = (['global', 'diagonal', 'localized'] as const).filter((name) =>
     layers.some(({ scores }) => scores.some(({ structure }) => structure === name)),
   );
   return [
