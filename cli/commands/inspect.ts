@@ -94,7 +94,7 @@ function setFacts({ name, adapters, parameters, head, replaced, createdBy }: Ins
     facts.push(['head', `${name}: ${text}, ${count(head.parameters)} parameters`]);
   }
   if (replaced.length > 0) {
-    facts.push(['replaced', `${name}: ${count(replaced.length)} tensors of the model`]);
+    facts.push(['replaced', `${name}: ${plural(replaced.length, 'tensor')} of the model`]);
   }
   return facts;
 }
