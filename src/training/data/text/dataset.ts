@@ -1,24 +1,15 @@
 /** Texts in a file of rows as samples: read and encoded when their batch is made. */
 import { OnnxLoraError } from '../../../errors.js';
 import { type TensorValue, tensorFromNumbers } from '../../../runtime/tensor-value.js';
-import { classList, readClassFile } from '../classes.js';
 import type { Dataset, SampleSpec } from '../dataset.js';
 import { DEFAULT_IGNORE_INDEX } from '../match.js';
 import type { DataRequest } from '../request.js';
 import { fieldOf } from '../rows/fields.js';
-import { type LabelCollector, type Labels, labelCollector } from '../rows/labels.js';
-import type { Row } from '../rows/row.js';
+import type { Labels } from '../rows/labels.js';
 import { RowFile } from '../rows/row-file.js';
-import {
-  chatEncoder,
-  checkLength,
-  type EncodedText,
-  jointEncoder,
-  languageEncoder,
-  type RowEncoder,
-  separateEncoder,
-} from './encoder.js';
-import { chooseFields, type TextFields } from './fields.js';
+import type { EncodedText, RowEncoder } from './encoder.js';
+import type { TextFields } from './fields.js';
+import { FirstPass } from './first-pass.js';
 import { type TextInputs, textInputs } from './inputs.js';
 import { lengthLimit } from './length.js';
 import { padded } from './padding.js';
@@ -56,60 +47,6 @@ function tokenizerOf(path: string, { tokenizer, loss }: DataRequest): string {
 function noteMissingMask(path: string, { sequences }: TextInputs, { onNote }: DataRequest): void {
   if (sequences.some(({ role }) => role === 'mask')) return;
   onNote?.(`${path}: the model takes no mask, so it reads the padding of shorter texts as text`);
-}
-
-/** Looks at every row of a file once. */
-class FirstPass {
-  private readonly labels: LabelCollector | undefined;
-  private chosen: { readonly fields: TextFields; readonly encoder: RowEncoder } | undefined;
-
-  constructor(
-    private readonly path: string,
-    private readonly tokenizer: TextTokenizer,
-    private readonly limit: number,
-    private readonly request: DataRequest,
-  ) {
-    const { loss, labels, classes, ignoreIndex } = request;
-    const known = labels === undefined ? classes : readClassFile(labels);
-    this.labels = labelCollector(loss, { classes: known, ignoreIndex });
-  }
-
-  take(row: Row): void {
-    this.chosen ??= this.choose(row);
-    const { fields, encoder } = this.chosen;
-    encoder.check(row);
-    if (this.request.truncate === false) checkLength(encoder, row, this.limit);
-    if (fields.label !== undefined) this.labels?.note(fieldOf(row, fields.label));
-  }
-
-  /** After the last row. */
-  result() {
-    const labels = this.labels?.finish();
-    const { classes } = labels ?? {};
-    if (classes) this.request.onNote?.(`${this.path}: the classes are ${classList(classes)}`);
-    return { ...this.chosen!, labels };
-  }
-
-  private choose(row: Row) {
-    const { loss, onNote } = this.request;
-    const fields = chooseFields(row, loss, this.request);
-    const { texts, label } = fields;
-    const named = label === undefined ? '' : `, labels from ${label}`;
-    onNote?.(
-      `${this.path}: ${fields.isChat ? 'messages' : 'texts'} from ${texts.join(' and ')}${named}`,
-    );
-    return { fields, encoder: encoderFor(this.tokenizer, fields, this.request) };
-  }
-}
-
-function encoderFor(
-  tokenizer: TextTokenizer,
-  fields: TextFields,
-  { loss }: DataRequest,
-): RowEncoder {
-  if (fields.isChat) return chatEncoder(tokenizer, fields);
-  if (loss === 'causal-lm') return languageEncoder(tokenizer, fields);
-  return loss === 'mnr' ? separateEncoder(tokenizer, fields) : jointEncoder(tokenizer, fields);
 }
 
 interface Parts {

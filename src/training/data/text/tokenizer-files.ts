@@ -41,7 +41,7 @@ export interface TokenizerFiles {
   readonly config: TokenizerConfig;
   /** What to call it in a message: the path of `tokenizer.json`. */
   readonly label: string;
-  /** The bytes that encodings depend on. */
+  /** Of `tokenizer.json`. */
   readonly bytes: Uint8Array;
 }
 

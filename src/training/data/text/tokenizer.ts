@@ -28,7 +28,7 @@ export class TextTokenizer {
   readonly lastId: number;
   /** Most tokens that the model was made for, where the tokenizer says so. */
   readonly maxLength: number | undefined;
-  /** Of its file, to tell it from others. */
+  /** Of its files, to tell it from others. */
   readonly digest: string;
 
   private constructor(
@@ -41,7 +41,8 @@ export class TextTokenizer {
     this.lastId = tokenizer.model!.vocab.length - 1;
     const isKnown = typeof model_max_length === 'number' && model_max_length < NO_LENGTH;
     this.maxLength = isKnown ? model_max_length : undefined;
-    this.digest = createHash('sha256').update(files.bytes).digest('hex').slice(0, 12);
+    const hash = createHash('sha256').update(files.bytes).update(JSON.stringify(files.config));
+    this.digest = hash.digest('hex').slice(0, 12);
   }
 
   /**

@@ -1,0 +1,71 @@
+/** What all rows of a file say together, before the first batch is made of them. */
+import { classList, readClassFile } from '../classes.js';
+import type { DataRequest } from '../request.js';
+import { fieldOf } from '../rows/fields.js';
+import { type LabelCollector, labelCollector } from '../rows/labels.js';
+import type { Row } from '../rows/row.js';
+import {
+  chatEncoder,
+  checkLength,
+  jointEncoder,
+  languageEncoder,
+  type RowEncoder,
+  separateEncoder,
+} from './encoder.js';
+import { chooseFields, type TextFields } from './fields.js';
+import type { TextTokenizer } from './tokenizer.js';
+
+/** Chooses the fields at the first row, checks every row, and collects the labels. */
+export class FirstPass {
+  private readonly labels: LabelCollector | undefined;
+  private chosen: { readonly fields: TextFields; readonly encoder: RowEncoder } | undefined;
+
+  constructor(
+    private readonly path: string,
+    private readonly tokenizer: TextTokenizer,
+    private readonly limit: number,
+    private readonly request: DataRequest,
+  ) {
+    const { loss, labels, classes, ignoreIndex } = request;
+    const known = labels === undefined ? classes : readClassFile(labels);
+    this.labels = labelCollector(loss, { classes: known, ignoreIndex });
+  }
+
+  /** @throws BadRow for a row that is no sample; OnnxLoraError where fields stay open */
+  take(row: Row): void {
+    this.chosen ??= this.choose(row);
+    const { fields, encoder } = this.chosen;
+    encoder.check(row);
+    if (this.request.truncate === false) checkLength(encoder, row, this.limit);
+    if (fields.label !== undefined) this.labels?.note(fieldOf(row, fields.label));
+  }
+
+  /** After the last row. */
+  result() {
+    const labels = this.labels?.finish();
+    const { classes } = labels ?? {};
+    if (classes) this.request.onNote?.(`${this.path}: the classes are ${classList(classes)}`);
+    return { ...this.chosen!, labels };
+  }
+
+  private choose(row: Row) {
+    const { loss, onNote } = this.request;
+    const fields = chooseFields(row, loss, this.request);
+    const { texts, label } = fields;
+    const named = label === undefined ? '' : `, labels from ${label}`;
+    onNote?.(
+      `${this.path}: ${fields.isChat ? 'messages' : 'texts'} from ${texts.join(' and ')}${named}`,
+    );
+    return { fields, encoder: encoderFor(this.tokenizer, fields, this.request) };
+  }
+}
+
+function encoderFor(
+  tokenizer: TextTokenizer,
+  fields: TextFields,
+  { loss }: DataRequest,
+): RowEncoder {
+  if (fields.isChat) return chatEncoder(tokenizer, fields);
+  if (loss === 'causal-lm') return languageEncoder(tokenizer, fields);
+  return loss === 'mnr' ? separateEncoder(tokenizer, fields) : jointEncoder(tokenizer, fields);
+}
