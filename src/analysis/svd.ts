@@ -33,8 +33,8 @@ export interface SvdOptions {
   readonly seed?: number | undefined;
 }
 
-// Where the smaller side is no larger than this, the exact decomposition is the quicker one.
-const SMALL = 96;
+// Up to so many numbers the exact decomposition is the quicker one.
+const SMALL = 64 * 64;
 
 /**
  * The best approximation of a row-major matrix by `rank` singular values (Eckart and Young), up to
@@ -50,7 +50,7 @@ export async function truncatedSvd(
 ): Promise<TruncatedSvd> {
   const matrix = { data, rows, columns };
   const limit = Math.min(rank, rows, columns);
-  if (Math.min(rows, columns) <= SMALL) return exactSvd(matrix, limit);
+  if (rows * columns <= SMALL) return exactSvd(matrix, limit);
   return krylovSvd(matrix, limit, seed);
 }
 
