@@ -19,9 +19,11 @@ import type { Classifier } from './models.js';
 
 export const BLOCKS = 4;
 export const ranks = [4, 8, 16];
+/** Advice is asked for at this rank. */
+export const ADVICE_RANK = 8;
 export const seeds = [1, 2, 3, 4, 5];
 export const structures: readonly StructureName[] = ['global', 'diagonal', 'localized'];
-const learningRates = [1e-3, 3e-3, 1e-2, 3e-2];
+export const learningRates = [1e-3, 3e-3, 1e-2, 3e-2];
 
 /** Images of each digit, by what they are for. */
 const counts = { train: 100, validation: 100, test: 400 };
@@ -137,7 +139,7 @@ class Bench {
 
   /** Advice on the layers that take a grid. */
   async advice(): Promise<Adaptation['advice'][number]> {
-    const options = { rank: 8, exclude: ['head'] };
+    const options = { rank: ADVICE_RANK, exclude: ['head'] };
     const { loss, provider, threads } = classification;
     const data = { data: this.file('train'), loss, provider, threads, batchSize: 50, batches: 10 };
     return {

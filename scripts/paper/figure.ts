@@ -35,11 +35,13 @@ export interface Figure {
 export interface Axis {
   readonly label: string;
   readonly text: (value: number) => string;
+  /** Default round numbers. */
+  readonly ticks?: readonly number[];
   /** Default what the points span. */
   readonly domain?: readonly [number, number];
 }
 
-const PANEL = { width: 296, height: 218, left: 58, right: 16, top: 44, bottom: 46 };
+const PANEL = { width: 306, height: 218, left: 68, right: 16, top: 44, bottom: 46 };
 const HEADER = 76;
 
 const style = `
@@ -112,7 +114,7 @@ function panelAt(figure: Figure, panel: Panel, left: number, top: number): Marku
   return markup`<text class="name" x="${frame.left}" y="${frame.top - 14}">${panel.title}</text>
 ${y.ticks.map((tick) => markup`<path class="grid" d="M${frame.left} ${round(y.at(tick))}H${frame.right}"/><text class="soft" x="${frame.left - 8}" y="${round(y.at(tick) + 4)}" text-anchor="end">${figure.y.text(tick)}</text>\n`)}
 <path class="axis" d="M${frame.left} ${frame.bottom}H${frame.right}"/>
-${x.ticks.map((tick) => markup`<path class="axis" d="M${round(x.at(tick))} ${frame.bottom}v4"/><text class="soft" x="${round(x.at(tick))}" y="${frame.bottom + 17}" text-anchor="middle">${figure.x.text(tick)}</text>\n`)}
+${(figure.x.ticks ?? x.ticks).map((tick) => markup`<path class="axis" d="M${round(x.at(tick))} ${frame.bottom}v4"/><text class="soft" x="${round(x.at(tick))}" y="${frame.bottom + 17}" text-anchor="middle">${figure.x.text(tick)}</text>\n`)}
 <text class="soft" x="${(frame.left + frame.right) / 2}" y="${frame.bottom + 34}" text-anchor="middle">${figure.x.label}</text>
 <text class="soft" transform="translate(${left + 16} ${(frame.top + frame.bottom) / 2}) rotate(-90)" text-anchor="middle">${figure.y.label}</text>
 ${reference && markup`<path class="reference" d="M${frame.left} ${round(y.at(reference.y))}H${frame.right}"/>`}

@@ -3,7 +3,7 @@
  * paper/README.md, its plots and all numbers.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { type Adaptation, adapt, BLOCKS, ranks, seeds } from './adaptation.js';
+import { ADVICE_RANK, type Adaptation, adapt, BLOCKS, ranks, seeds } from './adaptation.js';
 import { type Figure, figureSvg } from './figure.js';
 import { FIT_SEEDS, fitTargets, panelOf } from './fits.js';
 import { imageTargets } from './images.js';
@@ -13,7 +13,9 @@ import {
   adaptationFindings,
   adaptationPanel,
   adaptationTable,
+  adviceFindings,
   adviceTable,
+  atTheEdge,
   fitFindings,
   fitTable,
 } from './text.js';
@@ -53,7 +55,7 @@ const figures: Record<string, Figure> = {
     title: 'Digits 5 to 9 learned through adapters',
     panels: adaptations.map(adaptationPanel),
     columns: 2,
-    x: { label: 'rank R', text: String, domain: [2, 18] },
+    x: { label: 'rank R', text: String, ticks: ranks, domain: [2, 18] },
     y: { label: 'test accuracy', text: percent },
   },
 };
@@ -72,7 +74,7 @@ function rounded(_: string, value: unknown) {
 }
 
 function readme(): string {
-  const recipes = classifiers.map(({ name, recipe }) => `${name} (${recipe})`).join(' and ');
+  const recipes = classifiers.map(({ name, recipe }) => `the ${name} (${recipe})`);
   return `# Localized LoRA, measured
 
 Everything here comes from \`npm run paper\`; every number and every comparison in words is computed by
@@ -112,7 +114,8 @@ ${fitTable(images, 8)}
 
 ## Adaptation
 
-${recipes} learn the digits 0 to 4, all weights trained, then 5 to 9 from 100 images of each, through
+Two networks, ${recipes.join('\nand ')},
+learn the digits 0 to 4, all weights trained, then 5 to 9 from 100 images of each, through
 adapters beside every layer but the head, whose plain adapter is the same in all runs. K = ${BLOCKS},
 R = ${ranks.join(', ')}, ${seeds.length} seeds of weights, images and adapters; of four learning rates each run
 counts with the one that its validation images like best. Accuracy on 400 other images of each new digit.
@@ -123,15 +126,22 @@ ${adaptations.map(adaptationFindings).join('\n\n')}
 
 ${adaptations.map(adaptationTable).join('\n\n')}
 
-Learning rates are those that were chosen; the adapters' scale is 2 throughout (alpha = 2R).
+Learning rates are those that were chosen: ${atTheEdge(adaptations)}.
+The adapters' scale is 2 throughout (alpha = 2R).
 
 ### Was it to be seen beforehand?
 
-What \`advise\` measures at R = 8, over all adapted layers: the share of the gradient before training that
+What \`advise\` measures at R = ${ADVICE_RANK}, over all adapted layers: the share of the gradient before training that
 a fit to one half of the batches captures in the other half, and of the change that training all weights
 made. K up to ${BLOCKS}.
 
 ${adviceTable(adaptations)}
+
+${adviceFindings(adaptations)}
+
+A share that is captured says what an adapter *can* say. How fast training finds it is another matter,
+and where the shares of two structures are close, they do not tell which of them trains better: compare
+them with \`eval\`.
 
 ## Where this ends
 

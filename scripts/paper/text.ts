@@ -1,5 +1,14 @@
 /** What the numbers say, in words and tables. Every statement here is computed. */
-import { type Adaptation, BLOCKS, type Outcome, ranks, seeds, structures } from './adaptation.js';
+import {
+  ADVICE_RANK,
+  type Adaptation,
+  BLOCKS,
+  learningRates,
+  type Outcome,
+  ranks,
+  seeds,
+  structures,
+} from './adaptation.js';
 import { labelOf } from './curves.js';
 import type { Panel } from './figure.js';
 import { type FittedTarget, statistics } from './fits.js';
@@ -127,6 +136,34 @@ export function adaptationFindings(adaptation: Adaptation): string {
 function accuracyOf({ outcomes }: Adaptation, method: string, rank: number, seed: number): number {
   return outcomes.find((one) => one.method === method && one.rank === rank && one.seed === seed)!
     .accuracy;
+}
+
+/** The highest learning rate may have been too low. */
+export function atTheEdge(adaptations: readonly Adaptation[]): string {
+  const highest = Math.max(...learningRates);
+  const all = adaptations.flatMap(({ outcomes }) => outcomes);
+  const count = all.filter(({ lr }) => lr === highest).length;
+  return `${highest}, the highest, was chosen in ${count} of ${all.length} runs, which might do better with a higher one`;
+}
+
+/** The two beside each other: what shares promise, and what training gave. */
+export function adviceFindings(adaptations: readonly Adaptation[]): string {
+  return adaptations
+    .map((adaptation) => {
+      const { classifier, advice } = adaptation;
+      const gain = (basis: 'gradient' | 'tuned') => {
+        const all = advice.map((one) => 100 * (one[basis].localized - one[basis].global));
+        return `${signed(statistics(all, 'mean').mean)} points`;
+      };
+      const accuracy = seeds.map(
+        (seed) =>
+          accuracyOf(adaptation, 'localized', ADVICE_RANK, seed) -
+          accuracyOf(adaptation, 'global', ADVICE_RANK, seed),
+      );
+      const points = signed(100 * statistics(accuracy, 'mean').mean);
+      return `- **${classifier}**, localized minus global: ${gain('gradient')} of the gradient, ${gain('tuned')} of the full change, ${points} points of test accuracy`;
+    })
+    .join('\n');
 }
 
 function signed(value: number): string {
