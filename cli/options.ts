@@ -1,6 +1,5 @@
 /** Options that several commands share, so that they read the same everywhere. */
-import { inits } from '../src/lora/init.js';
-import { patchStructures } from '../src/lora/patch.js';
+import { inits, patchStructures } from '../src/lora/choices.js';
 import { scalings } from '../src/lora/structure.js';
 import { providerNames } from '../src/runtime/provider-names.js';
 import type { OptionSpecs } from './command.js';

@@ -1,5 +1,6 @@
 /** PEFT folders, as commands that write them describe them. */
-import { type PeftModule, type PeftSummary, peftTypes } from '../src/lora/export-peft.js';
+import { peftTypes } from '../src/lora/choices.js';
+import type { PeftModule, PeftSummary } from '../src/lora/export-peft.js';
 import type { OptionSpecs } from './command.js';
 import type { Column } from './table.js';
 import { measure, printable } from './text.js';

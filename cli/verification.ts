@@ -2,7 +2,6 @@
 import { OnnxLoraError } from '../src/errors.js';
 import type { Verification } from '../src/runtime/compare.js';
 import type { ProviderName } from '../src/runtime/provider-names.js';
-import { resolveProvider } from '../src/runtime/providers.js';
 import { measure, plural } from './text.js';
 import type { Ui } from './ui.js';
 
@@ -12,6 +11,7 @@ export async function chosenProvider(
   ui: Ui,
 ): Promise<ProviderName | undefined> {
   if (requested !== 'auto') return requested;
+  const { resolveProvider } = await import('../src/runtime/providers.js');
   const { used, reason } = await resolveProvider('auto');
   ui.note(`provider auto: ${used} (${reason})`);
   return used;

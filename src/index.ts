@@ -37,8 +37,6 @@ export { loadGraph } from './graph/load.js';
 export { prune } from './graph/prune.js';
 export { type Use, type Value, ValueIndex } from './graph/uses.js';
 export type { AdapterFile, StoredAdapter } from './lora/adapter-file.js';
-export { type AdapterFormat, adapterFormats } from './lora/adapter-output.js';
-// The commands, and how layers and structures are chosen.
 export {
   type AdvisedChoice,
   type AdvisedScore,
@@ -49,11 +47,20 @@ export {
   type Basis,
 } from './lora/advise.js';
 export { type ApplyOptions, type ApplyResult, apply } from './lora/apply.js';
+// The commands, and how layers and structures are chosen.
+export {
+  type AdapterFormat,
+  adapterFormats,
+  type FitStructure,
+  fitStructures,
+  type InitName,
+  inits,
+  type SlotMode,
+  slotModes,
+} from './lora/choices.js';
 export type { PeftModule, PeftOptions, PeftSummary } from './lora/export-peft.js';
 export { type ExtractOptions, type ExtractResult, extract } from './lora/extract.js';
-export { type FitStructure, fitStructures } from './lora/fit/candidates.js';
 export { type FitLayer, type FitOptions, type FitRest, type FitResult, fit } from './lora/fit.js';
-export { type InitName, inits } from './lora/init.js';
 export {
   type InspectedHead,
   type InspectedSet,
@@ -85,7 +92,6 @@ export {
 } from './lora/patch.js';
 export type { AdapterSummary, ParameterShare } from './lora/report.js';
 export { matcher, type Selectable, type Selection, select } from './lora/select.js';
-export { type SlotMode, slotModes } from './lora/slots/manifest.js';
 export type { SlotSummary } from './lora/slots/summary.js';
 export {
   planStructure,

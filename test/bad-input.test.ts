@@ -170,7 +170,7 @@ describe('an adapter file', () => {
 
   it.each([
     ['missing', () => files.fresh(), 'file-not-found'],
-    ['a folder', folder, 'not-a-file'],
+    ['a folder without an adapter of PEFT', folder, 'invalid-adapter'],
     ['empty', () => files.write(new Uint8Array()), 'invalid-adapter'],
     ['a model', () => zooModel('mlp-regression'), 'invalid-adapter'],
   ] as const)('that is %s is refused', async (_, make, code) => {

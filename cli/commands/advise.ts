@@ -1,10 +1,5 @@
 import { OnnxLoraError } from '../../src/errors.js';
-import {
-  type AdvisedScore,
-  type AdvisedTarget,
-  type AdviseResult,
-  advise,
-} from '../../src/lora/advise.js';
+import type { AdvisedScore, AdvisedTarget, AdviseResult } from '../../src/lora/advise.js';
 import type { Grid } from '../../src/lora/fit/candidates.js';
 import { by, skippedLines } from '../adapters.js';
 import { defineCommand, kebabCase } from '../command.js';
@@ -93,6 +88,7 @@ export const adviseCommand = defineCommand({
     },
   ],
   async run({ model, verbose, ...options }, ui) {
+    const { advise } = await import('../../src/lora/advise.js');
     if (options.data === undefined) checkIdle(options);
     const result = await advise(model, { ...options, ...ui.work, onNote: ui.note });
     return { result, text: () => textOf(result, verbose ?? false, ui) };

@@ -1,5 +1,4 @@
-import { adapterFormats } from '../../src/lora/adapter-output.js';
-import { apply } from '../../src/lora/apply.js';
+import { adapterFormats } from '../../src/lora/choices.js';
 import { adapterColumns, noteUnmatched, replacedText, trainableLine } from '../adapters.js';
 import { defineCommand } from '../command.js';
 import { bindOptions, outputOptions } from '../options.js';
@@ -49,6 +48,7 @@ export const applyCommand = defineCommand({
     },
   ],
   async run({ model, adapter, ...options }, ui) {
+    const { apply } = await import('../../src/lora/apply.js');
     const result = await apply(model, adapter, { ...options, ...ui.work });
     const { output, adapters, parameters, replaced, unmatched } = result;
     noteUnmatched(unmatched, ui);

@@ -1,5 +1,5 @@
-import { adapterFormats } from '../../src/lora/adapter-output.js';
-import { type CombinedAdapter, combine, combineMethods } from '../../src/lora/combine.js';
+import { adapterFormats, combineMethods } from '../../src/lora/choices.js';
+import type { CombinedAdapter } from '../../src/lora/combine.js';
 import { structures } from '../../src/lora/structure.js';
 import { defineCommand } from '../command.js';
 import { forceOption } from '../options.js';
@@ -116,6 +116,7 @@ export const combineCommand = defineCommand({
     },
   ],
   async run({ adapters: paths, ...options }, ui) {
+    const { combine } = await import('../../src/lora/combine.js');
     const result = await combine(paths, { ...options, ...ui.work });
     const { output, format, adapters, peft } = result;
     const text = () =>

@@ -1,5 +1,5 @@
 import { OnnxLoraError } from '../../src/errors.js';
-import { type EvaluateResult, evaluate } from '../../src/training/evaluate.js';
+import type { EvaluateResult } from '../../src/training/evaluate.js';
 import type { Expectation } from '../../src/training/expectations.js';
 import { defineCommand } from '../command.js';
 import { forceOption } from '../options.js';
@@ -58,6 +58,7 @@ export const evalCommand = defineCommand({
   ],
   readOnly: true,
   async run({ model, ...options }, ui) {
+    const { evaluate } = await import('../../src/training/evaluate.js');
     const result = await evaluate(model, { ...options, ...ui.work, onNote: ui.note });
     const text = () => {
       const { model: _, samples, skippedRows, provider, seconds, ...rest } = result;

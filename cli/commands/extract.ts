@@ -1,5 +1,4 @@
-import { adapterFormats } from '../../src/lora/adapter-output.js';
-import { extract } from '../../src/lora/extract.js';
+import { adapterFormats } from '../../src/lora/choices.js';
 import { defineCommand } from '../command.js';
 import { forceOption } from '../options.js';
 import { peftLines, peftOptions } from '../peft.js';
@@ -49,6 +48,7 @@ export const extractCommand = defineCommand({
     },
   ],
   async run({ model, ...options }, ui) {
+    const { extract } = await import('../../src/lora/extract.js');
     const result = await extract(model, { ...options, ...ui.work });
     const { output, format, adapters, peft } = result;
     const text = () =>

@@ -1,6 +1,5 @@
-import { adapterFormats } from '../../src/lora/adapter-output.js';
-import { fitStructures } from '../../src/lora/fit/candidates.js';
-import { type FitLayer, type FitResult, fit } from '../../src/lora/fit.js';
+import { adapterFormats, fitStructures } from '../../src/lora/choices.js';
+import type { FitLayer, FitResult } from '../../src/lora/fit.js';
 import { structures } from '../../src/lora/structure.js';
 import { by } from '../adapters.js';
 import { defineCommand } from '../command.js';
@@ -116,6 +115,7 @@ export const fitCommand = defineCommand({
     },
   ],
   async run({ base, tuned, ...options }, ui) {
+    const { fit } = await import('../../src/lora/fit.js');
     const result = await fit(base, tuned, { ...options, ...ui.work });
     noteRest(result, ui);
     return { result, text: () => textOf(result, ui) };

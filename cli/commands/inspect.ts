@@ -1,10 +1,9 @@
-import {
-  type InspectedSet,
-  type InspectedSlots,
-  type InspectedTarget,
-  type InspectedValue,
-  type InspectResult,
-  inspect,
+import type {
+  InspectedSet,
+  InspectedSlots,
+  InspectedTarget,
+  InspectedValue,
+  InspectResult,
 } from '../../src/lora/inspect.js';
 import type { AdapterSummary } from '../../src/lora/report.js';
 import { by, rankText } from '../adapters.js';
@@ -42,6 +41,7 @@ export const inspectCommand = defineCommand({
     },
   ],
   async run({ model, why, ...options }, ui) {
+    const { inspect } = await import('../../src/lora/inspect.js');
     const result = await inspect(model, { ...options, ...ui.work });
     const text = () => {
       const parts = [modelLines(result), why ? reasonLines(result, ui) : layerLines(result, ui)];

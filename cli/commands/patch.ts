@@ -1,6 +1,5 @@
 import { OnnxLoraError } from '../../src/errors.js';
-import { patch } from '../../src/lora/patch.js';
-import { slotModes } from '../../src/lora/slots/manifest.js';
+import { slotModes } from '../../src/lora/choices.js';
 import { slotInputs } from '../../src/lora/slots/names.js';
 import type { SlotSummary } from '../../src/lora/slots/summary.js';
 import {
@@ -119,6 +118,7 @@ export const patchCommand = defineCommand({
     },
   ],
   async run({ model, verbose, provider, ...options }, ui) {
+    const { patch } = await import('../../src/lora/patch.js');
     if (options.slots !== undefined) checkIdle(options, notWithSlots, 'slots');
     if (options.adapter !== undefined) {
       checkIdle({ provider, ...options }, notWithAdapter, 'the adapters of a file');

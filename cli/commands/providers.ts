@@ -1,4 +1,4 @@
-import { listProviders, type ProviderInfo } from '../../src/runtime/providers.js';
+import type { ProviderInfo } from '../../src/runtime/providers.js';
 import { defineCommand } from '../command.js';
 import type { Column } from '../table.js';
 import { printable, wrap } from '../text.js';
@@ -30,6 +30,7 @@ export const providersCommand = defineCommand({
   ],
   readOnly: true,
   async run(_, ui) {
+    const { listProviders } = await import('../../src/runtime/providers.js');
     const result = await listProviders();
     const text = () => {
       const reasons = result.flatMap((provider) => reasonLines(provider, ui));

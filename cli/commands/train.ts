@@ -1,7 +1,6 @@
 import { optimizers } from '../../src/training/optimizer.js';
 import type { TrainResult } from '../../src/training/run.js';
 import { schedules } from '../../src/training/schedule.js';
-import { train } from '../../src/training/train.js';
 import { defineCommand } from '../command.js';
 import { forceOption, headOption, nameOption, outputOptions } from '../options.js';
 import { bytes, duration, measure, plural, printable } from '../text.js';
@@ -283,6 +282,7 @@ export const trainCommand = defineCommand({
     },
   ],
   async run({ model, verbose, ...options }, ui) {
+    const { train } = await import('../../src/training/train.js');
     const work = { ...ui.work, onNote: ui.note };
     const result = await train(model, { ...options, ...work });
     return { result, text: () => reportOf(result, verbose ?? false) };

@@ -1,4 +1,3 @@
-import { unpatch } from '../../src/lora/unpatch.js';
 import { defineCommand } from '../command.js';
 import { nameOption, outputOptions } from '../options.js';
 import { plural, printable } from '../text.js';
@@ -19,6 +18,7 @@ export const unpatchCommand = defineCommand({
     },
   ],
   async run({ model, ...options }, ui) {
+    const { unpatch } = await import('../../src/lora/unpatch.js');
     const result = await unpatch(model, { ...options, ...ui.work });
     const { output, removed, slots } = result;
     const what = slots === undefined ? removed.map(printable).join(', ') : plural(slots, 'slot');

@@ -1,4 +1,5 @@
 /** Adapter sets as files, in every format that is written. */
+
 import { statSync } from 'node:fs';
 import { mkdir, rmdir } from 'node:fs/promises';
 import { extname, join } from 'node:path';
@@ -9,15 +10,13 @@ import type { Piece } from '../onnx/edit.js';
 import { fileError } from '../onnx/source.js';
 import { type OutputFile, type WriteOptions, writeFiles } from '../onnx/write.js';
 import type { AdapterContents } from './adapter-contents.js';
+import type { AdapterFormat } from './choices.js';
 import {
   type PeftContents,
   type PeftOptions,
   type PeftSummary,
   peftContents,
 } from './export-peft.js';
-
-export const adapterFormats = ['safetensors', 'peft', 'onnx_adapter'] as const;
-export type AdapterFormat = (typeof adapterFormats)[number];
 
 /**
  * The format that a path names: by its ending, or a PEFT folder where it has none, ends in a slash, or

@@ -4,8 +4,8 @@ import { NewDataFile } from '../onnx/data-file.js';
 import { ExternalFiles } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
 import type { AdapterFile } from './adapter-file.js';
-import type { AdapterFormat } from './adapter-output.js';
 import { type Binding, type BindOptions, bindAdapters } from './bind.js';
+import type { AdapterFormat } from './choices.js';
 import {
   factorsOf,
   type Insertion,

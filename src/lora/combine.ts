@@ -1,4 +1,5 @@
 /** One adapter set of several. */
+
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../errors.js';
 import type { WorkOptions } from '../onnx/write.js';
@@ -10,18 +11,14 @@ import {
   filesOf,
   writeAdapters,
 } from './adapter-output.js';
-import {
-  type Combination,
-  type CombineMethod,
-  combineLayer,
-  type MethodOptions,
-} from './combine/combine-layer.js';
+import type { CombineMethod } from './choices.js';
+import { type Combination, combineLayer, type MethodOptions } from './combine/combine-layer.js';
 import { type CombinedLayer, checkSummable, combinedLayers } from './combine/layers.js';
 import { openAdapter } from './open-adapter.js';
 import { storedPieces } from './stored-pieces.js';
 import type { StructureName } from './structure.js';
 
-export { type CombineMethod, combineMethods } from './combine/combine-layer.js';
+export { type CombineMethod, combineMethods } from './choices.js';
 
 export interface CombineOptions extends AdapterOutputOptions, MethodOptions {
   /** One for each adapter set. Default: 1 each. */

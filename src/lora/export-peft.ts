@@ -6,8 +6,10 @@
  * LORA too: its blocks stand below each other in factors that are zero elsewhere, which is the same ΔW
  * at a higher rank; or its singular values are cut off at a rank.
  */
+
 import { OnnxLoraError } from '../errors.js';
 import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
+import type { PeftType } from './choices.js';
 import { alphaFor, graloraConfig, loraConfig, type PeftConfig } from './export-peft/config.js';
 import { peftModules, renamer, trainedParameters } from './export-peft/names.js';
 import {
@@ -20,9 +22,6 @@ import { factorsOf, structureOf } from './insert.js';
 import { type PlainFactors, plainFactors, plainRank } from './plain.js';
 import { isPlain } from './structure.js';
 import { truncated } from './truncate.js';
-
-export const peftTypes = ['lora', 'gralora'] as const;
-export type PeftType = (typeof peftTypes)[number];
 
 export interface PeftOptions {
   /** Default: `gralora` where it can say the adapters, else `lora`. */

@@ -2,9 +2,10 @@ import { statSync } from 'node:fs';
 import { OnnxLoraError } from '../errors.js';
 import { isConvertible } from '../onnx/dtype.js';
 import { dtypeOf } from '../onnx/tensor.js';
-import { type AdapterFormat, type AdapterOutputOptions, writeAdapters } from './adapter-output.js';
+import { type AdapterOutputOptions, writeAdapters } from './adapter-output.js';
+import type { AdapterFormat, FitStructure } from './choices.js';
 import type { PeftSummary } from './export-peft.js';
-import { type FitStructure, type Grid, gridsFor, structureAt } from './fit/candidates.js';
+import { type Grid, gridsFor, structureAt } from './fit/candidates.js';
 import { type ChangedTensor, type Changes, findChanges } from './fit/changes.js';
 import { contentsOfFit } from './fit/contents.js';
 import {

@@ -3,14 +3,8 @@ import { createHash } from 'node:crypto';
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
 import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
+import type { RandomInit } from './choices.js';
 import type { Structure } from './structure.js';
-
-export const randomInits = ['kaiming', 'gaussian', 'zero'] as const;
-export type RandomInit = (typeof randomInits)[number];
-
-/** `pissa`: in the principal parts of the weights. `gradient`: in those of the gradient on data. */
-export const inits = [...randomInits, 'pissa', 'gradient'] as const;
-export type InitName = (typeof inits)[number];
 
 /**
  * A generator for one tensor of one adapter. It depends on the seed and the names only, so an

@@ -1,4 +1,5 @@
 /** What a model is, its linear layers, and the adapters in it. */
+
 import { statSync } from 'node:fs';
 import { inspectPage } from '../analysis/html.js';
 import { blockNorms, totalNorm } from '../analysis/norms.js';
@@ -11,6 +12,7 @@ import { type Dim, elementCount, type Model, type Node, type ValueInfo } from '.
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
+import type { SlotMode } from './choices.js';
 import { readFactors } from './factors.js';
 import { structureOf } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
@@ -24,7 +26,7 @@ import {
   parameterShare,
   parametersOf,
 } from './report.js';
-import type { SlotManifest, SlotMode } from './slots/manifest.js';
+import type { SlotManifest } from './slots/manifest.js';
 import { type SlotSummary, slotSummary } from './slots/summary.js';
 import { operator, type Weight } from './targets/index.js';
 

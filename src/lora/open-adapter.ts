@@ -5,7 +5,7 @@ import { isPeft } from '../formats/peft/folder.js';
 import { openSafetensors } from '../formats/safetensors.js';
 import { fileError } from '../onnx/source.js';
 import { type AdapterFile, FORMAT, openAdapterFile } from './adapter-file.js';
-import type { AdapterFormat } from './adapter-output.js';
+import type { AdapterFormat } from './choices.js';
 import { openPeftFile } from './peft-file.js';
 
 /**

@@ -10,9 +10,10 @@ import type { Verification } from '../runtime/compare.js';
 import { autoStructures } from './advise/auto.js';
 import { adapterNorm, apply } from './apply.js';
 import { type BindOptions, checkNoBindOptions } from './bind.js';
+import type { InitName, patchStructures, RandomInit, SlotMode } from './choices.js';
 import { FoldKernels } from './fold/kernel.js';
 import { parseHead } from './head.js';
-import { generatorFor, type InitName, initialA, type RandomInit } from './init.js';
+import { generatorFor, initialA } from './init.js';
 import {
   type FactorName,
   insertAdapters,
@@ -34,7 +35,6 @@ import {
 import { patternValues, type Selection, select } from './select.js';
 import { emptyFeeds } from './slots/feeds.js';
 import { insertSlots } from './slots/insert.js';
-import type { SlotMode } from './slots/manifest.js';
 import { slotNames } from './slots/names.js';
 import { type SlotSummary, slotSummary } from './slots/summary.js';
 import { randomInit, type StartData, startAdapters, startDataOptions } from './start.js';
@@ -45,7 +45,6 @@ import {
   scaleOf,
   shapeOfA,
   shapeOfB,
-  structures,
 } from './structure.js';
 import { type VerifyOptions, verifyModels } from './verify.js';
 
@@ -71,9 +70,6 @@ export interface AdapterOptions extends Selection {
   /** An adapter for each node, even where nodes share a weight. */
   readonly perNode?: boolean | undefined;
 }
-
-/** `auto` measures which structure suits which layer: on data where there are some. */
-export const patchStructures = [...structures, 'auto'] as const;
 
 export interface PatchOptions
   extends Omit<AdapterOptions, 'structure'>,

@@ -1,13 +1,14 @@
 /** Where new adapters start: at random, in the weights, or where data pull. */
+
 import type { GradientOptions } from '../analysis/weight-gradients.js';
 import { OnnxLoraError } from '../errors.js';
 import type { NewTensor } from '../onnx/encode.js';
 import type { TensorReader } from '../onnx/tensor.js';
 import type { WorkOptions } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
+import { type InitName, type RandomInit, randomInits } from './choices.js';
 import type { FoldKernels } from './fold/kernel.js';
 import { gradientStart } from './gradient-start.js';
-import { type InitName, type RandomInit, randomInits } from './init.js';
 import type { NewAdapter } from './insert.js';
 import type { PatchedModel } from './patched.js';
 import { type PrincipalStart, principalStart } from './principal-start.js';

@@ -1,4 +1,5 @@
 /** Slots: places beside layers that take adapters as graph inputs, run by run. */
+import { type SlotMode } from '../../src/lora/choices.js';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -10,7 +11,6 @@ import { extract } from '../../src/lora/extract.js';
 import { inspect } from '../../src/lora/inspect.js';
 import { merge } from '../../src/lora/merge.js';
 import { type PatchOptions, patch } from '../../src/lora/patch.js';
-import type { SlotMode } from '../../src/lora/slots/manifest.js';
 import type { SlotSummary } from '../../src/lora/slots/summary.js';
 import { unpatch } from '../../src/lora/unpatch.js';
 import type { FloatName } from '../../src/onnx/dtype.js';

@@ -1,8 +1,10 @@
 /** The adapters of one layer as one. */
+
 import { fitStructure } from '../../analysis/fit-structure.js';
 import type { Factors } from '../../analysis/norms.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { OutgoingAdapter } from '../adapter-contents.js';
+import type { CombineMethod } from '../choices.js';
 import { generatorFor } from '../init.js';
 import { structureOf } from '../insert.js';
 import { denseDelta, plainFactors } from '../plain.js';
@@ -11,16 +13,6 @@ import { truncated } from '../truncate.js';
 import { areAlike, concatenated } from './concatenate.js';
 import type { CombinedLayer, Part } from './layers.js';
 import { dropped, ties, weightedSum } from './task-arithmetic.js';
-
-/**
- * - `linear`: Σ wᵢ·ΔWᵢ exactly, by factors side by side, so that ranks add up. PEFT calls this `cat`; its
- *   own `linear` adds factors, and the product of such sums is another ΔW.
- * - `svd`: the same sum, fitted to a structure of a given rank.
- * - `ties`, `dare`: a sum of thinned-out ΔW (task-arithmetic.ts), fitted likewise; PEFT's `ties_svd` and
- *   `dare_linear_svd`.
- */
-export const combineMethods = ['linear', 'svd', 'ties', 'dare'] as const;
-export type CombineMethod = (typeof combineMethods)[number];
 
 export interface MethodOptions {
   /** R of the result, for all methods but `linear`. Default: the highest of the adapters. */

@@ -7,18 +7,14 @@ import {
 } from '../../analysis/fit-structure.js';
 import type { Floats } from '../../analysis/norms.js';
 import { OnnxLoraError } from '../../errors.js';
+import type { FitStructure } from '../choices.js';
 import {
   isPlain,
   parameterCount,
   planStructure,
   type Structure,
   type StructureName,
-  structures,
 } from '../structure.js';
-
-/** `auto` tries them all. */
-export const fitStructures = ['auto', ...structures] as const;
-export type FitStructure = (typeof fitStructures)[number];
 
 /** A structure and K. */
 export interface Grid {

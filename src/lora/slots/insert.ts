@@ -1,4 +1,5 @@
 /** Slots: places beside a model's layers that take their adapters as graph inputs, run by run. */
+
 import { OnnxLoraError } from '../../errors.js';
 import { NameAuthority } from '../../graph/names.js';
 import { MessageEdit } from '../../onnx/edit.js';
@@ -6,11 +7,12 @@ import { initializerRecord, inputRecord, metadataRecord } from '../../onnx/encod
 import { addInitializer } from '../../onnx/rewrite.js';
 import { version } from '../../version.js';
 import { attachSubgraph, type EditedModel } from '../attach.js';
+import type { SlotMode } from '../choices.js';
 import { checkOpset } from '../insert.js';
 import type { Layer } from '../layers.js';
 import type { PatchedModel } from '../patched.js';
 import { OPEN_RANK, type Structure } from '../structure.js';
-import { encodeSlots, type Slot, type SlotManifest, type SlotMode, slotsKey } from './manifest.js';
+import { encodeSlots, type Slot, type SlotManifest, slotsKey } from './manifest.js';
 import { slotDtype, slotInputs } from './names.js';
 
 /** An edit that inserts slots, and the manifest it leaves in the model. */

@@ -1,14 +1,9 @@
 /** What a slotted model says of its slots, in its `metadata_props`. */
+
 import * as v from 'valibot';
 import type { Model } from '../../onnx/model.js';
+import { slotModes } from '../choices.js';
 import { name, parseManifest, site, size } from '../manifest.js';
-
-export const slotModes = ['required', 'optional'] as const;
-/**
- * `required`: inputs without a default, for runtimes that ignore inputs with one (Node, the browser).
- * `optional`: inputs that are initializers too, of rank 0, for those that do not (Python, C#, C++).
- */
-export type SlotMode = (typeof slotModes)[number];
 
 export const slotDtypes = ['float32', 'float64', 'float16'] as const;
 

@@ -1,0 +1,32 @@
+/** What can be chosen by name. Here, because the command line lists it without loading what does it. */
+import { structures } from './structure.js';
+
+export const adapterFormats = ['safetensors', 'peft', 'onnx_adapter'] as const;
+export type AdapterFormat = (typeof adapterFormats)[number];
+
+export const peftTypes = ['lora', 'gralora'] as const;
+export type PeftType = (typeof peftTypes)[number];
+
+export const combineMethods = ['linear', 'svd', 'ties', 'dare'] as const;
+export type CombineMethod = (typeof combineMethods)[number];
+
+/** `auto` tries them all. */
+export const fitStructures = ['auto', ...structures] as const;
+export type FitStructure = (typeof fitStructures)[number];
+
+/** `auto` measures which structure suits which layer: on data where there are some. */
+export const patchStructures = [...structures, 'auto'] as const;
+
+export const randomInits = ['kaiming', 'gaussian', 'zero'] as const;
+export type RandomInit = (typeof randomInits)[number];
+
+/** `pissa`: in the principal parts of the weights. `gradient`: in those of the gradient on data. */
+export const inits = [...randomInits, 'pissa', 'gradient'] as const;
+export type InitName = (typeof inits)[number];
+
+export const slotModes = ['required', 'optional'] as const;
+/**
+ * `required`: inputs without a default, for runtimes that ignore inputs with one (Node, the browser).
+ * `optional`: inputs that are initializers too, of rank 0, for those that do not (Python, C#, C++).
+ */
+export type SlotMode = (typeof slotModes)[number];
