@@ -139,9 +139,9 @@ ${adviceTable(adaptations)}
 
 ${adviceFindings(adaptations)}
 
-A share that is captured says what an adapter *can* say. How fast training finds it is another matter,
-and where the shares of two structures are close, they do not tell which of them trains better: compare
-them with \`eval\`.
+A share that is captured says what an adapter *can* say. How fast training finds it is another matter:
+where shares and accuracies above have opposite signs, the share was no guide. Compare with \`eval\`
+before relying on it.
 
 ## Where this ends
 

@@ -148,22 +148,22 @@ export function atTheEdge(adaptations: readonly Adaptation[]): string {
 
 /** The two beside each other: what shares promise, and what training gave. */
 export function adviceFindings(adaptations: readonly Adaptation[]): string {
-  return adaptations
-    .map((adaptation) => {
-      const { classifier, advice } = adaptation;
-      const gain = (basis: 'gradient' | 'tuned') => {
-        const all = advice.map((one) => 100 * (one[basis].localized - one[basis].global));
-        return `${signed(statistics(all, 'mean').mean)} points`;
-      };
-      const accuracy = seeds.map(
-        (seed) =>
-          accuracyOf(adaptation, 'localized', ADVICE_RANK, seed) -
-          accuracyOf(adaptation, 'global', ADVICE_RANK, seed),
-      );
-      const points = signed(100 * statistics(accuracy, 'mean').mean);
-      return `- **${classifier}**, localized minus global: ${gain('gradient')} of the gradient, ${gain('tuned')} of the full change, ${points} points of test accuracy`;
-    })
-    .join('\n');
+  const lines = adaptations.flatMap((adaptation) =>
+    (['localized', 'diagonal'] as const).map((structure) => adviceFinding(adaptation, structure)),
+  );
+  return lines.join('\n');
+}
+
+function adviceFinding(adaptation: Adaptation, structure: 'localized' | 'diagonal'): string {
+  const mean = (values: readonly number[]) => signed(100 * statistics(values, 'mean').mean);
+  const gain = (basis: 'gradient' | 'tuned') =>
+    mean(adaptation.advice.map((one) => one[basis][structure] - one[basis].global));
+  const accuracy = seeds.map(
+    (seed) =>
+      accuracyOf(adaptation, structure, ADVICE_RANK, seed) -
+      accuracyOf(adaptation, 'global', ADVICE_RANK, seed),
+  );
+  return `- **${adaptation.classifier}**, ${structure} minus global: ${gain('gradient')} points of the gradient, ${gain('tuned')} of the full change, ${mean(accuracy)} of test accuracy`;
 }
 
 function signed(value: number): string {
