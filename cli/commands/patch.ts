@@ -1,6 +1,5 @@
 import { OnnxLoraError } from '../../src/errors.js';
 import { slotModes } from '../../src/lora/choices.js';
-import { slotInputs } from '../../src/lora/slots/names.js';
 import type { SlotSummary } from '../../src/lora/slots/summary.js';
 import {
   adapterColumns,
@@ -119,6 +118,7 @@ export const patchCommand = defineCommand({
   ],
   async run({ model, verbose, provider, ...options }, ui) {
     const { patch } = await import('../../src/lora/patch.js');
+    const { slotInputs } = await import('../../src/lora/slots/names.js');
     if (options.slots !== undefined) checkIdle(options, notWithSlots, 'slots');
     if (options.adapter !== undefined) {
       checkIdle({ provider, ...options }, notWithAdapter, 'the adapters of a file');
@@ -140,7 +140,7 @@ export const patchCommand = defineCommand({
         ...verificationLines(verification),
         `wrote ${printable(output)}${replacedText(replaced)}`,
         ...(deviation === undefined ? [] : [deviationLine(deviation)]),
-        slots ? slotLine(slots) : trainableLine(parameters),
+        slots ? slotLine(slots, slotInputs('MODULE')) : trainableLine(parameters),
       ];
       return `${lines.join('\n')}\n`;
     };
@@ -159,8 +159,7 @@ function deviationLine(deviation: number): string {
 }
 
 /** What the model is to be fed with. */
-function slotLine(slots: readonly SlotSummary[]): string {
-  const { a, b } = slotInputs('MODULE');
+function slotLine(slots: readonly SlotSummary[], { a, b }: { a: string; b: string }): string {
   return `${plural(slots.length, 'slot')}: inputs ${a} [in, rank] and ${b} [rank, out]`;
 }
 

@@ -44,7 +44,16 @@ say('Folded into the weights, and tested on sentences that it has not seen.');
 onnxLora('merge', `${out}/model.trained.onnx`, '-o', `${out}/model.merged.onnx`, '--force');
 const { accuracy, f1 } = resultOf(
   ...['eval', `${out}/model.merged.onnx`, '--data', `${out}/test.jsonl`, '--tokenizer', model],
-  ...[...recipe, '--max-length', '64', '--html', `${out}/eval.html`, '--force'],
+  ...[
+    ...recipe,
+    '--model-output',
+    'logits',
+    '--max-length',
+    '64',
+    '--html',
+    `${out}/eval.html`,
+    '--force',
+  ],
 );
 console.log(`\naccuracy ${percent(accuracy)}, F1 ${f1.toFixed(3)} on 600 sentences (seed ${seed})`);
 console.log(`See ${out}/run.html and ${out}/eval.html.`);
