@@ -15,6 +15,14 @@ export {
 } from './analysis/fit-structure.js';
 export { type SvdOptions, type TruncatedSvd, truncatedSvd } from './analysis/svd.js';
 
+// What a loss wants of whole weights.
+export {
+  type GradientOptions,
+  type RefusedGradient,
+  type WeightGradient,
+  weightGradients,
+} from './analysis/weight-gradients.js';
+
 // Reverse mode over graphs.
 export {
   type Composite,

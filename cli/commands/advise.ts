@@ -169,6 +169,7 @@ function basisLines({ basis, layers }: AdviseResult): string[] {
   return [
     what,
     `Based on the gradient on the data: fitted to one half of the batches, measured on the other. The halves agree to a cosine of ${mean.toFixed(2)}${mean < UNSURE ? ': more --batches would tell more' : ''}.`,
+    'That is what adapters can say of it, not how well they train: compare with eval.',
   ];
 }
 
