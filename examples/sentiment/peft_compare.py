@@ -17,7 +17,7 @@ from peft import GraloraConfig, get_peft_model
 from transformers import AutoModel, AutoTokenizer
 
 LABELS = ["negative", "positive"]
-LINEARS = ["query", "key", "value", "dense"]
+LINEARS = r"encoder\..*\.(query|key|value|dense)"
 RANK, BLOCKS, RATE, WARMUP, EPOCHS, BATCH, LENGTH = 16, 4, 2e-3, 15, 2, 32, 64
 
 
@@ -51,7 +51,7 @@ def build(folder, seed):
     # Without the pooler: the exported model does not have it.
     config = GraloraConfig(
         r=RANK, alpha=2 * RANK, gralora_k=BLOCKS, gralora_dropout=0.0,
-        target_modules=LINEARS, exclude_modules=["pooler.dense"],
+        target_modules=LINEARS,
     )
     return Classifier(get_peft_model(encoder, config), len(LABELS))
 
