@@ -1,5 +1,5 @@
 /** Slots: places beside layers that take adapters as graph inputs, run by run. */
-import { type SlotMode } from '../../src/lora/choices.js';
+
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -7,6 +7,7 @@ import type { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { openOnnxAdapterFile } from '../../src/formats/onnx-adapter-file.js';
 import { apply } from '../../src/lora/apply.js';
+import type { SlotMode } from '../../src/lora/choices.js';
 import { extract } from '../../src/lora/extract.js';
 import { inspect } from '../../src/lora/inspect.js';
 import { merge } from '../../src/lora/merge.js';

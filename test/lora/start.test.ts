@@ -1,10 +1,11 @@
 /** Adapters that start in the weights (pissa), or in the gradient on data. */
-import { type InitName } from '../../src/lora/choices.js';
+
 import { writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Matrix, SingularValueDecomposition } from 'ml-matrix';
 import { describe, expect, it } from 'vitest';
 import { apply } from '../../src/lora/apply.js';
+import type { InitName } from '../../src/lora/choices.js';
 import { extract } from '../../src/lora/extract.js';
 import { merge } from '../../src/lora/merge.js';
 import { type PatchOptions, patch } from '../../src/lora/patch.js';
