@@ -1,6 +1,6 @@
 /** PEFT folders, as commands that write them describe them. */
 import { peftTypes } from '../src/lora/choices.js';
-import type { PeftModule, PeftSummary } from '../src/lora/export-peft.js';
+import type { PeftModule, PeftSummary } from '../src/lora/files/export-peft.js';
 import type { OptionSpecs } from './command.js';
 import type { Column } from './table.js';
 import { measure, printable } from './text.js';

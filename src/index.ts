@@ -44,7 +44,6 @@ export { type Constant, traceConstant } from './graph/constants.js';
 export { loadGraph } from './graph/load.js';
 export { prune } from './graph/prune.js';
 export { type Use, type Value, ValueIndex } from './graph/uses.js';
-export type { AdapterFile, StoredAdapter } from './lora/adapter-file.js';
 export {
   type AdvisedChoice,
   type AdvisedScore,
@@ -66,8 +65,10 @@ export {
   type SlotMode,
   slotModes,
 } from './lora/choices.js';
-export type { PeftModule, PeftOptions, PeftSummary } from './lora/export-peft.js';
 export { type ExtractOptions, type ExtractResult, extract } from './lora/extract.js';
+export type { AdapterFile, StoredAdapter } from './lora/files/adapter-file.js';
+export type { PeftModule, PeftOptions, PeftSummary } from './lora/files/export-peft.js';
+export { openAdapter } from './lora/files/open-adapter.js';
 export { type FitLayer, type FitOptions, type FitRest, type FitResult, fit } from './lora/fit.js';
 export {
   type InspectedHead,
@@ -90,7 +91,6 @@ export {
   readManifests,
 } from './lora/manifest.js';
 export { type MergedWeight, type MergeOptions, type MergeResult, merge } from './lora/merge.js';
-export { openAdapter } from './lora/open-adapter.js';
 export {
   type AdapterOptions,
   type PatchOptions,

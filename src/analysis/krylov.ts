@@ -5,7 +5,7 @@
  * Randomized block Krylov methods, https://arxiv.org/abs/1504.05477.
  */
 import { Matrix as Dense, EigenvalueDecomposition } from 'ml-matrix';
-import { generatorFor, normal } from '../lora/init.js';
+import { generatorFor, normal } from '../lora/start/init.js';
 import {
   type DoubleMatrix,
   type Matrix,

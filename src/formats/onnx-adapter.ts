@@ -9,10 +9,10 @@
  */
 import { basename, extname } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
-import type { AdapterContents } from '../lora/adapter-contents.js';
-import type { AdapterFile, StoredAdapter } from '../lora/adapter-file.js';
+import { plainFactors, plainRank } from '../lora/factors/plain.js';
+import type { AdapterContents } from '../lora/files/adapter-contents.js';
+import type { AdapterFile, StoredAdapter } from '../lora/files/adapter-file.js';
 import { factorsOf, structureOf } from '../lora/insert.js';
-import { plainFactors, plainRank } from '../lora/plain.js';
 import { parseSlotInput, slotInputs } from '../lora/slots/names.js';
 import { byteLength, fromFloat64, isConvertible } from '../onnx/dtype.js';
 import type { Piece } from '../onnx/edit.js';

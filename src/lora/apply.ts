@@ -3,9 +3,10 @@ import { totalNorm } from '../analysis/norms.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { ExternalFiles } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
-import type { AdapterFile } from './adapter-file.js';
-import { type Binding, type BindOptions, bindAdapters } from './bind.js';
+import { type Binding, type BindOptions, bindAdapters } from './binding/bind.js';
 import type { AdapterFormat } from './choices.js';
+import type { AdapterFile } from './files/adapter-file.js';
+import { openAdapter } from './files/open-adapter.js';
 import {
   factorsOf,
   type Insertion,
@@ -13,7 +14,6 @@ import {
   type NewAdapter,
   structureOf,
 } from './insert.js';
-import { openAdapter } from './open-adapter.js';
 import { defaultOutput, writeWithData } from './output.js';
 import type { PatchOptions, PatchResult } from './patch.js';
 import { PatchedModel } from './patched.js';

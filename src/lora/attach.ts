@@ -8,7 +8,7 @@ import { encodeString } from '../onnx/wire.js';
 import type { Site } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 import type { Structure } from './structure.js';
-import { type AdapterTensors, adapterSubgraph } from './subgraph.js';
+import { type AdapterTensors, adapterSubgraph } from './subgraph/subgraph.js';
 import type { LinearLayer } from './targets/index.js';
 
 /** A model that is being edited. */

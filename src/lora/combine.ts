@@ -3,19 +3,23 @@
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../errors.js';
 import type { WorkOptions } from '../onnx/write.js';
-import { type AdapterContents, contentsOfFile, type OutgoingAdapter } from './adapter-contents.js';
-import type { AdapterFile } from './adapter-file.js';
+import type { CombineMethod } from './choices.js';
+import { type Combination, combineLayer, type MethodOptions } from './combine/combine-layer.js';
+import { type CombinedLayer, checkSummable, combinedLayers } from './combine/layers.js';
+import {
+  type AdapterContents,
+  contentsOfFile,
+  type OutgoingAdapter,
+} from './files/adapter-contents.js';
+import type { AdapterFile } from './files/adapter-file.js';
 import {
   type AdapterOutput,
   type AdapterOutputOptions,
   filesOf,
   writeAdapters,
-} from './adapter-output.js';
-import type { CombineMethod } from './choices.js';
-import { type Combination, combineLayer, type MethodOptions } from './combine/combine-layer.js';
-import { type CombinedLayer, checkSummable, combinedLayers } from './combine/layers.js';
-import { openAdapter } from './open-adapter.js';
-import { storedPieces } from './stored-pieces.js';
+} from './files/adapter-output.js';
+import { openAdapter } from './files/open-adapter.js';
+import { storedPieces } from './files/stored-pieces.js';
 import type { StructureName } from './structure.js';
 
 export { type CombineMethod, combineMethods } from './choices.js';

@@ -4,16 +4,16 @@ import { elementCount } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
-import { type AdapterContents, contentsOfModel } from './adapter-contents.js';
-import { adapterFilePieces } from './adapter-file.js';
-import { formatOf, writeAdapters } from './adapter-output.js';
 import type { AdapterFormat } from './choices.js';
-import type { PeftOptions, PeftSummary } from './export-peft.js';
+import { type AdapterContents, contentsOfModel } from './files/adapter-contents.js';
+import { adapterFilePieces } from './files/adapter-file.js';
+import { formatOf, writeAdapters } from './files/adapter-output.js';
+import type { PeftOptions, PeftSummary } from './files/export-peft.js';
 import { adapterParameters } from './insert.js';
 import { inputFiles } from './output.js';
 import { PatchedModel } from './patched.js';
-import { relativeToBase } from './relative.js';
 import { headParameters } from './report.js';
+import { relativeToBase } from './start/relative.js';
 
 export interface ExtractOptions extends WriteOptions, PeftOptions {
   readonly output: string;

@@ -2,9 +2,10 @@ import { statSync } from 'node:fs';
 import { OnnxLoraError } from '../errors.js';
 import { isConvertible } from '../onnx/dtype.js';
 import { dtypeOf } from '../onnx/tensor.js';
-import { type AdapterOutputOptions, writeAdapters } from './adapter-output.js';
 import type { AdapterFormat, FitStructure } from './choices.js';
-import type { PeftSummary } from './export-peft.js';
+import { type AdapterOutputOptions, writeAdapters } from './files/adapter-output.js';
+import type { PeftSummary } from './files/export-peft.js';
+import { storedPieces } from './files/stored-pieces.js';
 import { type Grid, gridsFor, structureAt } from './fit/candidates.js';
 import { type ChangedTensor, type Changes, findChanges } from './fit/changes.js';
 import { contentsOfFit } from './fit/contents.js';
@@ -20,7 +21,6 @@ import { OpenedModel } from './fit/opened.js';
 import { changeNorm } from './fit/weight-delta.js';
 import { inputFiles } from './output.js';
 import type { Selection } from './select.js';
-import { storedPieces } from './stored-pieces.js';
 import { parameterCount, type StructureName } from './structure.js';
 
 export interface FitOptions extends AdapterOutputOptions, Selection {

@@ -13,10 +13,10 @@ import { MessageEdit } from '../onnx/edit.js';
 import { type NewNode, nodeRecord, outputRecord } from '../onnx/encode.js';
 import { type Dim, type Model, nodeLabel, standardOpset, type ValueInfo } from '../onnx/model.js';
 import { addInitializer } from '../onnx/rewrite.js';
-import { generatorFor } from './init.js';
 import type { NewHead } from './insert.js';
 import { type Head, type ModelManifest, replaceManifest } from './manifest.js';
 import type { PatchedModel } from './patched.js';
+import { generatorFor } from './start/init.js';
 
 export const poolings = ['mean', 'cls', 'none'] as const;
 

@@ -11,7 +11,6 @@ import { type Model, standardOpset } from '../onnx/model.js';
 import { addInitializer } from '../onnx/rewrite.js';
 import { version } from '../version.js';
 import { attachSubgraph } from './attach.js';
-import { checkDora } from './dora.js';
 import { type HeadPlan, insertHead } from './head.js';
 import type { Layer } from './layers.js';
 import {
@@ -26,7 +25,8 @@ import {
 import type { PatchedModel } from './patched.js';
 import { replaceTensors } from './replaced.js';
 import { parameterCount, type Structure, shapeOfA, shapeOfB } from './structure.js';
-import type { AdapterTensors } from './subgraph.js';
+import { checkDora } from './subgraph/dora.js';
+import type { AdapterTensors } from './subgraph/subgraph.js';
 
 /** The factors of an adapter that have numbers. */
 export type FactorName = 'a' | 'b' | 'generalA' | 'generalB';

@@ -13,7 +13,7 @@ import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
 import type { SlotMode } from './choices.js';
-import { readFactors } from './factors.js';
+import { readFactors } from './factors/factors.js';
 import { structureOf } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
 import type { Head, ModelManifest, PatchedAdapter } from './manifest.js';

@@ -12,10 +12,11 @@ import { setTensorData } from '../onnx/rewrite.js';
 import { floatTypeOf, TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ModelSource, Verification } from '../runtime/compare.js';
-import type { AdapterFile } from './adapter-file.js';
 import { insertFile } from './apply.js';
-import { type BindOptions, checkNoBindOptions } from './bind.js';
-import { magnitudeOf, readFactors } from './factors.js';
+import { type BindOptions, checkNoBindOptions } from './binding/bind.js';
+import { magnitudeOf, readFactors } from './factors/factors.js';
+import type { AdapterFile } from './files/adapter-file.js';
+import { openAdapter } from './files/open-adapter.js';
 import type { FoldNorms } from './fold/folded-weight.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
 import { keepLabels } from './labels.js';
@@ -26,7 +27,6 @@ import {
   type PatchedAdapter,
   replaceManifest,
 } from './manifest.js';
-import { openAdapter } from './open-adapter.js';
 import { defaultOutput, writeWithData } from './output.js';
 import { PatchedModel } from './patched.js';
 import { interpolateTensors, originalPlaces, settleTensors } from './replaced.js';

@@ -9,11 +9,10 @@ import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/compare.js';
 import { autoStructures } from './advise/auto.js';
 import { adapterNorm, apply } from './apply.js';
-import { type BindOptions, checkNoBindOptions } from './bind.js';
+import { type BindOptions, checkNoBindOptions } from './binding/bind.js';
 import type { InitName, patchStructures, RandomInit, SlotMode } from './choices.js';
 import { FoldKernels } from './fold/kernel.js';
 import { parseHead } from './head.js';
-import { generatorFor, initialA } from './init.js';
 import {
   type FactorName,
   insertAdapters,
@@ -37,7 +36,8 @@ import { emptyFeeds } from './slots/feeds.js';
 import { insertSlots } from './slots/insert.js';
 import { slotNames } from './slots/names.js';
 import { type SlotSummary, slotSummary } from './slots/summary.js';
-import { randomInit, type StartData, startAdapters, startDataOptions } from './start.js';
+import { generatorFor, initialA } from './start/init.js';
+import { randomInit, type StartData, startAdapters, startDataOptions } from './start/start.js';
 import {
   planStructure,
   type Scaling,

@@ -4,7 +4,7 @@ import { uniformInt } from 'pure-rand/distribution/uniformInt';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 import { OnnxLoraError } from '../errors.js';
 import { ValueIndex } from '../graph/uses.js';
-import { generatorFor, normal } from '../lora/init.js';
+import { generatorFor, normal } from '../lora/start/init.js';
 import { type DataTypeName, isFloating } from '../onnx/dtype.js';
 import { elementCount, type Model } from '../onnx/model.js';
 import type { WorkOptions } from '../onnx/write.js';

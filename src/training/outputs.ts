@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
-import { adapterFilesAt } from '../lora/adapter-output.js';
+import { adapterFilesAt } from '../lora/files/adapter-output.js';
 import { inputFiles } from '../lora/output.js';
 import type { Model } from '../onnx/model.js';
 import { checkOutput } from '../onnx/write.js';

@@ -1,7 +1,7 @@
 import { Matrix, SingularValueDecomposition } from 'ml-matrix';
 import { expect, test } from 'vitest';
 import { type TruncatedSvd, truncatedSvd } from '../../src/analysis/svd.js';
-import { generatorFor, normal } from '../../src/lora/init.js';
+import { generatorFor, normal } from '../../src/lora/start/init.js';
 
 /** The reference: every singular value, by ml-matrix. */
 function singularValues(data: Float64Array, rows: number, columns: number): number[] {

@@ -1,10 +1,10 @@
 /** Several adapter sets as one, against sums of dense matrices. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import type { StoredAdapter } from '../../src/lora/adapter-file.js';
 import { type CombineOptions, combine } from '../../src/lora/combine.js';
 import { extract } from '../../src/lora/extract.js';
-import { openAdapter } from '../../src/lora/open-adapter.js';
+import type { StoredAdapter } from '../../src/lora/files/adapter-file.js';
+import { openAdapter } from '../../src/lora/files/open-adapter.js';
 import { type InsertOptions, insertInto, trained } from '../support/adapters.js';
 import { denseDeltas as deltas } from '../support/dense.js';
 import { failure, temporaryFolder } from '../support/files.js';

@@ -1,7 +1,7 @@
 import { Matrix, SingularValueDecomposition } from 'ml-matrix';
 import { describe, expect, it } from 'vitest';
-import { openAdapterFile } from '../../src/lora/adapter-file.js';
 import { apply } from '../../src/lora/apply.js';
+import { openAdapterFile } from '../../src/lora/files/adapter-file.js';
 import { type FitOptions, type FitResult, fit } from '../../src/lora/fit.js';
 import { merge } from '../../src/lora/merge.js';
 import { unpatch } from '../../src/lora/unpatch.js';

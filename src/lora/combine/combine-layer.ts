@@ -3,13 +3,13 @@
 import { fitStructure } from '../../analysis/fit-structure.js';
 import type { Factors } from '../../analysis/norms.js';
 import { OnnxLoraError } from '../../errors.js';
-import type { OutgoingAdapter } from '../adapter-contents.js';
 import type { CombineMethod } from '../choices.js';
-import { generatorFor } from '../init.js';
+import { denseDelta, plainFactors } from '../factors/plain.js';
+import { truncated } from '../factors/truncate.js';
+import type { OutgoingAdapter } from '../files/adapter-contents.js';
 import { structureOf } from '../insert.js';
-import { denseDelta, plainFactors } from '../plain.js';
+import { generatorFor } from '../start/init.js';
 import { isPlain, planStructure, type Structure, type StructureName } from '../structure.js';
-import { truncated } from '../truncate.js';
 import { areAlike, concatenated } from './concatenate.js';
 import type { CombinedLayer, Part } from './layers.js';
 import { dropped, ties, weightedSum } from './task-arithmetic.js';

@@ -1,7 +1,7 @@
 /** Adapter sets that are to be combined: checked, and matched layer by layer. */
 import { OnnxLoraError } from '../../errors.js';
-import type { AdapterContents, OutgoingAdapter } from '../adapter-contents.js';
-import { alignPaths } from '../module-match.js';
+import { alignPaths } from '../binding/module-match.js';
+import type { AdapterContents, OutgoingAdapter } from '../files/adapter-contents.js';
 
 /** An adapter of one of the sets. */
 export interface Part {

@@ -1,6 +1,6 @@
 /** What a fit found, as an adapter set on its way to a file. */
 import { dtypeOf } from '../../onnx/tensor.js';
-import type { AdapterContents, OutgoingAdapter, TrainedTensor } from '../adapter-contents.js';
+import type { AdapterContents, OutgoingAdapter, TrainedTensor } from '../files/adapter-contents.js';
 import { factorDtype } from '../insert.js';
 import { uniqueName } from '../patch.js';
 import type { ChangedTensor } from './changes.js';

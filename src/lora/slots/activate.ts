@@ -1,6 +1,6 @@
 /** Adapters at work: what is fed to the slots while they are. */
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
-import { plainFactors, plainRank } from '../plain.js';
+import { plainFactors, plainRank } from '../factors/plain.js';
 import { isPlain } from '../structure.js';
 import { emptyRank, slotFeeds } from './feeds.js';
 import type { SlotAdapter, SlotAdapters } from './load.js';

@@ -1,9 +1,9 @@
 /** Adapters of a file as the slots of a model take them. */
 import type { Factors, Floats } from '../../analysis/norms.js';
 import { OnnxLoraError } from '../../errors.js';
-import { bindAdapters } from '../bind.js';
+import { bindAdapters } from '../binding/bind.js';
+import { openAdapter } from '../files/open-adapter.js';
 import { factorsOf, type NewAdapter, structureOf } from '../insert.js';
-import { openAdapter } from '../open-adapter.js';
 import type { PatchedModel } from '../patched.js';
 import type { Structure } from '../structure.js';
 import type { Slot, SlotManifest } from './manifest.js';

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../../src/errors.js';
 import { encodeSafetensors } from '../../../src/formats/safetensors.js';
 import { apply } from '../../../src/lora/apply.js';
-import { openAdapter } from '../../../src/lora/open-adapter.js';
+import { openAdapter } from '../../../src/lora/files/open-adapter.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { model, node, tensor, value } from '../../support/models.js';
 import {

@@ -1,0 +1,103 @@
+/** Collects the nodes of an adapter, in the model's own opset. */
+import type { NameAuthority } from '../../graph/names.js';
+import { dataTypeNumber, type FloatName, fromFloat64 } from '../../onnx/dtype.js';
+import type { AttributeValue, NewNode, NewTensor } from '../../onnx/encode.js';
+
+/** What an adapter adds to a graph, in topological order. */
+export interface Subgraph {
+  readonly nodes: readonly NewNode[];
+  readonly constants: readonly NewTensor[];
+}
+
+export class SubgraphBuilder implements Subgraph {
+  readonly nodes: NewNode[] = [];
+  readonly constants: NewTensor[] = [];
+
+  constructor(
+    private readonly prefix: string,
+    private readonly names: NameAuthority,
+    readonly opset: number,
+  ) {}
+
+  /** Adds a node and gives the name of its output. */
+  node(
+    leaf: string,
+    opType: string,
+    inputs: string[],
+    attributes: Record<string, AttributeValue> = {},
+  ): string {
+    const name = this.names.fresh(`${this.prefix}/${leaf}`);
+    this.nodes.push({ name, opType, inputs, outputs: [name], attributes });
+    return name;
+  }
+
+  nodeTo(output: string, leaf: string, opType: string, inputs: string[]): void {
+    const name = this.names.fresh(`${this.prefix}/${leaf}`);
+    this.nodes.push({ name, opType, inputs, outputs: [output] });
+  }
+
+  integers(leaf: string, values: readonly number[]): string {
+    const name = this.names.fresh(`${this.prefix}/${leaf}`);
+    const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
+    this.constants.push({ name, dtype: 'int64', dims: [values.length], data });
+    return name;
+  }
+
+  reshape(leaf: string, value: string, shape: readonly number[]): string {
+    return this.node(leaf, 'Reshape', [value, this.integers(`${leaf}_shape`, shape)]);
+  }
+
+  transpose(leaf: string, value: string, perm: readonly number[]): string {
+    return this.node(leaf, 'Transpose', [value], { perm: { ints: perm } });
+  }
+
+  /** Part of the shape of a value, as a tensor. */
+  shapeSlice(leaf: string, value: string, start: number, end: number): string {
+    const shape = this.node(`${leaf}_shape`, 'Shape', [value]);
+    if (this.opset < 10) {
+      const attributes = { starts: { ints: [start] }, ends: { ints: [end] }, axes: { ints: [0] } };
+      return this.node(leaf, 'Slice', [shape], attributes);
+    }
+    const range = [this.integers(`${leaf}_start`, [start]), this.integers(`${leaf}_end`, [end])];
+    return this.node(leaf, 'Slice', [shape, ...range]);
+  }
+
+  /** A value in another type. Casts of constants cost nothing at run time. */
+  cast(leaf: string, value: string, from: FloatName, to: FloatName): string {
+    return from === to
+      ? value
+      : this.node(leaf, 'Cast', [value], { to: { int: dataTypeNumber(to) } });
+  }
+
+  /** The norms of a matrix along an axis. */
+  norms(leaf: string, matrix: string, axis: number): string {
+    const keep = { keepdims: { int: 0 } };
+    if (this.opset < 18) {
+      return this.node(leaf, 'ReduceL2', [matrix], { ...keep, axes: { ints: [axis] } });
+    }
+    return this.node(leaf, 'ReduceL2', [matrix, this.integers(`${leaf}_axis`, [axis])], keep);
+  }
+
+  /** A constant without axes. */
+  number(leaf: string, value: number, dtype: FloatName): string {
+    const name = this.names.fresh(`${this.prefix}/${leaf}`);
+    const data = fromFloat64(dtype, Float64Array.of(value));
+    this.constants.push({ name, dtype, dims: [], data });
+    return name;
+  }
+
+  zeros(leaf: string, dims: readonly number[], dtype: FloatName): string {
+    const name = this.names.fresh(`${this.prefix}/${leaf}`);
+    const values = new Float64Array(dims.reduce((product, dim) => product * dim, 1));
+    this.constants.push({ name, dtype, dims, data: fromFloat64(dtype, values) });
+    return name;
+  }
+
+  /** A constant of zeros and ones, [1, .., k, .., k, ..] with the identity on two axes. */
+  identity(leaf: string, k: number, shape: readonly number[], dtype: FloatName): string {
+    const name = this.names.fresh(`${this.prefix}/${leaf}`);
+    const values = Float64Array.from({ length: k * k }, (_, i) => (i % (k + 1) === 0 ? 1 : 0));
+    this.constants.push({ name, dtype, dims: shape, data: fromFloat64(dtype, values) });
+    return name;
+  }
+}
