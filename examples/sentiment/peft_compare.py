@@ -37,7 +37,7 @@ class Classifier(torch.nn.Module):
 
 
 def read(path):
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_text().strip().split("\n")]
     return [row["text"] for row in rows], torch.tensor([LABELS.index(r["label"]) for r in rows])
 
 
