@@ -1,5 +1,5 @@
 /** Options that several commands share, so that they read the same everywhere. */
-import { inits, patchStructures } from '../src/lora/choices.js';
+import { adapterFormats, inits, patchStructures } from '../src/lora/choices.js';
 import { scalings } from '../src/lora/structure.js';
 import { providerNames } from '../src/runtime/provider-names.js';
 import type { OptionSpecs } from './command.js';
@@ -205,6 +205,19 @@ export function outputOptions<const D extends string>(byDefault: D) {
     ...forceOption,
   } as const satisfies OptionSpecs;
 }
+
+/** Of adapters that are written. */
+export const outputFormatOption = {
+  format: {
+    type: 'string',
+    group: 'Output',
+    value: 'NAME',
+    choices: adapterFormats,
+    default: 'by the ending',
+    summary: 'format of the file',
+    example: '--format safetensors',
+  },
+} as const satisfies OptionSpecs;
 
 export const forceOption = {
   force: {

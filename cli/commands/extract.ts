@@ -1,6 +1,5 @@
-import { adapterFormats } from '../../src/lora/choices.js';
 import { defineCommand } from '../command.js';
-import { forceOption } from '../options.js';
+import { forceOption, outputFormatOption } from '../options.js';
 import { peftLines, peftOptions } from '../peft.js';
 import { plural, printable } from '../text.js';
 
@@ -25,15 +24,7 @@ export const extractCommand = defineCommand({
       summary: 'where to write them: .safetensors, .onnx_adapter, or a folder for PEFT',
       example: '-o adapter.safetensors',
     },
-    format: {
-      type: 'string',
-      group: 'Output',
-      value: 'NAME',
-      choices: adapterFormats,
-      default: 'by the ending',
-      summary: 'format of the file',
-      example: '--format safetensors',
-    },
+    ...outputFormatOption,
     ...peftOptions,
     ...forceOption,
   },

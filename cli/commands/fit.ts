@@ -1,9 +1,9 @@
-import { adapterFormats, fitStructures } from '../../src/lora/choices.js';
+import { fitStructures } from '../../src/lora/choices.js';
 import type { FitLayer, FitResult } from '../../src/lora/fit.js';
 import { structures } from '../../src/lora/structure.js';
 import { by } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { forceOption, selectionOptions } from '../options.js';
+import { forceOption, outputFormatOption, selectionOptions } from '../options.js';
 import { peftLines, peftOptions } from '../peft.js';
 import type { Column } from '../table.js';
 import { count, measure, plural, printable } from '../text.js';
@@ -90,15 +90,7 @@ export const fitCommand = defineCommand({
       summary: 'where to write the adapters: .safetensors, .onnx_adapter, or a folder for PEFT',
       example: '-o adapter.safetensors',
     },
-    format: {
-      type: 'string',
-      group: 'Output',
-      value: 'NAME',
-      choices: adapterFormats,
-      default: 'by the ending',
-      summary: 'format of the file',
-      example: '--format safetensors',
-    },
+    ...outputFormatOption,
     ...peftOptions,
     ...forceOption,
   },

@@ -1,7 +1,7 @@
 /** The characters that a model of text in images can write, by the numbers of its classes. */
-import { readFileSync } from 'node:fs';
-import { OnnxLoraError } from '../../errors.js';
-import { fileError } from '../../onnx/source.js';
+import { readNameLines } from './name-lines.js';
+
+const HINT = 'Write a character a line, in the order of the model’s classes without the blank.';
 
 export class Characters {
   private readonly numbers = new Map<string, number>();
@@ -26,20 +26,10 @@ export class Characters {
   /**
    * Reads a dictionary: a character a line, in the order of the model's classes without the blank. A
    * line may hold several code points, which are one class; a space stands for itself.
-   * @throws OnnxLoraError `invalid-data` for an empty line or a character that comes twice, and those
-   * of reading
+   * @throws OnnxLoraError as {@link readNameLines}
    */
   static read(path: string, blank = 0): Characters {
-    const lines = linesOf(path);
-    const seen = new Map<string, number>();
-    lines.forEach((line, i) => {
-      if (line === '') throw invalid(path, i, 'the line is empty, expected a character');
-      const first = seen.get(line);
-      if (first !== undefined) {
-        throw invalid(path, i, `${JSON.stringify(line)} stands in line ${first + 1} already`);
-      }
-      seen.set(line, i);
-    });
+    const lines = readNameLines(path, HINT);
     return new Characters(path, lines, blank);
   }
 
@@ -70,23 +60,4 @@ export class Characters {
     }
     return 0;
   }
-}
-
-function linesOf(path: string): string[] {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    throw fileError(path, error);
-  }
-  return text
-    .replace(/^\ufeff/, '')
-    .replace(/\r?\n$/, '')
-    .split(/\r?\n/);
-}
-
-function invalid(path: string, line: number, problem: string): OnnxLoraError {
-  return new OnnxLoraError('invalid-data', `${path}, line ${line + 1}: ${problem}`, {
-    hint: 'Write a character a line, in the order of the model’s classes without the blank.',
-  });
 }

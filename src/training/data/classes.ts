@@ -1,36 +1,12 @@
 /** Names of classes: their numbers are their places in a list. */
-import { readFileSync } from 'node:fs';
-import { OnnxLoraError } from '../../errors.js';
-import { fileError } from '../../onnx/source.js';
+import { readNameLines } from './name-lines.js';
 
 /**
- * Reads a file with a name on each line.
- * @throws OnnxLoraError `invalid-data` for an empty line or a name that comes twice, and those of
- * reading
+ * Reads a file with the name of a class on each line.
+ * @throws OnnxLoraError as {@link readNameLines}
  */
 export function readClassFile(path: string): string[] {
-  const lines = textOf(path)
-    .replace(/^\uFEFF/, '')
-    .replace(/\r?\n$/, '')
-    .split(/\r?\n/);
-  lines.forEach((name, i) => {
-    const first = lines.indexOf(name);
-    if (name !== '' && first === i) return;
-    const problem =
-      name === '' ? 'is empty' : `repeats ${JSON.stringify(name)} of line ${first + 1}`;
-    throw new OnnxLoraError('invalid-data', `${path}:${i + 1}: the line ${problem}`, {
-      hint: 'Write the name of a class on each line, in their order.',
-    });
-  });
-  return lines;
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw fileError(path, error);
-  }
+  return readNameLines(path, 'Write the name of a class on each line, in their order.');
 }
 
 /** The order that names get where nobody said one: the same on every machine and in every language. */

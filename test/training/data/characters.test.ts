@@ -38,8 +38,8 @@ describe('a dictionary of characters', () => {
   });
 
   it.each([
-    ['a\n\nb', 'line 2: the line is empty'],
-    ['a\nb\na', 'line 3: "a" stands in line 1 already'],
+    ['a\n\nb', ':2: the line is empty'],
+    ['a\nb\na', ':3: the line repeats "a" of line 1'],
   ])('refuses %j', (text, message) => {
     expect(() => Characters.read(dictionary(text))).toThrow(message);
   });
