@@ -1,10 +1,11 @@
-/** Puts the nodes of an adapter behind one node of its layer, below the name that consumers read. */
+/** Puts the nodes of an adapter behind one node of its layer, or behind the bias that is added to it. */
 import type { NameAuthority } from '../graph/names.js';
 import type { MessageEdit } from '../onnx/edit.js';
 import { type NewTensor, nodeRecord } from '../onnx/encode.js';
-import { standardOpset } from '../onnx/model.js';
+import { type Node, standardOpset } from '../onnx/model.js';
 import { graphEdit } from '../onnx/rewrite.js';
 import { encodeString } from '../onnx/wire.js';
+import { joinedSum } from './bias-sum.js';
 import type { Site } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 import type { Structure } from './structure.js';
@@ -30,16 +31,30 @@ export function attachSubgraph(
   tensors: AdapterTensors,
   prefix: string,
 ): { site: Site; constants: readonly NewTensor[] } {
-  const anchor = patched.outermost(linear.node);
-  const output = anchor === linear.node ? linear.output : anchor.outputs[0]!;
+  const { anchor, product } = placeOf(patched, linear, tensors);
+  const output = anchor.outputs[0]!;
   const base = names.fresh(`${prefix}/base`);
   const context = { names, opset: standardOpset(patched.model) };
   const at = { prefix, base, output };
   const { nodes, constants } = adapterSubgraph(linear, structure, tensors, at, context);
   const graph = graphEdit(edit, anchor.graph);
-  const field = anchor.outputFields[anchor.outputs.indexOf(output)]!;
-  graph.child(anchor.field).setPayload(field, encodeString(base));
+  graph.child(anchor.field).setPayload(anchor.outputFields[0]!, encodeString(base));
   for (const node of nodes) graph.insertAfter(anchor.field, ...nodeRecord(node));
   const added = nodes.map(({ name }) => name);
-  return { site: { node: patched.label(linear.node), base, nodes: added }, constants };
+  const site = { node: patched.label(linear.node), base, nodes: added };
+  return { site: product === undefined ? site : { ...site, product }, constants };
+}
+
+/** The node that an adapter joins behind, and the layer's own output where that is another node's. */
+function placeOf(
+  patched: PatchedModel,
+  linear: LinearLayer,
+  { magnitude }: AdapterTensors,
+): { anchor: Node; product?: string | undefined } {
+  const { model, values, sites } = patched;
+  const earlier = sites.find(({ target }) => target === linear.node);
+  if (earlier) return { anchor: patched.outermost(linear.node), product: earlier.site.product };
+  // DoRA scales what the layer computes, and not its bias.
+  const sum = magnitude === undefined ? joinedSum(model, values, linear) : undefined;
+  return sum ? { anchor: sum, product: linear.output } : { anchor: linear.node };
 }

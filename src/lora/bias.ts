@@ -2,6 +2,7 @@
 import { OnnxLoraError } from '../errors.js';
 import { storedTensor } from '../graph/constants.js';
 import { type Node, nodeLabel, type Tensor } from '../onnx/model.js';
+import { soleSum } from './bias-sum.js';
 import { findLayers } from './layers.js';
 import type { ModelManifest } from './manifest.js';
 import type { PatchedModel } from './patched.js';
@@ -71,11 +72,12 @@ export function biasOf(
     const own = vector(target, target.inputs[2]);
     if (own) return own;
   }
-  const last = patched.outermost(target);
-  const uses = patched.values.resolve(last.graph, last.outputs[0]!)?.uses ?? [];
-  const [use, ...others] = uses;
-  if (use?.node?.opType !== 'Add' || others.length > 0) return undefined;
-  return vector(use.node, use.node.inputs[1 - use.index]);
+  const behind = (node: Node) => {
+    const sum = soleSum(values, node);
+    return sum && vector(sum.node, sum.addend);
+  };
+  // Adapters join behind the bias, or in front of it.
+  return behind(target) ?? behind(patched.outermost(target));
 }
 
 function checkReaders(patched: PatchedModel, name: string, readers: ReadonlySet<Node>): void {

@@ -19,8 +19,10 @@ const finite = v.pipe(v.number(), v.finite());
 export const site = v.object({
   /** The node's name, or its output's where it has none. */
   node: name,
-  /** The layer's own output, as the patched model calls it. */
+  /** What the adapter is added to, as the patched model calls it: the layer's output. */
   base: name,
+  /** The output of the layer's own node, where the adapter joins behind an Add of its bias. */
+  product: v.optional(name),
   /** The nodes that were added, the last one an Add that carries the layer's old output name. */
   nodes: v.pipe(v.array(name), v.minLength(1)),
 });

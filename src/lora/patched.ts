@@ -19,7 +19,7 @@ import { readSlots, type SlotManifest } from './slots/manifest.js';
 /** A site with the nodes that its names stand for. */
 export interface AttachedNodes {
   readonly site: Site;
-  /** The layer's own node, below any other adapter that is attached to it. */
+  /** The layer's own node, below any other adapter that is attached to it, and below its bias. */
   readonly target: Node;
   /** The Add that carries the layer's output. */
   readonly add: Node;
@@ -117,7 +117,7 @@ export class PatchedModel {
     return this.sites.filter((site) => site.target === target).at(-1)?.add ?? target;
   }
 
-  /** The node right below an adapter: the layer's own, or another adapter's Add. */
+  /** The node right below an adapter: the layer's own, the Add of its bias, or another adapter's. */
   producer(site: Site): Node {
     const node = this.producers.get(site.base);
     if (!node) throw this.damaged(`no node computes ${site.base}`);
@@ -236,10 +236,18 @@ export class PatchedModel {
     for (let depth = 0; depth <= this.ownNodes.size; depth++) {
       const node = this.producers.get(base);
       if (!node) break;
-      if (!this.ownNodes.has(node.name)) return node;
+      if (!this.ownNodes.has(node.name)) return this.belowBias(site, node);
       base = node.inputs[0]!;
     }
     throw this.damaged(`no layer computes ${site.base}`);
+  }
+
+  /** The layer's own node, under the model's last node below the site's adapters. */
+  private belowBias({ product }: Site, last: Node): Node {
+    if (product === undefined) return last;
+    const node = last.inputs.includes(product) ? this.producers.get(product) : undefined;
+    if (last.opType === 'Add' && node) return node;
+    throw this.damaged(`node ${nodeLabel(last)} does not add a bias to ${product}`);
   }
 
   private damaged(problem: string): OnnxLoraError {

@@ -87,14 +87,10 @@ async function runAll(
   }
 }
 
-// Draws a bias into the product in front of it, where the sum then has another order. An adapter
-// between the two prevents that, so a patched model would differ from its base by a rounding.
-const withoutOptimizers = ['MatMulAddFusion'];
-
 function openSource(source: ModelSource, provider: ProviderName | undefined): Promise<Session> {
-  if ('path' in source) return openSession(source.path, { provider, withoutOptimizers });
+  if ('path' in source) return openSession(source.path, { provider });
   const { externalFolder } = source;
-  return openSession(source.bytes, { provider, withoutOptimizers, externalFolder });
+  return openSession(source.bytes, { provider, externalFolder });
 }
 
 function progressOf(total: number, { signal, onProgress }: WorkOptions): () => void {

@@ -15,6 +15,7 @@ import type { NameAuthority } from '../../graph/names.js';
 import type { FloatName } from '../../onnx/dtype.js';
 import { isPlain, OPEN_RANK, type Structure } from '../structure.js';
 import type { Geometry, LinearLayer } from '../targets/index.js';
+import { isDequantized } from '../targets/weight.js';
 import { doraChange } from './dora.js';
 import { stackedA, stackedB } from './stacked.js';
 import { type Subgraph, SubgraphBuilder } from './subgraph-builder.js';
@@ -136,7 +137,10 @@ function matrixDelta(
     const filled = geometry.flat ? factors : neverEmpty(b, structure, dtype, factors);
     return leftHandedDelta(b, layer.input, filled);
   }
-  if (geometry.flat && !isDequantized(layer)) {
+  // ONNX Runtime turns a DequantizeLinear and its MatMul into one approximate kernel, unless it has
+  // drawn an Add behind the MatMul into it before. A second reader of the base keeps it from that.
+  const readsBase = isDequantized(layer.weight);
+  if (geometry.flat && !readsBase) {
     return flatDelta(b, layer.input, geometry, oneBlock ? undefined : structure, factors);
   }
   const input = rowsOf(b, layer.input, structure.in, geometry);
@@ -145,18 +149,10 @@ function matrixDelta(
   const sum = (value: string) => (general ? b.node('sum', 'Add', [value, general]) : value);
   if (!inputColumns && !outputColumns) {
     const value = sum(oneBlock ? delta : likeBase(b, delta, base));
-    return oneBlock && isDequantized(layer) ? likeBase(b, value, base) : value;
+    return oneBlock && readsBase ? likeBase(b, value, base) : value;
   }
   const rows = sum(oneBlock ? delta : likeRows(b, delta, input, structure.out));
   return likeBase(b, outputColumns ? b.transpose('columns', rows, [0, 2, 1]) : rows, base);
-}
-
-/**
- * ONNX Runtime turns a DequantizeLinear and its MatMul into one approximate kernel, unless it has
- * drawn an Add behind the MatMul into it before. A second reader of the base keeps it from that.
- */
-function isDequantized({ weight }: LinearLayer): boolean {
-  return weight.constant?.steps.some(({ opType }) => opType === 'DequantizeLinear') ?? false;
 }
 
 /**

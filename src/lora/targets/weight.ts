@@ -53,3 +53,8 @@ export function findWeight(values: ValueIndex, node: Node, use: WeightUse): Weig
 export function constantInput(values: ValueIndex, node: Node, input: number): Constant | undefined {
   return traceConstant(values, node.graph, node.inputs[input] ?? '');
 }
+
+/** Whether the operator reads its weight from a DequantizeLinear. */
+export function isDequantized({ constant }: Weight): boolean {
+  return constant?.steps.some(({ opType }) => opType === 'DequantizeLinear') ?? false;
+}

@@ -65,10 +65,10 @@ export function noiseOf(seed: number, batch: number, length: number): Float32Arr
 /** What both the layer and its adapter read. */
 function inputOf(
   graph: GraphBuilder,
-  { base, nodes }: Site,
+  { base, product = base, nodes }: Site,
   producers: ReadonlyMap<string, NewNode>,
 ): string {
-  const layer = producers.get(base)!;
+  const layer = producers.get(product)!;
   const own = graph.nodes.filter(({ name }) => nodes.includes(name));
   const read = new Set(own.flatMap(({ inputs }) => inputs));
   return layer.inputs.find((name) => read.has(name) && !graph.initializers.has(name))!;

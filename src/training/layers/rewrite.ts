@@ -27,6 +27,8 @@ interface PlainSite {
   readonly structure: Structure;
   /** The layer's own node. */
   readonly node: NewNode;
+  /** The Add of its bias, where the adapter joins behind one. */
+  readonly sum: NewNode | undefined;
   readonly input: string;
   readonly weight: string;
   /** The weight is stored [out, in]. */
@@ -81,7 +83,9 @@ function plainSite(
   site: Site,
   { byName, producers, readers, types }: GraphIndex,
 ): PlainSite | undefined {
-  const node = producers.get(site.base);
+  const { base, product = base } = site;
+  const node = producers.get(product);
+  const sum = product === base ? undefined : producers.get(base);
   const own = site.nodes.map((name) => byName.get(name));
   const add = own.at(-1);
   if (!node || !add || own.includes(undefined)) return undefined;
@@ -91,10 +95,13 @@ function plainSite(
   const isFloat = [input, weight].every((name) => types.get(name)?.dtype === 'float32');
   // Of a vector, or of what may be one, the products below would be others.
   const rank = types.get(input)?.shape?.length ?? 0;
-  const ownReads = own.flatMap((one) => one!.inputs).filter((name) => name === site.base).length;
-  if (!isFloat || rank < 2 || ownReads !== readers.get(site.base)) return undefined;
+  const ownReads = own.flatMap((one) => one!.inputs).filter((name) => name === base).length;
+  if (!isFloat || rank < 2 || ownReads !== readers.get(base)) return undefined;
+  // The base of a second adapter is the first one's Add.
+  if (sum && !(sum.inputs.includes(product) && readers.get(product) === 1)) return undefined;
   const structure = structureOf(adapter);
-  return { adapter, site, structure, node, input, weight, transposed, output: add.outputs[0]! };
+  const output = add.outputs[0]!;
+  return { adapter, site, structure, node, sum, input, weight, transposed, output };
 }
 
 /** Undefined for what is not `X · W`, with a bias or without. */
@@ -137,7 +144,7 @@ function rewriteSites(
   const first = sites[0];
   if (!first) return [];
   const start = graph.nodes.length;
-  const sum = adaptedWeight(graph, first);
+  const weight = adaptedWeight(graph, first);
   const added = graph.nodes.splice(start);
   const at = Math.min(...sites.map(({ node }) => graph.nodes.indexOf(node)));
   graph.nodes.splice(at, 0, ...added);
@@ -145,13 +152,17 @@ function rewriteSites(
   return sites.map((one) => {
     const name = graph.fresh(`${one.node.name || one.output}/adapted`);
     const [input, , ...rest] = one.node.inputs;
-    const node = { ...one.node, name, inputs: [input!, sum, ...rest], outputs: [one.output] };
+    const output = one.sum ? one.node.outputs[0]! : one.output;
+    const node = { ...one.node, name, inputs: [input!, weight, ...rest], outputs: [output] };
     graph.nodes[graph.nodes.indexOf(one.node)] = node;
+    if (one.sum) {
+      graph.nodes[graph.nodes.indexOf(one.sum)] = { ...one.sum, outputs: [one.output] };
+    }
     const own = new Set(one.site.nodes);
     const kept = graph.nodes.filter((other) => !own.has(other.name));
     graph.nodes.length = 0;
     for (const other of kept) graph.nodes.push(other);
-    return composite(one, sum, new Set([...shared, name]), dialect);
+    return composite(one, { weight, output, nodes: new Set([...shared, name]) }, dialect);
   });
 }
 
@@ -165,10 +176,10 @@ function adaptedWeight(graph: GraphBuilder, { adapter, structure, weight, transp
   return graph.op('Add', [weight, turned], {}, `${adapter.name}/weight`);
 }
 
+/** @param made the adapted weight, the product with it, and the nodes of both */
 function composite(
-  { adapter, structure, node, input, output, transposed }: PlainSite,
-  sum: string,
-  nodes: ReadonlySet<string>,
+  { adapter, structure, node, input, transposed }: PlainSite,
+  { weight, output, nodes }: { weight: string; output: string; nodes: ReadonlySet<string> },
   dialect: Dialect,
 ): Composite {
   const { a, b, generalA, generalB, scale, hybridRank } = adapter;
@@ -185,7 +196,7 @@ function composite(
     const general = () =>
       factorGradients(c, whole, scale, { ...values, a: generalA!, b: generalB! }, dialect);
     return [
-      () => c.matMul(dy!, transposed ? sum : c.swapLast(sum)),
+      () => c.matMul(dy!, transposed ? weight : c.swapLast(weight)),
       grid.a,
       grid.b,
       ...(generalA ? [() => general().a(), () => general().b()] : []),
