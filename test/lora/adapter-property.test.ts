@@ -42,10 +42,11 @@ const adapterOptions = fc
     targets: ['all'],
   }));
 
-// Small enough to be divided in every way, or large enough for the kernels' own blocks.
+// Small enough to be divided in every way, or large enough for the kernels' own blocks: products are
+// summed over 256 features at a time, and one output has a kernel of its own.
 const size = fc.oneof(
   { weight: 4, arbitrary: fc.integer({ min: 1, max: 24 }) },
-  fc.constantFrom(64, 130),
+  fc.constantFrom(1, 64, 130, 260),
 );
 
 const linearCase = fc.constantFrom(...kinds).chain((kind) =>
@@ -57,6 +58,7 @@ const linearCase = fc.constantFrom(...kinds).chain((kind) =>
     in: size,
     out: size,
     leading: fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 3 }),
+    fixed: fc.boolean(),
     weightForm: fc.constantFrom(...weightForms),
     transA: fc.boolean(),
     transB: fc.boolean(),
@@ -140,14 +142,14 @@ function largestBase(c: Case): number {
 }
 
 /**
- * ONNX Runtime draws the bias into the kernel that it makes of DequantizeLinear and MatMul, which
- * rounds in another place; with an adapter between the two it cannot.
+ * A product of fixed sizes draws the adapter's Add in, where a quantized one without would become a
+ * kernel that rounds its input to 8 bits.
  */
-function fusesBias({ kind, bias }: Case): boolean {
-  return bias && kind === 'DequantizeLinear';
+function isDrawnIn({ kind, bias, leading, fixed }: Case): boolean {
+  return kind === 'DequantizeLinear' && !bias && leading.length === 1 && fixed;
 }
 
-const optimizations = ['disabled', 'all'] as const;
+const optimizations = ['disabled', 'basic', 'all'] as const;
 
 describe('an adapter beside any linear layer', () => {
   it('adds X·ΔW to its output', () =>
@@ -172,7 +174,7 @@ describe('an adapter beside any linear layer', () => {
       for (const optimization of optimizations) {
         const base = await run(bytes, feeds, optimization);
         const start = await run(model, feeds, optimization);
-        if (optimization === 'all' && fusesBias(c)) expectClose(start, base, 1e-6);
+        if (optimization === 'all' && isDrawnIn(c)) expectClose(start, base, 0.05);
         else expectSame(start, base);
       }
     }));

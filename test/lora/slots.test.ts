@@ -95,6 +95,7 @@ const linearCase = fc.constantFrom(...kinds).chain((kind) =>
     in: size,
     out: size,
     leading: fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 3 }),
+    fixed: fc.boolean(),
     weightForm: fc.constantFrom(...weightForms),
     transA: fc.boolean(),
     transB: fc.boolean(),

@@ -37,6 +37,8 @@ export interface LinearCase {
   readonly opset: number;
   /** Axes of the input besides the features; as many of them as the operator takes are used. */
   readonly leading: readonly number[];
+  /** The input's sizes are in the file. */
+  readonly fixed: boolean;
   readonly weightForm: WeightForm;
   readonly transA: boolean;
   readonly transB: boolean;
@@ -78,13 +80,7 @@ export function linearModel(c: LinearCase): LinearModel {
     opset: c.opset,
     nodes: [...layer.nodes, ...bias.nodes],
     initializers: [...layer.initializers, ...bias.initializers],
-    inputs: [
-      value(
-        'x',
-        layer.x.map((_, i) => `d${i}`),
-        dtype,
-      ),
-    ],
+    inputs: [value('x', c.fixed ? layer.x : layer.x.map((_, i) => `d${i}`), dtype)],
     outputs: [value('y', undefined, dtype)],
   });
   const rows = featuresLast(x, layer.x, layer.xAxis);

@@ -33,6 +33,7 @@ const linearCase: fc.Arbitrary<LinearCase> = fc.constantFrom(...kinds).chain((ki
     in: fc.integer({ min: 1, max: 9 }),
     out: fc.integer({ min: 1, max: 9 }),
     leading: fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 3 }),
+    fixed: fc.constant(false),
     weightForm: fc.constantFrom(...weightForms),
     transA: fc.boolean(),
     transB: fc.boolean(),

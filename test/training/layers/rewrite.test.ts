@@ -147,6 +147,22 @@ describe('a layer is rewritten', () => {
     await expectRewritten(2, await insertInto(bytes, adapters), { x: [5, 6], target: [5, 4] });
   });
 
+  it.each([2, 3])('whose bias is added by a node of its own, to %d axes', async (rank) => {
+    const nodes = [
+      ...twoLayers(node('MatMul', ['t', 'w2'], 'z', {}, 'second')),
+      node('Add', ['z', 'c'], 'y'),
+    ];
+    const leading = [5, 2].slice(3 - rank);
+    const symbols = leading.map((_, i) => `d${i}`);
+    const plain = modelOf(nodes, [square, tensor('w2', [6, 4]), tensor('c', [4])], [...symbols, 6]);
+    const bytes = await insertInto(plain, { ...adapters, name: 'one' });
+    const given = { x: [...leading, 6], target: [...leading, 4] };
+    await expectRewritten(2, bytes, given);
+    const both = await insertInto(bytes, { ...adapters, name: 'two' });
+    await expectRewritten(2, both, given, { name: 'one' });
+    await expectRewritten(0, both, given, { name: 'two' });
+  });
+
   it('that is a Gemm whose bias is computed by an adapted layer too', async () => {
     const gemm = node('Gemm', ['t', 'w2', 'h'], 'y', { beta: { float: -2 } }, 'second');
     const bytes = modelOf(twoLayers(gemm), [square, tensor('w2', [6, 6])]);
@@ -184,7 +200,7 @@ describe('a layer is rewritten', () => {
 
 const linear: Omit<LinearCase, 'kind'> = {
   ...{ in: 6, out: 4, dtype: 'float32', opset: 17, leading: [3], weightForm: 'initializer' },
-  ...{ transA: false, transB: false, alpha: 1, stride: 1, bias: false, seed: 5 },
+  ...{ transA: false, transB: false, alpha: 1, stride: 1, bias: false, seed: 5, fixed: false },
 };
 
 /** A patched model whose second layer's own output is read by one more node. */
