@@ -51,10 +51,11 @@ function keepsShape(dims: readonly number[], { geometry, weight }: LinearLayer):
 }
 
 /**
- * Whether ONNX Runtime fuses the bias with what follows, and not with the product, or would fuse an Add
- * behind it: an adapter between the product and the bias stays out of that. The sum with a residual takes
- * the bias along when a LayerNormalization takes it, and Gelu takes the bias that a kernel with a
- * quantized weight would have. Products of fixed sizes took theirs before.
+ * Whether ONNX Runtime fuses the bias with the nodes behind it, or would fuse an adapter there, so that
+ * an adapter has to stay in front of the bias. LayerNormalization takes the Add that it reads; where that
+ * adds a residual, it takes the bias too. Gelu takes a bias that otherwise a kernel with a quantized weight
+ * would. The product has drawn the bias in before where sizes are fixed. (It does so for matrices of open
+ * sizes as well, but whether a value is a matrix is not in the file.)
  */
 function isFusedOnward(
   model: Model,
