@@ -40,10 +40,13 @@ export interface OutputFile {
 // Large enough to be worth the way to another thread, small enough to stay in the cache.
 const WRITE_BYTES = 512 * 1024;
 
+// Blocks that wait for the disk while the next fills: what is computed comes in bursts.
+const BLOCKS = 4;
+
 const REPORT_BYTES = 4 * 1024 * 1024;
 
 // Dirty pages are handed to the disk while we go on reading: the final fsync then has little left.
-const FLUSH_BYTES = 128 * 1024 * 1024;
+const FLUSH_BYTES = 32 * 1024 * 1024;
 
 /**
  * Writes the files beside their places, syncs them, then renames them into place in the given
@@ -157,15 +160,17 @@ async function writeSynced(
   }
 }
 
-/** Gathers pieces into blocks of one size. One is written by another thread while the next fills. */
+/** Gathers pieces into blocks of one size. Full ones are written by other threads while the next fills. */
 class Writer {
-  private buffer = new Uint8Array(WRITE_BYTES);
-  private spare = new Uint8Array(WRITE_BYTES);
+  private readonly blocks = Array.from({ length: BLOCKS }, () => ({
+    buffer: new Uint8Array(WRITE_BYTES),
+    written: Promise.resolve(),
+  }));
+  private block = 0;
   private filled = 0;
   private position = 0;
   private reported = 0;
   private flushed = 0;
-  private writing: Promise<void> = Promise.resolve();
   private flushing: Promise<void> = Promise.resolve();
 
   constructor(
@@ -177,12 +182,16 @@ class Writer {
     try {
       for (const piece of pieces) await this.piece(piece);
       await this.writeOut();
-      await this.writing;
+      await Promise.all(this.blocks.map(({ written }) => written));
       this.report(this.position - this.reported);
     } finally {
-      await Promise.allSettled([this.writing, this.flushing]);
+      await Promise.allSettled([...this.blocks.map(({ written }) => written), this.flushing]);
     }
     await this.flushing;
+  }
+
+  private get buffer(): Uint8Array {
+    return this.blocks[this.block]!.buffer;
   }
 
   private async piece(piece: Piece): Promise<void> {
@@ -234,12 +243,13 @@ class Writer {
   }
 
   private async writeOut(): Promise<void> {
-    await this.writing;
-    this.writing = this.write(this.buffer.subarray(0, this.filled), this.position);
-    this.writing.catch(() => {});
+    const block = this.blocks[this.block]!;
+    block.written = this.write(block.buffer.subarray(0, this.filled), this.position);
+    block.written.catch(() => {});
     this.position += this.filled;
     this.filled = 0;
-    [this.buffer, this.spare] = [this.spare, this.buffer];
+    this.block = (this.block + 1) % BLOCKS;
+    await this.blocks[this.block]!.written;
   }
 
   private async write(block: Uint8Array, position: number): Promise<void> {
