@@ -100,7 +100,6 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
   const output = options.output ?? defaultOutput(path, 'merged');
   const edit = new MessageEdit(model.source, model.range);
   const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
-  let folding: Folding | undefined;
   try {
     const patched = new PatchedModel(model);
     const sets = patched.chosenSets(name);
@@ -110,7 +109,7 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
       nodes: patched.sites.filter(({ set }) => sets.includes(set)).flatMap(({ nodes }) => nodes),
       places: originalPlaces(patched, sets),
     };
-    folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
+    const folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
     removeAdapters(patched, sets, edit);
     keepLabels(edit, model, sets);
     folding.plan(sitesOf(patched, sets, reader));
@@ -120,7 +119,6 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     const merged = folding.folded.map((one) => describe(one, isUndoing));
     return { output, merged, replaced, ...(unmatched ? { unmatched } : {}) };
   } finally {
-    await folding?.release();
     files.close();
     model.close();
   }

@@ -11,7 +11,6 @@ import { autoStructures } from './advise/auto.js';
 import { adapterNorm, apply } from './apply.js';
 import { type BindOptions, checkNoBindOptions } from './binding/bind.js';
 import type { InitName, patchStructures, RandomInit, SlotMode } from './choices.js';
-import { FoldKernels } from './fold/kernel.js';
 import { parseHead } from './head.js';
 import {
   type FactorName,
@@ -180,13 +179,12 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
   checkStart(options);
   const model = openModel(path);
   const files = new ExternalFiles(model);
-  const kernels = new FoldKernels();
   try {
     const patched = new PatchedModel(model);
     const { layers, skipped } = chooseLayers(patched, options);
     const reader = new TensorReader(model, files);
     const planned = planAdapters(layers, await settled(patched, reader, layers, options));
-    const start = await startAdapters(patched, reader, planned, kernels, options);
+    const start = await startAdapters(patched, reader, planned, options);
     const { adapters, tensors, deviation } = start;
     const output = options.output ?? defaultOutput(path, 'lora');
     const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
@@ -198,7 +196,6 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
     const described = { output, ...describeAdapters(model, manifest, norm), skipped };
     return deviation ? { ...described, deviation: deviation() } : described;
   } finally {
-    await kernels.release();
     files.close();
     model.close();
   }

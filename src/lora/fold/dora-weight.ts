@@ -2,7 +2,6 @@ import { OnnxLoraError } from '../../errors.js';
 import { byteLength, fromFloat64 } from '../../onnx/dtype.js';
 import type { Computed } from '../../onnx/edit.js';
 import type { BaseWeight, FoldNorms } from './folded-weight.js';
-import type { FoldKernels } from './kernel.js';
 import type { RowFactors } from './row-factors.js';
 import { sums } from './sums.js';
 
@@ -26,16 +25,16 @@ export interface Dora {
 export function doraWeight(
   weight: BaseWeight,
   make: () => Dora,
-  kernels: FoldKernels,
   norms: FoldNorms,
   label: string,
 ): Computed {
   const { dtype, rows, columns } = weight;
   async function* chunks() {
     const dora = make();
-    const gains = gainsOf(dora, await columnSquares(weight, dora, kernels), label);
+    const gains = gainsOf(dora, await columnSquares(weight, dora), label);
     let [deltaSquares, weightSquares] = [0, 0];
-    for await (const { start, before, after } of sums(weight, dora.delta, kernels)) {
+    for await (const { start, panel } of sums(weight, [dora.delta])) {
+      const { before, after } = panel;
       for (let i = 0; i < after.length; i++) {
         const value = after[i]! * gains[columnOf(dora, start, i, columns)]!;
         deltaSquares += (value - before[i]!) ** 2;
@@ -50,13 +49,10 @@ export function doraWeight(
   return { length: byteLength(dtype, rows * columns), chunks };
 }
 
-async function columnSquares(
-  weight: BaseWeight,
-  dora: Dora,
-  kernels: FoldKernels,
-): Promise<Float64Array> {
+async function columnSquares(weight: BaseWeight, dora: Dora): Promise<Float64Array> {
   const squares = new Float64Array(dora.magnitude.length);
-  for await (const { start, after } of sums(weight, dora.delta, kernels)) {
+  for await (const { start, panel } of sums(weight, [dora.delta])) {
+    const { after } = panel;
     for (let i = 0; i < after.length; i++) {
       squares[columnOf(dora, start, i, weight.columns)]! += after[i]! ** 2;
     }

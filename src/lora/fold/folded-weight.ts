@@ -3,8 +3,8 @@ import { byteLength, type FloatName } from '../../onnx/dtype.js';
 import type { Computed } from '../../onnx/edit.js';
 import type { Tensor } from '../../onnx/model.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import type { FoldKernels } from './kernel.js';
-import { type RowFactors, sumOfProducts } from './row-factors.js';
+import type { RowFactors } from './row-factors.js';
+import { sums } from './sums.js';
 
 /** A weight to fold into: a matrix of one type whose rows can be read in runs. */
 export interface BaseWeight {
@@ -45,65 +45,31 @@ export interface FoldNorms {
   weight: number;
 }
 
-// A panel and its float64 copies stay near the processor's caches, and memory stays small.
-const PANEL_ELEMENTS = 128 * 1024;
-
 /**
- * The folded weight as bytes that are computed while they are written.
+ * The folded weight as bytes that are computed while they are written, each number rounded once.
  * @param norms filled in when the last panel is done
  * @param label what to call the weight's layer in an error
  */
 export function foldedWeight(
   weight: BaseWeight,
   deltas: () => readonly RowFactors[],
-  kernels: FoldKernels,
   norms: FoldNorms,
   label: string,
 ): Computed {
   const { dtype, rows, columns } = weight;
   async function* chunks() {
-    const kernel = await kernels.of(dtype);
-    const factors = deltas();
-    let deltaSquares = 0;
-    let weightSquares = 0;
-    for (const [start, end] of panels(rows, columns, factors)) {
-      const product = sumOfProducts(
-        factors.map((factor) => factor.product(start, end)),
-        end - start,
-        columns,
-      );
-      const panel = await kernel.fold(
-        await weight.readRows(start, end),
-        end - start,
-        columns,
-        product,
-      );
-      deltaSquares += panel.deltaSquares;
-      weightSquares += panel.weightSquares;
-      yield panel.bytes;
+    let [deltaSum, weightSum] = [0, 0];
+    for await (const { panel } of sums(weight, deltas())) {
+      const { bytes, deltaSquares, weightSquares } = panel.rounded();
+      deltaSum += deltaSquares;
+      weightSum += weightSquares;
+      yield bytes;
     }
-    if (!Number.isFinite(deltaSquares)) throw notFinite(label);
-    norms.delta = Math.sqrt(deltaSquares);
-    norms.weight = Math.sqrt(weightSquares);
+    if (!Number.isFinite(deltaSum)) throw notFinite(label);
+    norms.delta = Math.sqrt(deltaSum);
+    norms.weight = Math.sqrt(weightSum);
   }
   return { length: byteLength(dtype, rows * columns), chunks };
-}
-
-/** Runs of rows that cross no row of blocks of any adapter. */
-export function* panels(
-  rows: number,
-  columns: number,
-  factors: readonly RowFactors[],
-): Generator<[start: number, end: number]> {
-  const limit = Math.max(1, Math.floor(PANEL_ELEMENTS / columns));
-  for (let start = 0; start < rows; ) {
-    let end = Math.min(rows, start + limit);
-    for (const { blockRows } of factors) {
-      end = Math.min(end, (Math.floor(start / blockRows) + 1) * blockRows);
-    }
-    yield [start, end];
-    start = end;
-  }
 }
 
 function notFinite(label: string): OnnxLoraError {

@@ -24,7 +24,6 @@ import type { LinearLayer } from '../targets/index.js';
 import { dequantizedTensor, type WeightContext, weightByIdentity } from './dequantize.js';
 import { doraWeight } from './dora-weight.js';
 import { type BaseWeight, type FoldNorms, foldedWeight, storedWeight } from './folded-weight.js';
-import { FoldKernels } from './kernel.js';
 import { RowFactors } from './row-factors.js';
 
 /** ΔW of one adapter, its numbers read when they are needed. */
@@ -65,7 +64,6 @@ export interface Leaving {
 
 export class Folding {
   readonly folded: Folded[] = [];
-  private readonly kernels = new FoldKernels();
   private readonly rewired = new Map<Node, Set<number>>();
   private readonly removed: Set<Node | Tensor>;
   private readonly places: Leaving['places'];
@@ -89,10 +87,6 @@ export class Folding {
       if (variants.length === 1 && this.canReplace(group)) this.replace(group);
       else this.splitAll(variants);
     }
-  }
-
-  async release(): Promise<void> {
-    await this.kernels.release();
   }
 
   private canReplace(group: readonly FoldSite[]): boolean {
@@ -280,12 +274,11 @@ export class Folding {
     });
     const [delta] = deltas;
     const { magnitude } = delta!;
-    if (!magnitude)
-      return foldedWeight(base, () => deltas.map(rowFactors), this.kernels, norms, label);
+    if (!magnitude) return foldedWeight(base, () => deltas.map(rowFactors), norms, label);
     const dora = () => ({
       ...{ delta: rowFactors(delta!), magnitude: magnitude(), factor: weight.factor, transposed },
     });
-    return doraWeight(base, dora, this.kernels, norms, label);
+    return doraWeight(base, dora, norms, label);
   }
 
   private valueOf({ graph, tensor, node }: Constant): Value | undefined {

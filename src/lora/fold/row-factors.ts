@@ -1,25 +1,26 @@
 import type { Factors } from '../../analysis/norms.js';
 import type { Structure } from '../structure.js';
+import { type Strip, tiled } from './panel.js';
 
-/** A product of two matrices, row-major: `left [rows, inner] · right [inner, columns]`. */
-export interface Product {
-  readonly left: Float64Array;
+/** A factor of a block, by row and column. */
+type Matrix = (row: number, column: number) => number;
+
+/** A part of ΔW, as the file stores the weight: `left · right`. */
+interface Part {
+  readonly column: number;
+  readonly width: number;
+  readonly rank: number;
+  /** The row of ΔW that is the first of `left`. */
+  readonly firstRow: number;
+  readonly left: Matrix;
   readonly right: Float64Array;
-  readonly inner: number;
 }
 
-/**
- * ΔW of one adapter as the file stores the weight, [in, out] or [out, in], a run of rows at a time.
- * Within one row of blocks ΔW is a plain product: the blocks' left factors side by side, times
- * their right factors on a block diagonal.
- */
+/** ΔW of one adapter as the file stores the weight, [in, out] or [out, in], a run of rows at a time. */
 export class RowFactors {
-  readonly rows: number;
-  readonly columns: number;
-  /** ΔW is a plain product only within runs of this many rows. */
+  /** Rows of one block: no run may cross its end. */
   readonly blockRows: number;
-  private cached: { block: number; right: Float64Array } | undefined;
-  private readonly inner: number;
+  private cached: { block: number; parts: readonly Part[] } | undefined;
 
   /**
    * @param scale what A · B is multiplied with
@@ -32,124 +33,73 @@ export class RowFactors {
     private readonly transposed: boolean,
   ) {
     const [kIn, kOut] = structure.grid;
-    this.rows = transposed ? structure.out : structure.in;
-    this.columns = transposed ? structure.in : structure.out;
     this.blockRows = transposed ? structure.out / kOut : structure.in / kIn;
-    this.inner = this.gridInner() + structure.hybridRank;
   }
 
-  /** Rows `start` to `end` of ΔW, which must lie in one row of blocks. */
-  product(start: number, end: number): Product {
+  /** Rows `start` to `end` of ΔW, which must lie in one row of blocks, as a sum of products. */
+  strips(start: number, end: number): Strip[] {
     const block = Math.floor(start / this.blockRows);
-    const left = new Float64Array((end - start) * this.inner);
-    for (let row = start; row < end; row++) this.fillLeft(left, row - start, row, block);
-    if (this.cached?.block !== block) this.cached = { block, right: this.right(block) };
-    return { left, right: this.cached.right, inner: this.inner };
+    if (this.cached?.block !== block) this.cached = { block, parts: this.parts(block) };
+    return this.cached.parts.map((part) => ({ ...part, left: this.leftRows(part, start, end) }));
   }
 
-  private gridInner(): number {
-    const { structure, grid, blockRank } = this.structure;
-    if (structure === 'diagonal') return blockRank;
-    return (this.transposed ? grid[0] : grid[1]) * blockRank;
-  }
-
-  private fillLeft(left: Float64Array, at: number, row: number, block: number): void {
-    const { hybridRank, out, grid } = this.structure;
-    const gridInner = this.gridInner();
-    const within = row - block * this.blockRows;
-    const base = at * this.inner;
-    if (this.transposed) {
-      const width = out / grid[1];
-      const b = block * gridInner * width + within;
-      for (let i = 0; i < gridInner; i++)
-        left[base + i] = this.scale * this.factors.b[b + i * width]!;
-    } else {
-      const a = row * gridInner;
-      for (let i = 0; i < gridInner; i++) left[base + i] = this.scale * this.factors.a[a + i]!;
+  private leftRows({ rank, firstRow, left }: Part, start: number, end: number): Float64Array {
+    const values = new Float64Array((end - start) * rank);
+    let at = 0;
+    for (let row = start - firstRow; row < end - firstRow; row++) {
+      for (let i = 0; i < rank; i++) values[at++] = this.scale * left(row, i);
     }
+    return values;
+  }
+
+  /** The blocks beside each other, and the general part of a hybrid. */
+  private parts(block: number): Part[] {
+    const { structure, grid, blockRank: rank, hybridRank, in: features, out } = this.structure;
+    const { transposed } = this;
+    const beside = transposed ? grid[0] : grid[1];
+    const width = transposed ? features / grid[0] : out / grid[1];
+    const blocks =
+      structure === 'diagonal' ? [block] : Array.from({ length: beside }, (_, one) => one);
+    const firstRow = block * this.blockRows;
+    const parts = blocks.map((one) => {
+      const factors = transposed ? this.blockFactors(one, block) : this.blockFactors(block, one);
+      return { column: one * width, ...this.part(factors, rank, width, firstRow) };
+    });
+    if (hybridRank === 0) return parts;
+    const columns = transposed ? features : out;
+    return [...parts, { column: 0, ...this.part(this.generalFactors(), hybridRank, columns, 0) }];
+  }
+
+  private part({ a, b }: { a: Matrix; b: Matrix }, rank: number, width: number, firstRow: number) {
+    const [left, right] = this.transposed ? [turned(b), turned(a)] : [a, b];
+    return { width, rank, firstRow, left, right: tiled(rank, width, right) };
+  }
+
+  /** A[n, j] and B[n, j] */
+  private blockFactors(n: number, j: number): { a: Matrix; b: Matrix } {
+    const { structure, grid, blockRank: r, in: features, out } = this.structure;
+    const { a, b } = this.factors;
+    const isDiagonal = structure === 'diagonal';
+    const [height, width] = [features / grid[0], out / grid[1]];
+    const widthOfA = isDiagonal ? r : grid[1] * r;
+    const fromA = n * height * widthOfA + (isDiagonal ? 0 : j * r);
+    const fromB = (isDiagonal ? n : j * grid[0] + n) * r * width;
+    return {
+      a: (y, i) => a[fromA + y * widthOfA + i]!,
+      b: (i, x) => b[fromB + i * width + x]!,
+    };
+  }
+
+  private generalFactors(): { a: Matrix; b: Matrix } {
+    const { hybridRank, out } = this.structure;
     const { generalA, generalB } = this.factors;
-    for (let i = 0; i < hybridRank; i++) {
-      const value = this.transposed ? generalB![i * out + row]! : generalA![row * hybridRank + i]!;
-      left[base + gridInner + i] = this.scale * value;
-    }
-  }
-
-  private right(block: number): Float64Array {
-    const { columns, inner } = this;
-    const right = new Float64Array(inner * columns);
-    if (this.transposed) this.fillRightFromA(right, block);
-    else this.fillRightFromB(right, block);
-    const { generalA, generalB } = this.factors;
-    const { hybridRank } = this.structure;
-    const base = this.gridInner() * columns;
-    for (let i = 0; i < hybridRank; i++) {
-      for (let column = 0; column < columns; column++) {
-        right[base + i * columns + column] = this.transposed
-          ? generalA![column * hybridRank + i]!
-          : generalB![i * columns + column]!;
-      }
-    }
-    return right;
-  }
-
-  /** For input block n: B[n, j] in row block j and column block j. */
-  private fillRightFromB(right: Float64Array, n: number): void {
-    const { structure, grid, blockRank: r, out } = this.structure;
-    const [kIn, kOut] = grid;
-    const width = out / kOut;
-    if (structure === 'diagonal') {
-      for (let i = 0; i < r; i++) {
-        const from = (n * r + i) * width;
-        right.set(this.factors.b.subarray(from, from + width), i * out + n * width);
-      }
-      return;
-    }
-    for (let j = 0; j < kOut; j++) {
-      for (let i = 0; i < r; i++) {
-        const from = (j * kIn * r + n * r + i) * width;
-        right.set(this.factors.b.subarray(from, from + width), (j * r + i) * out + j * width);
-      }
-    }
-  }
-
-  /** For output block j: A[n, j]ᵀ in row block n and column block n. */
-  private fillRightFromA(right: Float64Array, j: number): void {
-    const { structure, grid, blockRank: r, in: columns } = this.structure;
-    const [kIn, kOut] = grid;
-    const width = columns / kIn;
-    const stride = structure === 'diagonal' ? r : kOut * r;
-    const blocks = structure === 'diagonal' ? [j] : Array.from({ length: kIn }, (_, n) => n);
-    for (const n of blocks) {
-      const row = structure === 'diagonal' ? 0 : n * r;
-      const column = structure === 'diagonal' ? 0 : j * r;
-      for (let i = 0; i < r; i++) {
-        for (let x = 0; x < width; x++) {
-          right[(row + i) * columns + n * width + x] =
-            this.factors.a[(n * width + x) * stride + column + i]!;
-        }
-      }
-    }
+    return {
+      a: (y, i) => generalA![y * hybridRank + i]!,
+      b: (i, x) => generalB![i * out + x]!,
+    };
   }
 }
 
-/** Rows of the sum of several ΔW as one product: factors side by side, and below each other. */
-export function sumOfProducts(
-  products: readonly Product[],
-  rows: number,
-  columns: number,
-): Product {
-  if (products.length === 1) return products[0]!;
-  const inner = products.reduce((sum, product) => sum + product.inner, 0);
-  const left = new Float64Array(rows * inner);
-  const right = new Float64Array(inner * columns);
-  let at = 0;
-  for (const product of products) {
-    for (let row = 0; row < rows; row++) {
-      const from = row * product.inner;
-      left.set(product.left.subarray(from, from + product.inner), row * inner + at);
-    }
-    right.set(product.right, at * columns);
-    at += product.inner;
-  }
-  return { left, right, inner };
+function turned(matrix: Matrix): Matrix {
+  return (row, column) => matrix(column, row);
 }

@@ -1,31 +1,51 @@
-import { fromFloat64, toFloat64 } from '../../onnx/dtype.js';
-import { type BaseWeight, panels } from './folded-weight.js';
-import type { FoldKernels } from './kernel.js';
+import type { BaseWeight } from './folded-weight.js';
+import { Panel } from './panel.js';
 import type { RowFactors } from './row-factors.js';
 
-/** A run of rows of a weight. */
+/** A run of rows of a weight, with ΔW added; valid until the next one. */
 export interface Sum {
   /** The first row. */
   readonly start: number;
-  readonly before: Float64Array;
-  /** With ΔW, not rounded. */
-  readonly after: Float64Array;
+  readonly panel: Panel;
 }
 
-/** `W` and `W + ΔW` in float64, a run of rows at a time. */
+// A panel and what is added to it stay in the processor's caches, and memory stays small.
+const PANEL_ELEMENTS = 64 * 1024;
+
+// With fewer the kernel would work for nothing.
+const MIN_ROWS = 4;
+
+/** `W + ΔW` in float64, a run of rows at a time; ΔW is the sum of all `deltas`. */
 export async function* sums(
   weight: BaseWeight,
-  delta: RowFactors,
-  kernels: FoldKernels,
+  deltas: readonly RowFactors[],
 ): AsyncGenerator<Sum> {
   const { dtype, rows, columns } = weight;
-  // Of float64 numbers the kernel gives the sum as it is.
-  const kernel = await kernels.of('float64');
-  for (const [start, end] of panels(rows, columns, [delta])) {
-    const count = (end - start) * columns;
-    const before = toFloat64(dtype, await weight.readRows(start, end), count).slice();
-    const bytes = fromFloat64('float64', before);
-    const folded = await kernel.fold(bytes, end - start, columns, delta.product(start, end));
-    yield { start, before, after: toFloat64('float64', folded.bytes, count).slice() };
+  const most = Math.min(rows, Math.max(MIN_ROWS, Math.floor(PANEL_ELEMENTS / columns)));
+  const panel = new Panel(dtype, columns, most);
+  try {
+    for (const [start, end] of runs(rows, most, deltas)) {
+      panel.load(await weight.readRows(start, end), end - start);
+      panel.add(deltas.flatMap((delta) => delta.strips(start, end)));
+      yield { start, panel };
+    }
+  } finally {
+    panel.release();
+  }
+}
+
+/** Runs of at most so many rows that cross no row of blocks of any adapter. */
+function* runs(
+  rows: number,
+  most: number,
+  deltas: readonly RowFactors[],
+): Generator<[start: number, end: number]> {
+  for (let start = 0; start < rows; ) {
+    let end = Math.min(rows, start + most);
+    for (const { blockRows } of deltas) {
+      end = Math.min(end, (Math.floor(start / blockRows) + 1) * blockRows);
+    }
+    yield [start, end];
+    start = end;
   }
 }

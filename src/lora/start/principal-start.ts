@@ -17,7 +17,6 @@ import type { NewTensor } from '../../onnx/encode.js';
 import { nodeLabel } from '../../onnx/model.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import { type BaseWeight, storedWeight } from '../fold/folded-weight.js';
-import type { FoldKernels } from '../fold/kernel.js';
 import { RowFactors } from '../fold/row-factors.js';
 import { sums } from '../fold/sums.js';
 import { type FactorName, factorDtype, type NewAdapter, structureOf } from '../insert.js';
@@ -45,7 +44,6 @@ export async function principalStart(
   patched: PatchedModel,
   reader: TensorReader,
   adapter: NewAdapter,
-  kernels: FoldKernels,
   seed: number,
 ): Promise<PrincipalStart> {
   const { layer, record } = adapter;
@@ -62,7 +60,7 @@ export async function principalStart(
     weight.transposed,
   );
   const dtype = weight.storedDtype as FloatName;
-  const { data, deviation } = rounded(storedWeight(reader, tensor, dtype), delta, kernels);
+  const { data, deviation } = rounded(storedWeight(reader, tensor, dtype), delta);
   return {
     adapter: { ...adapter, values: (factor) => factors[factor] ?? adapter.values(factor) },
     rest: { name: node ? node.outputs[0]! : tensor.name, dtype, dims: tensor.dims, data },
@@ -71,11 +69,12 @@ export async function principalStart(
 }
 
 /** `W + ΔW` in the type of W, and what rounding it changed as a share of |W|, known once it is written. */
-function rounded(weight: BaseWeight, delta: RowFactors, kernels: FoldKernels) {
+function rounded(weight: BaseWeight, delta: RowFactors) {
   const { dtype, rows, columns } = weight;
   let [changed, squares] = [0, 0];
   async function* chunks() {
-    for await (const { before, after } of sums(weight, delta, kernels)) {
+    for await (const { panel } of sums(weight, [delta])) {
+      const { before, after } = panel;
       const bytes = fromFloat64(dtype, after);
       const stored = toFloat64(dtype, bytes, after.length);
       for (let i = 0; i < after.length; i++) {

@@ -7,7 +7,6 @@ import type { TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
 import { type InitName, type RandomInit, randomInits } from '../choices.js';
-import type { FoldKernels } from '../fold/kernel.js';
 import type { NewAdapter } from '../insert.js';
 import type { PatchedModel } from '../patched.js';
 import { gradientStart } from './gradient-start.js';
@@ -55,7 +54,6 @@ export interface Started {
 
 /**
  * Gives planned adapters their start.
- * @param kernels stay in use until the tensors are written
  * @throws OnnxLoraError `invalid-argument` for data without a use, or none where they are needed; those
  * of {@link principalStart} and {@link gradientStart}
  */
@@ -63,7 +61,6 @@ export async function startAdapters(
   patched: PatchedModel,
   reader: TensorReader,
   adapters: readonly NewAdapter[],
-  kernels: FoldKernels,
   options: StartOptions,
 ): Promise<Started> {
   const { init, data, loss, seed = 0 } = options;
@@ -73,7 +70,7 @@ export async function startAdapters(
     const all = { ...options, data, loss, seed };
     return { adapters: await gradientStart(patched, reader, adapters, all), tensors: [] };
   }
-  if (init === 'pissa') return inWeights(patched, reader, adapters, kernels, options);
+  if (init === 'pissa') return inWeights(patched, reader, adapters, options);
   return { adapters, tensors: [] };
 }
 
@@ -81,14 +78,13 @@ async function inWeights(
   patched: PatchedModel,
   reader: TensorReader,
   adapters: readonly NewAdapter[],
-  kernels: FoldKernels,
   { seed = 0, signal, onProgress }: StartOptions,
 ): Promise<Started> {
   const starts: PrincipalStart[] = [];
   for (const [done, adapter] of adapters.entries()) {
     onProgress?.({ phase: 'decompose', done, total: adapters.length, unit: 'weights' });
     if (signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted');
-    starts.push(await principalStart(patched, reader, adapter, kernels, seed));
+    starts.push(await principalStart(patched, reader, adapter, seed));
   }
   return {
     adapters: starts.map(({ adapter }) => adapter),
