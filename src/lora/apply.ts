@@ -1,19 +1,13 @@
 import { basename } from 'node:path';
-import { totalNorm } from '../analysis/norms.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { ExternalFiles } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
-import { type Binding, type BindOptions, bindAdapters } from './binding/bind.js';
+import { type Binding, bindAdapters } from './binding/bind.js';
+import type { BindOptions } from './binding/bind-options.js';
 import type { AdapterFormat } from './choices.js';
 import type { AdapterFile } from './files/adapter-file.js';
 import { openAdapter } from './files/open-adapter.js';
-import {
-  factorsOf,
-  type Insertion,
-  insertAdapters,
-  type NewAdapter,
-  structureOf,
-} from './insert.js';
+import { adapterNorm, type Insertion, insertAdapters } from './insert.js';
 import { defaultOutput, writeWithData } from './output.js';
 import type { PatchOptions, PatchResult } from './patch.js';
 import { PatchedModel } from './patched.js';
@@ -81,10 +75,4 @@ export function insertFile(
   const binding = bindAdapters(patched, file, options);
   const { adapters, extras } = binding;
   return { ...insertAdapters(patched, set, adapters, extras, dataFile), ...binding };
-}
-
-/** |ΔW| of an adapter before it is inserted. */
-export function adapterNorm(adapter: NewAdapter): number {
-  const { record } = adapter;
-  return totalNorm(structureOf(record), factorsOf(adapter), record.scale);
 }

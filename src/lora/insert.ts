@@ -1,6 +1,6 @@
 /** Puts adapters into a model, as an edit of its bytes. */
 
-import type { Factors } from '../analysis/norms.js';
+import { type Factors, totalNorm } from '../analysis/norms.js';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
 import type { NewDataFile } from '../onnx/data-file.js';
@@ -69,6 +69,12 @@ export function factorsOf({ record, values }: Pick<NewAdapter, 'record' | 'value
   const factors = { a: values('a'), b: values('b') };
   if (record.hybridRank === 0) return factors;
   return { ...factors, generalA: values('generalA'), generalB: values('generalB') };
+}
+
+/** |ΔW| of an adapter before it is inserted. */
+export function adapterNorm(adapter: NewAdapter): number {
+  const { record } = adapter;
+  return totalNorm(structureOf(record), factorsOf(adapter), record.scale);
 }
 
 /** An edit that inserts an adapter set, and the manifest it leaves in the model. */

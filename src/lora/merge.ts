@@ -12,11 +12,9 @@ import { setTensorData } from '../onnx/rewrite.js';
 import { floatTypeOf, TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ModelSource, Verification } from '../runtime/compare.js';
-import { insertFile } from './apply.js';
-import { type BindOptions, checkNoBindOptions } from './binding/bind.js';
+import { type BindOptions, checkNoBindOptions } from './binding/bind-options.js';
 import { magnitudeOf, readFactors } from './factors/factors.js';
 import type { AdapterFile } from './files/adapter-file.js';
-import { openAdapter } from './files/open-adapter.js';
 import type { FoldNorms } from './fold/folded-weight.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
 import { keepLabels } from './labels.js';
@@ -30,10 +28,9 @@ import {
 import { defaultOutput, writeWithData } from './output.js';
 import { PatchedModel } from './patched.js';
 import { interpolateTensors, originalPlaces, settleTensors } from './replaced.js';
-import { withoutSlots } from './slots/remove.js';
 import type { LinearLayer } from './targets/index.js';
 import { removeAdapters } from './unpatch.js';
-import { type VerifyOptions, verifyModels } from './verify.js';
+import type { VerifyOptions } from './verify.js';
 
 export interface MergeOptions extends WriteOptions, VerifyOptions, BindOptions {
   /** Default `<model>.merged.onnx` beside the model. */
@@ -88,6 +85,7 @@ export async function merge(path: string, options: MergeOptions = {}): Promise<M
   if (options.verify === false) return result;
   const reference = await unmergedModel(path, options);
   const merged = { path: result.output };
+  const { verifyModels } = await import('./verify.js');
   // The slots of a model that has some are gone: its inputs are not those of the two.
   const verification = await verifyModels(result.output, reference, merged, options);
   return { ...result, verification };
@@ -147,6 +145,7 @@ async function openUnmerged(path: string, options: MergeOptions): Promise<Unmerg
   try {
     let unmerged: Unmerged = { model, name };
     if (adapter !== undefined) {
+      const { withoutSlots } = await import('./slots/remove.js');
       model = await withoutSlots(model);
       unmerged = await withAdapters(model, adapter, options);
     }
@@ -161,6 +160,8 @@ async function openUnmerged(path: string, options: MergeOptions): Promise<Unmerg
 
 /** The model with the adapters of a file, and the name of their set. */
 async function withAdapters(model: Model, path: string, options: MergeOptions): Promise<Unmerged> {
+  const { insertFile } = await import('./apply.js');
+  const { openAdapter } = await import('./files/open-adapter.js');
   const file = openAdapter(path);
   try {
     if ((options.scale ?? 1) < 0) checkUndoable(file);

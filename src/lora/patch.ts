@@ -7,12 +7,11 @@ import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/compare.js';
-import { autoStructures } from './advise/auto.js';
-import { adapterNorm, apply } from './apply.js';
-import { type BindOptions, checkNoBindOptions } from './binding/bind.js';
+import { type BindOptions, checkNoBindOptions } from './binding/bind-options.js';
 import type { InitName, patchStructures, RandomInit, SlotMode } from './choices.js';
 import { parseHead } from './head.js';
 import {
+  adapterNorm,
   type FactorName,
   insertAdapters,
   type NewAdapter,
@@ -45,7 +44,7 @@ import {
   shapeOfA,
   shapeOfB,
 } from './structure.js';
-import { type VerifyOptions, verifyModels } from './verify.js';
+import type { VerifyOptions } from './verify.js';
 
 export interface AdapterOptions extends Selection {
   /** R, the rank of the LoRA with as many parameters. Default 16. */
@@ -132,11 +131,15 @@ export async function patch(path: string, options: PatchOptions = {}): Promise<P
   const { adapter, slots, verify, ...rest } = options;
   if (adapter === undefined) checkNoBindOptions(options);
   if (slots !== undefined) return await patchSlots(path, slots, options);
-  if (adapter !== undefined) return { ...(await apply(path, adapter, options)), skipped: [] };
+  if (adapter !== undefined) {
+    const { apply } = await import('./apply.js');
+    return { ...(await apply(path, adapter, options)), skipped: [] };
+  }
   const result = await insertNew(path, rest);
   if (!verify) return result;
   // Weights that were split are rounded.
   const how = result.deviation === undefined ? { ...options, tolerance: 0 } : options;
+  const { verifyModels } = await import('./verify.js');
   const verification = await verifyModels(path, { path }, { path: result.output }, how);
   return { ...result, verification };
 }
@@ -152,6 +155,7 @@ async function patchSlots(
   if (!options.verify) return result;
   const ownFeeds = mode === 'required' ? emptyFeeds(slots, options.provider) : undefined;
   const candidate = { path: result.output, ownFeeds };
+  const { verifyModels } = await import('./verify.js');
   const verification = await verifyModels(path, { path }, candidate, { ...options, tolerance: 0 });
   return { ...result, verification };
 }
@@ -209,6 +213,7 @@ async function settled(
   { structure, ...options }: PatchOptions,
 ): Promise<AdapterOptions> {
   if (structure !== 'auto') return { ...options, structure };
+  const { autoStructures } = await import('./advise/auto.js');
   return { ...options, ...(await autoStructures(patched, reader, layers, options)) };
 }
 

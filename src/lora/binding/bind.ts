@@ -8,27 +8,12 @@ import type { Extras, NewAdapter } from '../insert.js';
 import type { Layer } from '../layers.js';
 import type { PatchedModel } from '../patched.js';
 import { isFoldedIntoConv } from '../weight-name.js';
+import type { BindOptions } from './bind-options.js';
 import { type FusedPlace, fuseAdapters, type Member, needsProof } from './fused.js';
 import { fusedLayout } from './fused-layout.js';
 import { HomeFinder } from './home.js';
 import { addNodes, bindParameter, type ModuleParameter } from './module-parameters.js';
 import { type Problem, unboundError } from './unbound.js';
-
-export interface BindOptions {
-  /** Leave out what has no home in the model instead of refusing all of it. */
-  readonly allowUnmatched?: boolean | undefined;
-  /** `OLD=NEW`: module paths that begin with OLD begin with NEW in the model. Default: as they fit. */
-  readonly peftPrefix?: string | undefined;
-}
-
-/** @throws OnnxLoraError `invalid-argument` where no adapters come from a file, and options say how */
-export function checkNoBindOptions({ allowUnmatched, peftPrefix }: BindOptions): void {
-  if (!allowUnmatched && peftPrefix === undefined) return;
-  throw new OnnxLoraError(
-    'invalid-argument',
-    `${allowUnmatched ? 'allowUnmatched' : 'peftPrefix'} has no effect without the adapters of a file (--adapter)`,
-  );
-}
 
 /** The adapters of a file with their layers in a model. */
 export interface Binding {

@@ -9,8 +9,7 @@ import type { ProviderName } from '../../runtime/provider-names.js';
 import { type InitName, type RandomInit, randomInits } from '../choices.js';
 import type { NewAdapter } from '../insert.js';
 import type { PatchedModel } from '../patched.js';
-import { gradientStart } from './gradient-start.js';
-import { type PrincipalStart, principalStart } from './principal-start.js';
+import type { PrincipalStart } from './principal-start.js';
 
 /** The data and the loss of a start in the gradient. */
 export type StartData = {
@@ -55,7 +54,7 @@ export interface Started {
 /**
  * Gives planned adapters their start.
  * @throws OnnxLoraError `invalid-argument` for data without a use, or none where they are needed; those
- * of {@link principalStart} and {@link gradientStart}
+ * of `principalStart` and `gradientStart`
  */
 export async function startAdapters(
   patched: PatchedModel,
@@ -68,6 +67,7 @@ export async function startAdapters(
     if (data === undefined || loss === undefined)
       throw missing(data === undefined ? 'data' : 'loss');
     const all = { ...options, data, loss, seed };
+    const { gradientStart } = await import('./gradient-start.js');
     return { adapters: await gradientStart(patched, reader, adapters, all), tensors: [] };
   }
   if (init === 'pissa') return inWeights(patched, reader, adapters, options);
@@ -80,6 +80,7 @@ async function inWeights(
   adapters: readonly NewAdapter[],
   { seed = 0, signal, onProgress }: StartOptions,
 ): Promise<Started> {
+  const { principalStart } = await import('./principal-start.js');
   const starts: PrincipalStart[] = [];
   for (const [done, adapter] of adapters.entries()) {
     onProgress?.({ phase: 'decompose', done, total: adapters.length, unit: 'weights' });
