@@ -75,7 +75,7 @@ async function copy(files, to) {
   return { wall, ms: wall };
 }
 
-/** Reads the files once, so that every run finds them in memory, the first one too. */
+/** Reads the files, so that every run finds them in memory, whatever was written in between. */
 async function warm(files) {
   await timed('sh', ['-c', 'cat "$@" > /dev/null', 'sh', ...files]);
 }
@@ -120,11 +120,11 @@ async function measure(folder, name) {
   };
   const runs = Object.fromEntries(Object.keys(steps).map((step) => [step, []]));
   const names = Object.keys(steps);
-  await warm([...files, patched]);
   for (let round = 0; round < Number(args.repeat); round++) {
     for (let i = 0; i < names.length; i++) {
       const step = names[(i + round) % names.length];
       await settle();
+      await warm([...files, patched]);
       runs[step].push(await steps[step]());
       if (step === 'unpatch' && round === 0) await sameBytes(model, at('out.onnx'));
       clear();

@@ -1,10 +1,11 @@
 /** Output files that appear whole or not at all. */
 import { randomBytes } from 'node:crypto';
 import { type BigIntStats, statSync } from 'node:fs';
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../errors.js';
+import { BlockFile } from './block-file.js';
 import { type Piece, pieceLength, totalLength } from './edit.js';
 import { fileError } from './source.js';
 
@@ -37,16 +38,7 @@ export interface OutputFile {
   readonly pieces: readonly Piece[];
 }
 
-// Large enough to be worth the way to another thread, small enough to stay in the cache.
-const WRITE_BYTES = 512 * 1024;
-
-// Blocks that wait for the disk while the next fills: what is computed comes in bursts.
-const BLOCKS = 4;
-
 const REPORT_BYTES = 4 * 1024 * 1024;
-
-// Dirty pages are handed to the disk while we go on reading: the final fsync then has little left.
-const FLUSH_BYTES = 32 * 1024 * 1024;
 
 /**
  * Writes the files beside their places, syncs them, then renames them into place in the given
@@ -146,52 +138,48 @@ async function writeSynced(
   pieces: readonly Piece[],
   report: Report,
 ): Promise<void> {
-  let handle: FileHandle;
+  let file: BlockFile;
   try {
-    handle = await open(temporary, 'wx');
+    file = await BlockFile.create(temporary, totalLength(pieces));
   } catch (error) {
     throw fileError(path, error);
   }
   try {
-    await new Writer(handle, report).all(pieces);
-    await handle.sync();
+    await new Writer(file, report).all(pieces);
+    await file.finish();
   } finally {
-    await handle.close();
+    await file.close();
   }
 }
 
-/** Gathers pieces into blocks of one size. Full ones are written by other threads while the next fills. */
+/** Gathers pieces into blocks. Full ones are written by other threads while the next fills. */
 class Writer {
-  private readonly blocks = Array.from({ length: BLOCKS }, () => ({
-    buffer: new Uint8Array(WRITE_BYTES),
-    written: Promise.resolve(),
-  }));
-  private block = 0;
+  private readonly written: Promise<void>[];
+  private current = 0;
   private filled = 0;
-  private position = 0;
+  private done = 0;
   private reported = 0;
-  private flushed = 0;
-  private flushing: Promise<void> = Promise.resolve();
 
   constructor(
-    private readonly handle: FileHandle,
+    private readonly file: BlockFile,
     private readonly report: Report,
-  ) {}
+  ) {
+    this.written = file.blocks.map(() => Promise.resolve());
+  }
 
   async all(pieces: readonly Piece[]): Promise<void> {
     try {
       for (const piece of pieces) await this.piece(piece);
-      await this.writeOut();
-      await Promise.all(this.blocks.map(({ written }) => written));
-      this.report(this.position - this.reported);
+      if (this.filled > 0) await this.writeOut();
+      await Promise.all(this.written);
+      this.report(this.done - this.reported);
     } finally {
-      await Promise.allSettled([...this.blocks.map(({ written }) => written), this.flushing]);
+      await Promise.allSettled(this.written);
     }
-    await this.flushing;
   }
 
-  private get buffer(): Uint8Array {
-    return this.blocks[this.block]!.buffer;
+  private get block(): Uint8Array {
+    return this.file.blocks[this.current]!;
   }
 
   private async piece(piece: Piece): Promise<void> {
@@ -208,8 +196,8 @@ class Writer {
       return;
     }
     for (let at = piece.start; at < piece.end; ) {
-      const count = Math.min(WRITE_BYTES - this.filled, piece.end - at);
-      piece.source.readInto(this.buffer.subarray(this.filled, this.filled + count), at);
+      const count = Math.min(this.block.length - this.filled, piece.end - at);
+      piece.source.readInto(this.block.subarray(this.filled, this.filled + count), at);
       at += count;
       await this.advance(count);
     }
@@ -217,8 +205,8 @@ class Writer {
 
   private async copy(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.byteLength; ) {
-      const count = Math.min(WRITE_BYTES - this.filled, bytes.byteLength - at);
-      this.buffer.set(bytes.subarray(at, at + count), this.filled);
+      const count = Math.min(this.block.length - this.filled, bytes.byteLength - at);
+      this.block.set(bytes.subarray(at, at + count), this.filled);
       at += count;
       await this.advance(count);
     }
@@ -226,42 +214,24 @@ class Writer {
 
   private async advance(count: number): Promise<void> {
     this.filled += count;
-    if (this.filled < WRITE_BYTES) return;
+    if (this.filled < this.block.length) return;
     await this.writeOut();
-    if (this.position - this.flushed >= FLUSH_BYTES) {
-      this.flushed = this.position;
-      await this.flushing;
-      this.flushing = this.handle.datasync();
-      this.flushing.catch(() => {});
-    }
-    if (this.position - this.reported >= REPORT_BYTES) {
-      this.report(this.position - this.reported);
-      this.reported = this.position;
+    if (this.done - this.reported >= REPORT_BYTES) {
+      this.report(this.done - this.reported);
+      this.reported = this.done;
       // Signals and timers get their turn.
       await setImmediate();
     }
   }
 
   private async writeOut(): Promise<void> {
-    const block = this.blocks[this.block]!;
-    block.written = this.write(block.buffer.subarray(0, this.filled), this.position);
-    block.written.catch(() => {});
-    this.position += this.filled;
+    const written = this.file.write(this.block, this.filled);
+    written.catch(() => {});
+    this.written[this.current] = written;
+    this.done += this.filled;
     this.filled = 0;
-    this.block = (this.block + 1) % BLOCKS;
-    await this.blocks[this.block]!.written;
-  }
-
-  private async write(block: Uint8Array, position: number): Promise<void> {
-    for (let done = 0; done < block.length; ) {
-      const { bytesWritten } = await this.handle.write(
-        block,
-        done,
-        block.length - done,
-        position + done,
-      );
-      done += bytesWritten;
-    }
+    this.current = (this.current + 1) % this.written.length;
+    await this.written[this.current];
   }
 }
 

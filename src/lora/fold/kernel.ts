@@ -1,14 +1,9 @@
+import { Instance, Module, PAGE_BYTES, type WebAssemblyMemory } from '../../web-assembly.js';
 import { KERNEL_BYTES } from './kernel-bytes.js';
-
-// TypeScript knows WebAssembly from the library of browsers alone.
-declare const WebAssembly: {
-  readonly Module: new (bytes: Uint8Array) => object;
-  readonly Instance: new (module: object) => { readonly exports: unknown };
-};
 
 /** What kernel.wat exports. Places are byte offsets in its memory. */
 interface KernelExports {
-  readonly memory: { readonly buffer: ArrayBuffer; grow(pages: number): number };
+  readonly memory: WebAssemblyMemory;
   widen(from: number, to: number, count: number): number;
   narrow(from: number, to: number, count: number): number;
   add(
@@ -22,8 +17,6 @@ interface KernelExports {
   ): void;
 }
 
-const PAGE = 64 * 1024;
-
 let compiled: object | undefined;
 const idle: Kernel[] = [];
 
@@ -32,8 +25,8 @@ export class Kernel {
   readonly functions: KernelExports;
 
   private constructor() {
-    compiled ??= new WebAssembly.Module(Buffer.from(KERNEL_BYTES, 'base64'));
-    this.functions = new WebAssembly.Instance(compiled).exports as KernelExports;
+    compiled ??= new Module(Buffer.from(KERNEL_BYTES, 'base64'));
+    this.functions = new Instance(compiled).exports as KernelExports;
   }
 
   /** One that nobody works with. They are used again: each one takes gigabytes of addresses. */
@@ -49,7 +42,7 @@ export class Kernel {
   reserve(bytes: number): void {
     const { memory } = this.functions;
     const missing = bytes - memory.buffer.byteLength;
-    if (missing > 0) memory.grow(Math.ceil(missing / PAGE));
+    if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
   }
 
   bytes(at: number, count: number): Uint8Array {
