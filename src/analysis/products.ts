@@ -1,10 +1,9 @@
 /** Products of matrices in float64 on ONNX Runtime: its kernels use every core and all of SIMD. */
-import onnxProto from 'onnx-proto';
+
 import { dataTypeNumber } from '../onnx/dtype.js';
+import { onnx } from '../onnx/proto.js';
 import { openSession, type Session } from '../runtime/session.js';
 import type { Floats } from './norms.js';
-
-const { onnx } = onnxProto;
 
 /** A matrix of float32 or float64 numbers, row-major. */
 export interface Matrix {

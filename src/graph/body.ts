@@ -1,9 +1,7 @@
-import onnxProto from 'onnx-proto';
 import type { AttributeValue } from '../onnx/encode.js';
+import { onnx } from '../onnx/proto.js';
 import { GraphBuilder } from './builder.js';
 import { capturedBy } from './prune.js';
-
-const { onnx } = onnxProto;
 
 /**
  * A new graph as an attribute of a node of `graph`: the body of a Scan, Loop or If.

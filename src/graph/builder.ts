@@ -3,7 +3,6 @@
  * where they are, as pieces; `modelPieces` is the whole as an ONNX file.
  */
 import { isAbsolute, relative, resolve } from 'node:path';
-import onnxProto from 'onnx-proto';
 import { type DataTypeName, dataTypeNumber, fromFloat64, isConvertible } from '../onnx/dtype.js';
 import { type Piece, recordHeader, totalLength } from '../onnx/edit.js';
 import {
@@ -18,8 +17,7 @@ import {
 } from '../onnx/encode.js';
 import { GraphField, ModelField } from '../onnx/fields.js';
 import type { Dim, OpsetImport } from '../onnx/model.js';
-
-const { onnx } = onnxProto;
+import { onnx } from '../onnx/proto.js';
 
 /** A graph input or output; a null shape says nothing, not even the rank. */
 export interface ValueSpec {

@@ -2,7 +2,7 @@
  * A model's main graph without calls of model-local functions, and without Ifs that always go the same
  * way: their nodes stand in its place. What depends on data (Loop, Scan, other Ifs) stays.
  */
-import onnxProto from 'onnx-proto';
+import type onnxProto from 'onnx-proto';
 import { OnnxLoraError } from '../errors.js';
 import { toIntegers } from '../onnx/dtype.js';
 import { stringRecord } from '../onnx/encode.js';
@@ -19,9 +19,8 @@ import {
   standardOpset,
   type Tensor,
 } from '../onnx/model.js';
+import { onnx } from '../onnx/proto.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
-
-const { onnx } = onnxProto;
 
 // Calls nest a few levels deep; a function that calls itself never ends, and ten levels of functions
 // that call the next one ten times make a graph that no memory holds.

@@ -1,5 +1,5 @@
 /** New elements as records: onnx-proto encodes, edit.ts puts them in place. */
-import onnxProto from 'onnx-proto';
+
 import { type DataTypeName, dataTypeNumber } from './dtype.js';
 import { type Piece, recordHeader, totalLength } from './edit.js';
 import {
@@ -11,9 +11,9 @@ import {
   ValueInfoField,
 } from './fields.js';
 import type { Dim } from './model.js';
+import { onnx } from './proto.js';
 import { encodeString } from './wire.js';
 
-const { onnx } = onnxProto;
 const AttributeType = onnx.AttributeProto.AttributeType;
 
 /** The value of an attribute that we write. */

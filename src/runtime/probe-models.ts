@@ -1,7 +1,6 @@
 /** Models to try a provider with. */
-import onnxProto from 'onnx-proto';
+import { onnx } from '../onnx/proto.js';
 
-const { onnx } = onnxProto;
 const { AttributeType } = onnx.AttributeProto;
 
 const FLOAT32 = 1;

@@ -2,7 +2,7 @@
  * Quantized weights as floating-point matrices, computed by ONNX Runtime with the model's own
  * operators, so that no quantization format is interpreted twice.
  */
-import onnxProto from 'onnx-proto';
+
 import { OnnxLoraError } from '../../errors.js';
 import { traceConstant } from '../../graph/constants.js';
 import type { ValueIndex } from '../../graph/uses.js';
@@ -11,13 +11,12 @@ import { type Piece, totalLength } from '../../onnx/edit.js';
 import { type AttributeValue, initializerRecord, nodeRecord, record } from '../../onnx/encode.js';
 import { GraphField, ModelField } from '../../onnx/fields.js';
 import { type Model, type Node, nodeLabel, standardOpset } from '../../onnx/model.js';
+import { onnx } from '../../onnx/proto.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import { openSession } from '../../runtime/session.js';
 import type { Feeds } from '../../runtime/tensor-value.js';
 import type { LinearLayer } from '../targets/index.js';
 import type { BaseWeight } from './folded-weight.js';
-
-const { onnx } = onnxProto;
 
 /** What is needed to look at a model's weights. */
 export interface WeightContext {
