@@ -17,9 +17,9 @@ const FLUSH_BYTES = 32 * 1024 * 1024;
 
 const DIRECT_FROM = 256 * 1024 * 1024;
 
-// Each is a request of its own to the disk.
+// Each is a request of its own to the disk: as many as there are threads, and one to fill.
 const DIRECT_BLOCK_BYTES = 4 * 1024 * 1024;
-const DIRECT_BLOCKS = 3;
+const DIRECT_BLOCKS = 5;
 
 // What a direct write's place and length are multiples of.
 const SECTOR = 4096;
@@ -42,7 +42,7 @@ export class BlockFile {
    * @param directFrom the size from which on files go past the page cache
    */
   static async create(path: string, size: number, directFrom = DIRECT_FROM): Promise<BlockFile> {
-    const direct = size >= directFrom ? await openDirect(path) : undefined;
+    const direct = size >= directFrom ? await openDirect(path, size) : undefined;
     if (direct) return new BlockFile(direct.handle, true, direct.blocks);
     const blocks = Array.from({ length: BLOCKS }, () => new Uint8Array(BLOCK_BYTES));
     return new BlockFile(await open(path, 'wx'), false, blocks);
@@ -79,7 +79,7 @@ export class BlockFile {
 }
 
 /** A new file past the page cache, and memory to write it from; undefined where that cannot be. */
-async function openDirect(path: string) {
+async function openDirect(path: string, size: number) {
   // Linux alone has the flag.
   const { O_DIRECT, O_WRONLY, O_CREAT, O_EXCL } = constants;
   if (O_DIRECT === undefined) return undefined;
@@ -89,6 +89,8 @@ async function openDirect(path: string) {
     handle = await open(path, O_WRONLY | O_CREAT | O_EXCL | O_DIRECT);
     // Some file systems take the flag, and refuse what is written with it.
     await writeAll(handle, blocks[0]!.subarray(0, SECTOR), 0);
+    // Writes that make a file longer wait for each other.
+    await handle.truncate(size);
     return { handle, blocks };
   } catch (error) {
     await handle?.close();
