@@ -182,13 +182,14 @@ const MIN_EXTERNAL_BYTES = 16 * 1024;
 
 /** Where a tensor stands in a file of the folder. */
 function placeIn(folder: string | undefined, { data }: NewTensor) {
-  if (folder === undefined || !('start' in data) || data.source.path === undefined)
-    return undefined;
+  if (folder === undefined || !('start' in data)) return undefined;
   const length = data.end - data.start;
-  const location = relative(resolve(folder), resolve(data.source.path));
-  if (length < MIN_EXTERNAL_BYTES || location.startsWith('..') || isAbsolute(location))
-    return undefined;
-  return { location, offset: data.start, length };
+  if (length < MIN_EXTERNAL_BYTES) return undefined;
+  const place = data.source.placeOf(data.start, data.end);
+  if (place === undefined) return undefined;
+  const location = relative(resolve(folder), resolve(place.path));
+  if (location.startsWith('..') || isAbsolute(location)) return undefined;
+  return { location, offset: place.start, length };
 }
 
 function bytesOf(dtype: DataTypeName, values: readonly number[]): Uint8Array {

@@ -2,7 +2,7 @@
 import { collect, type MessageEdit, type Piece, pieceLength } from './edit.js';
 import type { Model } from './model.js';
 import { parseModel } from './parse.js';
-import type { ByteSource } from './source.js';
+import type { ByteSource, FilePlace } from './source.js';
 
 /**
  * The model as `edit` leaves it: its new bytes are in memory, all others where they are. It goes by the
@@ -67,6 +67,16 @@ class EditedSource implements ByteSource {
       else piece.source.readInto(part, piece.start + at);
       done += count;
     }
+  }
+
+  placeOf(start: number, end: number): FilePlace | undefined {
+    if (start >= end || end > this.size) return undefined;
+    const index = this.find(start);
+    const piece = this.pieces[index]!;
+    const at = start - this.starts[index]!;
+    const isInside = at + (end - start) <= pieceLength(piece);
+    if (piece instanceof Uint8Array || !isInside) return undefined;
+    return piece.source.placeOf(piece.start + at, piece.start + at + (end - start));
   }
 
   close(): void {

@@ -25,5 +25,7 @@ export class MemorySource implements ByteSource {
     target.set(this.bytes.subarray(start, start + target.byteLength));
   }
 
+  placeOf(): undefined {}
+
   close(): void {}
 }

@@ -3,6 +3,12 @@ import { OnnxLoraError } from '../errors.js';
 
 export { MemorySource } from './memory-source.js';
 
+/** Where bytes stand: the file, and the offset of the first. */
+export interface FilePlace {
+  readonly path: string;
+  readonly start: number;
+}
+
 /** Random access to bytes that need not be in memory: a file of any size, or a buffer. */
 export interface ByteSource {
   /** What to call it in a message: the path, or a word for bytes that have none. */
@@ -17,6 +23,8 @@ export interface ByteSource {
   read(start: number, end: number): Uint8Array;
   /** Fills `target` from `start` on; throws where the source ends before. */
   readInto(target: Uint8Array, start: number): void;
+  /** Where a file has the bytes from `start` to `end`, in one piece; undefined where none has. */
+  placeOf(start: number, end: number): FilePlace | undefined;
   close(): void;
 }
 
@@ -71,6 +79,10 @@ export class FileSource implements ByteSource {
         { hint: 'Is another program writing the file? Run again when it is done.' },
       );
     }
+  }
+
+  placeOf(start: number): FilePlace {
+    return { path: this.path, start };
   }
 
   close(): void {

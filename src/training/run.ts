@@ -1,6 +1,4 @@
 /** A whole training run, from the files it reads to the files it leaves. */
-import { rmSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
 import { lossCurveSvg } from '../analysis/curve.js';
 import { OnnxLoraError } from '../errors.js';
 import { extract } from '../lora/extract.js';
@@ -9,7 +7,9 @@ import { labelsOf } from '../lora/labels.js';
 import { defaultOutput, inputFiles, writeModel } from '../lora/output.js';
 import { PatchedModel } from '../lora/patched.js';
 import { collect } from '../onnx/edit.js';
+import { editedModel } from '../onnx/edited-model.js';
 import { ExternalFiles } from '../onnx/external.js';
+import type { Model } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import { writeFiles } from '../onnx/write.js';
@@ -69,18 +69,9 @@ export interface TrainResult {
  */
 export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
   const { head, modelOutput, ...rest } = options;
-  if (head === undefined) return trainModel(path, options);
-  const output = outputOf(path, options);
-  // Beside the output: data files go there anyhow, and none is copied twice.
-  const withHead = join(dirname(output), `.${basename(output)}.${process.pid}.head`);
-  try {
-    await addHead(path, withHead, output, { ...options, head });
-    // The loss looks at what the head makes, not at what it reads.
-    const isRun = options.emitStepGraph === undefined;
-    return await trainModel(withHead, isRun ? { ...rest, output } : rest);
-  } finally {
-    rmSync(withHead, { force: true });
-  }
+  if (head === undefined) return trainModel(openModel(path), path, options);
+  // The loss looks at what the head makes, not at what it reads.
+  return trainModel(await openWithHead(path, { ...options, head }), path, rest);
 }
 
 /** The model that the run leaves, or the step graph where only that was asked for. */
@@ -88,27 +79,27 @@ function outputOf(path: string, { emitStepGraph, output }: ResolvedOptions): str
   return emitStepGraph ?? output ?? defaultOutput(path, 'trained');
 }
 
-/** Writes the model with a new head to `target`. */
-async function addHead(
+/** The model with a new head, which no file has yet. */
+async function openWithHead(
   path: string,
-  target: string,
-  output: string,
-  options: ResolvedOptions & { readonly head: string },
-): Promise<void> {
-  const { head, name, modelOutput, seed } = options;
+  { head, name, modelOutput, seed }: ResolvedOptions & { readonly head: string },
+): Promise<Model> {
   const model = openModel(path);
   try {
-    checkOutputs(model, output, options);
     const patched = new PatchedModel(model);
     const plan = { plan: parseHead(head), output: modelOutput, seed };
-    await writeModel(model, headEdit(patched, theSet(patched, name), plan), target, {});
-  } finally {
+    return await editedModel(model, headEdit(patched, theSet(patched, name), plan));
+  } catch (error) {
     model.close();
+    throw error;
   }
 }
 
-async function trainModel(path: string, options: ResolvedOptions): Promise<TrainResult> {
-  const model = openModel(path);
+async function trainModel(
+  model: Model,
+  path: string,
+  options: ResolvedOptions,
+): Promise<TrainResult> {
   const files = new ExternalFiles(model);
   try {
     const patched = new PatchedModel(model);

@@ -318,6 +318,22 @@ describe('a head and biases together', () => {
     );
   });
 
+  test('are in no file until the run is over, and the same as if they had been', async () => {
+    const { patched, options } = await started();
+    const { head, ...rest } = options;
+    const early = files.fresh('model.lora.onnx');
+    await patch(base, { rank: 4, blocks: 2, head, output: early });
+    const first = await train(early, rest);
+    const seen = new Set<string>();
+    const onProgress = () => {
+      for (const name of readdirSync(dirname(patched))) seen.add(name);
+    };
+    const second = await train(patched, { ...options, onProgress });
+    expect([...seen]).toEqual(['model.lora.onnx']);
+    expect(second.loss).toEqual(first.loss);
+    expect(sameFiles(second.output, first.output)).toBe(true);
+  });
+
   test('go on from a checkpoint to the same numbers', async () => {
     const { patched, options } = await started();
     const whole = await train(patched, options);
