@@ -154,6 +154,7 @@ const ADJUSTABLE = ['lr', 'schedule', 'warmup', 'weightDecay', 'betas', 'eps', '
 /**
  * Checks that a run is the one that a checkpoint was taken of.
  * @param force lets the settings of the optimizer differ
+ * @returns those that do, in words
  * @throws OnnxLoraError `checkpoint` naming the settings that differ
  */
 export function checkSettings(
@@ -161,13 +162,17 @@ export function checkSettings(
   saved: Settings,
   now: Settings,
   force: boolean,
-): void {
+): string[] {
   const keys = [...new Set([...Object.keys(saved), ...Object.keys(now)])];
-  const allowed = force ? ADJUSTABLE : [];
-  const different = keys.filter((key) => saved[key] !== now[key] && !allowed.includes(key));
-  if (different.length === 0) return;
-  const listed = different.map((key) => `${key} was ${saved[key]}, is ${now[key]}`).join('; ');
+  const different = keys.filter((key) => saved[key] !== now[key]);
+  const changes = different.map((key) => `${key} was ${saved[key]}, is ${now[key]}`);
+  const areAdjustable = different.every((key) => ADJUSTABLE.includes(key));
+  if (changes.length === 0 || (force && areAdjustable)) return changes;
+  const listed = changes.join('; ');
+  const otherwise = areAdjustable
+    ? 'go on with the new ones by --resume --force'
+    : 'start anew with --force instead of --resume';
   throw new OnnxLoraError('checkpoint', `${checkpointFile(folder)} is of another run: ${listed}`, {
-    hint: 'Resume with the options the run was started with, or start anew with --force.',
+    hint: `Resume with the options the run was started with, or ${otherwise}.`,
   });
 }

@@ -279,8 +279,9 @@ class Run {
     if (!resume) return undefined;
     const names = graph.state.map(({ input }) => input);
     const checkpoint = readCheckpoint(folder, names, graph.size);
-    checkSettings(folder, checkpoint.progress.settings, settings, force);
+    const changes = checkSettings(folder, checkpoint.progress.settings, settings, force);
     onNote(`resuming behind step ${checkpoint.progress.step}`);
+    for (const change of changes) onNote(`with another setting than before: ${change}`);
     return checkpoint;
   }
 

@@ -120,13 +120,36 @@ describe('a folder for checkpoints', () => {
     const options = { steps: 4, checkpoint, resume: true };
     await trainTiny(files, run, options);
     const other = { ...options, lr: 0.5, batchSize: 3, shuffle: false };
-    const { message } = await failure(() => trainTiny(files, run, other), 'checkpoint');
+    const { message, hint } = await failure(() => trainTiny(files, run, other), 'checkpoint');
+    expect(hint).toContain('start anew with --force instead of --resume');
     for (const change of [
       'lr was 0.01, is 0.5',
       'batchSize was 4, is 3',
       'shuffle was true, is false',
     ])
       expect(message).toContain(change);
+  });
+
+  it('is resumed with another optimizer by force, and says what changed', async () => {
+    const run = await tinyRun(files);
+    const checkpoint = files.fresh('checkpoints');
+    const options = { steps: 4, checkpoint, resume: true };
+    await trainTiny(files, run, options);
+    const other = { ...options, lr: 0.5, betas: [0.8, 0.99] };
+    const { message, hint } = await failure(() => trainTiny(files, run, other), 'checkpoint');
+    expect(message).toContain('lr was 0.01, is 0.5; betas was 0.9 0.999, is 0.8 0.99');
+    expect(hint).toContain('go on with the new ones by --resume --force');
+    const notes: string[] = [];
+    const onNote = (text: string) => notes.push(text);
+    await trainTiny(files, run, { ...other, force: true, onNote });
+    expect(notes).toEqual([
+      'resuming behind step 4',
+      'with another setting than before: lr was 0.01, is 0.5',
+      'with another setting than before: betas was 0.9 0.999, is 0.8 0.99',
+    ]);
+    const samples = { ...other, batchSize: 3, force: true };
+    const refused = await failure(() => trainTiny(files, run, samples), 'checkpoint');
+    expect(refused.message).toContain('batchSize was 4, is 3');
   });
 
   it('is resumed with the data of its run only, also where they are as many', async () => {
