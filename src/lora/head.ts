@@ -23,7 +23,10 @@ export const poolings = ['mean', 'cls', 'none'] as const;
 /** What `--head` says. */
 export interface HeadPlan {
   readonly classes: number;
-  /** How [B, T, H] becomes [B, H]: the mean over T where the mask is 1, the first of T, or not at all. */
+  /**
+   * How [B, T, H] becomes [B, H]: the mean over T where the mask is 1 (zeros where it is nowhere), the
+   * first of T, or not at all.
+   */
   readonly pooling: (typeof poolings)[number];
 }
 
@@ -154,7 +157,7 @@ function maskOf({ graph }: Model, pooling: HeadPlan['pooling']): string | undefi
 /** The nodes and tensors of a head as they are made. */
 class HeadParts {
   readonly nodes: NewNode[] = [];
-  /** Names of the integer initializers. */
+  /** Names of the initializers that do not train. */
   readonly constants: string[] = [];
 
   constructor(
@@ -192,9 +195,27 @@ class HeadParts {
     return this.node(leaf, opType, [input, this.integer(`${leaf}_axis`, [1], axis)], attributes);
   }
 
+  /** The greater of a float32 tensor and a number, which is an attribute before opset 11, then an input. */
+  atLeast(least: number, leaf: string, input: string): string {
+    if (standardOpset(this.model) < 11) {
+      return this.node(leaf, 'Clip', [input], { min: { float: least } });
+    }
+    const data = fromFloat64('float32', Float64Array.of(least));
+    return this.node(leaf, 'Clip', [input, this.constant(`${leaf}_least`, 'float32', [], data)]);
+  }
+
   integer(leaf: string, dims: readonly number[], value: number): string {
     const data = new Uint8Array(BigInt64Array.of(BigInt(value)).buffer);
-    const name = this.tensor(leaf, 'int64', dims, data);
+    return this.constant(leaf, 'int64', dims, data);
+  }
+
+  private constant(
+    leaf: string,
+    dtype: DataTypeName,
+    dims: readonly number[],
+    data: Uint8Array,
+  ): string {
+    const name = this.tensor(leaf, dtype, dims, data);
     this.constants.push(name);
     return name;
   }
@@ -235,8 +256,11 @@ function pooled(
   const kept = parts.node('kept', 'Mul', [x, column]);
   const total = parts.along(1, 13, 'total', 'ReduceSum', kept, DROP_AXIS);
   const count = parts.along(1, 13, 'count', 'ReduceSum', column, DROP_AXIS);
-  return parts.node('mean', 'Div', [total, count]);
+  return parts.node('mean', 'Div', [total, parts.atLeast(LEAST_COUNT, 'divisor', count)]);
 }
+
+// Below every count but zero: a row without tokens has the mean zero, as in sentence-transformers.
+const LEAST_COUNT = 1e-9;
 
 /** As torch.nn.Linear starts, but for the bias: the weight uniform within ±1/√H, the bias zero. */
 function untrained(features: number, classes: number, seed: number) {

@@ -1,8 +1,8 @@
 /** The names of the classes that a model tells apart, in the order of its outputs. */
 import * as v from 'valibot';
 import type { MessageEdit } from '../onnx/edit.js';
-import { metadataRecord } from '../onnx/encode.js';
 import type { Model } from '../onnx/model.js';
+import { findMetadata, setMetadata } from '../onnx/rewrite.js';
 import { type ModelManifest, parseManifest } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 
@@ -16,7 +16,7 @@ const LABELS_KEY = 'onnx_lora.labels';
 export function labelsOf({ model, sets }: PatchedModel): readonly string[] | undefined {
   const ofSet = sets.findLast(({ labels }) => labels)?.labels;
   if (ofSet) return ofSet;
-  const entry = entryOf(model);
+  const entry = findMetadata(model, LABELS_KEY);
   const where = `${model.source.label}: ${LABELS_KEY}`;
   return entry && parseManifest(v.array(v.string()), entry.value(), where);
 }
@@ -24,13 +24,5 @@ export function labelsOf({ model, sets }: PatchedModel): readonly string[] | und
 /** Leaves the names of sets that are merged in the model itself. */
 export function keepLabels(edit: MessageEdit, model: Model, sets: readonly ModelManifest[]): void {
   const labels = sets.findLast((set) => set.labels)?.labels;
-  if (!labels) return;
-  const record = metadataRecord(LABELS_KEY, JSON.stringify(labels));
-  const entry = entryOf(model);
-  if (entry) edit.replace(entry.field, ...record);
-  else edit.append(...record);
-}
-
-function entryOf(model: Model) {
-  return model.metadata.find(({ key }) => key === LABELS_KEY);
+  if (labels) setMetadata(edit, model, LABELS_KEY, JSON.stringify(labels));
 }

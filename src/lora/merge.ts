@@ -17,6 +17,7 @@ import { magnitudeOf, readFactors } from './factors/factors.js';
 import type { AdapterFile } from './files/adapter-file.js';
 import type { FoldNorms } from './fold/folded-weight.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
+import { keepHeadOutputs } from './head-outputs.js';
 import { keepLabels } from './labels.js';
 import { findLayers } from './layers.js';
 import {
@@ -110,6 +111,7 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     const folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
     removeAdapters(patched, sets, edit);
     keepLabels(edit, model, sets);
+    keepHeadOutputs(edit, model, sets);
     folding.plan(sitesOf(patched, sets, reader));
     const replaced = settleTensors(patched, sets, edit, reader, folding);
     await writeWithData(model, edit, output, options, dataFile);

@@ -1,9 +1,16 @@
 /** Edits of a model by its elements instead of its fields. */
 import type { Computed, MessageEdit } from './edit.js';
-import { initializerRecord, inputRecord, type NewTensor, record, stringRecord } from './encode.js';
+import {
+  initializerRecord,
+  inputRecord,
+  metadataRecord,
+  type NewTensor,
+  record,
+  stringRecord,
+} from './encode.js';
 import type { TensorPlace } from './external.js';
 import { EntryField, TensorField } from './fields.js';
-import type { Graph, Model } from './model.js';
+import type { Entry, Graph, Model } from './model.js';
 import { encodeString, type Field, fieldsOf } from './wire.js';
 
 /** The edit of a graph inside the edit of the model: the main graph, or a body within a node. */
@@ -19,6 +26,19 @@ export function tensorEdit(root: MessageEdit, place: TensorPlace): MessageEdit {
   const parent = graphEdit(root, graph);
   if (!node || !attribute) return parent.child(tensor.field);
   return parent.child(node.field).child(attribute.field).child(tensor.field);
+}
+
+/** The model's metadata entry of a key. */
+export function findMetadata({ metadata }: Model, key: string): Entry | undefined {
+  return metadata.find((entry) => entry.key === key);
+}
+
+/** Gives the model a metadata entry, in the place of the one that it has of this key. */
+export function setMetadata(root: MessageEdit, model: Model, key: string, value: string): void {
+  const entry = findMetadata(model, key);
+  const pieces = metadataRecord(key, value);
+  if (entry) root.replace(entry.field, ...pieces);
+  else root.append(...pieces);
 }
 
 /** Adds an initializer to the main graph. */

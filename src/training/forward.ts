@@ -8,6 +8,7 @@ import { loadGraph } from '../graph/load.js';
 import { narrowInputs } from '../graph/narrow-integers.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 import { biasesOf } from '../lora/bias.js';
+import { headOutputsOf } from '../lora/head-outputs.js';
 import type { ModelManifest, PatchedAdapter } from '../lora/manifest.js';
 import type { PatchedModel } from '../lora/patched.js';
 import type { Dim } from '../onnx/model.js';
@@ -23,7 +24,7 @@ import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js'
 export interface LossGraphOptions {
   readonly loss: LossName;
   readonly lossOptions?: LossOptions | undefined;
-  /** The output that the loss looks at; may be left out where the model has one. */
+  /** The output that the loss looks at; may be left out where the model has one, or one of a head. */
   readonly modelOutput?: string | undefined;
   /** Sizes that stand for the symbols of the inputs in the data. */
   readonly sizes?: ReadonlyMap<string, number> | undefined;
@@ -175,8 +176,8 @@ function withLoss(
   probe: SizeProbe,
   options: LossGraphOptions,
 ): LossGraph {
-  const [head, ...others] = patched.heads;
-  const wanted = options.modelOutput ?? (others.length === 0 ? head?.output : undefined);
+  const [made, ...others] = headOutputsOf(patched);
+  const wanted = options.modelOutput ?? (others.length === 0 ? made : undefined);
   const output = outputOf(patched, graph, types, wanted);
   const added = addLoss(graph, options.loss, output, options.lossOptions);
   const { loss, weight, gradient, inputs: lossInputs } = added;

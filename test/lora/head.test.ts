@@ -4,10 +4,12 @@ import { encodeSafetensors, openSafetensors } from '../../src/formats/safetensor
 import { apply } from '../../src/lora/apply.js';
 import { extract } from '../../src/lora/extract.js';
 import { parseHead } from '../../src/lora/head.js';
+import { headOutputsOf } from '../../src/lora/head-outputs.js';
 import { inspect } from '../../src/lora/inspect.js';
 import { readManifests } from '../../src/lora/manifest.js';
 import { merge } from '../../src/lora/merge.js';
 import { patch } from '../../src/lora/patch.js';
+import { PatchedModel } from '../../src/lora/patched.js';
 import { unpatch } from '../../src/lora/unpatch.js';
 import { type DataTypeName, type FloatName, fromFloat64 } from '../../src/onnx/dtype.js';
 import { ExternalFiles } from '../../src/onnx/external.js';
@@ -87,6 +89,13 @@ function logitsOf(
   });
 }
 
+function outputsOf(path: string): readonly string[] {
+  const opened = openModel(path);
+  const outputs = headOutputsOf(new PatchedModel(opened));
+  opened.close();
+  return outputs;
+}
+
 const x = [...randomNumbers(1, 2 * 5 * 3)];
 const mask = [1, 1, 1, 0, 0, 1, 1, 1, 1, 1];
 
@@ -109,6 +118,17 @@ describe('the logits of a head', () => {
       await unpatch(path, { output: back });
       expect(sameFiles(back, base)).toBe(true);
     });
+
+    it.each<DataTypeName>(['int64', 'float32'])(
+      'are the bias where a mask of %s leaves no token',
+      async (dtype) => {
+        const path = await withHead(encoder({ opset, mask: dtype }), 'linear:3:mean');
+        const none = [...mask.slice(0, 5), 0, 0, 0, 0, 0];
+        const feeds = { x: feed([2, 5, 3], x), attention_mask: feed([2, 5], none, dtype) };
+        const { logits } = await run(path, feeds);
+        expect([...logits!.data.slice(3)]).toEqual([...numbersOf(path).bias]);
+      },
+    );
   });
 
   it('are one for each token where nothing is pooled', async () => {
@@ -214,6 +234,19 @@ describe('a head', () => {
     ];
     expect(maxDifference(after.logits!.data, before.logits!.data)).toBeLessThan(1e-5);
     expect((await inspect(merged)).sets).toEqual([]);
+  });
+
+  it('is known in the merged model, beside heads that follow', async () => {
+    const first = folder.fresh();
+    await merge(await withHead(encoder(), 'linear:3'), { output: first });
+    expect(outputsOf(first)).toEqual(['logits']);
+    const options = { ...OPTIONS, head: 'linear:2', modelOutput: 'hidden' };
+    const second = folder.fresh();
+    await patch(first, { ...options, output: second });
+    expect(outputsOf(second)).toEqual(['logits', 'logits_1']);
+    const both = folder.fresh();
+    await merge(second, { output: both });
+    expect(outputsOf(both)).toEqual(['logits', 'logits_1']);
   });
 
   it('travels in an adapter file', async () => {

@@ -170,12 +170,12 @@ describe('biases', () => {
 
 describe('a head', () => {
   /** Hidden states [B, T, 4] of x [B, T, 3]. */
-  const encoder = (opset: number) =>
+  const encoder = (opset: number, more: readonly ReturnType<typeof value>[] = []) =>
     model({
       opset,
       nodes: [node('MatMul', ['x', 'w'], 'h', {}, 'layer'), node('Tanh', ['h'], 'hidden')],
       initializers: [tensor('w', [3, 4])],
-      inputs: [value('x', ['batch', 'time', 3])],
+      inputs: [value('x', ['batch', 'time', 3]), ...more],
       outputs: [value('hidden', ['batch', 'time', 4])],
     });
   const inputs = [...randomNumbers(3, SAMPLES * 5 * 3)];
@@ -269,6 +269,40 @@ describe('a head', () => {
     const { graph } = openModel(merged.output);
     expect(graph.outputs.map(({ name }) => name)).toEqual(['hidden', 'logits']);
     expect(readFileSync(base).length).toBeLessThan(readFileSync(merged.output).length);
+  });
+
+  test('is what a merged model is evaluated by, and trained from', async () => {
+    const { output } = await patch(files.write(encoder(17)), {
+      ...{ rank: 2, blocks: 1, head: 'linear:2:mean', output: files.fresh() },
+    });
+    const given = { data: data(), loss: 'cross-entropy' } as const;
+    const trained = await train(output, { ...given, lr: 0.05, epochs: 3 });
+    const merged = await merge(trained.output, { output: files.fresh() });
+    const expected = await evaluate(trained.output, given);
+    const { loss, accuracy } = await evaluate(merged.output, given);
+    expect(loss).toBeCloseTo(expected.loss, 5);
+    expect(accuracy).toBe(expected.accuracy);
+    const again = await patch(merged.output, { rank: 2, blocks: 1, output: files.fresh() });
+    const more = await train(again.output, { ...given, steps: 1, batchSize: SAMPLES });
+    expect(more.loss!.first).toBeCloseTo(loss, 5);
+  });
+
+  test.each([12, 18])('learns though a sample has no token (opset %i)', async (opset) => {
+    const base = encoder(opset, [value('attention_mask', ['batch', 'time'], 'int64')]);
+    const { output } = await patch(files.write(base), {
+      ...{ rank: 2, blocks: 1, head: 'linear:2:mean', output: files.fresh() },
+    });
+    const masked = files.write(
+      safetensors({
+        x: ['float32', [SAMPLES, 5, 3], inputs],
+        attention_mask: ['int64', [SAMPLES, 5], Array.from(labels, (c) => Array(5).fill(c)).flat()],
+        labels: ['int64', [SAMPLES], labels],
+      }),
+      'masked.safetensors',
+    );
+    const options = { data: masked, loss: 'cross-entropy', lr: 0.1, epochs: 40 } as const;
+    const { loss } = await train(output, { ...options, batchSize: SAMPLES });
+    expect(loss!.last).toBeLessThan(0.8 * loss!.first);
   });
 
   test('that does not fit is refused', async () => {
