@@ -19,7 +19,10 @@ export function start(cwd: string, args: readonly string[], options: SpawnOption
   return spawn(process.execPath, [main, ...args], { cwd, ...options });
 }
 
-/** Everything that a started command says until it ends. */
+/** How far a command is, which it says where a machine is slow. */
+const PROGRESS = /^[a-z ]+: \d+%, .*\n/gm;
+
+/** Everything that a started command says until it ends, but for how far it is. */
 export async function finished(child: ChildProcess): Promise<Finished> {
   let stdout = '';
   let stderr = '';
@@ -32,7 +35,7 @@ export async function finished(child: ChildProcess): Promise<Finished> {
   const code = await new Promise<number | null>((resolve, reject) => {
     child.on('error', reject).on('close', resolve);
   });
-  return { code, stdout, stderr };
+  return { code, stdout, stderr: stderr.replace(PROGRESS, '') };
 }
 
 /** Runs the built command line to its end. */

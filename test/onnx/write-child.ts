@@ -1,8 +1,13 @@
-/** Writes one large file, again and again, until it is killed: `write-child.ts PATH BYTES`. */
+/**
+ * Writes one large file, again and again, until it is killed: `write-child.ts PATH BYTES [LAST]`. Where
+ * LAST bytes of the first are written, it waits for that.
+ */
 import { writeSync } from 'node:fs';
 import { writeFiles } from '../../src/onnx/write.js';
+import { waitForever } from '../support/wait.js';
 
-const [path, size] = [process.argv[2]!, Number(process.argv[3])];
+const path = process.argv[2]!;
+const [size = 0, last = Infinity] = process.argv.slice(3).map(Number);
 const CHUNK = 4 * 1024 * 1024;
 
 for (let generation = 1; ; generation++) {
@@ -13,7 +18,10 @@ for (let generation = 1; ; generation++) {
   await writeFiles([{ path, pieces: [{ length: size, chunks }] }], [], {
     force: true,
     // Not process.stdout, which may hold back what it was given.
-    onProgress: ({ done }) => writeSync(1, `${generation} ${done}\n`),
+    onProgress: ({ done }) => {
+      writeSync(1, `${generation} ${done}\n`);
+      if (done >= last) waitForever();
+    },
   });
   writeSync(1, `${generation} written\n`);
 }

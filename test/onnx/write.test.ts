@@ -247,13 +247,23 @@ describe('kill -9', () => {
   const hooks = new URL('../support/typescript-hooks.mjs', import.meta.url).href;
   const child = fileURLToPath(new URL('./write-child.ts', import.meta.url));
 
-  /** Starts the writer and kills it at a line of its own, some milliseconds later. */
-  async function killAt(path: string, size: number, isTime: (line: string) => boolean, delay = 0) {
-    const writer = spawn(process.execPath, ['--import', hooks, child, path, String(size)], {
+  interface Kill {
+    /** The line of the writer's own, */
+    readonly at: (line: string) => boolean;
+    /** the milliseconds behind it, */
+    readonly delay?: number;
+    /** and how many bytes are written at most, however late the kill comes. */
+    readonly last?: number;
+  }
+
+  /** Starts the writer and kills it. */
+  async function killed(path: string, size: number, { at, delay = 0, last }: Kill) {
+    const sizes = [size, ...(last === undefined ? [] : [last])].map(String);
+    const writer = spawn(process.execPath, ['--import', hooks, child, path, ...sizes], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const exit = once(writer, 'exit');
-    for await (const line of createInterface(writer.stdout)) if (isTime(line)) break;
+    for await (const line of createInterface(writer.stdout)) if (at(line)) break;
     await new Promise((resolve) => setTimeout(resolve, delay));
     writer.kill('SIGKILL');
     expect(await exit).toEqual([null, 'SIGKILL']);
@@ -266,7 +276,8 @@ describe('kill -9', () => {
       const place = folder();
       const path = join(place, 'out');
       writeFileSync(path, 'old');
-      await killAt(path, size, (line) => Number(line.split(' ')[1]) >= part * size);
+      const at = (line: string) => Number(line.split(' ')[1]) >= part * size;
+      await killed(path, size, { at, last: (part + 0.1) * size });
       expect(readFileSync(path, 'utf8')).toBe('old');
       // What was written so far must not pass for a model.
       expect(readdirSync(place).filter((name) => !/^\.out\..*\.tmp$/.test(name))).toEqual(['out']);
@@ -279,7 +290,7 @@ describe('kill -9', () => {
     const path = join(folder(), 'out');
     for (const delay of [0, 5, 20, 60, 150]) {
       // From the last byte over sync and rename to somewhere in the next file.
-      await killAt(path, size, (line) => line === `2 ${size}`, delay);
+      await killed(path, size, { at: (line) => line === `2 ${size}`, delay });
       const bytes = readFileSync(path);
       expect(bytes[0]).toBeGreaterThan(0);
       expect(bytes.equals(Buffer.alloc(size, bytes[0]))).toBe(true);

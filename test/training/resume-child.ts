@@ -1,13 +1,19 @@
-/** Trains and says each step as it is done: `resume-child.ts MODEL OPTIONS`, options as JSON. */
+/**
+ * Trains and says each step as it is done: `resume-child.ts MODEL OPTIONS [LAST]`, options as JSON.
+ * Behind the step LAST it waits to be killed.
+ */
 import { writeSync } from 'node:fs';
 import { resolveOptions } from '../../src/training/options.js';
 import { runTraining } from '../../src/training/run.js';
+import { waitForever } from '../support/wait.js';
 
-const [model, options] = [process.argv[2]!, JSON.parse(process.argv[3]!)];
+const [model, options, last] = [process.argv[2]!, JSON.parse(process.argv[3]!), process.argv[4]];
 await runTraining(model, {
   ...resolveOptions(options),
   // Not process.stdout, which may hold back what it was given.
   onProgress: ({ phase, done }) => {
-    if (phase === 'training') writeSync(1, `${done}\n`);
+    if (phase !== 'training') return;
+    writeSync(1, `${done}\n`);
+    if (done === Number(last)) waitForever();
   },
 });

@@ -22,7 +22,9 @@ async function inProcess(run: TinyRun, options: Partial<TrainOptions>, step?: nu
   const hooks = new URL('../support/typescript-hooks.mjs', import.meta.url).href;
   const child = fileURLToPath(new URL('./resume-child.ts', import.meta.url));
   const json = JSON.stringify(tinyOptions(run, options));
-  const trainer = spawn(process.execPath, ['--import', hooks, child, run.model, json], {
+  // A machine that is busy elsewhere may be late with the kill: the run does not end before.
+  const last = step === undefined ? [] : [String(step + 60)];
+  const trainer = spawn(process.execPath, ['--import', hooks, child, run.model, json, ...last], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const exit = once(trainer, 'exit');

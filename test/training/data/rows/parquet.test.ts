@@ -1,7 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { dirname, join } from 'node:path';
+import { describe, expect, it, vi } from 'vitest';
 import { BadRow } from '../../../../src/training/data/rows/bad-row.js';
 import { RowFile } from '../../../../src/training/data/rows/row-file.js';
 import { failure, temporaryFolder } from '../../../support/files.js';
@@ -16,20 +15,18 @@ const expected = Array.from({ length: 50 }, (_, i) => ({
   messages: [{ role: 'user', content: `${i}` }],
 }));
 
-function leftovers(): string[] {
-  return readdirSync(tmpdir()).filter((name) => name.startsWith('onnx-lora-rows-'));
-}
-
 describe('Parquet files', () => {
   it.each(['none', 'snappy', 'zstd', 'gzip', 'brotli'])(
     'compressed by %s are rows',
     async (codec) => {
-      const before = leftovers();
+      const temporary = dirname(folder.fresh());
+      vi.stubEnv('TMPDIR', temporary);
       const file = await RowFile.open(join(FIXTURES, `${codec}.parquet`), () => {});
       const rows = Array.from({ length: file.size }, (_, i) => file.at(i, (row) => row));
       expect(rows).toEqual(expected);
       file.close();
-      expect(leftovers().filter((name) => !before.includes(name))).toEqual([]);
+      vi.unstubAllEnvs();
+      expect(readdirSync(temporary)).toEqual([]);
     },
   );
 
