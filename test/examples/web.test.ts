@@ -12,7 +12,7 @@ import { expectClose, feed, maxDifference, run } from '../support/run.js';
 const root = join(import.meta.dirname, '../..');
 const base = join(root, 'examples/web/digits.onnx');
 const DIGITS = 4;
-const TIMEOUT = { timeout: 120_000 };
+const TIMEOUT_MS = 120_000;
 
 /** Serves the page as `npm run example:web` does, on a free port. */
 async function serve(): Promise<{ server: ChildProcess; url: string }> {
@@ -27,10 +27,16 @@ async function serve(): Promise<{ server: ChildProcess; url: string }> {
   return { server, url: /http:\S+/.exec(String(line))![0] };
 }
 
-async function openPage(browser: Browser, url: string): Promise<Page> {
+async function newPage(browser: Browser): Promise<Page> {
   const page = await browser.newPage();
+  page.setDefaultTimeout(TIMEOUT_MS);
+  return page;
+}
+
+async function openPage(browser: Browser, url: string): Promise<Page> {
+  const page = await newPage(browser);
   await page.goto(url);
-  await page.locator('#start:enabled').waitFor(TIMEOUT);
+  await page.locator('#start:enabled').waitFor();
   return page;
 }
 
@@ -39,7 +45,7 @@ async function train(page: Page, steps: number): Promise<string> {
   await page.selectOption('#steps', String(steps));
   await page.click('#start');
   const over = page.getByText(new RegExp(`^${steps} steps: the loss went`));
-  await over.waitFor(TIMEOUT);
+  await over.waitFor();
   return (await over.textContent())!;
 }
 
@@ -112,7 +118,7 @@ describeInChromium('the page of examples/web', () => {
     await page.mouse.move(x + width / 2, y + (4 * height) / 5, { steps: 5 });
     await page.mouse.up();
     // A vertical line is a one, in a mirror too.
-    await page.locator('#bars .best', { hasText: '1' }).waitFor(TIMEOUT);
+    await page.locator('#bars .best', { hasText: '1' }).waitFor();
     await page.locator('#labels button', { hasText: '1' }).click();
     expect(await page.locator('#own li').count()).toBe(1);
     await page.locator('#own button').click();
@@ -121,11 +127,11 @@ describeInChromium('the page of examples/web', () => {
   });
 
   it('says what went wrong where a file is missing', async () => {
-    const page = await browser.newPage();
+    const page = await newPage(browser);
     await page.route('**/step.onnx', (route) => route.fulfill({ status: 404 }));
     await page.goto(served.url);
     const status = page.locator('#status.error');
-    await status.waitFor(TIMEOUT);
+    await status.waitFor();
     expect(await status.textContent()).toBe('model/step.onnx cannot be loaded: 404');
     await page.close();
   });
