@@ -7,8 +7,9 @@ export default defineConfig({
     globalSetup: ['test/support/vulkan-setup.ts'],
     // ONNX Runtime is a native addon: separate processes, not threads of one.
     pool: 'forks',
-    testTimeout: 180_000,
-    hookTimeout: 180_000,
+    // Ends what hangs, and nothing that a busy machine makes slow.
+    testTimeout: 600_000,
+    hookTimeout: 600_000,
     reporters: ['default', './scripts/counts-reporter.ts'],
   },
 });
