@@ -112,7 +112,7 @@ export async function buildForward(
   readFromVector(graph, 'theta', parameters);
   const probe = new SizeProbe(options.sizes ?? new Map());
   const raised = await inTrainingOpset(graph, probe);
-  const layers = layersIn(raised, set, probe, options);
+  const layers = layersIn(raised, patched, set, probe, options);
   const modelOutput = options.modelOutput ?? set.head?.output;
   const lossGraph = withLoss(patched, raised, probe, { ...options, modelOutput });
   return {
@@ -128,13 +128,15 @@ export async function buildForward(
 /** The adapted layers in the form that they are trained in. */
 function layersIn(
   { graph, types }: { graph: GraphBuilder; types: ValueTypes },
+  patched: PatchedModel,
   set: ModelManifest,
   probe: SizeProbe,
   { rewrite, dropout = 0 }: ForwardOptions,
 ): Pick<ForwardGraph, 'composites' | 'noise'> {
   const elements = (shape: readonly Dim[]) => probe.elements(shape);
   if (dropout > 0) {
-    const noise = addDropout(graph, types, set, { probability: dropout, elements });
+    const sites = patched.sites.filter((site) => site.set === set);
+    const noise = addDropout(graph, types, sites, { probability: dropout, elements });
     return { composites: [], noise };
   }
   const options = rewrite && { ...rewrite, rows: elements };

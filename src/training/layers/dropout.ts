@@ -8,7 +8,8 @@ import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
 import type { ValueTypes } from '../../autodiff/value.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
-import type { ModelManifest, Site } from '../../lora/manifest.js';
+import type { Site } from '../../lora/manifest.js';
+import type { AttachedNodes } from '../../lora/patched.js';
 import { generatorFor } from '../../lora/start/init.js';
 import { dataTypeNumber } from '../../onnx/dtype.js';
 import type { NewNode } from '../../onnx/encode.js';
@@ -35,14 +36,14 @@ export interface DropoutOptions {
 export function addDropout(
   graph: GraphBuilder,
   types: ValueTypes,
-  set: ModelManifest,
+  sites: readonly AttachedNodes[],
   options: DropoutOptions,
 ): number {
   const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((o) => [o, node])));
   const dropped = new Map<string, string>();
   let length = 0;
-  for (const site of set.adapters.flatMap(({ sites }) => sites)) {
-    const input = inputOf(graph, site, producers);
+  for (const { site, target } of sites) {
+    const input = inputOf(graph, site, producers.get(target.outputs[0]!)!);
     if (!dropped.has(input)) {
       const offset = dropped.size * STRIDE;
       const count = elementsOf(input, types, options);
@@ -63,12 +64,7 @@ export function noiseOf(seed: number, batch: number, length: number): Float32Arr
 }
 
 /** What both the layer and its adapter read. */
-function inputOf(
-  graph: GraphBuilder,
-  { base, product = base, nodes }: Site,
-  producers: ReadonlyMap<string, NewNode>,
-): string {
-  const layer = producers.get(product)!;
+function inputOf(graph: GraphBuilder, { nodes }: Site, layer: NewNode): string {
   const own = graph.nodes.filter(({ name }) => nodes.includes(name));
   const read = new Set(own.flatMap(({ inputs }) => inputs));
   return layer.inputs.find((name) => read.has(name) && !graph.initializers.has(name))!;

@@ -33,3 +33,24 @@ it.each([
   expect(readers.some(({ name = '' }) => own.includes(name))).toBe(false);
   expect(graph.nodes.some(({ inputs }) => inputs.includes(NOISE))).toBe(true);
 });
+
+it('an adapter that stands on another one reads what the layer reads', async () => {
+  const bytes = model({
+    nodes: [node('MatMul', ['x', 'w'], 'y', {}, 'layer')],
+    initializers: [tensor('w', [6, 4])],
+    inputs: [value('x', [5, 6])],
+    outputs: [value('y', [5, 4])],
+  });
+  const first = await insertInto(bytes, { rank: 2, blocks: 1 });
+  const opened = parse(await insertInto(first, { rank: 2, blocks: 1, name: 'second' }));
+  const reader = new TensorReader(opened, new ExternalFiles(opened));
+  const patched = new PatchedModel(opened);
+  const options = { loss: 'mse', dropout: 0.5, name: 'second' } as const;
+  const { graph, noise } = await buildForward(patched, reader, options);
+  expect(noise).toBe(30);
+  const reading = graph.nodes.filter(({ inputs }) => inputs.includes('x')).map(({ name }) => name);
+  const [one, other] = patched.sites.map(({ site }) => site.nodes);
+  expect(reading).toContain('layer');
+  expect(reading.some((name) => one!.includes(name))).toBe(true);
+  expect(reading.some((name) => other!.includes(name))).toBe(false);
+});
