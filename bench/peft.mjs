@@ -34,9 +34,6 @@ const { values: args } = parseArgs({
 /** Of the largest output. */
 const ROUNDING = 2e-6;
 
-/** Of the largest number of any ΔW: PEFT decomposes in float32. */
-const ROUNDING_OF_SVD = 2e-5;
-
 const blocks = { structure: 'localized', rank: 16, blocks: 4 };
 
 /** What extract is to write, by name: options of patch, and of extract. */
@@ -118,11 +115,15 @@ async function task(model, folder, name, patched, back, extractOptions, at) {
   };
 }
 
-/** The ways in which both sides mean the same by a combination. */
+/**
+ * The ways in which both sides mean the same by a combination, and how far apart their ΔW may be, of the
+ * largest number in any. Numbers left out here and there have singular values without a gap, and for
+ * matrices of more than 64 x 64 our decomposition is a randomized one: as near to ΔW, not the same.
+ */
 const combinations = [
-  { method: 'linear', type: 'cat' },
-  { method: 'svd', type: 'svd', rank: 6 },
-  { method: 'ties', type: 'ties_svd', rank: 6, density: 0.3 },
+  { method: 'linear', type: 'cat', within: 1e-6 },
+  { method: 'svd', type: 'svd', rank: 6, within: 2e-6 },
+  { method: 'ties', type: 'ties_svd', rank: 6, density: 0.3, within: 5e-4 },
 ];
 
 async function combineTasks(model, folder, at) {
@@ -136,7 +137,7 @@ async function combineTasks(model, folder, at) {
   }
   const weights = [0.7, -0.4];
   const tasks = [];
-  for (const { method, type, ...options } of combinations) {
+  for (const { method, type, within, ...options } of combinations) {
     const combined = `${at}-${method}`;
     await combine(folders, { output: combined, method, weights, ...options });
     const name = `${model}: combine ${method}, PEFT ${type}`;
@@ -147,6 +148,7 @@ async function combineTasks(model, folder, at) {
       folders,
       combined,
       type,
+      within,
       weights,
       ...options,
     });
@@ -214,7 +216,7 @@ function report(tasks, found) {
   );
   const tooFar = both.filter((one) =>
     one.kind === 'combine'
-      ? one.maxDiff > ROUNDING_OF_SVD
+      ? one.maxDiff > one.within
       : Math.max(one.maxAbsDiff, one.mergedMaxAbsDiff) >
           ROUNDING * Math.max(1, one.largestOutput) ||
         one.missing.length > 0 ||

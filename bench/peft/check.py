@@ -67,6 +67,8 @@ def combine(task):
     model = PeftModel.from_pretrained(base_model(task["model"]), task["folders"][0], "first")
     model.load_adapter(task["folders"][1], "second")
     model.load_adapter(task["combined"], "ours")
+    # In float32 PEFT's decomposition is less exact than ours.
+    model.double()
     options = {"combination_type": task["type"]}
     if task.get("rank"):
         options["svd_rank"] = task["rank"]

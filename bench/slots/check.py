@@ -16,8 +16,6 @@ import onnxruntime as ort
 def session(path):
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    # Where a base draws a bias into a product, a model with an adapter between the two cannot.
-    options.add_session_config_entry("optimization.disable_specified_optimizers", "MatMulAddFusion")
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
