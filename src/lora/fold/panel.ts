@@ -24,8 +24,8 @@ export interface RoundedRows {
   readonly weightSquares: number;
 }
 
-// The kernel takes so many rows, and so many columns, at a time.
-const TILE = 4;
+/** The kernel takes so many rows, and so many columns, at a time. */
+export const TILE = 4;
 
 const DOUBLE = Float64Array.BYTES_PER_ELEMENT;
 
@@ -71,8 +71,7 @@ export class Panel {
   ) {
     this.paddedRows = Math.ceil(maxRows / TILE) * TILE;
     const count = this.paddedRows * columns;
-    const stored = dtype === 'float32' ? count * Float32Array.BYTES_PER_ELEMENT : 0;
-    this.sumsAt = stored;
+    this.sumsAt = dtype === 'float32' ? count * Float32Array.BYTES_PER_ELEMENT : 0;
     this.leftAt = this.sumsAt + count * DOUBLE;
     this.kernel.reserve(this.leftAt);
   }

@@ -1,5 +1,5 @@
 import type { BaseWeight } from './folded-weight.js';
-import { Panel } from './panel.js';
+import { Panel, TILE } from './panel.js';
 import type { RowFactors } from './row-factors.js';
 
 /** A run of rows of a weight, with ΔW added; valid until the next one. */
@@ -12,16 +12,13 @@ export interface Sum {
 // A panel and what is added to it stay in the processor's caches, and memory stays small.
 const PANEL_ELEMENTS = 64 * 1024;
 
-// With fewer the kernel would work for nothing.
-const MIN_ROWS = 4;
-
 /** `W + ΔW` in float64, a run of rows at a time; ΔW is the sum of all `deltas`. */
 export async function* sums(
   weight: BaseWeight,
   deltas: readonly RowFactors[],
 ): AsyncGenerator<Sum> {
   const { dtype, rows, columns } = weight;
-  const most = Math.min(rows, Math.max(MIN_ROWS, Math.floor(PANEL_ELEMENTS / columns)));
+  const most = Math.min(rows, Math.max(TILE, Math.floor(PANEL_ELEMENTS / columns)));
   const panel = new Panel(dtype, columns, most);
   try {
     for (const [start, end] of runs(rows, most, deltas)) {
