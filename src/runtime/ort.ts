@@ -1,5 +1,6 @@
 /** ONNX Runtime, loaded when first needed: it takes a tenth of a second and 50 MB. */
 import { OnnxLoraError } from '../errors.js';
+import { withoutTelemetry } from './telemetry.js';
 
 export type Runtime = typeof import('onnxruntime-node');
 
@@ -10,7 +11,7 @@ let loading: Promise<Runtime> | undefined;
 
 /**
  * The onnxruntime-node module, silenced: whatever it would print as an error it also throws, and
- * stderr is ours.
+ * stderr is ours; its telemetry is off.
  * @throws OnnxLoraError `runtime` where it has no binary for this machine
  */
 export function loadRuntime(): Promise<Runtime> {
@@ -19,6 +20,7 @@ export function loadRuntime(): Promise<Runtime> {
 }
 
 async function load(): Promise<Runtime> {
+  await withoutTelemetry();
   try {
     const { default: runtime } = await import('onnxruntime-node');
     // Read once, when the first session of the process is made.

@@ -7,6 +7,7 @@ import { createRequire } from 'node:module';
 import { stripVTControlCharacters } from 'node:util';
 import { plainMessage } from './ort-error.js';
 import { executionProviders, type ProviderName } from './provider-names.js';
+import { withoutTelemetry } from './telemetry.js';
 
 /** What to run: a model with one float32 input `x`, filled with ones, and an output `y`. */
 export interface Trial {
@@ -54,7 +55,8 @@ const answer = (result) => process.send(result, () => process.exit(0));
 `;
 
 /** Runs the trial on the provider; whatever happens there is the result. */
-export function tryProvider(provider: ProviderName, trial: Trial): Promise<TrialResult> {
+export async function tryProvider(provider: ProviderName, trial: Trial): Promise<TrialResult> {
+  await withoutTelemetry();
   const request = {
     ...trial,
     runtime: createRequire(import.meta.url).resolve('onnxruntime-node'),

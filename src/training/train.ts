@@ -1,6 +1,7 @@
 /** Training in a thread of its own, so that the caller's stays free. */
 import { Worker } from 'node:worker_threads';
 import { OnnxLoraError } from '../errors.js';
+import { withoutTelemetry } from '../runtime/telemetry.js';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.js';
 import { resolveOptions, type TrainOptions } from './options.js';
 import type { TrainResult } from './run.js';
@@ -15,6 +16,8 @@ import type { TrainResult } from './run.js';
 export async function train(path: string, options: TrainOptions): Promise<TrainResult> {
   const { signal, onProgress, onNote, ...rest } = resolveOptions(options);
   const workerData: WorkerTask = { path, options: rest };
+  // Before the thread begins: from there it can only be asked for.
+  await withoutTelemetry();
   const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
   const stop = () => worker.postMessage('stop' satisfies ToWorker);
   if (signal?.aborted) stop();
