@@ -85,7 +85,7 @@ export const trainCommand = defineCommand({
       group: 'Course',
       value: 'N',
       default: 1,
-      summary: 'batches whose mean gradient makes one update',
+      summary: 'batches that make one update, as if they were one',
       example: '--accumulate 4',
     },
     lr: {

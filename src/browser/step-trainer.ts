@@ -13,12 +13,21 @@ export interface StepResult {
   readonly loss: number;
   /** Before clipping. */
   readonly gradientNorm: number;
+  /**
+   * How many elements the loss is the mean of, e.g. labels: the mean over batches is Σ loss·weight / Σ
+   * weight. 1 for each batch of a graph that does not say it.
+   */
+  readonly weight: number;
 }
 
 /** A run of training: one session, and the state that it carries from step to step. */
 export class StepTrainer {
   /** Batches done. */
   batches = 0;
+  /** Updates done: those in whose batches nothing counts are none. */
+  private updates = 0;
+  /** Of the batches that the next update has so far. */
+  private weight = 0;
 
   private constructor(
     private readonly ort: Ort,
@@ -50,7 +59,8 @@ export class StepTrainer {
   }
 
   /**
-   * One batch: an update of the adapters, or a part of one where batches are accumulated.
+   * One batch: an update of the adapters, or a part of one where batches are accumulated. Where no
+   * element of it counts, nothing moves.
    * @param batch what `manifest.data` names
    * @throws OnnxLoraError `invalid-data` where the batch lacks an input, `diverged` where the loss or
    * the gradient is no finite number; the adapters are then those of the step before
@@ -68,7 +78,11 @@ export class StepTrainer {
     const feeds = { ...batch, ...this.state, ...this.scalars(lr), ...this.noise() };
     const results = await this.session.run(feeds);
     const number = (name: string) => Number(results[name]!.data[0]);
-    const result = { loss: number(outputs.loss), gradientNorm: number(outputs.gradientNorm) };
+    const result = {
+      loss: number(outputs.loss),
+      gradientNorm: number(outputs.gradientNorm),
+      weight: outputs.weight === undefined ? 1 : number(outputs.weight),
+    };
     if (!Number.isFinite(result.loss) || !Number.isFinite(result.gradientNorm)) {
       throw new OnnxLoraError(
         'diverged',
@@ -76,11 +90,23 @@ export class StepTrainer {
         { hint: 'The likely cause is the learning rate: try a lower one.' },
       );
     }
-    this.batches++;
-    this.state = Object.fromEntries(
-      state.vectors.map(({ input, output }) => [input, results[output]!]),
-    );
+    const next = state.vectors.map(({ input, output }) => [input, results[output]!] as const);
+    this.moveOn(result.weight, Object.fromEntries(next));
     return result;
+  }
+
+  private moveOn(weight: number, next: Readonly<Record<string, Tensor>>): void {
+    const { isLast } = this;
+    this.weight += weight;
+    if (this.weight > 0) this.state = next;
+    if (isLast && this.weight > 0) this.updates++;
+    if (isLast) this.weight = 0;
+    this.batches++;
+  }
+
+  /** Whether the batch ends an update. */
+  private get isLast(): boolean {
+    return (this.batches + 1) % this.manifest.optimizer.accumulate === 0;
   }
 
   /** The trainable tensors by the names that they have in the patched model. */
@@ -110,12 +136,13 @@ export class StepTrainer {
 
   private scalars(lr: number): Record<string, Tensor> {
     const { optimizer, scalars } = this.manifest;
-    const update = Math.floor(this.batches / optimizer.accumulate) + 1;
-    const isLast = (this.batches + 1) % optimizer.accumulate === 0;
-    const values = Object.entries(stepScalars(optimizer, lr, update));
+    const values = Object.entries({
+      ...stepScalars(optimizer, lr, this.updates + 1),
+      accumulated_weight: this.weight,
+    });
     const tensors: Record<string, Tensor> = {
       ...Object.fromEntries(values.map(([name, value]) => [name, this.float32([value], [])])),
-      apply: new this.ort.Tensor('bool', [isLast], []),
+      apply: new this.ort.Tensor('bool', [this.isLast], []),
     };
     return Object.fromEntries(Object.keys(scalars).map((name) => [name, tensors[name]!]));
   }
@@ -135,10 +162,10 @@ export class StepTrainer {
 function manifestOf(model: Uint8Array): StepManifest {
   const text = metadataOf(model, STEP_MANIFEST_KEY);
   const manifest: StepManifest | undefined = text === undefined ? undefined : JSON.parse(text);
-  if (manifest?.version === 1) return manifest;
+  if (manifest?.version === 1 || manifest?.version === 2) return manifest;
   throw new OnnxLoraError(
     'invalid-model',
-    `the model is no step graph: expected a manifest of version 1 in its metadata (${STEP_MANIFEST_KEY}), found ${manifest ? `version ${manifest.version}` : 'none'}`,
+    `the model is no step graph: expected a manifest of version 1 or 2 in its metadata (${STEP_MANIFEST_KEY}), found ${manifest ? `version ${manifest.version}` : 'none'}`,
     { hint: 'Step graphs are written by: onnx-lora train MODEL --emit-step-graph step.onnx …' },
   );
 }

@@ -14,6 +14,9 @@ import { trimPadding } from './data/trim.js';
 import type { LossGraph } from './forward.js';
 import type { LossName } from './losses/index.js';
 
+/** Samples of a batch that are named one by one. */
+const NAMED = 8;
+
 export interface BatchOptions {
   readonly loss: LossName;
   readonly ignoreIndex?: number | undefined;
@@ -74,6 +77,16 @@ export class Batches {
     const arrays = await this.dataset.batch(this.order.indices(batch), this.checked.keys);
     const feeds = trimPadding(convertBatch(arrays, this.checked), inputs, ignoreIndex);
     return narrowFeeds(feeds, narrowed);
+  }
+
+  /** A batch in words: its samples, by their places in the file. */
+  describe(batch: number): string {
+    const { label, placeOf } = this.dataset;
+    const samples = [...this.order.indices(batch)];
+    const places = samples.slice(0, NAMED).map((i) => placeOf?.call(this.dataset, i) ?? i);
+    const rest = samples.length > NAMED ? `, .. (${samples.length})` : '';
+    const kind = placeOf ? '' : `of ${label} `;
+    return `batch ${(batch % this.perEpoch) + 1}: samples ${kind}${places.join(', ')}${rest}`;
   }
 
   /** How many samples a batch has. */

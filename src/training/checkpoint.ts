@@ -20,8 +20,10 @@ const losses = v.object({ first: v.number(), last: v.number(), best: v.number() 
 
 const progress = v.object({
   version: v.literal(1),
-  /** Updates done. */
+  /** Steps done. */
   step: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+  /** Those that moved something; all of them where it is not said. */
+  updates: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
   /** What the run was told, as far as its numbers depend on it. */
   settings: v.record(v.string(), v.union([v.string(), v.number(), v.boolean(), v.null()])),
   losses: v.optional(losses),

@@ -122,7 +122,16 @@ async function measure(path: string, options: Options) {
     try {
       const onBatch = (done: number, total: number) => breathe(done, total, options);
       const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
-      const measures = await evaluator.run(batches, metrics, undefined, onBatch);
+      const { measures, leftOut, problem } = await evaluator.run(
+        batches,
+        metrics,
+        undefined,
+        onBatch,
+      );
+      if (problem) throw notFinite(data, problem);
+      for (const [name, value] of Object.entries(leftOut)) {
+        onNote?.(`${name} is ${value}, which is not a number to compare: it is left out`);
+      }
       const { confusion } = metrics;
       const found = { measures, confusion, classNames: data.classes };
       return { ...found, provider: { requested, used }, samples, skippedRows };
@@ -151,6 +160,12 @@ async function prepare(model: Model, files: ExternalFiles, data: Dataset, option
     options.onNote?.(`${data.label}: nothing reads ${batches.unused.join(', ')}`);
   }
   return { graph, batches };
+}
+
+function notFinite({ label }: Dataset, problem: string): OnnxLoraError {
+  return new OnnxLoraError('diverged', `${label}: ${problem}`, {
+    hint: 'The model overflows on these inputs, its numbers are damaged, or none of the labels is one that the loss counts.',
+  });
 }
 
 /** Signals get their turn, for a run blocks the thread. */

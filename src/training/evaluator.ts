@@ -17,6 +17,16 @@ export function folderOf({ source }: Model): string | undefined {
   return source.path === undefined ? undefined : dirname(realpathSync(source.path));
 }
 
+/** What came of an evaluation. */
+export interface Evaluation {
+  /** Finite numbers only: a measure that is none is left out. */
+  readonly measures: Metrics & { readonly loss: number };
+  /** The measures that are left out, with what they are. */
+  readonly leftOut: Readonly<Record<string, number>>;
+  /** Why there is no loss, and then no measure either means anything. */
+  readonly problem?: string;
+}
+
 export class Evaluator {
   private constructor(
     private readonly session: Session,
@@ -44,7 +54,8 @@ export class Evaluator {
   }
 
   /**
-   * The mean loss over all batches and the metrics.
+   * The mean loss over everything that counts in all batches, and the metrics. Ends at the first batch
+   * whose loss is not a finite number.
    * @param theta the adapters; undefined for a graph that has none to feed
    * @param onBatch called before each batch; may throw to stop
    */
@@ -53,7 +64,7 @@ export class Evaluator {
     metrics: MetricAccumulator,
     theta: TensorValue | undefined,
     onBatch: (done: number, total: number) => void | Promise<void>,
-  ): Promise<Metrics & { readonly loss: number }> {
+  ): Promise<Evaluation> {
     const { loss, weight, seed } = this.forward;
     const sum = { loss: 0, weight: 0 };
     for (let i = 0; i < batches.perEpoch; i++) {
@@ -61,15 +72,30 @@ export class Evaluator {
       const feeds = await batches.at(i);
       const results = await this.session.run(theta ? new Map([...feeds, ['theta', theta]]) : feeds);
       const count = Number(results.get(weight)!.data[0]);
-      if (count > 0) sum.loss += Number(results.get(loss)!.data[0]) * count;
+      const mean = Number(results.get(loss)!.data[0]);
+      if (count > 0) sum.loss += mean * count;
       sum.weight += count;
+      if (!Number.isFinite(sum.loss)) return without(mean, batches.describe(i));
       // Logits, also of models that end in probabilities.
       metrics.add(results.get(seed.value)!, feeds);
     }
-    return { loss: sum.loss / sum.weight, ...metrics.result() };
+    if (sum.weight === 0) return without(Number.NaN, 'no label of any sample counts');
+    return evaluationOf(sum.loss / sum.weight, metrics.result());
   }
 
   release(): Promise<void> {
     return this.session.release();
   }
+}
+
+function without(loss: number, reason: string): Evaluation {
+  const problem = `the loss is ${loss}, expected a finite number (${reason})`;
+  return { measures: { loss }, leftOut: {}, problem };
+}
+
+function evaluationOf(loss: number, metrics: Metrics): Evaluation {
+  const all = Object.entries(metrics);
+  const areFinite = (finite: boolean) =>
+    Object.fromEntries(all.filter(([, value]) => Number.isFinite(value) === finite));
+  return { measures: { loss, ...areFinite(true) }, leftOut: areFinite(false) };
 }

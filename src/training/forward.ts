@@ -237,6 +237,7 @@ const RESERVED = [
   'correction1',
   'correction2',
   'accumulated',
+  'accumulated_weight',
   'apply',
   NOISE,
 ];

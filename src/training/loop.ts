@@ -36,14 +36,18 @@ type Losses = NonNullable<RunProgress['losses']>;
 type Best = NonNullable<RunProgress['best']>;
 
 export class TrainingLoop {
-  /** Updates done. */
+  /** Steps done. */
   step = 0;
+  /** Those of them that moved something: not one in whose batches nothing counts. */
+  private updates = 0;
   losses: Losses | undefined;
   best: Best | undefined;
   evaluation: EvalRecord | undefined;
   /** Of the last evaluation. */
   confusion: ConfusionMatrix | undefined;
   private readonly trend = new Trend();
+  /** Steps in which nothing counted. */
+  private idle = 0;
   private bestTheta: Float32Array | undefined;
   /** Where the last checkpoint is, and behind which step it was taken. */
   private kept: { readonly step: number; readonly folder: string } | undefined;
@@ -55,8 +59,8 @@ export class TrainingLoop {
 
   /** Goes on from where a checkpoint was taken. */
   restore(progress: RunProgress, bestTheta: Float32Array | undefined): void {
-    const { step, losses, best, evaluation } = progress;
-    Object.assign(this, { step, losses, best, evaluation });
+    const { step, updates = step, losses, best, evaluation } = progress;
+    Object.assign(this, { step, updates, losses, best, evaluation });
     this.kept = { step, folder: this.options.checkpoint! };
     this.bestTheta = bestTheta;
   }
@@ -71,34 +75,41 @@ export class TrainingLoop {
     // A run that was stopped while it evaluated has that still to do.
     let isOver = this.step > 0 && (await this.evaluated());
     while (!isOver && this.step < total) {
-      this.note(await this.update());
+      const record = await this.update();
+      if (record) this.note(record);
       isOver = await this.evaluated();
       await this.saved(isOver || this.step === total);
     }
     return (this.options.keepBest && this.bestTheta) || (await this.finalTheta());
   }
 
-  /** One update: as many batches as are accumulated. */
-  private async update(): Promise<StepRecord> {
+  /**
+   * One update: as many batches as are accumulated.
+   * @returns undefined where nothing in them counts
+   */
+  private async update(): Promise<StepRecord | undefined> {
     const { batches } = this.parts;
     const { accumulate } = this.options;
     const lr = learningRate({ ...this.schedule(), kind: this.options.schedule }, this.step);
     const start = performance.now();
-    const sum = { loss: 0, samples: 0, norm: 0 };
+    const sum = { loss: 0, weight: 0, samples: 0, norm: 0 };
     for (let i = 0; i < accumulate; i++) {
       await this.breathe();
       const batch = this.step * accumulate + i;
-      const result = await this.batch(batch, lr, i === accumulate - 1);
-      sum.loss += result.loss / accumulate;
+      const result = await this.batch(batch, lr, sum.weight, i === accumulate - 1);
+      sum.loss += result.loss * result.weight;
+      sum.weight += result.weight;
       sum.norm = result.norm;
       sum.samples += batches.samplesAt(batch);
     }
     this.step++;
+    if (sum.weight === 0) return this.noteIdle();
+    this.updates++;
     const ms = performance.now() - start;
     return {
       step: this.step,
       epoch: round((this.step * accumulate) / batches.perEpoch),
-      loss: sum.loss,
+      loss: sum.loss / sum.weight,
       gradNorm: sum.norm,
       lr,
       ms: round(ms),
@@ -111,28 +122,40 @@ export class TrainingLoop {
     return { lr, warmup, steps: this.parts.total };
   }
 
-  private async batch(batch: number, lr: number, apply: boolean) {
+  /** @param before the weight of the batches of the update before this one */
+  private async batch(batch: number, lr: number, before: number, apply: boolean) {
     const { session, graph, batches } = this.parts;
     const feeds = new Map([
       ...(await batches.at(batch)),
-      ...this.scalars(lr, apply),
+      ...this.scalars(lr, before, apply),
       ...this.noise(batch),
     ]);
-    let [loss, norm] = [Number.NaN, Number.NaN];
+    let [loss, norm, weight] = [Number.NaN, Number.NaN, Number.NaN];
     await session.run(feeds, (outputs) => {
       loss = numberOf(outputs.get(graph.loss)!);
       norm = numberOf(outputs.get(graph.gradientNorm)!);
-      return Number.isFinite(loss) && Number.isFinite(norm);
+      weight = numberOf(outputs.get(graph.weight)!);
+      // Where nothing counts, weight decay and momentum alone would move the adapters.
+      return Number.isFinite(loss) && Number.isFinite(norm) && before + weight > 0;
     });
     if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
       const what = Number.isFinite(loss) ? `gradient's norm is ${norm}` : `loss is ${loss}`;
-      throw await this.diverged(`step ${this.step + 1}: the ${what}, expected a finite number`);
+      const found = `the ${what}, expected a finite number (${batches.describe(batch)})`;
+      throw await this.diverged(`step ${this.step + 1}: ${found}`);
     }
-    return { loss, norm };
+    return { loss, norm, weight };
   }
 
-  private scalars(lr: number, apply: boolean): Feeds {
-    const scalars = Object.entries(stepScalars(this.options, lr, this.step + 1));
+  private noteIdle(): undefined {
+    const problem = `step ${this.step}: no label of its samples counts, so it moves nothing`;
+    if (this.idle++ === 0) this.options.onNote(problem);
+  }
+
+  private scalars(lr: number, before: number, apply: boolean): Feeds {
+    const scalars = Object.entries({
+      ...stepScalars(this.options, lr, this.updates + 1),
+      accumulated_weight: before,
+    });
     const feeds = scalars.map(([name, value]) => [name, float32(value)] as const);
     const flag = { dtype: 'bool', dims: [], data: Uint8Array.of(apply ? 1 : 0) } as const;
     return new Map<string, TensorValue>([...feeds, ['apply', flag]]);
@@ -211,18 +234,18 @@ export class TrainingLoop {
     const metricOptions = { ...this.options, group: Math.max(2, batches.group) };
     const metrics = metricsFor(this.options.loss, metricOptions);
     const value = { dtype: 'float32', dims: [theta.length], data: theta } as const;
-    const result = await evaluator.run(batches, metrics, value, (done, total) => {
+    const found = await evaluator.run(batches, metrics, value, (done, total) => {
       this.options.onProgress({ phase: 'evaluating', done, total, unit: 'runs' });
       return this.breathe();
     });
-    if (!Number.isFinite(result.loss)) {
-      const found = `the loss is ${result.loss}, expected a finite number`;
-      throw await this.diverged(`the evaluation behind step ${this.step}: ${found}`);
+    if (found.problem) {
+      throw await this.diverged(`the evaluation behind step ${this.step}: ${found.problem}`);
     }
-    this.evaluation = { step: this.step, eval: result };
+    const { measures } = found;
+    this.evaluation = { step: this.step, eval: measures };
     this.confusion = metrics.confusion;
     this.parts.log.add(this.evaluation);
-    this.rate(result.loss, theta);
+    this.rate(measures.loss, theta);
   }
 
   private rate(loss: number, theta: Float32Array): void {
@@ -243,7 +266,7 @@ export class TrainingLoop {
   /** Takes a checkpoint, unless the numbers overflowed: then an earlier one stands. */
   private async checkpoint(folder: string): Promise<void> {
     const { settings } = this.parts;
-    const { step, losses, best, evaluation, bestTheta } = this;
+    const { step, updates, losses, best, evaluation, bestTheta } = this;
     const state = await this.parts.session.readState();
     const vectors = new Map([...state].map(([name, { data }]) => [name, data as Float32Array]));
     if (!allFinite(vectors.get('theta')!)) return;
@@ -251,7 +274,7 @@ export class TrainingLoop {
     vectors.get('accumulated')?.fill(0);
     if (bestTheta) vectors.set('best', bestTheta);
     await writeCheckpoint(folder, {
-      progress: { version: 1, step, settings, losses, best, evaluation },
+      progress: { version: 1, step, updates, settings, losses, best, evaluation },
       vectors,
     });
     this.kept = { step, folder };

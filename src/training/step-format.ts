@@ -12,7 +12,8 @@ export const INITIAL_THETA = 'theta_initial';
 
 /** What to feed, what to carry from step to step, and where each trainable tensor stands. */
 export interface StepManifest {
-  readonly version: 1;
+  /** 2 where batches are accumulated by their weight; in version 1 each counts the same. */
+  readonly version: 1 | 2;
   readonly createdBy: string;
   /** Fed anew at each step. */
   readonly data: readonly ValueSpec[];
@@ -35,7 +36,15 @@ export interface StepManifest {
   };
   /** Random numbers that dropout takes. */
   readonly noise?: { readonly input: string; readonly size: number; readonly values: string };
-  readonly outputs: { readonly loss: string; readonly gradientNorm: string };
+  readonly outputs: {
+    readonly loss: string;
+    readonly gradientNorm: string;
+    /**
+     * How many elements the loss is the mean of: the mean over batches is Σ loss·weight / Σ weight. Where
+     * an update has weight 0, nothing in it counted: the state stays as it was. Not in older graphs.
+     */
+    readonly weight?: string;
+  };
   /** Stretches of theta, by the names of the patched model's initializers. */
   readonly parameters: readonly Pick<Parameter, 'name' | 'shape' | 'offset' | 'length'>[];
   readonly adapters: readonly AdapterRecord[];

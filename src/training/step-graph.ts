@@ -6,8 +6,10 @@ import { differentiate } from '../autodiff/differentiate.js';
 import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
 import { fuseTransposes } from '../graph/fuse-transposes.js';
 import { prune } from '../graph/prune.js';
+import { dataTypeNumber } from '../onnx/dtype.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import type { ForwardGraph } from './forward.js';
+import { divisorOf } from './losses/counting.js';
 import {
   clipped,
   momentsOf,
@@ -19,7 +21,7 @@ import {
 import { flatGradient, sizeOf } from './parameters.js';
 
 export interface StepOptions extends OptimizerOptions {
-  /** Batches whose mean gradient makes one update. */
+  /** Batches that make one update, as if they were one: each counts by the weight of its loss. */
   readonly accumulate: number;
   /** Whether com.microsoft operators may be used: they have kernels on the CPU only. */
   readonly fused: boolean;
@@ -32,6 +34,8 @@ export interface StepGraph {
   readonly size: number;
   /** float32 scalars. */
   readonly loss: string;
+  /** How many elements the loss is the mean of; see `Term`. */
+  readonly weight: string;
   /** The norm of the gradient before clipping. */
   readonly gradientNorm: string;
 }
@@ -44,10 +48,10 @@ export async function buildStepGraph(
   forward: ForwardGraph,
   options: StepOptions,
 ): Promise<StepGraph> {
-  const { graph, parameters, loss, seed, composites } = forward;
+  const { graph, parameters, loss, weight, seed, composites } = forward;
   const size = sizeOf(parameters);
   graph.outputs.length = 0;
-  graph.outputs.push(scalar(loss), untyped(seed.gradient), untyped(seed.value));
+  graph.outputs.push(scalar(loss), untyped(weight), untyped(seed.gradient), untyped(seed.value));
   prune(graph);
   const names = parameters.map(({ name }) => name);
   const types = await inferTypes(graph, forward.probe);
@@ -59,7 +63,7 @@ export async function buildStepGraph(
   ];
   declareInputs(graph, state, size, options);
   const gradient = flatGradient(graph, parameters, gradients);
-  const { updates, norm } = update(graph, gradient, options);
+  const { updates, norm } = update(graph, gradient, weight, options);
   const results = {
     graph,
     size,
@@ -68,11 +72,12 @@ export async function buildStepGraph(
       output: graph.rename(output, `${input}_next`),
     })),
     loss: graph.rename(loss, 'loss'),
+    weight: graph.rename(weight, 'weight'),
     gradientNorm: graph.rename(norm, 'gradient_norm'),
   };
   graph.outputs.length = 0;
   for (const { output } of results.state) graph.outputs.push(vector(output, size));
-  graph.outputs.push(scalar(results.loss), scalar(results.gradientNorm));
+  graph.outputs.push(scalar(results.loss), scalar(results.gradientNorm), untyped(results.weight));
   if (options.fused) fuseTransposes(graph);
   prune(graph);
   return results;
@@ -89,6 +94,8 @@ function declareInputs(
   for (const name of state.slice(1)) graph.inputs.push(vector(name, size));
   for (const name of scalars) graph.inputs.push(scalar(name));
   if (accumulate === 1) return;
+  graph.reserve(WEIGHT_BEFORE);
+  graph.inputs.push(scalar(WEIGHT_BEFORE));
   graph.reserve('apply');
   graph.inputs.push({ name: 'apply', dtype: 'bool', shape: [] });
 }
@@ -96,23 +103,35 @@ function declareInputs(
 function update(
   graph: GraphBuilder,
   gradient: string,
+  weight: string,
   options: StepOptions,
 ): { updates: StateUpdate[]; norm: string } {
   const { accumulate, clip } = options;
-  const sum = accumulate > 1 ? accumulated(graph, gradient, accumulate) : gradient;
-  const norm = normOf(graph, sum);
-  const updates = optimizerUpdates(graph, clipped(graph, sum, norm, clip), options);
-  if (accumulate === 1) return { updates, norm };
+  const parts = accumulate > 1 ? accumulated(graph, gradient, weight) : undefined;
+  const mean = parts?.mean ?? gradient;
+  const norm = normOf(graph, mean);
+  const updates = optimizerUpdates(graph, clipped(graph, mean, norm, clip), options);
+  if (!parts) return { updates, norm };
   const chosen = (whenApplied: string, otherwise: string) =>
     graph.op('Where', ['apply', whenApplied, otherwise]);
   const applied = updates.map(({ input, output }) => ({ input, output: chosen(output, input) }));
-  const rest = chosen(graph.scalar('float32', 0), sum);
+  const rest = chosen(graph.scalar('float32', 0), parts.sum);
   return { updates: [...applied, { input: 'accumulated', output: rest }], norm };
 }
 
-function accumulated(graph: GraphBuilder, gradient: string, count: number): string {
-  const share = graph.op('Mul', [gradient, graph.scalar('float32', 1 / count)]);
-  return graph.op('Add', ['accumulated', share], {}, 'accumulated_gradient');
+/** The weight of the batches of an update that were before this one: a scalar that is fed. */
+const WEIGHT_BEFORE = 'accumulated_weight';
+
+/**
+ * The losses are means, and batches may have any number of elements that count: what one large batch
+ * would give is Σ gradient·weight / Σ weight.
+ */
+function accumulated(graph: GraphBuilder, gradient: string, weight: string) {
+  const own = graph.op('Cast', [weight], { to: { int: dataTypeNumber('float32') } });
+  const part = graph.op('Mul', [gradient, own]);
+  const sum = graph.op('Add', ['accumulated', part], {}, 'accumulated_gradient');
+  const total = graph.op('Add', [WEIGHT_BEFORE, own], {}, 'total_weight');
+  return { sum, mean: graph.op('Div', [sum, divisorOf(graph, total, 'float32')]) };
 }
 
 function vector(name: string, size: number): ValueSpec {

@@ -10,13 +10,14 @@ import type { StepGraph } from './step-graph.js';
 /** The manifest of a step graph, as JSON. */
 export function stepGraphManifest(
   forward: ForwardGraph,
-  { state, size, loss, gradientNorm }: StepGraph,
+  { state, size, loss, gradientNorm, weight }: StepGraph,
   options: ResolvedOptions,
 ): string {
   const { inputs, lossInputs, parameters, set } = forward;
   const { optimizer, betas, accumulate } = options;
   const manifest: StepManifest = {
-    version: 1,
+    // Only the inputs of accumulated batches are others than in version 1.
+    version: accumulate > 1 ? 2 : 1,
     createdBy: `onnx-lora ${version}`,
     data: [...inputs, ...lossInputs],
     state: {
@@ -36,12 +37,16 @@ export function stepGraphManifest(
           }
         : {}),
       ...(accumulate > 1
-        ? { apply: `bool: whether this batch ends an update, as every ${accumulate}th does` }
+        ? {
+            accumulated_weight:
+              'float32: the sum of the output `weight` over the batches of the update before this one, 0 at its first',
+            apply: `bool: whether this batch ends an update, as every ${accumulate}th does`,
+          }
         : {}),
     },
     optimizer: { name: optimizer, betas, accumulate },
     ...noiseOf(forward),
-    outputs: { loss, gradientNorm },
+    outputs: { loss, gradientNorm, weight },
     parameters: parameters.map(({ name, shape, offset, length }) => ({
       name,
       shape,

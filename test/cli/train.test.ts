@@ -194,12 +194,14 @@ async function followManifest(path: string, runs: number, accumulate: number) {
   const scalar = (value: number) => new Tensor('float32', [value], []);
   const session = await InferenceSession.create(path, { logSeverityLevel: 4 });
   const results: { loss: number; gradientNorm: number }[] = [];
+  let before = 0;
   for (let i = 0; i < runs; i++) {
     const t = Math.floor(i / accumulate) + 1;
     const scalars: Record<string, Tensor> = {
       lr: scalar(0.01),
       correction1: scalar(1 - 0.9 ** t),
       correction2: scalar(1 - 0.999 ** t),
+      accumulated_weight: scalar(before),
       apply: new Tensor('bool', [(i + 1) % accumulate === 0], []),
     };
     const named = Object.keys(manifest.scalars).map((name) => [name, scalars[name]!] as const);
@@ -208,7 +210,8 @@ async function followManifest(path: string, runs: number, accumulate: number) {
     const outputs = await session.run(feeds);
     for (const { input, output } of vectors) state[input] = outputs[output]!;
     const number = (name: string) => Number(outputs[name]!.data[0]);
-    const { loss, gradientNorm } = manifest.outputs;
+    const { loss, gradientNorm, weight } = manifest.outputs;
+    before = (i + 1) % accumulate === 0 ? 0 : before + number(weight);
     results.push({ loss: number(loss), gradientNorm: number(gradientNorm) });
   }
   await session.release();

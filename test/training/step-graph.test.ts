@@ -39,7 +39,7 @@ async function openStep(
     momentum: 0.9,
     clip: 0.5,
   } as const;
-  const { graph, state, size, loss, gradientNorm } = await buildStepGraph(forward, {
+  const { graph, state, size, loss, gradientNorm, weight } = await buildStepGraph(forward, {
     ...how,
     accumulate,
     fused,
@@ -53,6 +53,7 @@ async function openStep(
     state.map(({ input }) => [input, vector(input === 'theta' ? theta : new Float32Array(size))]),
   );
   const bytes = await collect(graph.modelPieces());
+  let before = 0;
   const session = await openStatefulSession(bytes, { state, initial });
   return {
     session,
@@ -64,9 +65,11 @@ async function openStep(
           ['x', rowsOf(1, samples, 6)],
           ['target', rowsOf(2, samples, 4)],
           ...scalars.map(([name, value]) => [name, scalar(value)] as const),
+          ['accumulated_weight', scalar(before)],
           ['apply', { dtype: 'bool', dims: [], data: Uint8Array.of(Number(apply)) }],
         ]),
       );
+      before = apply ? 0 : before + Number(outputs.get(weight)!.data[0]);
       return [Number(outputs.get(loss)!.data[0]), Number(outputs.get(gradientNorm)!.data[0])];
     },
   };
@@ -116,6 +119,17 @@ describe('accumulated batches', () => {
         expect(distance(found, await vectorOf(whole, name)), name).toBeLessThan(1e-5);
       }
     }
+    await parts.session.release();
+    await whole.session.release();
+  });
+
+  it('of different sizes are one batch of all their samples too', async () => {
+    const [parts, whole] = [await openStep('sgd', 3), await openStep('sgd', 1)];
+    const batches = [[1], [2, 3, 4, 5, 6], [7, 8]];
+    for (const [i, batch] of batches.entries()) await parts.step(batch, 1, i === 2);
+    await whole.step(batches.flat(), 1);
+    const found = await vectorOf(parts, 'theta');
+    expect(distance(found, await vectorOf(whole, 'theta'))).toBeLessThan(1e-6);
     await parts.session.release();
     await whole.session.release();
   });

@@ -43,6 +43,8 @@ export interface Dataset {
   readonly skipped?: number;
   /** What the arrays depend on besides the file, in words. */
   readonly recipe?: string;
+  /** Where a sample stands, where its number does not say it: a line of the file, an image. */
+  placeOf?(sample: number): string;
   /** How long a sample is, roughly and in any unit, where they differ. */
   lengthOf?(sample: number): number;
   /** May be called again. */

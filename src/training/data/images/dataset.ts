@@ -45,6 +45,10 @@ export class ImageDataset implements Dataset {
     return JSON.stringify(this.samples.pixels);
   }
 
+  placeOf(sample: number): string {
+    return this.samples.paths[sample]!;
+  }
+
   async batch(
     indices: ArrayLike<number>,
     keys: Iterable<string> = this.keys.keys(),

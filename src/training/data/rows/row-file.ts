@@ -36,6 +36,9 @@ export interface RowFileOptions extends WorkOptions {
 // Often enough for a bar, and for a signal to be noticed.
 const ROWS_PER_BREATH = 2048;
 
+const READ_BYTES = 2 ** 20;
+const NEWLINE = 10;
+
 /** Skipped rows that are named one by one. */
 const NAMED = 3;
 
@@ -97,6 +100,21 @@ export class RowFile {
     }
   }
 
+  /** A row in words: file and line. Counts lines, so it is for messages only. */
+  placeOf(number: number): string {
+    const end = this.index.start(number);
+    let line = 1;
+    for (let at = 0; at < end; at += READ_BYTES) {
+      const bytes = this.source.read(at, Math.min(end, at + READ_BYTES));
+      for (const byte of bytes) if (byte === NEWLINE) line++;
+    }
+    return this.place(line);
+  }
+
+  private place(line: number): string {
+    return this.unpacked ? `${this.label}, row ${line}` : `${this.label}:${line}`;
+  }
+
   /** How long a row is, in bytes. */
   lengthOf(number: number): number {
     return this.index.length(number);
@@ -130,8 +148,7 @@ export class RowFile {
       this.index.add(start, end - start);
     } catch (error) {
       if (!(error instanceof BadRow)) throw error;
-      const place = this.unpacked ? `${this.label}, row ${line}` : `${this.label}:${line}`;
-      const problem = `${place}: ${error.message}`;
+      const problem = `${this.place(line)}: ${error.message}`;
       if (!skipBadRows) throw badRow(problem, error);
       if (++this.skipped <= NAMED) onNote?.(`left out: ${problem}`);
     }

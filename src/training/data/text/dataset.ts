@@ -103,6 +103,10 @@ class TextDataset implements Dataset {
     return this.file.lengthOf(sample);
   }
 
+  placeOf(sample: number): string {
+    return this.file.placeOf(sample);
+  }
+
   async batch(
     indices: ArrayLike<number>,
     keys: Iterable<string> = this.keys.keys(),
