@@ -63,10 +63,10 @@ const cases: Readonly<Record<string, readonly [LossName, Readonly<Record<string,
   ],
 };
 
-const sgd = {
-  ...{ optimizer: 'sgd', momentum: 0, weightDecay: 0, clip: 0, schedule: 'constant' },
+const sgd: Partial<TrainOptions> = {
+  ...({ optimizer: 'sgd', momentum: 0, weightDecay: 0, clip: 0, schedule: 'constant' } as const),
   ...{ shuffle: false, lr: 0.1, steps: 3 },
-} as const;
+};
 
 async function adaptersOf(path: string, data: string, options: Partial<TrainOptions>) {
   const saveAdapter = files.fresh('adapter.safetensors');
