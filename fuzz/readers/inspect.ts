@@ -1,0 +1,9 @@
+import { join } from 'node:path';
+import { inspect } from '../../src/lora/inspect.js';
+import { MODEL, ofModels } from '../models/reader.js';
+import type { Reader } from '../reader.js';
+
+export const inspectReader: Reader = {
+  ...ofModels,
+  run: (folder) => inspect(join(folder, MODEL), { html: join(folder, 'page.html') }),
+};
