@@ -5,8 +5,16 @@ const MAX_SHOWN_CHARACTERS = 80;
 
 /** A value for an error message, cut where it is long. */
 export function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? 'nothing';
+  const text = written(value);
   return text.length > MAX_SHOWN_CHARACTERS ? `${text.slice(0, MAX_SHOWN_CHARACTERS)}…` : text;
+}
+
+function written(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? 'nothing';
+  } catch {
+    return 'a value that is nested too deep';
+  }
 }
 
 /** What is wrong with a text that should be JSON, without its subject: `is not valid JSON`. */

@@ -2,6 +2,7 @@
 import { distance } from 'fastest-levenshtein';
 import picomatch from 'picomatch';
 import { OnnxLoraError } from '../errors.js';
+import { TimeLimit, withinTime } from '../time-limit.js';
 
 /** What a pattern is matched against. */
 export interface Selectable {
@@ -14,12 +15,41 @@ export interface Selectable {
 }
 
 /**
+ * One pattern on all paths of a model, which takes milliseconds. Regular expressions that backtrack can
+ * take years, and patterns come from configs of others.
+ */
+const PATTERN_MS = 2000;
+
+/**
  * Whether a layer matches a pattern: an exact module path, a dotted suffix of it, `re:<regex>` and
  * `glob:<glob>` (`*` within a path segment, `**` across) on the whole path, the node's own name,
  * `all-linear` (all but convolutions) or `all`.
- * @throws OnnxLoraError `invalid-argument` for a regular expression that is none
+ * @throws OnnxLoraError `invalid-argument` for a regular expression that is none; so does the function
+ * for a pattern that takes longer than two seconds
  */
 export function matcher(pattern: string): (layer: Selectable) => boolean {
+  if (!/^(re|glob):/.test(pattern)) return unlimited(pattern);
+  const matches = inTime(pattern, () => unlimited(pattern));
+  return (layer) => inTime(pattern, () => matches(layer));
+}
+
+/** @throws OnnxLoraError `invalid-argument` where the work takes too long */
+function inTime<T>(pattern: string, work: () => T): T {
+  try {
+    return withinTime(PATTERN_MS, work);
+  } catch (error) {
+    if (!(error instanceof TimeLimit)) throw error;
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `the pattern ${JSON.stringify(pattern)} cannot be matched: ${error.message}`,
+      {
+        hint: 'Repetitions within repetitions, as (a+)+, have too many ways to match: write it without them, or name modules.',
+      },
+    );
+  }
+}
+
+function unlimited(pattern: string): (layer: Selectable) => boolean {
   if (pattern === 'all') return () => true;
   if (pattern === 'all-linear') return (layer) => !layer.isConvolution;
   if (pattern.startsWith('re:')) {
@@ -77,7 +107,7 @@ export function select<T extends Selectable>(layers: readonly T[], selection: Se
 }
 
 function matching<T extends Selectable>(layers: readonly T[], pattern: string, kind: string): T[] {
-  const matches = layers.filter(matcher(pattern));
+  const matches = inTime(pattern, () => layers.filter(unlimited(pattern)));
   if (matches.length > 0 || pattern.startsWith('all')) return matches;
   const near = nearMisses(pattern, layers);
   throw new OnnxLoraError(

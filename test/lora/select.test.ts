@@ -54,6 +54,18 @@ describe('a target pattern', () => {
     expect(targets('s2')).toEqual(['shared.1.a']);
   });
 
+  it.each(['re:(a+)+b', 're:(.*.*)*x', `glob:${'*a'.repeat(20)}b`])(
+    '%s is given up in seconds',
+    async (pattern) => {
+      const long = [layer('a'.repeat(40))];
+      const start = performance.now();
+      const run = () => select(long, { targets: [pattern] });
+      const { message } = await failure(run, 'invalid-argument');
+      expect(message).toContain('cannot be matched: it takes longer than 2 s');
+      expect(performance.now() - start).toBeLessThan(8000);
+    },
+  );
+
   it('re: is a regular expression on the whole path', async () => {
     expect(targets(String.raw`re:encoder\.layer\.\d\..*(query|key)`)).toEqual([
       queries[0],

@@ -1,7 +1,11 @@
 /** The characters that a model of text in images can write, by the numbers of its classes. */
+import { OnnxLoraError } from '../../errors.js';
 import { readNameLines } from './name-lines.js';
 
 const HINT = 'Write a character a line, in the order of the model’s classes without the blank.';
+
+/** Of a letter with all its marks; texts are compared with entries of every length up to the longest. */
+const MAX_ENTRY = 64;
 
 export class Characters {
   private readonly numbers = new Map<string, number>();
@@ -20,17 +24,23 @@ export class Characters {
     characters.forEach((character, i) => {
       this.numbers.set(character, i < blank ? i : i + 1);
     });
-    this.longest = Math.max(...characters.map((character) => [...character].length));
+    this.longest = characters.reduce((most, one) => Math.max(most, [...one].length), 0);
   }
 
   /**
    * Reads a dictionary: a character a line, in the order of the model's classes without the blank. A
    * line may hold several code points, which are one class; a space stands for itself.
-   * @throws OnnxLoraError as {@link readNameLines}
+   * @throws OnnxLoraError as {@link readNameLines}, and `invalid-data` for a line that is no character
    */
   static read(path: string, blank = 0): Characters {
     const lines = readNameLines(path, HINT);
-    return new Characters(path, lines, blank);
+    const long = lines.findIndex((line) => line.length > MAX_ENTRY);
+    if (long < 0) return new Characters(path, lines, blank);
+    throw new OnnxLoraError(
+      'invalid-data',
+      `${path}:${long + 1}: the line has ${lines[long]!.length} characters, expected at most ${MAX_ENTRY}`,
+      { hint: HINT },
+    );
   }
 
   /** How many classes a model with this dictionary has, the blank included. */

@@ -1,15 +1,19 @@
 /** Files with a name on each line: classes, characters. */
-import { readFileSync } from 'node:fs';
 import { OnnxLoraError } from '../../errors.js';
-import { fileError } from '../../onnx/source.js';
+import { readWholeFile } from '../../formats/whole-file.js';
+
+/** A million names; the largest sets of classes have some ten thousand. */
+const MAX_BYTES = 2 ** 24;
 
 /**
  * Reads the lines of a file, each of which stands for its place.
  * @param hint what to write on each line
- * @throws OnnxLoraError `invalid-data` for an empty line or one that comes twice, and those of reading
+ * @throws OnnxLoraError `invalid-data` for an empty line one that comes twice, or more
+ * than 16 MiB, and those of reading
  */
 export function readNameLines(path: string, hint: string): string[] {
-  const lines = textOf(path)
+  const lines = readWholeFile(path, MAX_BYTES)
+    .toString()
     .replace(/^\uFEFF/, '')
     .replace(/\r?\n$/, '')
     .split(/\r?\n/);
@@ -23,12 +27,4 @@ export function readNameLines(path: string, hint: string): string[] {
     throw new OnnxLoraError('invalid-data', `${path}:${i + 1}: the line ${problem}`, { hint });
   });
   return lines;
-}
-
-function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch (error) {
-    throw fileError(path, error);
-  }
 }

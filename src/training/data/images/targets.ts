@@ -1,4 +1,5 @@
 /** What images are labelled with, as the arrays that a loss reads. */
+
 import { OnnxLoraError } from '../../../errors.js';
 import type { TensorValue } from '../../../runtime/tensor-value.js';
 import { Characters } from '../characters.js';
@@ -6,6 +7,7 @@ import { readClassFile } from '../classes.js';
 import type { SampleSpec } from '../dataset.js';
 import type { DataRequest } from '../request.js';
 import { BadRow } from '../rows/bad-row.js';
+import { brief } from '../rows/brief.js';
 import { labelCollector } from '../rows/labels.js';
 
 /** The labels of all samples, as arrays by key. */
@@ -88,7 +90,7 @@ function transcripts(characters: Characters): TargetCollector {
 
 function encoded(characters: Characters, label: unknown): number[] {
   if (typeof label !== 'string' || label === '') {
-    throw new BadRow(`its label is ${JSON.stringify(label)?.slice(0, 40)}, expected a text`);
+    throw new BadRow(`its label is ${brief(label)}, expected a text`);
   }
   const numbers = characters.encode(label);
   if (Array.isArray(numbers)) return numbers;

@@ -2,6 +2,7 @@ import { tensorFromNumbers } from '../../../runtime/tensor-value.js';
 import type { SampleSpec } from '../dataset.js';
 import { DEFAULT_IGNORE_INDEX } from '../match.js';
 import { BadRow } from './bad-row.js';
+import { brief } from './brief.js';
 import { ClassNames } from './class-names.js';
 import type { LabelCollector, LabelOptions, Labels } from './labels.js';
 
@@ -64,7 +65,7 @@ function nameOf(value: unknown): string {
   if (typeof value === 'string' && value !== '') return value;
   if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value);
   throw new BadRow(
-    `its label is ${String(JSON.stringify(value)).slice(0, 40)}, expected the name or the number of a class`,
+    `its label is ${brief(value)}, expected the name or the number of a class`,
     'For numbers that are no classes use --loss mse, for several classes a row --loss bce.',
   );
 }

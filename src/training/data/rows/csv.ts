@@ -30,7 +30,8 @@ function headerOf(source: ByteSource, delimiter: string): string[] {
   if (!first) return [];
   try {
     const names = fieldsOf(textOf(first.bytes), delimiter).map((name) => name.trim());
-    const twice = names.find((name, i) => names.indexOf(name) < i);
+    const seen = new Set<string>();
+    const twice = names.find((name) => seen.size === seen.add(name).size);
     if (twice === undefined) return names;
     throw new BadRow(`two fields are called ${JSON.stringify(twice)}`);
   } catch (error) {
@@ -60,20 +61,29 @@ function* recordsOf(source: ByteSource, delimiter: string): Generator<RowRecord>
     const end = start + bytes.length;
     const { start: first, line } = open ?? { start, line: number };
     if (end - first > MAX_RECORD_BYTES) throw unclosed(source, line);
-    // A line without quotes opens no field and closes none.
-    if (open && !bytes.includes(QUOTE)) continue;
+    // Each line is looked at once, however many of them a field has.
+    const isOpen = endsInQuotes(bytes, separator, open !== undefined);
+    if (isOpen) {
+      open = { start: first, line };
+      continue;
+    }
     // What ends the lines within a field belongs to it.
-    const whole = open ? source.read(first, end) : bytes;
-    open = endsInQuotes(whole, separator) ? { start: first, line } : undefined;
-    if (!open) yield { bytes: whole, start: first, end, line };
+    yield { bytes: open ? source.read(first, end) : bytes, start: first, end, line };
+    open = undefined;
   }
   if (open) throw unclosed(source, open.line);
 }
 
-/** A field is quoted where a quote is its first character. */
-function endsInQuotes(bytes: Uint8Array, delimiter: number): boolean {
-  for (let at = 0; ; at++) {
-    if (bytes[at] === QUOTE) at = closingQuote(bytes, at);
+/**
+ * Whether a field is open where the line ends. A field is quoted where a quote is its first character.
+ * @param isOpen whether one is where the line starts
+ */
+function endsInQuotes(bytes: Uint8Array, delimiter: number, isOpen: boolean): boolean {
+  let at = isOpen ? closingQuote(bytes, -1) : 0;
+  if (at < 0) return true;
+  // Behind a closing quote the field goes on to its delimiter.
+  for (let isClosed = isOpen; ; isClosed = false, at++) {
+    if (!isClosed && bytes[at] === QUOTE) at = closingQuote(bytes, at);
     if (at < 0) return true;
     at = bytes.indexOf(delimiter, at);
     if (at < 0) return false;

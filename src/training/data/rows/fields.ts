@@ -1,6 +1,8 @@
 /** Fields of rows: which ones are meant, and what stands in them. */
+
 import { distance } from 'fastest-levenshtein';
 import { BadRow } from './bad-row.js';
+import { brief } from './brief.js';
 import type { Row } from './row.js';
 
 /**
@@ -27,8 +29,7 @@ export function fieldOf(row: Row, name: string): unknown {
 export function textIn(row: Row, name: string): string {
   const value = fieldOf(row, name);
   if (typeof value === 'string' && value.trim() !== '') return value;
-  const found =
-    typeof value === 'string' ? 'is empty' : `holds ${JSON.stringify(value).slice(0, 40)}`;
+  const found = typeof value === 'string' ? 'is empty' : `holds ${brief(value)}`;
   throw new BadRow(`the field ${name} ${found}, expected a text`);
 }
 

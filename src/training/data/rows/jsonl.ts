@@ -1,5 +1,7 @@
 /** A JSON object on each line. */
+
 import { BadRow } from './bad-row.js';
+import { brief } from './brief.js';
 import { linesOf } from './lines.js';
 import { type OpenFormat, type Row, type RowRecord, textOf } from './row.js';
 
@@ -16,7 +18,7 @@ export const jsonLines: OpenFormat = (source) => ({
 function parseObject(bytes: Uint8Array): Row {
   const value = parseJson(textOf(bytes));
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Row;
-  const found = Array.isArray(value) ? 'a list' : JSON.stringify(value).slice(0, 40);
+  const found = Array.isArray(value) ? 'a list' : brief(value);
   throw new BadRow(
     `found ${found}, expected a JSON object`,
     'As in {"text": "..", "label": ".."}.',

@@ -15,22 +15,26 @@ export interface Line {
 
 const CHUNK_BYTES = 2 ** 20;
 
-/** Longer lines are no lines: a binary file, or one JSON document. */
-const MAX_LINE_BYTES = 2 ** 28;
+/**
+ * Longer lines are no rows: a binary file, or one JSON document. A book has a megabyte; what JSON makes of a
+ * line takes up to twenty times its bytes.
+ */
+const MAX_LINE_BYTES = 2 ** 25;
 
 const [NEWLINE, RETURN] = [10, 13];
 
 /**
  * The lines of a file, ended by LF or CRLF; the last one may have no end. Memory follows the longest line.
- * @throws OnnxLoraError `invalid-data` for UTF-16 and for a line of more than 256 MiB; `io`
+ * @throws OnnxLoraError `invalid-data` for UTF-16 and for a line of more than 32 MiB; `io`
  */
 export function* linesOf(source: ByteSource): Generator<Line> {
   let start = byteOrderMark(source);
   let number = 1;
   let buffer = Buffer.alloc(0);
   for (let loaded = start; loaded < source.size; ) {
-    const size = Math.min(CHUNK_BYTES, source.size - loaded);
     const rest = buffer.length;
+    // A line longer than a chunk is copied a few times, not once a chunk.
+    const size = Math.min(Math.max(CHUNK_BYTES, rest), source.size - loaded);
     const grown = Buffer.allocUnsafe(rest + size);
     buffer.copy(grown);
     source.readInto(grown.subarray(rest), loaded);

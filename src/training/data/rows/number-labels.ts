@@ -1,5 +1,6 @@
 import { tensorFromNumbers } from '../../../runtime/tensor-value.js';
 import { BadRow } from './bad-row.js';
+import { brief } from './brief.js';
 import type { LabelCollector } from './labels.js';
 
 /** A number a row, or a list of them that is as long in every row. */
@@ -40,7 +41,5 @@ function numberOf(value: unknown): number {
   const number = typeof value === 'string' && value.trim() !== '' ? Number(value) : value;
   if (typeof number === 'boolean') return Number(number);
   if (typeof number === 'number' && Number.isFinite(number)) return number;
-  throw new BadRow(
-    `its label is ${String(JSON.stringify(value)).slice(0, 40)}, expected a number or a list of numbers`,
-  );
+  throw new BadRow(`its label is ${brief(value)}, expected a number or a list of numbers`);
 }

@@ -1,7 +1,9 @@
 /** Conversations as one text each, and which parts of it the model is to write. */
+
 import { Template } from '@huggingface/jinja';
 import { OnnxLoraError } from '../../../errors.js';
 import { BadRow } from '../rows/bad-row.js';
+import { brief } from '../rows/brief.js';
 import { fieldOf } from '../rows/fields.js';
 import type { Row } from '../rows/row.js';
 import type { TextTokenizer } from './tokenizer.js';
@@ -127,7 +129,7 @@ function messagesIn(row: Row, field: string): readonly Message[] {
   const isMessage = (one: unknown) => typeof (one as Message | null)?.role === 'string';
   if (Array.isArray(value) && value.length > 0 && value.every(isMessage)) return value;
   throw new BadRow(
-    `the field ${field} holds ${JSON.stringify(value).slice(0, 60)}, expected a list of messages`,
+    `the field ${field} holds ${brief(value, 60)}, expected a list of messages`,
     'As in [{"role": "user", "content": ".."}, {"role": "assistant", "content": ".."}].',
   );
 }

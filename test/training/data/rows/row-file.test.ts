@@ -1,6 +1,8 @@
 import { writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { BadRow } from '../../../../src/training/data/rows/bad-row.js';
+import { textIn } from '../../../../src/training/data/rows/fields.js';
+import type { Row } from '../../../../src/training/data/rows/row.js';
 import { RowFile, type RowFileOptions } from '../../../../src/training/data/rows/row-file.js';
 import { failure, temporaryFolder } from '../../../support/files.js';
 
@@ -35,6 +37,20 @@ describe('JSON lines', () => {
     const text = [{ a: long }, { a: 'y' }, { a: long }].map((row) => JSON.stringify(row));
     const rows = await rowsOf(text.join('\n'), 'x.jsonl');
     expect(rows.map(({ a }) => (a as string).length)).toEqual([3_000_000, 1, 3_000_000]);
+  });
+
+  it('are refused where one is longer than any row', async () => {
+    const text = Buffer.alloc(2 ** 25 + 2 ** 21, 'x');
+    const { message } = await failure(() => open(text, 'x.jsonl'), 'invalid-data');
+    expect(message).toMatch(/x\.jsonl:1: the line is longer than 33554432 bytes/);
+  });
+
+  it('of values nested deeper than can be shown are told all the same', async () => {
+    const deep = '['.repeat(200_000) + ']'.repeat(200_000);
+    const check = (row: Row) => textIn(row, 'a');
+    const open = RowFile.open(folder.write(Buffer.from(`{"a":${deep}}`), 'x.jsonl'), check);
+    const { message } = await failure(() => open, 'invalid-data');
+    expect(message).toMatch(/the field a holds a value that is nested too deep, expected a text/);
   });
 
   it('that are no JSON, or no objects, are named by file and line', async () => {
@@ -80,6 +96,29 @@ describe('separated values', () => {
       { a: '5" pipe', b: 'it "" is' },
       { a: 'x', b: 'y' },
     ]);
+  });
+
+  it('take time in proportion, however many lines with quotes a field has', async () => {
+    const field = '""quoted"" words\n'.repeat(200_000);
+    const start = performance.now();
+    const [row] = await rowsOf(`a,b\n"${field}",1\n`, 'x.csv');
+    expect(performance.now() - start).toBeLessThan(4000);
+    expect(row).toEqual({ a: '"quoted" words\n'.repeat(200_000), b: '1' });
+  });
+
+  it('close a field on another line and open the next one there', async () => {
+    expect(await rowsOf('a,b,c\n"1\n""2","3\n4",5\n6,7,8\n', 'x.csv')).toEqual([
+      { a: '1\n"2', b: '3\n4', c: '5' },
+      { a: '6', b: '7', c: '8' },
+    ]);
+  });
+
+  it('with a hundred thousand names are told of two that are equal', async () => {
+    const names = Array.from({ length: 100_000 }, (_, i) => `n${i}`).join(',');
+    const start = performance.now();
+    const { message } = await failure(() => open(`${names},n7\n1\n`, 'x.csv'), 'invalid-data');
+    expect(performance.now() - start).toBeLessThan(4000);
+    expect(message).toMatch(/x\.csv:1: two fields are called "n7"/);
   });
 
   it('of another number than the header names are bad rows, with their first line', async () => {
