@@ -242,6 +242,16 @@ export const lossOptions = {
   },
 } as const satisfies OptionSpecs;
 
+export const guardOption = {
+  guard: {
+    type: 'boolean',
+    group: 'Check',
+    onByDefault: true,
+    summary: 'do not compare what computes the loss with the model file itself on the first batch',
+    example: '--no-guard',
+  },
+} as const satisfies OptionSpecs;
+
 /** How the work is done. */
 export const runtimeOptions = {
   provider: {

@@ -2,7 +2,8 @@
 import { OnnxLoraError } from '../src/errors.js';
 import type { Verification } from '../src/runtime/compare.js';
 import type { ProviderName } from '../src/runtime/provider-names.js';
-import { measure, plural } from './text.js';
+import type { GuardReport } from '../src/training/guard/guard.js';
+import { duration, measure, plural, printable } from './text.js';
 import type { Ui } from './ui.js';
 
 /** Decides what `auto` stands for, and says so. */
@@ -41,4 +42,15 @@ export function verificationFailure(
     `${output} does not compute what it should: relative difference ${measure(maxRelDiff)}${where}, tolerance ${measure(tolerance)}`,
     { hint },
   );
+}
+
+/** One line of what the guard found and took; none where it was left out. */
+export function guardLines(guard: GuardReport | undefined): string[] {
+  if (!guard) return [];
+  const { maxRelDiff, tolerance, reason, seconds } = guard;
+  const found =
+    maxRelDiff === null
+      ? `nothing to compare: ${printable(reason ?? '')}`
+      : `relative difference ${measure(maxRelDiff)}, tolerance ${measure(tolerance)}`;
+  return [`beside the file itself: ${found}, in ${duration(seconds)}`];
 }

@@ -187,6 +187,7 @@ export {
 } from './training/evaluate.js';
 export type { Expectation } from './training/expectations.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
+export type { GuardReport } from './training/guard/guard.js';
 export type { EvalRecord, LogRecord, StepRecord } from './training/log.js';
 export { addLoss, type LossName, type LossOptions, lossNames } from './training/losses/index.js';
 export { type OptimizerName, type OptimizerOptions, optimizers } from './training/optimizer.js';

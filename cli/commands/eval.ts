@@ -8,12 +8,14 @@ import { duration, measure, plural, printable } from '../text.js';
 import {
   batchOption,
   dataOption,
+  guardOption,
   imageOptions,
   lossOptions,
   rowOptions,
   runtimeOptions,
   textOptions,
 } from '../training-options.js';
+import { guardLines } from '../verification.js';
 
 export const evalCommand = defineCommand({
   name: 'eval',
@@ -44,6 +46,13 @@ export const evalCommand = defineCommand({
       example: '--html eval.html',
     },
     ...forceOption,
+    ...guardOption,
+    verbose: {
+      type: 'boolean',
+      group: 'Output',
+      summary: 'what the comparison with the file found and took',
+      example: '--verbose',
+    },
     ...runtimeOptions,
   },
   examples: [
@@ -57,12 +66,12 @@ export const evalCommand = defineCommand({
     },
   ],
   readOnly: true,
-  async run({ model, ...options }, ui) {
+  async run({ model, verbose, ...options }, ui) {
     const { evaluate } = await import('../../src/training/evaluate.js');
     const result = await evaluate(model, { ...options, ...ui.work, onNote: ui.note });
     const text = () => {
       const { model: _, samples, skippedRows, provider, seconds, ...rest } = result;
-      const { expectations = [], ...measures } = rest;
+      const { expectations = [], guard, ...measures } = rest;
       const rows = Object.entries(measures).map(([name, value]) => ({
         name,
         value,
@@ -71,7 +80,9 @@ export const evalCommand = defineCommand({
       const skipped = skippedRows ? ` (${plural(skippedRows, 'bad row')} left out)` : '';
       const cost = `${plural(samples, 'sample')}${skipped} in ${duration(seconds)} on ${provider.used}`;
       const page = options.html === undefined ? '' : `\nwrote ${printable(options.html)}\n`;
-      return `${printable(model)}: ${cost}\n\n${ui.table(columnsFor(rows), rows)}\n${page}`;
+      const compared = verbose ? guardLines(guard).map((line) => `${line}\n`) : [];
+      const table = ui.table(columnsFor(rows), rows);
+      return `${printable(model)}: ${cost}\n\n${table}\n${compared.join('')}${page}`;
     };
     return { result, text, failure: failureOf(result) };
   },

@@ -7,12 +7,14 @@ import { bytes, duration, measure, plural, printable } from '../text.js';
 import {
   batchOption,
   dataOption,
+  guardOption,
   imageOptions,
   lossOptions,
   rowOptions,
   runtimeOptions,
   textOptions,
 } from '../training-options.js';
+import { guardLines } from '../verification.js';
 
 export const trainCommand = defineCommand({
   name: 'train',
@@ -258,10 +260,11 @@ export const trainCommand = defineCommand({
       summary: 'write the training step as an ONNX model, instead of running it',
       example: '--emit-step-graph step.onnx',
     },
+    ...guardOption,
     verbose: {
       type: 'boolean',
       group: 'Output',
-      summary: 'list the nodes that another provider left to the CPU',
+      summary: 'what the comparison with the file found and took, and the nodes left to the CPU',
       example: '--provider webgpu --verbose',
     },
     ...runtimeOptions,
@@ -299,6 +302,7 @@ function reportOf(result: TrainResult, verbose: boolean): string {
     ...evaluationLines(result),
     ...(result.skippedRows ? [`${plural(result.skippedRows, 'bad row')} left out`] : []),
     ...(provider ? providerLines(provider, verbose) : []),
+    ...(verbose ? guardLines(result.guard) : []),
     `wrote ${printable(output)}`,
     ...(adapter === undefined ? [] : [`wrote ${printable(adapter)}: the adapters alone`]),
   ];

@@ -176,6 +176,16 @@ export class GraphBuilder {
   }
 }
 
+/** A graph of the same nodes, tensors, inputs and outputs, which can lose some of them. */
+export function copyOf(graph: GraphBuilder): GraphBuilder {
+  const copy = new GraphBuilder(graph.opsets, graph.irVersion);
+  for (const node of graph.nodes) copy.add(node);
+  for (const tensor of graph.initializers.values()) copy.addInitializer(tensor);
+  for (const input of graph.inputs) copy.inputs.push(input);
+  for (const output of graph.outputs) copy.outputs.push(output);
+  return copy;
+}
+
 // Small tensors, shapes and axes above all, have to be in the model: runtimes compute with them while
 // they load it.
 const MIN_EXTERNAL_BYTES = 16 * 1024;

@@ -16,12 +16,19 @@ import { type Dataset, openDataset } from './data/dataset.js';
 import type { DataOptions } from './data/request.js';
 import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
-import { buildLossGraph } from './forward.js';
+import { buildLossGraph, type LossGraph } from './forward.js';
+import { type GuardReport, guard, guardNote } from './guard/guard.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { type Metrics, metricsFor } from './metrics/index.js';
-import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
+import {
+  checkThreads,
+  checkWhole,
+  type GuardSetting,
+  type LossSettings,
+  lossOptions,
+} from './options.js';
 
-export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings {
+export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings, GuardSetting {
   /** Samples; see `openDataset`. */
   readonly data: string;
   /** Default 8. */
@@ -48,6 +55,8 @@ export type EvaluateResult = Metrics & {
   readonly loss: number;
   /** One for each of `expect`. */
   readonly expectations?: readonly Expectation[];
+  /** How the graph that is measured compares with the file on the first batch, unless left out. */
+  readonly guard?: GuardReport;
   readonly provider: {
     readonly requested: ProviderName | 'auto';
     readonly used: ProviderName;
@@ -59,7 +68,7 @@ export type EvaluateResult = Metrics & {
  * The loss and the measures of the model at `path`, with or without adapters, over all samples.
  * Expectations that are not met do not throw: they stand in the result.
  * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `unsupported`, `provider`, `runtime`,
- * `aborted`, and those of reading
+ * `verification` where the guard finds another model, `aborted`, and those of reading
  */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
   const start = performance.now();
@@ -70,12 +79,13 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
   const names = Object.keys(metricsFor(loss).result());
   const wanted = parseExpectations(expect, ['loss', ...names]);
   const measured = await measure(path, { ...options, batchSize });
-  const { measures, provider, samples, skippedRows } = measured;
+  const { measures, provider, samples, skippedRows, guarded } = measured;
   const result = {
     ...{ model: path, samples },
     ...(skippedRows === undefined ? {} : { skippedRows }),
     ...measures,
     ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
+    ...(guarded === undefined ? {} : { guard: guarded }),
     ...{ provider, seconds: (performance.now() - start) / 1000 },
   };
   if (html !== undefined) await writePage(html, result, measured, options);
@@ -118,7 +128,9 @@ async function measure(path: string, options: Options) {
     const { provider: requested = 'auto', threads, onNote } = options;
     const { used, reason } = await resolveProvider(requested);
     if (requested === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
-    const evaluator = await Evaluator.open(model, graph, { provider: used, threads });
+    const guarded = await guardedRun(model, graph, batches, { ...options, provider: used });
+    const optimization = guarded?.optimization;
+    const evaluator = await Evaluator.open(model, graph, { provider: used, threads, optimization });
     try {
       const onBatch = (done: number, total: number) => breathe(done, total, options);
       const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
@@ -134,7 +146,7 @@ async function measure(path: string, options: Options) {
       }
       const { confusion } = metrics;
       const found = { measures, confusion, classNames: data.classes };
-      return { ...found, provider: { requested, used }, samples, skippedRows };
+      return { ...found, provider: { requested, used }, samples, skippedRows, guarded };
     } finally {
       await evaluator.release();
     }
@@ -143,6 +155,21 @@ async function measure(path: string, options: Options) {
     files.close();
     model.close();
   }
+}
+
+async function guardedRun(
+  model: Model,
+  { graph, whole, output }: LossGraph,
+  batches: Batches,
+  { provider, threads, onNote, ...options }: Options & { readonly provider: ProviderName },
+): Promise<GuardReport | undefined> {
+  if (options.guard === false) return undefined;
+  const feeds = await batches.at(0);
+  const guarded = { model, graphs: [graph, whole], output: output.name, feeds } as const;
+  const report = await guard(guarded, { provider, threads });
+  const note = guardNote(report);
+  if (note !== undefined) onNote?.(note);
+  return report;
 }
 
 async function prepare(model: Model, files: ExternalFiles, data: Dataset, options: Options) {

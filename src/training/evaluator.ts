@@ -5,8 +5,7 @@ import { dirname } from 'node:path';
 import { prune } from '../graph/prune.js';
 import { collect } from '../onnx/edit.js';
 import type { Model } from '../onnx/model.js';
-import type { ProviderName } from '../runtime/provider-names.js';
-import { openSession, type Session } from '../runtime/session.js';
+import { type OpenSessionOptions, openSession, type Session } from '../runtime/session.js';
 import type { TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
 import type { LossGraph } from './forward.js';
@@ -40,7 +39,7 @@ export class Evaluator {
   static async open(
     model: Model,
     forward: LossGraph,
-    options: { provider: ProviderName; threads?: number | undefined },
+    options: Pick<OpenSessionOptions, 'provider' | 'threads' | 'optimization'>,
   ): Promise<Evaluator> {
     const { graph, loss, weight, seed } = forward;
     graph.outputs.length = 0;

@@ -3,7 +3,7 @@ import type { Composite } from '../autodiff/differentiate.js';
 import type { ValueType, ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
 import { replaceBooleans } from '../graph/booleans.js';
-import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
+import { copyOf, type GraphBuilder, type ValueSpec } from '../graph/builder.js';
 import { loadGraph } from '../graph/load.js';
 import { narrowInputs } from '../graph/narrow-integers.js';
 import { raiseOpset } from '../graph/raise-opset.js';
@@ -52,6 +52,8 @@ export interface LossGraph {
   readonly seed: { readonly value: string; readonly gradient: string };
   /** For inferring types of the graph. */
   readonly probe: SizeProbe;
+  /** The graph as it is before anything is taken out that the loss does not need. */
+  readonly whole: GraphBuilder;
 }
 
 /** A loss as a function of the adapters. */
@@ -66,6 +68,10 @@ export interface ForwardGraph extends LossGraph {
   readonly composites: readonly Composite[];
   /** Random numbers that dropout takes in a step. */
   readonly noise: number;
+  /** What dropout leaves of a value, with the value. */
+  readonly dropped: ReadonlyMap<string, string>;
+  /** Values that have another meaning than in the model. */
+  readonly moved: ReadonlySet<string>;
 }
 
 export interface ForwardOptions extends LossGraphOptions {
@@ -132,15 +138,20 @@ function layersIn(
   set: ModelManifest,
   probe: SizeProbe,
   { rewrite, dropout = 0 }: ForwardOptions,
-): Pick<ForwardGraph, 'composites' | 'noise'> {
+): Pick<ForwardGraph, 'composites' | 'noise' | 'dropped' | 'moved'> {
   const elements = (shape: readonly Dim[]) => probe.elements(shape);
+  const sites = patched.sites.filter((site) => site.set === set);
   if (dropout > 0) {
-    const sites = patched.sites.filter((site) => site.set === set);
-    const noise = addDropout(graph, types, sites, { probability: dropout, elements });
-    return { composites: [], noise };
+    const added = addDropout(graph, types, sites, { probability: dropout, elements });
+    return { composites: [], moved: new Set(), ...added };
   }
   const options = rewrite && { ...rewrite, rows: elements };
-  return { composites: options ? rewriteAdapters(graph, types, set, options) : [], noise: 0 };
+  const composites = options ? rewriteAdapters(graph, types, set, options) : [];
+  // Below a bias, a rewritten product keeps its name, and has the adapter's part in it.
+  const products = new Set(sites.map(({ site }) => site.product ?? site.base));
+  const outputs = composites.map(({ output }) => output);
+  const moved = new Set(outputs.filter((output) => products.has(output)));
+  return { composites, noise: 0, dropped: new Map(), moved };
 }
 
 /** The graph with the types of its values, in an opset that has what gradients need. */
@@ -188,7 +199,8 @@ function withLoss(
   if (options.forGpu) replaceBooleans(graph, types);
   const narrowed = options.forGpu ? narrowInputs(graph) : new Set<string>();
   const seed = { value: gradient.of, gradient: gradient.value };
-  return { graph, inputs, lossInputs, narrowed, output, loss, weight, seed, probe };
+  const whole = copyOf(graph);
+  return { graph, inputs, lossInputs, narrowed, output, loss, weight, seed, probe, whole };
 }
 
 /**

@@ -18,10 +18,16 @@ export interface LossSettings
   readonly modelOutput?: string | undefined;
 }
 
+export interface GuardSetting {
+  /** false: do not compare the graph that computes the loss with the file itself on the first batch. */
+  readonly guard?: boolean | undefined;
+}
+
 export interface TrainOptions
   extends WriteOptions,
     DataOptions,
     LossSettings,
+    GuardSetting,
     Pick<LossOptions, 'labelSmoothing' | 'temperature'> {
   /** Samples to train on; see `openDataset`. */
   readonly data: string;

@@ -22,6 +22,7 @@ import { checkSettings, hasCheckpoint, readCheckpoint, type Settings } from './c
 import { type Dataset, openDataset } from './data/dataset.js';
 import { Evaluator, folderOf } from './evaluator.js';
 import { buildForward, type ForwardGraph, theSet } from './forward.js';
+import { type GuardReport, guard, guardNote } from './guard/guard.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
@@ -50,6 +51,8 @@ export interface TrainResult {
   /** The last evaluation; with `keepBest` the best one's step and loss stand in `best`. */
   readonly eval?: Readonly<Record<string, number>>;
   readonly best?: { readonly step: number; readonly loss: number };
+  /** How the training step compares with the file on the first batch, unless that was left out. */
+  readonly guard?: GuardReport;
   readonly provider?: {
     readonly requested: ProviderName | 'auto';
     readonly used: ProviderName;
@@ -65,7 +68,8 @@ export interface TrainResult {
 /**
  * Trains the adapters of the patched model at `path`.
  * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `no-adapter`, `unsupported`, `provider`,
- * `checkpoint`, `diverged`, `aborted`, and those of reading and writing
+ * `verification` where the guard finds another model, `checkpoint`, `diverged`, `aborted`, and those of
+ * reading and writing
  */
 export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
   const { head, modelOutput, ...rest } = options;
@@ -195,13 +199,16 @@ class Run {
     const total = this.updates(batches);
     const checkpoint = this.checkpoint(graph, settings);
     const externalFolder = folderOf(patched.model);
-    const evaluation = await this.evaluation(used);
+    const guarded = await this.guarded(forward, graph, batches, used);
+    const optimization = guarded?.optimization;
+    const evaluation = await this.evaluation(used, optimization);
     const session = await openStatefulSession(
       await collect(graph.graph.modelPieces({}, externalFolder)),
       {
         provider: used,
         externalFolder,
         threads: options.threads,
+        optimization,
         memoryPattern: false,
         state: graph.state,
         initial: checkpoint ? tensors(checkpoint.vectors, graph) : this.initial(forward, graph),
@@ -240,6 +247,7 @@ class Run {
         ...(loop.losses ? { loss: loop.losses } : {}),
         ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
         ...(loop.best ? { best: { step: loop.best.step, loss: loop.best.loss } } : {}),
+        ...(guarded === undefined ? {} : { guard: guarded }),
         provider: { requested, used, nodes, fallbacks },
         ...this.cost(),
       };
@@ -247,6 +255,37 @@ class Run {
       await session.release();
       await evaluation?.evaluator.release();
     }
+  }
+
+  /** Compares the step with the file, both with the adapters that the file has. */
+  private async guarded(
+    forward: ForwardGraph,
+    step: StepGraph,
+    batches: Batches,
+    provider: ProviderName,
+  ): Promise<GuardReport | undefined> {
+    const { threads, onNote } = this.options;
+    if (this.options.guard === false) return undefined;
+    const { whole, output, moved, dropped: read } = forward;
+    const theta = {
+      dtype: 'float32',
+      dims: [step.size],
+      data: this.theta(forward, step.size),
+    } as const;
+    const feeds = new Map<string, TensorValue>([...(await batches.at(0)), ['theta', theta]]);
+    const { model } = this.patched;
+    const guarded = {
+      model,
+      graphs: [step.graph, whole],
+      output: output.name,
+      moved,
+      read,
+      feeds,
+    } as const;
+    const report = await guard(guarded, { provider, threads });
+    const note = guardNote(report);
+    if (note !== undefined) onNote(note);
+    return report;
   }
 
   private noteLayersWithoutBias({ withoutBias, set }: ForwardGraph): void {
@@ -300,13 +339,15 @@ class Run {
     return theta;
   }
 
-  private async evaluation(provider: ProviderName) {
+  private async evaluation(provider: ProviderName, optimization: GuardReport['optimization']) {
     const { evalData, threads } = this.options;
     if (evalData === undefined) return undefined;
     const data = await this.open(evalData, this.datasets[0]?.classes);
     const forward = await this.forward(data, provider);
     const batches = await this.batches(data, forward, false);
-    const evaluator = await Evaluator.open(this.patched.model, forward, { provider, threads });
+    const evaluator = await Evaluator.open(this.patched.model, forward, {
+      ...{ provider, threads, optimization },
+    });
     return { evaluator, batches };
   }
 

@@ -11,7 +11,8 @@ import type { TrainResult } from './run.js';
  * The work is done in a worker thread; when `signal` aborts, it ends behind the step it is at and
  * leaves a checkpoint.
  * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `no-adapter`, `unsupported`, `provider`,
- * `checkpoint`, `diverged`, `aborted`, and those of reading and writing
+ * `verification` where the guard finds another model, `checkpoint`, `diverged`, `aborted`, and those of
+ * reading and writing
  */
 export async function train(path: string, options: TrainOptions): Promise<TrainResult> {
   const { signal, onProgress, onNote, ...rest } = resolveOptions(options);

@@ -34,7 +34,7 @@ describe('eval', () => {
     expect(stderr).toMatch(/^provider auto: \w+ \(.*\)\n$/);
     const result = JSON.parse(stdout);
     expect(Object.keys(result)).toEqual([
-      ...['model', 'samples', 'loss', 'accuracy', 'f1', 'provider', 'seconds'],
+      ...['model', 'samples', 'loss', 'accuracy', 'f1', 'guard', 'provider', 'seconds'],
     ]);
     expect(result).toMatchObject({ model: 'model.onnx', samples: 40 });
   });
@@ -42,11 +42,13 @@ describe('eval', () => {
   it('gives a model with fresh adapters what its base has', async () => {
     const folder = folderWithData();
     writeFileSync(join(folder, 'lora.onnx'), await insertInto(join(folder, 'model.onnx')));
-    const { seconds, ...base } = JSON.parse((await run(folder, evaluate('--json'))).stdout);
+    const { seconds, guard, ...base } = JSON.parse((await run(folder, evaluate('--json'))).stdout);
+    expect(guard.passed).toBe(true);
     const patched = await run(folder, evaluate('--json').with(1, 'lora.onnx'));
     expect(JSON.parse(patched.stdout)).toEqual({
       ...base,
       model: 'lora.onnx',
+      guard: { ...guard, seconds: expect.any(Number) },
       seconds: expect.any(Number),
     });
   });

@@ -74,6 +74,7 @@ describe('train', () => {
     const result = JSON.parse(stdout);
     expect(keysOf(result)).toEqual([
       ...['output', 'adapter', 'steps', 'loss.first', 'loss.last', 'loss.best'],
+      ...['guard.maxRelDiff', 'guard.tolerance', 'guard.passed', 'guard.seconds'],
       ...['provider.requested', 'provider.used', 'provider.nodes', 'provider.fallbacks'],
       ...['seconds', 'peakMemoryBytes'],
     ]);

@@ -126,6 +126,7 @@ describe('evaluate', () => {
       samples: logits.length,
       loss: expect.any(Number),
       accuracy: right.length / logits.length,
+      guard: { maxRelDiff: 0, tolerance: 1e-4, passed: true, seconds: expect.any(Number) },
       provider: { requested: 'cpu', used: 'cpu' },
     });
     expect(f1).toBeGreaterThan(0);

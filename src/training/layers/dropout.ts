@@ -30,7 +30,7 @@ export interface DropoutOptions {
 
 /**
  * Lets adapters read `x · m / (1 - p)` in the place of x, with m = 0 for a share p of the numbers.
- * @returns how many random numbers a step needs
+ * @returns how many random numbers a step needs, and which value stands for which one
  * @throws OnnxLoraError `unsupported` where the size of a layer's input is not known
  */
 export function addDropout(
@@ -38,7 +38,7 @@ export function addDropout(
   types: ValueTypes,
   sites: readonly AttachedNodes[],
   options: DropoutOptions,
-): number {
+): { noise: number; dropped: ReadonlyMap<string, string> } {
   const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((o) => [o, node])));
   const dropped = new Map<string, string>();
   let length = 0;
@@ -54,7 +54,7 @@ export function addDropout(
   }
   graph.reserve(NOISE);
   graph.inputs.push({ name: NOISE, dtype: 'float32', shape: [length] });
-  return length;
+  return { noise: length, dropped: new Map([...dropped].map(([input, left]) => [left, input])) };
 }
 
 /** The random numbers of a batch. */

@@ -1,0 +1,55 @@
+/** How far a value that a graph computes is from the one that a file says. */
+import { isFloating } from '../onnx/dtype.js';
+import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
+
+export interface Deviation {
+  /** Greatest |found - expected| as a share of the greatest |expected|. */
+  readonly share: number;
+  /** Where it is, with both numbers there. */
+  readonly index: readonly number[];
+  readonly expected: number;
+  readonly found: number;
+}
+
+/**
+ * The greatest deviation of a tensor from another one of the same shape. Infinities of one sign are
+ * equal, and so are NaN and NaN. In half precision what overflows depends on which roundings a
+ * runtime leaves out, so that there a number in the place of no finite one is none.
+ */
+export function deviationOf(expected: TensorValue, found: TensorValue): Deviation {
+  const [a, b] = [tensorToFloat64(expected), tensorToFloat64(found)];
+  const overflows = isHalf(expected) || isHalf(found);
+  let [most, at, magnitude] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    const [x, y] = [a[i]!, b[i]!];
+    if (Math.abs(x) > magnitude && Number.isFinite(x)) magnitude = Math.abs(x);
+    if (x === y || (overflows && !Number.isFinite(x))) continue;
+    const distance = distanceOf(x, y);
+    if (distance <= most) continue;
+    most = distance;
+    at = i;
+  }
+  const share = most === 0 ? 0 : most / magnitude;
+  return { share, index: indexOf(at, expected.dims), expected: a[at]!, found: b[at]! };
+}
+
+function distanceOf(x: number, y: number): number {
+  if (Number.isNaN(x) && Number.isNaN(y)) return 0;
+  const distance = Math.abs(x - y);
+  return Number.isNaN(distance) ? Number.POSITIVE_INFINITY : distance;
+}
+
+function isHalf({ dtype }: TensorValue): boolean {
+  return isFloating(dtype) && dtype.endsWith('16');
+}
+
+/** The place of an element of a row-major tensor. */
+function indexOf(element: number, dims: readonly number[]): number[] {
+  const index: number[] = [];
+  let rest = element;
+  for (const dim of [...dims].reverse()) {
+    index.unshift(rest % dim);
+    rest = Math.floor(rest / dim);
+  }
+  return index;
+}

@@ -1,0 +1,157 @@
+/**
+ * The guard: before a graph that was built from a model file is trusted, the file itself runs on the
+ * first batch, and the graph has to give the same numbers but for rounding. ONNX Runtime computes the
+ * file without any optimization, which is what the file says; the graph runs as it is going to.
+ */
+import { OnnxLoraError } from '../../errors.js';
+import type { GraphBuilder } from '../../graph/builder.js';
+import { type Model, nodeLabel } from '../../onnx/model.js';
+import { deviationOf } from '../../runtime/deviation.js';
+import type { ProviderName } from '../../runtime/provider-names.js';
+import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
+import { defaultTolerance } from '../../runtime/tolerance.js';
+import { FileRuns } from './file-runs.js';
+import { type Difference, firstDifference } from './first-difference.js';
+import { runGraph } from './graph-run.js';
+
+/** What is compared. */
+export interface Guarded {
+  /** The file; one that was edited in memory counts as it is there. */
+  readonly model: Model;
+  /** What was built from it, and behind it what it was when no node was taken out yet. */
+  readonly graphs: readonly [GraphBuilder, ...GraphBuilder[]];
+  /** The output that the loss looks at, of the file and of the graph. */
+  readonly output: string;
+  /** Values that have another meaning in the graph than in the file. */
+  readonly moved?: ReadonlySet<string> | undefined;
+  /** What nodes of the graph are to read instead: what a training step draws at random left out. */
+  readonly read?: ReadonlyMap<string, string> | undefined;
+  /** The first batch, with what else the graph reads. */
+  readonly feeds: Feeds;
+}
+
+export interface GuardOptions {
+  /** What the graph runs on; the file runs on the CPU. */
+  readonly provider: ProviderName;
+  readonly threads?: number | undefined;
+}
+
+/** What the guard found. */
+export interface GuardReport {
+  /** The greatest difference as a share of the output's greatest number; null where none was found out. */
+  readonly maxRelDiff: number | null;
+  readonly tolerance: number;
+  /** null where nothing could be compared. */
+  readonly passed: boolean | null;
+  /** Why nothing could be compared. */
+  readonly reason?: string;
+  /** Without which optimizations of ONNX Runtime the graph has to run, to compute what the file does. */
+  readonly optimization?: 'disabled';
+  readonly seconds: number;
+}
+
+/**
+ * Compares a graph with its file.
+ * @throws OnnxLoraError `verification` naming the first node whose value differs by more than rounding;
+ * `runtime` where the graph does not run
+ */
+export async function guard(guarded: Guarded, options: GuardOptions): Promise<GuardReport> {
+  const start = performance.now();
+  const verdict = await judge(guarded, options);
+  return { ...verdict, seconds: (performance.now() - start) / 1000 };
+}
+
+/** What people should know of a guard that did not stop the run. */
+export function guardNote({ passed, reason, optimization }: GuardReport): string | undefined {
+  if (passed === null) return `not compared with the file itself: ${reason}`;
+  if (optimization === undefined) return undefined;
+  return 'ONNX Runtime computes something else with its optimizations than the file says: it runs without them, which takes longer';
+}
+
+type Verdict = Omit<GuardReport, 'seconds'>;
+
+async function judge(guarded: Guarded, options: GuardOptions): Promise<Verdict> {
+  const { model, output, feeds } = guarded;
+  const runs = new FileRuns(model, options.threads);
+  const expected = await outputOf(runs, guarded);
+  if (typeof expected === 'string') return unknown(expected, toleranceFor(model, [], options));
+  const tolerance = toleranceFor(model, [expected], options);
+  const differenceWith = async (optimization: 'basic' | 'disabled') => {
+    const found = await runGraph(guarded, [output], { ...options, optimization });
+    return shareOf(expected, found.get(output)!);
+  };
+  const maxRelDiff = await differenceWith('basic');
+  if (maxRelDiff <= tolerance) return { maxRelDiff, tolerance, passed: true };
+  if (await runs.isRandom(feeds, output)) {
+    return unknown('two runs of the file itself differ: it draws random numbers', tolerance);
+  }
+  const unoptimized = await differenceWith('disabled');
+  if (unoptimized <= tolerance) {
+    return { maxRelDiff: unoptimized, tolerance, passed: true, optimization: 'disabled' };
+  }
+  const first = await firstDifference(guarded, runs, tolerance, options);
+  throw failure(guarded, first, { maxRelDiff, tolerance });
+}
+
+/** The file's own output, or why there is none. */
+async function outputOf(runs: FileRuns, { feeds, output }: Guarded): Promise<TensorValue | string> {
+  try {
+    return (await runs.outputs(feeds)).get(output) ?? `the file gives no numbers for ${output}`;
+  } catch (error) {
+    if (error instanceof OnnxLoraError && error.code === 'runtime') return error.message;
+    throw error;
+  }
+}
+
+function shareOf(expected: TensorValue, found: TensorValue): number {
+  const isSameShape = found.dims.join() === expected.dims.join();
+  return isSameShape ? deviationOf(expected, found).share : Number.POSITIVE_INFINITY;
+}
+
+// CUDA multiplies float32 with the 11 bits of TF32.
+const ELSEWHERE = 8e-3;
+
+function toleranceFor(
+  model: Model,
+  outputs: readonly TensorValue[],
+  { provider }: GuardOptions,
+): number {
+  const tolerance = defaultTolerance(
+    [model],
+    outputs.map(({ dtype }) => dtype),
+  );
+  const isExact = provider === 'cpu' || provider === 'webgpu';
+  return isExact ? tolerance : Math.max(tolerance, ELSEWHERE);
+}
+
+function unknown(reason: string, tolerance: number): Verdict {
+  return { maxRelDiff: null, tolerance, passed: null, reason };
+}
+
+function failure(
+  { model, output }: Guarded,
+  first: Difference | undefined,
+  { maxRelDiff, tolerance }: { maxRelDiff: number; tolerance: number },
+): OnnxLoraError {
+  const file = model.source.label;
+  const node = first?.node;
+  const where = first
+    ? `the first value that differs is ${first.value}${node ? `, of ${nodeLabel(node)} (${node.opType})` : ''}: ${described(first)}`
+    : `no single value before it does`;
+  return new OnnxLoraError(
+    'verification',
+    `${file}: what was built from the file to compute its loss computes something else than the file. ${output} differs by ${maxRelDiff.toPrecision(2)} of its greatest number, tolerance ${tolerance}; ${where}`,
+    { node: node?.name || undefined, hint: HINT },
+  );
+}
+
+const HINT =
+  'Please report it with the model: npm bugs onnx-lora. Until it is mended, --no-guard goes on with the numbers as they are; layers that it does not concern can train with --targets.';
+
+function described({ shapes, deviation }: Difference): string {
+  if (!deviation) {
+    return `expected the shape [${shapes.expected.join(', ')}], found [${shapes.found.join(', ')}]`;
+  }
+  const { index, expected, found } = deviation;
+  return `expected ${expected} at [${index.join(', ')}], found ${found}`;
+}
