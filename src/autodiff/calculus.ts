@@ -281,6 +281,19 @@ export class Calculus {
     return this.op('Cast', [value], { dtype, shape }, { to: { int: dataTypeNumber(dtype) } });
   }
 
+  /** The value itself, or in float32 where it is in half precision. */
+  widened(value: string): string {
+    const type = value === '' ? undefined : this.types.get(value);
+    if (type?.dtype !== 'float16' && type?.dtype !== 'bfloat16') return value;
+    const known = this.constant(value);
+    if (!known) return this.cast(value, 'float32');
+    const { dims } = this.graph.initializers.get(value)!;
+    return this.typed(this.graph.constant('float32', dims, known), {
+      dtype: 'float32',
+      shape: dims,
+    });
+  }
+
   /** Batched matrix product. */
   matMul(a: string, b: string): string {
     const [sa, sb] = [this.shape(a), this.shape(b)];

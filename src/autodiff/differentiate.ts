@@ -1,6 +1,9 @@
 /**
  * Reverse-mode differentiation of an ONNX graph, by adding nodes to it. Only what lies between the
  * wanted values and the loss is differentiated: there is no gradient of a frozen weight.
+ *
+ * The backward pass of half precision is float32: its small gradients would be lost below 6e-8 in
+ * float16, and its large ones overflow. CPUs compute in float32 there anyhow.
  */
 import { OnnxLoraError } from '../errors.js';
 import type { GraphBuilder } from '../graph/builder.js';
@@ -8,7 +11,7 @@ import type { NewNode } from '../onnx/encode.js';
 import { Calculus } from './calculus.js';
 import { decompose, isComposed } from './decompositions/index.js';
 import { Refusal } from './refusal.js';
-import { type GradientRule, nodeContext } from './rule.js';
+import { type GradientRule, nodeContext, type RuleContext } from './rule.js';
 import { ruleFor } from './rules/index.js';
 import { isDifferentiable, type ValueType, type ValueTypes } from './value.js';
 
@@ -33,7 +36,8 @@ export interface DifferentiateOptions {
 /**
  * Adds to `graph` the nodes that compute the gradients of `loss` (a scalar).
  * @param types of every value of the graph; see inferTypes
- * @returns the name of the gradient of each of `wrt`; zero where the loss does not depend on it
+ * @returns the name of the gradient of each of `wrt`, in its type or float32 for half precision; zero
+ * where the loss does not depend on it
  * @throws OnnxLoraError `unsupported` for an operator without a rule on the way, naming the node
  * and the path to it
  */
@@ -50,11 +54,24 @@ export function differentiate(
   const active = activeValues(forward, calculus.types, wrt);
   const start = seed ?? { value: loss, gradient: calculus.number(loss, 1) };
   const gradients = new Gradients(calculus);
-  gradients.add(start.value, start.gradient);
+  gradients.add(start.value, calculus.widened(start.gradient));
   for (const node of nodesTowards(forward, active, start.value).reverse()) {
     backward(node, rules.get(node) ?? ruleFor(node), calculus, gradients, active, forward);
   }
-  return new Map(wrt.map((value) => [value, gradients.of(value) || calculus.zeros(value)]));
+  const zeros = (value: string) => calculus.widened(calculus.zeros(value));
+  const found = new Map(wrt.map((value) => [value, gradients.of(value) || zeros(value)]));
+  dropUnreadCasts(graph, new Set([...types.keys(), ...found.values()]));
+  return found;
+}
+
+/** Removes float32 copies that no rule had a use for: of a weight, one would be folded and kept. */
+function dropUnreadCasts(graph: GraphBuilder, kept: ReadonlySet<string>): void {
+  const read = new Set(graph.nodes.flatMap((node) => [...node.inputs, ...capturedBy(node)]));
+  for (const { name } of graph.outputs) read.add(name);
+  const used = graph.nodes.filter(({ opType, outputs: [output] }) => {
+    return opType !== 'Cast' || read.has(output!) || kept.has(output!);
+  });
+  graph.nodes.splice(0, graph.nodes.length, ...used);
 }
 
 /** Puts what they are made of in the place of nodes that have no rule of their own. */
@@ -133,13 +150,17 @@ function isConstantFunction({ opType, domain = '' }: NewNode): boolean {
 const CONSTANT_FUNCTIONS = new Set([
   'ArgMax',
   'ArgMin',
+  'Bernoulli',
   'Ceil',
   'ConstantOfShape',
+  'EyeLike',
   'Floor',
+  'Hardmax',
   'IsInf',
   'IsNaN',
   'NonZero',
-  'OneHot',
+  'RandomNormalLike',
+  'RandomUniformLike',
   'Round',
   'Shape',
   'Sign',
@@ -196,15 +217,33 @@ function backward(
   if (dy.every((name) => name === '')) return;
   refusing(node, active, forward, () => {
     if (!rule) throw new Refusal('it has no gradient rule');
-    const inputGradients = rule({ ...nodeContext(node, c), dy });
+    const inputGradients = rule(inFloat32(node, c, dy));
+    checkOutputs(node, rule, dy);
     node.inputs.forEach((input, i) => {
+      if (input === '' || !active.has(input)) return;
       const gradient = inputGradients[i];
-      if (input === '' || !active.has(input) || !gradient) return;
+      if (!gradient) throw new Refusal(`the gradient of its input ${input} is not supported`);
+      if (gradient === 'none') return;
       const value = gradient();
       checkShape(node, c, input, value);
       gradients.add(input, value);
     });
   });
+}
+
+/** The node as its rule sees it. */
+function inFloat32(node: NewNode, c: Calculus, dy: readonly string[]): RuleContext {
+  const context = nodeContext(node, c);
+  const wide = (names: readonly string[]) => names.map((name) => c.widened(name));
+  return { ...context, x: wide(context.x), y: wide(context.y), dy };
+}
+
+/** The rule has to know of every output that the loss depends on. */
+function checkOutputs(node: NewNode, { outputs = [0] }: GradientRule, dy: readonly string[]): void {
+  if (outputs === 'all') return;
+  const ignored = node.outputs.find((_, i) => dy[i] !== '' && !outputs.includes(i));
+  if (ignored === undefined) return;
+  throw new Refusal(`the gradient of its output ${ignored} is not supported`);
 }
 
 /** A rule that gives a gradient of another shape than the input is a bug that would train wrongly. */

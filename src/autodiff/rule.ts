@@ -22,17 +22,46 @@ export interface NodeContext {
   text(name: string, otherwise: string): string;
 }
 
-/** A node in the eyes of its rule. */
+/**
+ * A node in the eyes of its rule: no value is in half precision. `x` and `y` are float32 copies where
+ * the model's own are, and what the rule writes is float32.
+ */
 export interface RuleContext extends NodeContext {
   /** Gradients of the outputs; `''` for an output that the loss does not depend on. */
   readonly dy: readonly string[];
 }
 
-/** Gives the gradient of one input. @throws Refusal where it is used in a way that has none here */
-export type InputGradient = () => string;
+/**
+ * Gives the gradient of one input; `none` for a number that the output does not depend on.
+ * @throws Refusal where it is used in a way that has none here
+ */
+export type InputGradient = (() => string) | 'none';
 
-/** Undefined for an input that has none: indices, shapes, masks. */
-export type GradientRule = (context: RuleContext) => readonly (InputGradient | undefined)[];
+/**
+ * What a rule says of the inputs in their order. An input that it says nothing of may be an index, a
+ * shape or a mask; one that a gradient should reach is refused. So is an output that the loss depends
+ * on and that the rule does not list: nothing that is missing counts as zero.
+ */
+export interface GradientRule {
+  (context: RuleContext): readonly (InputGradient | undefined)[];
+  /** The outputs whose gradients it takes into account, some of which may be `''`; default the first. */
+  readonly outputs?: readonly number[] | 'all';
+}
+
+/** A rule that takes the gradients of several outputs. */
+export function ofOutputs(outputs: readonly number[] | 'all', rule: GradientRule): GradientRule {
+  return Object.assign((context: RuleContext) => rule(context), { outputs });
+}
+
+/**
+ * The first output as a function of the inputs that the rule sees. Runtimes leave out roundings to half
+ * precision where they like, so that a float32 copy of an output need not equal the copy of any input,
+ * and has to be computed anew where a rule compares the two.
+ */
+export function exactOutput({ node, x, y: [y], c }: RuleContext): string {
+  const isOwn = y === node.outputs[0] && x.every((name, i) => name === node.inputs[i]);
+  return isOwn ? y! : c.again(node, x, c.type(y!));
+}
 
 export function nodeContext(node: NewNode, c: Calculus): NodeContext {
   const attribute = (name: string): AttributeValue | undefined => node.attributes?.[name];

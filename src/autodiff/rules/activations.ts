@@ -1,6 +1,6 @@
 /** Elementwise functions of one input: dx = dy · f'(x). */
 import type { Calculus } from '../calculus.js';
-import type { GradientRule, RuleContext } from '../rule.js';
+import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 
 type Derivative = (c: Calculus, x: string, y: string, context: RuleContext) => string;
 
@@ -88,9 +88,10 @@ export const softsign = elementwise((c, x) =>
 );
 
 /** α between the bends, where 0 < y < 1, 0 outside */
-export const hardSigmoid = elementwise((c, _, y, { float }) => {
+export const hardSigmoid = elementwise((c, _, __, context) => {
+  const y = exactOutput(context);
   const inside = c.mul(c.indicator('Greater', y, 0), c.indicator('Less', y, 1));
-  return c.scale(inside, float('alpha', 0.2));
+  return c.scale(inside, context.float('alpha', 0.2));
 });
 
 /** x · clip(x/6 + 1/2, 0, 1): x/3 + 1/2 between -3 and 3 */

@@ -1,5 +1,5 @@
 /** Add, Sub, Mul, Div, Pow, Min, Max, Sum, Mean: with broadcasting. */
-import type { GradientRule } from '../rule.js';
+import { exactOutput, type GradientRule } from '../rule.js';
 
 export const add: GradientRule = ({ x: [a, b], dy: [dy], c }) => [
   () => c.sumTo(dy!, a!),
@@ -42,10 +42,12 @@ export const pow: GradientRule = ({ x: [a, b], y: [y], dy: [dy], c }) => {
 };
 
 /** The gradient goes to the operand that was taken; to all of them in equal parts where they tie. */
-const extremum: GradientRule = ({ x, y: [y], dy: [dy], c }) => {
-  const taken = (a: string) => c.cast(c.compare('Equal', a, y!), c.type(y!).dtype);
+const extremum: GradientRule = (context) => {
+  const { x, dy, c } = context;
+  const y = exactOutput(context);
+  const taken = (a: string) => c.cast(c.compare('Equal', a, y), c.type(y).dtype);
   const ties = () => x.map(taken).reduce((a, b) => c.add(a, b));
-  return x.map((a) => () => c.sumTo(c.div(c.mul(dy!, taken(a)), ties()), a));
+  return x.map((a) => () => c.sumTo(c.div(c.mul(dy[0]!, taken(a)), ties()), a));
 };
 
 export const min = extremum;

@@ -21,7 +21,7 @@ function channelSum(c: Calculus, value: string, like: string): string {
   return c.reshapeLike(c.reduceSum(value, axes, false), like);
 }
 
-/** With recorded mean and variance it is a scale and a shift. */
+/** With recorded mean and variance it is a scale and a shift: y = scale · (x - mean) / √(var + ε) + shift. */
 export const batchNormalization: GradientRule = ({ x, dy: [dy], c, float, int }) => {
   const [input, scale, shift, mean, variance] = x as [string, string, string, string, string];
   if (int('training_mode', 0) !== 0) {
@@ -39,6 +39,11 @@ export const batchNormalization: GradientRule = ({ x, dy: [dy], c, float, int })
     () => c.mul(dy!, perChannel(c, c.mul(scale, inverse()), input)),
     () => channelSum(c, c.mul(dy!, normalized()), scale),
     () => channelSum(c, dy!, shift),
+    () => c.neg(c.mul(channelSum(c, dy!, mean), c.mul(scale, inverse()))),
+    () => {
+      const along = channelSum(c, c.mul(dy!, normalized()), variance);
+      return c.scale(c.mul(along, c.mul(scale, c.square(inverse()))), -0.5);
+    },
   ];
 };
 

@@ -1,6 +1,6 @@
 /** com.microsoft operators that fuse an addition with what follows. */
 import type { Calculus } from '../calculus.js';
-import type { GradientRule, RuleContext } from '../rule.js';
+import { type GradientRule, ofOutputs, type RuleContext } from '../rule.js';
 import { erfGeluSlope, tanhGeluSlope } from './activations.js';
 import {
   byRootMeanSquare,
@@ -24,7 +24,8 @@ type Normalize = (c: Calculus, x: string, axes: readonly number[], epsilon: numb
 
 /** Inputs: x, skip, scale, the normalization's own bias where it has one, and a bias of the sum. */
 function skipNormalization(normalize: Normalize, hasShift: boolean): GradientRule {
-  return (context) => {
+  // The statistics, its second and third output, no CPU kernel gives.
+  return ofOutputs([0, 3], (context) => {
     const { x, dy, c, float } = context;
     const [input, skip, scale] = x as [string, string, string];
     const bias = x[hasShift ? 4 : 3];
@@ -45,7 +46,7 @@ function skipNormalization(normalize: Normalize, hasShift: boolean): GradientRul
       ...(hasShift ? [ownShift] : []),
       () => c.sumTo(total(), bias!),
     ];
-  };
+  });
 }
 
 /** x + skip + bias, which the fourth output is. */

@@ -147,6 +147,7 @@ const rules: Readonly<Record<string, GradientRule>> = {
   Gather: indexing.gather,
   GatherElements: indexing.gatherElements,
   GatherND: indexing.gatherND,
+  OneHot: indexing.oneHot,
   ScatterElements: indexing.scatterElements,
   ScatterND: indexing.scatterND,
   TopK: indexing.topK,

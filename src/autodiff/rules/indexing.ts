@@ -45,6 +45,22 @@ export const gatherElements: GradientRule = ({ x: [x, indices], dy: [dy], c, int
   undefined,
 ];
 
+/** Every place took the first value or the second. */
+export const oneHot: GradientRule = ({ node, x: [indices, depth, values], dy: [dy], c }) => [
+  'none',
+  'none',
+  () => {
+    const { dtype } = c.type(values!);
+    const isHot = c.again(node, [indices!, depth!, c.vector(dtype, [0, 1])], c.type(dy!));
+    const total = (gradient: string) => {
+      const sum = c.reduceSum(gradient, c.axes(gradient), false);
+      return c.reshape(sum, c.integers([1]), [1]);
+    };
+    const hot = total(c.mul(dy!, isHot));
+    return c.concat([c.sub(total(dy!), hot), hot], 0);
+  },
+];
+
 /** The values came from where the indices (the second output) say. */
 export const topK: GradientRule = ({ x: [x], y: [, indices], dy: [dy], c, int }) => [
   () => {

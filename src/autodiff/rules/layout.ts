@@ -1,6 +1,6 @@
 /** Operators that move numbers without changing them: the gradient moves back. */
 import type { Calculus } from '../calculus.js';
-import type { GradientRule } from '../rule.js';
+import { exactOutput, type GradientRule, ofOutputs } from '../rule.js';
 
 /** Reshape, Flatten, Squeeze, Unsqueeze */
 export const reshape: GradientRule = ({ x: [x], dy: [dy], c }) => [() => c.reshapeLike(dy!, x!)];
@@ -32,12 +32,12 @@ function totalSize(c: Calculus, values: readonly string[], axis: number): number
 }
 
 /** Split: the gradients side by side, zeros for the parts that the loss does not depend on. */
-export const split: GradientRule = ({ y, dy, c, int }) => [
+export const split = ofOutputs('all', ({ y, dy, c, int }) => [
   () => {
     const parts = dy.map((gradient, i) => gradient || c.zeros(y[i]!));
     return c.concat(parts, int('axis', 0));
   },
-];
+]);
 
 /** Where: the gradient goes to the side that was taken. */
 export const where: GradientRule = ({ x: [condition, a, b], dy: [dy], c }) => [
@@ -46,17 +46,24 @@ export const where: GradientRule = ({ x: [condition, a, b], dy: [dy], c }) => [
   () => c.sumTo(c.where(condition!, c.number(dy!, 0), dy!), b!),
 ];
 
-/** Cast and CastLike between floating-point types. */
+/** Cast and CastLike between floating-point types; what a type is like has no say in the numbers. */
 export const cast: GradientRule = ({ x: [x], dy: [dy], c }) => [
   () => c.cast(dy!, c.type(x!).dtype),
+  'none',
 ];
 
 /** Clip: nothing passes outside the bounds; what is cut off there belongs to the bound. */
-export const clip: GradientRule = ({ x: [x, low, high], y: [y], dy: [dy], c }) => [
-  () => c.masked(c.compare('Equal', x!, y!), dy!),
-  () => c.sumTo(c.masked(c.compare('Less', x!, y!), dy!), low!),
-  () => c.sumTo(c.masked(c.compare('Greater', x!, y!), dy!), high!),
-];
+export const clip: GradientRule = (context) => {
+  const { dy, c } = context;
+  const [x, low, high] = context.x as [string, string?, string?];
+  const passed = (how: 'Equal' | 'Less' | 'Greater') =>
+    c.masked(c.compare(how, x, exactOutput(context)), dy[0]!);
+  return [
+    () => passed('Equal'),
+    () => c.sumTo(passed('Less'), low!),
+    () => c.sumTo(passed('Greater'), high!),
+  ];
+};
 
 /**
  * Dropout: as it is where the operator does not drop. In training what is kept grew by 1 / (1 - ratio),
@@ -70,4 +77,5 @@ export const dropout: GradientRule = ({ node, x: [x, ratio, training], dy: [dy],
     const growth = c.reciprocal(c.minus(1, ratio ? c.cast(ratio, c.type(x!).dtype) : half));
     return c.masked(kept, c.mul(dy!, c.where(training, growth, c.number(x!, 1))));
   },
+  !training || c.constant(training)?.[0] === 0 ? 'none' : undefined,
 ];

@@ -1,10 +1,10 @@
 /** MatMul, Gemm, FusedMatMul and MatMulNBits. */
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
-import type { GradientRule } from '../rule.js';
+import type { GradientRule, RuleContext } from '../rule.js';
 
 /** dA = dY · Bᵀ, dB = Aᵀ · dY, summed over the batch axes that were broadcast. */
-export const matMul: GradientRule = ({ x: [a, b], dy: [dy], c }) => {
+export const matMul = ({ x: [a, b], dy: [dy], c }: RuleContext): (() => string)[] => {
   const [isRow, isColumn] = [c.rank(a!) === 1, c.rank(b!) === 1];
   // A vector is a matrix of one row, or of one column, whose extra axis the product drops.
   const left = isRow ? c.unsqueeze(a!, [0]) : a!;

@@ -1,6 +1,6 @@
 /** Softmax, LayerNormalization and RMS normalization. */
 import type { Calculus } from '../calculus.js';
-import type { GradientRule, RuleContext } from '../rule.js';
+import { type GradientRule, ofOutputs, type RuleContext } from '../rule.js';
 
 /**
  * dx = y · (dy - Σ dy·y). Before opset 13 the operator flattens all axes from `axis` on, and the sum
@@ -21,8 +21,9 @@ export const softmax: GradientRule = (context) => {
  * The output with 0 for NaN, where the model itself does that: rows without a place to attend to are
  * NaN, and their gradient has to be 0, not 0 · NaN.
  */
-function guarded({ y: [y], c }: RuleContext): string {
-  const guard = c.graph.nodes.find(({ opType, inputs }) => opType === 'IsNaN' && inputs[0] === y);
+function guarded({ node, y: [y], c }: RuleContext): string {
+  const own = node.outputs[0];
+  const guard = c.graph.nodes.find(({ opType, inputs }) => opType === 'IsNaN' && inputs[0] === own);
   return guard ? c.where(guard.outputs[0]!, c.number(y!, 0), y!) : y!;
 }
 
@@ -89,18 +90,46 @@ export function throughNormalization(
   return c.mul(c.sub(rest, along), inverse);
 }
 
-/** `y = n · scale + bias` with n = (x - mean) / std over the axes from `axis` on. */
-export const layerNormalization: GradientRule = (context) => {
-  const { x, dy, c, float, int } = context;
-  const [input, scale, bias] = x as [string, string, string?];
-  const axes = c.axes(input).slice(c.axis(input, int('axis', -1)));
-  const norm = () => layerNormalized(c, input, axes, float('epsilon', 1e-5));
-  return [
-    () => throughNormalization(c, c.mul(dy[0]!, scale), norm(), axes),
-    () => c.sumTo(c.mul(dy[0]!, norm().value), scale),
-    () => c.sumTo(dy[0]!, bias!),
-  ];
-};
+type Normalize = (c: Calculus, x: string, axes: readonly number[], epsilon: number) => Normalized;
+
+/**
+ * A rule for `y = n · scale + bias`, n normalized over the axes from `axis` on, whose further outputs
+ * are the mean, where one was taken off, and 1 / std.
+ */
+function normalization(outputs: readonly number[], normalize: Normalize): GradientRule {
+  return ofOutputs(outputs, (context) => {
+    const { x, dy, c, float, int } = context;
+    const [input, scale, bias] = x as [string, string, string?];
+    const axes = c.axes(input).slice(c.axis(input, int('axis', -1)));
+    const norm = () => normalize(c, input, axes, float('epsilon', 1e-5));
+    const [first] = dy;
+    const scaled = () => throughNormalization(c, c.mul(first!, scale), norm(), axes);
+    return [
+      () => {
+        const parts = [...(first ? [scaled()] : []), ...statistics(context, norm(), axes)];
+        return parts.reduce((a, b) => c.add(a, b));
+      },
+      () => (first ? c.sumTo(c.mul(first, norm().value), scale) : c.zeros(scale)),
+      () => (first ? c.sumTo(first, bias!) : c.zeros(bias!)),
+    ];
+  });
+}
+
+/** What the mean μ and r = 1 / std of N numbers add to dx: dμ / N and -dr · r² · n / N. */
+function statistics(
+  { x: [x], dy, c }: RuleContext,
+  { value, inverse, centered }: Normalized,
+  axes: readonly number[],
+): string[] {
+  const [mean, deviation] = centered ? [dy[1], dy[2]] : ['', dy[1]];
+  const share = (gradient: string) => {
+    const count = c.countOf(x!, axes);
+    const own = c.cast(gradient, c.type(x!).dtype);
+    return typeof count === 'number' ? c.scale(own, 1 / count) : c.div(own, count);
+  };
+  const along = () => c.mul(value, c.mul(share(deviation!), c.square(inverse)));
+  return [...(mean ? [c.expandLike(share(mean), x!)] : []), ...(deviation ? [c.neg(along())] : [])];
+}
 
 /**
  * n and 1 / std in one pass over memory: LayerNormalization with a scale of 1 is n, and its third
@@ -131,14 +160,8 @@ export function layerNormalized(
   return { value: value!, inverse: inverse!, centered: true };
 }
 
-/** `y = n · scale` with n = x / rms. */
-export const rmsNormalization: GradientRule = (context) => {
-  const { x, dy, c, float, int } = context;
-  const [input, scale] = x as [string, string];
-  const axes = c.axes(input).slice(c.axis(input, int('axis', -1)));
-  const norm = () => byRootMeanSquare(c, input, axes, float('epsilon', 1e-5));
-  return [
-    () => throughNormalization(c, c.mul(dy[0]!, scale), norm(), axes),
-    () => c.sumTo(c.mul(dy[0]!, norm().value), scale),
-  ];
-};
+/** n = (x - mean) / std */
+export const layerNormalization = normalization([0, 1, 2], layerNormalized);
+
+/** n = x / rms */
+export const rmsNormalization = normalization([0, 1], byRootMeanSquare);

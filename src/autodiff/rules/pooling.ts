@@ -1,7 +1,7 @@
 /** AveragePool, MaxPool, GlobalAveragePool, GlobalMaxPool. */
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
-import type { GradientRule, RuleContext } from '../rule.js';
+import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 import { scatterWindows } from './convolution.js';
 import { scatterFlat } from './movement.js';
 import { divided, extreme } from './reduction.js';
@@ -16,9 +16,10 @@ export const globalAveragePool: GradientRule = ({ x: [x], dy: [dy], c }) => [
   () => c.expandLike(divided(c, dy!, c.countOf(x!, places(c, x!))), x!),
 ];
 
-export const globalMaxPool: GradientRule = ({ x: [x], y: [y], dy: [dy], c }) => [
-  () => extreme(c, x!, y!, dy!, places(c, x!)),
-];
+export const globalMaxPool: GradientRule = (context) => {
+  const { x, dy, c } = context;
+  return [() => extreme(c, x[0]!, exactOutput(context), dy[0]!, places(c, x[0]!))];
+};
 
 /** The gradient is added to the elements that were taken, which the second output numbers. */
 export const maxPool: GradientRule = ({ node, x: [x], dy: [dy], c, int }) => [

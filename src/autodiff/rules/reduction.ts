@@ -1,12 +1,12 @@
 /** The Reduce operators. A reduced value broadcasts over the axes it was reduced over. */
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
-import type { GradientRule, RuleContext } from '../rule.js';
+import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 
 type Reduction = (
   c: Calculus,
   x: string,
-  y: string,
+  y: () => string,
   dy: string,
   axes: () => readonly number[],
 ) => string;
@@ -14,9 +14,10 @@ type Reduction = (
 /** A rule from dx, given y and dy with the reduced axes kept. */
 function reduction(dx: Reduction): GradientRule {
   return (context) => {
-    const { x, y, dy, c } = context;
+    const { x, dy, c } = context;
     const kept = (value: string) => withReducedAxes(context, value);
-    return [() => dx(c, x[0]!, kept(y[0]!), kept(dy[0]!), () => reducedAxes(context))];
+    const y = () => kept(exactOutput(context));
+    return [() => dx(c, x[0]!, y, kept(dy[0]!), () => reducedAxes(context))];
   };
 }
 
@@ -71,17 +72,17 @@ export function extreme(
   return c.mul(taken, c.div(dy, c.reduceSum(taken, axes)));
 }
 
-export const reduceMax = reduction((c, x, y, dy, axes) => extreme(c, x, y, dy, axes()));
+export const reduceMax = reduction((c, x, y, dy, axes) => extreme(c, x, y(), dy, axes()));
 export const reduceMin = reduceMax;
 
 export const reduceL1 = reduction((c, x, _, dy) => c.mul(dy, c.sign(x)));
 
 /** x / y; 0 where all are 0, as PyTorch has it */
-export const reduceL2 = reduction((c, x, y, dy) => c.mul(c.div(dy, nonZero(c, y)), x));
+export const reduceL2 = reduction((c, x, y, dy) => c.mul(c.div(dy, nonZero(c, y())), x));
 
 export const reduceSumSquare = reduction((c, x, _, dy) => c.mul(c.scale(dy, 2), x));
-export const reduceLogSumExp = reduction((c, x, y, dy) => c.mul(dy, c.exp(c.sub(x, y))));
-export const reduceLogSum = reduction((c, x, y, dy) => c.expandLike(c.div(dy, c.exp(y)), x));
+export const reduceLogSumExp = reduction((c, x, y, dy) => c.mul(dy, c.exp(c.sub(x, y()))));
+export const reduceLogSum = reduction((c, x, y, dy) => c.expandLike(c.div(dy, c.exp(y())), x));
 
 /**
  * The product of the others: y / x where no element is 0. One that is the only 0 gets the product of
@@ -95,7 +96,7 @@ export const reduceProd = reduction((c, x, y, dy, axes) => {
     c.number(x, 1),
   );
   const rest = c.masked(alone, c.reduce('ReduceProd', nonZero(c, x), axes()));
-  return c.mul(dy, c.where(isZero, rest, c.div(y, nonZero(c, x))));
+  return c.mul(dy, c.where(isZero, rest, c.div(y(), nonZero(c, x))));
 });
 
 /** 1 in the place of 0. */
