@@ -6,6 +6,7 @@ import type { DataTypeName } from '../../onnx/dtype.js';
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
 import type { NodeContext } from '../rule.js';
+import { broadcast } from '../shapes.js';
 import type { Decomposition } from './index.js';
 
 /** Heads side by side: q [B, H, S, D], k [B, H or fewer, T, D], v [B, as k, T, E]. */
@@ -13,6 +14,8 @@ interface Heads {
   readonly q: string;
   readonly k: string;
   readonly v: string;
+  /** The keys of a cache [B, heads of k, P, D] that stand in front of `k`. */
+  readonly past: string | undefined;
 }
 
 interface Options {
@@ -24,11 +27,13 @@ interface Options {
   readonly masks: readonly string[];
   /** c · tanh(scores / c) in the place of scores; 0 for none. */
   readonly softcap: number;
+  /** Bool [.., S, 1]: the rows that attend to something. The others give 0. */
+  readonly openRows?: string | undefined;
 }
 
 /** @returns [B, H, S, E] */
 function attend(c: Calculus, { q, k, v }: Heads, options: Options): string {
-  const { biases, masks, softcap } = options;
+  const { biases, masks, softcap, openRows } = options;
   const queries = c.scale(q, options.scale ?? 1 / Math.sqrt(headSize(c, q)));
   const groups = groupsOf(c, q, k);
   const grouped = (value: string) => (groups ? regroup(c, value, groups) : value);
@@ -39,7 +44,8 @@ function attend(c: Calculus, { q, k, v }: Heads, options: Options): string {
   for (const bias of biases) scores = c.add(scores, bias);
   for (const mask of masks) scores = c.where(mask, scores, lowest(c, scores));
   const weights = c.unary('Softmax', scores, { axis: { int: -1 } });
-  return merged(c.matMul(grouped(weights), shared(v)));
+  const result = merged(c.matMul(grouped(weights), shared(v)));
+  return openRows ? c.masked(openRows, result) : result;
 }
 
 /** Not -∞: a row without a place to attend to would be NaN. */
@@ -93,27 +99,51 @@ function joinHeads(c: Calculus, value: string): string {
   return c.reshape(rowsFirst, c.integers([0, 0, -1]), [batch, rows, width]);
 }
 
-/** Row i attends to the columns up to i, counted from the last ones of both: [S, T]. */
-function causalMask(c: Calculus, { q, k }: Heads): string {
-  const [rows, columns] = [c.positions(q, 2), c.positions(k, 2)];
-  const type = { dtype: 'int64', shape: [1] } as const;
-  const before = c.op('Sub', [c.sizesOf(k, [2]), c.sizesOf(q, [2])], type);
-  const last = c.unsqueeze(c.add(rows, before), [1]);
-  return c.not(c.compare('Greater', columns, last));
+/**
+ * Row i attends to the whole cache and to the columns up to i behind it: [S, T]. Where they differ in
+ * number, as where the keys are another sequence, rows and columns align at the first.
+ */
+function causalMask(c: Calculus, heads: Heads): string {
+  return upTo(c, lastColumns(c, heads), heads);
+}
+
+/** The last column that each row attends to: [S]. */
+function lastColumns(c: Calculus, { q, past }: Heads): string {
+  const rows = c.positions(q, 2);
+  return past ? c.add(rows, c.sizesOf(past, [2])) : rows;
+}
+
+/** Whether a column is not behind the last one: [.., S, T] from [.., S]. */
+function upTo(c: Calculus, last: string, { k }: Heads): string {
+  return c.not(c.compare('Greater', c.positions(k, 2), c.unsqueeze(last, [c.rank(last)])));
+}
+
+/**
+ * The causal mask of com.microsoft operators. ONNX Runtime's kernel leaves the last row out, which is
+ * the same where rows and columns are as many: with more keys it attends to all of them.
+ */
+function unidirectionalMask(c: Calculus, heads: Heads): string {
+  const { q, k } = heads;
+  const [rows, columns] = [c.dims(q)[2], c.dims(k)[2]];
+  const last = lastColumns(c, heads);
+  if (rows === columns && rows !== null) return upTo(c, last, heads);
+  const isBefore = c.compare('Less', c.positions(q, 2), c.shift(c.sizesOf(q, [2]), -1));
+  return upTo(c, c.where(isBefore, last, c.sizesOf(k, [2])), heads);
 }
 
 /** What com.microsoft's two attention operators say of scale and masks in the same way. */
 function microsoftMasks(
-  { c, int, float }: NodeContext,
+  context: NodeContext,
   heads: Heads,
   mask: string | undefined,
   attentionBias: string | undefined,
 ): Options {
+  const { c, int, float } = context;
   const filter = float('mask_filter_value', -10000);
   return {
     scale: float('scale', 0) || undefined,
-    biases: [...(mask ? [maskBias(c, mask, heads, filter)] : []), ...given(attentionBias)],
-    masks: int('unidirectional', 0) === 0 ? [] : [causalMask(c, heads)],
+    biases: [...(mask ? [maskBias(context, mask, heads, filter)] : []), ...given(attentionBias)],
+    masks: int('unidirectional', 0) === 0 ? [] : [unidirectionalMask(c, heads)],
     softcap: 0,
   };
 }
@@ -132,7 +162,7 @@ export const attention: Decomposition = (context) => {
     splitHeads(c, part, int('num_heads', 1)),
   ) as [string, string, string];
   const before = past ? [0, 1].map((i) => pick(c, past, i)) : ['', ''];
-  const heads = { q, k: after(c, before[0], k), v: after(c, before[1], v) };
+  const heads = { q, k: after(c, before[0], k), v: after(c, before[1], v), past: before[0] };
   const result = attend(c, heads, microsoftMasks(context, heads, mask, attentionBias));
   const present = () =>
     c.concat(
@@ -154,7 +184,7 @@ export const multiHeadAttention: Decomposition = (context) => {
     if (c.rank(part) === 4) return part;
     return splitHeads(c, biases[i] ? c.add(part, biases[i]) : part, int('num_heads', 1));
   }) as [string, string, string];
-  const heads = { q, k: after(c, pastKey, k), v: after(c, pastValue, v) };
+  const heads = { q, k: after(c, pastKey, k), v: after(c, pastValue, v), past: pastKey };
   const result = attend(c, heads, microsoftMasks(context, heads, mask, attentionBias));
   return [joinHeads(c, result), heads.k, heads.v];
 };
@@ -162,34 +192,73 @@ export const multiHeadAttention: Decomposition = (context) => {
 /** Attention of opset 23: Q, K and V [B, H, S, D] or [B, S, H·D], heads of K and V may be fewer. */
 export const scaledDotProductAttention: Decomposition = (context) => {
   const { x, c, int, float } = context;
-  const [query, key, value, mask, pastKey, pastValue, ...more] = x as string[];
-  refuseIf(more.some(Boolean), 'nonpad_kv_seqlen is not supported');
+  const [query, key, value, mask, pastKey, pastValue, lengths] = x as string[];
   const counts = ['q', 'kv', 'kv'].map((name) => int(`${name}_num_heads`, 0));
   const isJoined = c.rank(query!) === 3;
   const [q, k, v] = [query!, key!, value!].map((part, i) =>
     isJoined ? splitHeads(c, part, counts[i]!) : part,
   ) as [string, string, string];
-  const heads = { q, k: after(c, pastKey, k), v: after(c, pastValue, v) };
+  const heads = { q, k: after(c, pastKey, k), v: after(c, pastValue, v), past: pastKey };
   const isBoolean = mask && c.type(mask).dtype === 'bool';
+  const masks = [
+    ...(isBoolean ? [mask] : []),
+    ...orderMasks(c, heads, int('is_causal', 0) !== 0, lengths),
+  ];
+  const bias = isBoolean ? undefined : mask;
   const result = attend(c, heads, {
     scale: float('scale', 0) || undefined,
-    biases: isBoolean ? [] : given(mask),
-    masks: [
-      ...(isBoolean ? [mask] : []),
-      ...(int('is_causal', 0) === 0 ? [] : [causalMask(c, heads)]),
-    ],
+    biases: bias ? [c.op('Max', [bias, lowest(c, bias)], c.type(bias))] : [],
+    masks,
     softcap: float('softcap', 0),
+    openRows: mask || lengths ? openRows(c, masks, bias) : undefined,
   });
   return [isJoined ? joinHeads(c, result) : result, heads.k, heads.v];
 };
 
+/** The causal mask behind a cache, where a single row attends to everything. */
+function cachedMask(c: Calculus, heads: Heads): string {
+  const [rows, last] = [c.dims(heads.q)[2], lastColumns(c, heads)];
+  if (typeof rows === 'number' && rows !== 1) return upTo(c, last, heads);
+  const [rowCount, all] = [heads.q, heads.k].map((value) => c.sizesOf(value, [2]));
+  const isAlone = c.compare('Equal', rowCount!, c.integers([1]));
+  return upTo(c, c.where(isAlone, all!, last), heads);
+}
+
+/**
+ * What is left by causality and by the lengths of the samples [B], one number of keys for each: the last
+ * row is then at the last key that counts.
+ */
+function orderMasks(c: Calculus, heads: Heads, isCausal: boolean, lengths?: string): string[] {
+  const { q, k, past } = heads;
+  if (!lengths) return isCausal ? [past ? cachedMask(c, heads) : causalMask(c, heads)] : [];
+  const columns = c.unsqueeze(lengths, [1]);
+  if (!isCausal) {
+    return [c.unsqueeze(c.compare('Less', c.positions(k, 2), columns), [1, 2])];
+  }
+  const start = c.sub(columns, c.sizesOf(q, [2]));
+  return [c.unsqueeze(upTo(c, c.add(start, c.positions(q, 2)), heads), [1])];
+}
+
+/** Rows in which a place is left by all masks, and by a bias that is not -∞ there. */
+function openRows(c: Calculus, masks: readonly string[], bias: string | undefined): string {
+  const infinite = (like: string) => c.number(like, Number.NEGATIVE_INFINITY);
+  const all = bias ? [...masks, c.compare('Greater', bias, infinite(bias))] : masks;
+  const open = all.reduce((a, b) =>
+    c.op('And', [a, b], { dtype: 'bool', shape: broadcast(c.shape(a), c.shape(b)) }),
+  );
+  const some = c.reduce('ReduceMax', c.cast(open, 'float32'), [-1]);
+  return c.compare('Greater', some, c.number(some, 0));
+}
+
 /**
  * What the masks of com.microsoft operators add to the scores: [B, T] and [B, S, T] of 0 and 1; [B] with
- * the number of places that count; [2·B] with where they end and where they start.
+ * the number of places that count; [2·B] with where they end and where they start; [3·B + 2] with their
+ * number first.
  */
-function maskBias(c: Calculus, mask: string, heads: Heads, filter: number): string {
+function maskBias(context: NodeContext, mask: string, heads: Heads, filter: number): string {
+  const { c } = context;
   const counts = c.where(
-    isCounted(c, mask, heads),
+    isCounted(context, mask, heads),
     c.number(heads.q, 0),
     c.number(heads.q, filter),
   );
@@ -197,20 +266,33 @@ function maskBias(c: Calculus, mask: string, heads: Heads, filter: number): stri
   return c.unsqueeze(counts, axes);
 }
 
-function isCounted(c: Calculus, mask: string, { q, k }: Heads): string {
+function isCounted({ node, c }: NodeContext, mask: string, { q, k }: Heads): string {
   if (c.rank(mask) === 2 || c.rank(mask) === 3) {
     return c.compare('Greater', mask, c.number(mask, 0));
   }
+  if (c.rank(mask) !== 1) {
+    throw new Refusal(`a mask of shape [${c.dims(mask).join(', ')}] is not supported`);
+  }
   const [length, batch] = [c.dims(mask)[0]!, c.dims(q)[0]!];
   const places = c.positions(k, 2);
-  const column = (vector: string) => c.unsqueeze(c.cast(vector, 'int64'), [1]);
-  if (c.rank(mask) === 1 && length === batch) return c.compare('Less', places, column(mask));
-  if (c.rank(mask) === 1 && typeof batch === 'number' && length === 2 * batch) {
-    const [end, start] = [c.stretch(mask, 0, 0, batch), c.stretch(mask, 0, batch, 2 * batch)];
-    const early = c.compare('Less', places, column(end));
-    return c.op('And', [early, c.not(c.compare('Less', places, column(start)))], c.type(early));
-  }
-  throw new Refusal(`a mask of shape [${c.dims(mask).join(', ')}] is not supported`);
+  const isBefore = (vector: string) =>
+    c.compare('Less', places, c.unsqueeze(c.cast(vector, 'int64'), [1]));
+  const count = c.sizesOf(q, [0]);
+  const end = isBefore(length === batch && length !== null ? mask : c.stretch(mask, 0, 0, count));
+  const areKnown = typeof batch === 'number' && typeof length === 'number';
+  const isPair = areKnown ? length === 2 * batch : length !== batch || length === null;
+  // What MultiHeadAttention has behind the numbers of places is for kernels of GPUs.
+  if (!isPair || node.opType !== 'Attention') return end;
+  const start = isBefore(
+    c.stretch(c.concat([mask, zerosOf(c, mask, count)], 0), 0, count, c.add(count, count)),
+  );
+  return c.op('And', [end, c.not(start)], c.type(end));
+}
+
+/** Starts where a mask has none: where its length is not known, it may be without. */
+function zerosOf(c: Calculus, mask: string, count: string): string {
+  const { dtype } = c.type(mask);
+  return c.op('Expand', [c.scalar(dtype, 0), count], { dtype, shape: [null] });
 }
 
 function packedSize(c: Calculus, weights: string): number | undefined {
