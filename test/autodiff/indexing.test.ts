@@ -92,3 +92,17 @@ describe('TopK', () => {
   topK('the smallest', { largest: int(0) });
   topK('of another axis, in no order', { axis: int(0), sorted: int(0) });
 });
+
+describe('OneHot', () => {
+  for (const axis of [-1, 0]) {
+    gradients(
+      `the two values, axis ${axis}`,
+      (g, [values]) => {
+        const indices = g.constant('int64', [4], [0, 2, -1, 7]);
+        return g.op('OneHot', [indices, g.scalar('int64', 3), values!], { axis: int(axis) });
+      },
+      [[2]],
+      { dtype: 'float32', polynomial: true },
+    );
+  }
+});

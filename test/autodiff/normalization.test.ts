@@ -1,7 +1,7 @@
 import { describe } from 'vitest';
 import type { GraphBuilder } from '../../src/graph/builder.js';
 import { gelu } from './erf.js';
-import { constant, float, gradients, int, operator, scalar } from './operators.js';
+import { constant, float, gradients, int, ints, operator, scalar } from './operators.js';
 
 /** (x - mean) / √(variance + ε) over axes, or x / √(mean of squares + ε). */
 function normalized(
@@ -190,5 +190,37 @@ describe('channels', () => {
   for (const p of [1, 2]) {
     operator('LpNormalization', [[2, 4]], { attributes: { p: int(p) } });
     operator('LpNormalization', [[2, 3, 2]], { attributes: { p: int(p), axis: int(1) } });
+  }
+});
+
+describe('further inputs and outputs', () => {
+  const opset17 = { opset: 17, domain: (z: number) => Math.abs(z) + 0.5 };
+  operator('BatchNormalization', [[2, 3, 4], [3], [3], [3], [3]], opset17);
+  for (const output of [1, 2]) {
+    gradients(
+      `LayerNormalization, its output ${output} beside the first`,
+      (g, [x, scale, bias]) => {
+        const made = g.ops('LayerNormalization', [x!, scale!, bias!], 3, { axis: int(-2) });
+        return g.op('Mul', [made[0]!, made[output]!]);
+      },
+      [
+        [2, 3, 4],
+        [3, 4],
+        [3, 4],
+      ],
+      {
+        dtype: 'float32',
+        reference: (g, [x, scale, bias]) => {
+          const over = { axes: ints(1, 2) };
+          const mean = g.op('ReduceMean', [x!], over);
+          const centered = g.op('Sub', [x!, mean]);
+          const variance = g.op('ReduceMean', [g.op('Mul', [centered, centered])], over);
+          const shifted = g.op('Add', [variance, g.scalar('float64', Math.fround(1e-5))]);
+          const inverse = g.op('Reciprocal', [g.op('Sqrt', [shifted])]);
+          const scaled = g.op('Mul', [g.op('Mul', [centered, inverse]), scale!]);
+          return g.op('Mul', [g.op('Add', [scaled, bias!]), output === 1 ? mean : inverse]);
+        },
+      },
+    );
   }
 });

@@ -38,11 +38,11 @@ function skipNormalization(normalize: Normalize, hasShift: boolean): GradientRul
       const gradient = throughNormalization(c, c.mul(dy[0], scale), norm(), axes);
       return fromSum ? c.add(gradient, fromSum) : gradient;
     };
-    const ownShift = () => c.sumTo(dy[0]!, x[3]!);
+    const ownShift = () => (dy[0] ? c.sumTo(dy[0], x[3]!) : c.zeros(x[3]!));
     return [
       () => c.sumTo(total(), input),
       () => c.sumTo(total(), skip),
-      () => c.sumTo(c.mul(dy[0]!, norm().value), scale),
+      () => (dy[0] ? c.sumTo(c.mul(dy[0], norm().value), scale) : c.zeros(scale)),
       ...(hasShift ? [ownShift] : []),
       () => c.sumTo(total(), bias!),
     ];

@@ -22,7 +22,8 @@ import * as rotary from './rotary.js';
 import * as slice from './slice.js';
 import * as trigonometry from './trigonometry.js';
 
-const rules: Readonly<Record<string, GradientRule>> = {
+/** By operator, with its domain where it is not the standard one. */
+export const rules: Readonly<Record<string, GradientRule>> = {
   // Matrices
   Einsum: einsum,
   Gemm: matrix.gemm,
