@@ -70,7 +70,7 @@ export const evalCommand = defineCommand({
     const { evaluate } = await import('../../src/training/evaluate.js');
     const result = await evaluate(model, { ...options, ...ui.work, onNote: ui.note });
     const text = () => {
-      const { model: _, samples, skippedRows, provider, seconds, ...rest } = result;
+      const { model: _, samples, skippedRows, warnings: __, provider, seconds, ...rest } = result;
       const { expectations = [], guard, ...measures } = rest;
       const rows = Object.entries(measures).map(([name, value]) => ({
         name,

@@ -51,6 +51,8 @@ export type EvaluateResult = Metrics & {
   readonly samples: number;
   /** Rows of the data that are no samples because something is wrong with them. */
   readonly skippedRows?: number;
+  /** What is likely not what was meant, for people. */
+  readonly warnings?: readonly string[];
   /** The mean over everything that counts in the loss. */
   readonly loss: number;
   /** One for each of `expect`. */
@@ -79,10 +81,11 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
   const names = Object.keys(metricsFor(loss).result());
   const wanted = parseExpectations(expect, ['loss', ...names]);
   const measured = await measure(path, { ...options, batchSize });
-  const { measures, provider, samples, skippedRows, guarded } = measured;
+  const { measures, provider, samples, skippedRows, warnings, guarded } = measured;
   const result = {
     ...{ model: path, samples },
     ...(skippedRows === undefined ? {} : { skippedRows }),
+    ...(warnings.length > 0 ? { warnings } : {}),
     ...measures,
     ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
     ...(guarded === undefined ? {} : { guard: guarded }),
@@ -134,19 +137,21 @@ async function measure(path: string, options: Options) {
     try {
       const onBatch = (done: number, total: number) => breathe(done, total, options);
       const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
-      const { measures, leftOut, problem } = await evaluator.run(
+      const { measures, leftOut, warnings, problem } = await evaluator.run(
         batches,
         metrics,
         undefined,
         onBatch,
       );
       if (problem) throw notFinite(data, problem);
+      for (const warning of warnings) onNote?.(`warning: ${warning}`);
       for (const [name, value] of Object.entries(leftOut)) {
         onNote?.(`${name} is ${value}, which is not a number to compare: it is left out`);
       }
       const { confusion } = metrics;
       const found = { measures, confusion, classNames: data.classes };
-      return { ...found, provider: { requested, used }, samples, skippedRows, guarded };
+      const more = { warnings, guarded, samples, skippedRows };
+      return { ...found, ...more, provider: { requested, used } };
     } finally {
       await evaluator.release();
     }

@@ -9,6 +9,7 @@ import { type OpenSessionOptions, openSession, type Session } from '../runtime/s
 import type { TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
 import type { LossGraph } from './forward.js';
+import { probabilityWarning } from './losses/probabilities.js';
 import type { MetricAccumulator, Metrics } from './metrics/index.js';
 
 /** The folder whose files a session may refer to; links are followed, as the runtime does it. */
@@ -22,6 +23,8 @@ export interface Evaluation {
   readonly measures: Metrics & { readonly loss: number };
   /** The measures that are left out, with what they are. */
   readonly leftOut: Readonly<Record<string, number>>;
+  /** What is likely not what was meant. */
+  readonly warnings: readonly string[];
   /** Why there is no loss, and then no measure either means anything. */
   readonly problem?: string;
 }
@@ -41,9 +44,9 @@ export class Evaluator {
     forward: LossGraph,
     options: Pick<OpenSessionOptions, 'provider' | 'threads' | 'optimization'>,
   ): Promise<Evaluator> {
-    const { graph, loss, weight, seed } = forward;
+    const { graph, loss, weight, seed, doubt } = forward;
     graph.outputs.length = 0;
-    for (const name of [loss, weight, seed.value]) {
+    for (const name of [loss, weight, seed.value, ...(doubt ? [doubt.distance] : [])]) {
       graph.outputs.push({ name, dtype: undefined, shape: null });
     }
     prune(graph);
@@ -66,6 +69,7 @@ export class Evaluator {
   ): Promise<Evaluation> {
     const { loss, weight, seed } = this.forward;
     const sum = { loss: 0, weight: 0 };
+    const warnings: string[] = [];
     for (let i = 0; i < batches.perEpoch; i++) {
       await onBatch(i, batches.perEpoch);
       const feeds = await batches.at(i);
@@ -74,12 +78,20 @@ export class Evaluator {
       const mean = Number(results.get(loss)!.data[0]);
       if (count > 0) sum.loss += mean * count;
       sum.weight += count;
+      if (i === 0) warnings.push(...this.doubts(results, count));
       if (!Number.isFinite(sum.loss)) return without(mean, batches.describe(i));
       // Logits, also of models that end in probabilities.
       metrics.add(results.get(seed.value)!, feeds);
     }
     if (sum.weight === 0) return without(Number.NaN, 'no label of any sample counts');
-    return evaluationOf(sum.loss / sum.weight, metrics.result());
+    return { ...evaluationOf(sum.loss / sum.weight, metrics.result()), warnings };
+  }
+
+  private doubts(results: ReadonlyMap<string, TensorValue>, weight: number): string[] {
+    const { doubt } = this.forward;
+    const distance = doubt && Number(results.get(doubt.distance)!.data[0]);
+    const found = distance === undefined ? undefined : probabilityWarning(doubt!, distance, weight);
+    return found === undefined ? [] : [found];
   }
 
   release(): Promise<void> {
@@ -89,10 +101,10 @@ export class Evaluator {
 
 function without(loss: number, reason: string): Evaluation {
   const problem = `the loss is ${loss}, expected a finite number (${reason})`;
-  return { measures: { loss }, leftOut: {}, problem };
+  return { measures: { loss }, leftOut: {}, warnings: [], problem };
 }
 
-function evaluationOf(loss: number, metrics: Metrics): Evaluation {
+function evaluationOf(loss: number, metrics: Metrics): Omit<Evaluation, 'warnings'> {
   const all = Object.entries(metrics);
   const areFinite = (finite: boolean) =>
     Object.fromEntries(all.filter(([, value]) => Number.isFinite(value) === finite));

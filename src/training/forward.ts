@@ -19,6 +19,7 @@ import { addDropout, NOISE } from './layers/dropout.js';
 import type { Dialect } from './layers/factor-gradients.js';
 import { rewriteAdapters } from './layers/rewrite.js';
 import { addLoss, type LossName, type LossOptions } from './losses/index.js';
+import type { Doubt } from './losses/loss.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
 export interface LossGraphOptions {
@@ -50,6 +51,7 @@ export interface LossGraph {
   readonly weight: string;
   /** The gradient of the loss with respect to a value of the graph. */
   readonly seed: { readonly value: string; readonly gradient: string };
+  readonly doubt: Doubt | undefined;
   /** For inferring types of the graph. */
   readonly probe: SizeProbe;
   /** The graph as it is before anything is taken out that the loss does not need. */
@@ -192,15 +194,16 @@ function withLoss(
   const [made, ...others] = headOutputsOf(patched);
   const wanted = options.modelOutput ?? (others.length === 0 ? made : undefined);
   const output = outputOf(patched, graph, types, wanted);
-  const added = addLoss(graph, options.loss, output, options.lossOptions);
-  const { loss, weight, gradient, inputs: lossInputs } = added;
+  const added = addLoss(graph, options.loss, output, options.lossOptions, types);
+  const { loss, weight, gradient, inputs: lossInputs, doubt } = added;
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
   if (options.forGpu) replaceBooleans(graph, types);
   const narrowed = options.forGpu ? narrowInputs(graph) : new Set<string>();
   const seed = { value: gradient.of, gradient: gradient.value };
   const whole = copyOf(graph);
-  return { graph, inputs, lossInputs, narrowed, output, loss, weight, seed, probe, whole };
+  const parts = { graph, inputs, lossInputs, narrowed, output, loss, weight, seed };
+  return { ...parts, doubt, probe, whole };
 }
 
 /**

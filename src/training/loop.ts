@@ -8,6 +8,7 @@ import { type RunProgress, type Settings, writeCheckpoint } from './checkpoint.j
 import type { Evaluator } from './evaluator.js';
 import { NOISE, noiseOf } from './layers/dropout.js';
 import type { EvalRecord, RunLog, StepRecord } from './log.js';
+import { probabilityWarning } from './losses/probabilities.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
 import { metricsFor } from './metrics/index.js';
 import { stepScalars } from './optimizer.js';
@@ -45,6 +46,9 @@ export class TrainingLoop {
   evaluation: EvalRecord | undefined;
   /** Of the last evaluation. */
   confusion: ConfusionMatrix | undefined;
+  /** What is likely not what was meant. */
+  readonly warnings: string[] = [];
+  private hasNoticed = false;
   private readonly trend = new Trend();
   /** Steps in which nothing counted. */
   private idle = 0;
@@ -135,6 +139,7 @@ export class TrainingLoop {
       loss = numberOf(outputs.get(graph.loss)!);
       norm = numberOf(outputs.get(graph.gradientNorm)!);
       weight = numberOf(outputs.get(graph.weight)!);
+      this.notice(outputs, weight);
       // Where nothing counts, weight decay and momentum alone would move the adapters.
       return Number.isFinite(loss) && Number.isFinite(norm) && before + weight > 0;
     });
@@ -144,6 +149,17 @@ export class TrainingLoop {
       throw await this.diverged(`step ${this.step + 1}: ${found}`);
     }
     return { loss, norm, weight };
+  }
+
+  /** What the first batch of the run tells. */
+  private notice(outputs: ReadonlyMap<string, TensorValue>, weight: number): void {
+    const { doubt } = this.parts.graph;
+    if (this.hasNoticed || !doubt) return;
+    this.hasNoticed = true;
+    const found = probabilityWarning(doubt, numberOf(outputs.get(doubt.distance)!), weight);
+    if (found === undefined) return;
+    this.warnings.push(found);
+    this.options.onNote(`warning: ${found}`);
   }
 
   private noteIdle(): undefined {

@@ -43,6 +43,8 @@ export interface TrainResult {
   readonly adapter?: string;
   /** Updates done. */
   readonly steps: number;
+  /** What is likely not what was meant, for people. */
+  readonly warnings?: readonly string[];
   /** Rows of the data that are no samples because something is wrong with them. */
   readonly skippedRows?: number;
   /** The names of the classes by their numbers, where the data have some; they stay with the model. */
@@ -242,6 +244,7 @@ class Run {
       return {
         ...written,
         steps: loop.step,
+        ...(loop.warnings.length > 0 ? { warnings: loop.warnings } : {}),
         ...(data.skipped === undefined ? {} : { skippedRows: data.skipped }),
         ...(data.classes === undefined ? {} : { classes: data.classes }),
         ...(loop.losses ? { loss: loop.losses } : {}),
@@ -367,7 +370,10 @@ class Run {
     const { options, output } = this;
     const forward = await this.forward(data, undefined, options.dropout);
     await this.batches(data, forward, options.shuffle);
-    const step = await buildStepGraph(forward, { ...options, fused: false });
+    const step = await buildStepGraph(
+      { ...forward, doubt: undefined },
+      { ...options, fused: false },
+    );
     const manifest = stepGraphManifest(forward, step, options);
     const theta = this.theta(forward, step.size);
     step.graph.addInitializer({

@@ -10,6 +10,7 @@ import { dataTypeNumber } from '../onnx/dtype.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import type { ForwardGraph } from './forward.js';
 import { divisorOf } from './losses/counting.js';
+import type { Doubt } from './losses/loss.js';
 import {
   clipped,
   momentsOf,
@@ -38,6 +39,8 @@ export interface StepGraph {
   readonly weight: string;
   /** The norm of the gradient before clipping. */
   readonly gradientNorm: string;
+  /** See `LossInGraph`. */
+  readonly doubt: Doubt | undefined;
 }
 
 /**
@@ -48,10 +51,12 @@ export async function buildStepGraph(
   forward: ForwardGraph,
   options: StepOptions,
 ): Promise<StepGraph> {
-  const { graph, parameters, loss, weight, seed, composites } = forward;
+  const { graph, parameters, loss, weight, seed, doubt, composites } = forward;
   const size = sizeOf(parameters);
   graph.outputs.length = 0;
-  graph.outputs.push(scalar(loss), untyped(weight), untyped(seed.gradient), untyped(seed.value));
+  graph.outputs.push(untyped(loss));
+  for (const name of [weight, seed.gradient, seed.value]) graph.outputs.push(untyped(name));
+  if (doubt) graph.outputs.push(untyped(doubt.distance));
   prune(graph);
   const names = parameters.map(({ name }) => name);
   const types = await inferTypes(graph, forward.probe);
@@ -74,10 +79,12 @@ export async function buildStepGraph(
     loss: graph.rename(loss, 'loss'),
     weight: graph.rename(weight, 'weight'),
     gradientNorm: graph.rename(norm, 'gradient_norm'),
+    doubt,
   };
   graph.outputs.length = 0;
   for (const { output } of results.state) graph.outputs.push(vector(output, size));
-  graph.outputs.push(scalar(results.loss), scalar(results.gradientNorm), untyped(results.weight));
+  graph.outputs.push(untyped(results.loss), scalar(results.gradientNorm), untyped(results.weight));
+  if (doubt) graph.outputs.push(untyped(doubt.distance));
   if (options.fused) fuseTransposes(graph);
   prune(graph);
   return results;

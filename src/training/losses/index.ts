@@ -1,4 +1,6 @@
 /** The whole list of losses, and how one gets into a graph. */
+
+import type { ValueTypes } from '../../autodiff/value.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import { isConvertible } from '../../onnx/dtype.js';
@@ -7,10 +9,19 @@ import { causalLm } from './causal-lm.js';
 import { crossEntropy } from './cross-entropy.js';
 import { ctc } from './ctc.js';
 import { kl } from './kl.js';
-import { logitsOf, widened } from './logits.js';
-import type { AddInput, Loss, LossInGraph, LossName, LossOptions, ModelOutput } from './loss.js';
+import { logitsOf, mayBeProbabilities, widened } from './logits.js';
+import type {
+  AddInput,
+  Logits,
+  Loss,
+  LossInGraph,
+  LossName,
+  LossOptions,
+  ModelOutput,
+} from './loss.js';
 import { mnr } from './mnr.js';
 import { mse } from './mse.js';
+import { addDistance } from './probabilities.js';
 
 export { type LossInGraph, type LossName, type LossOptions, lossNames } from './loss.js';
 
@@ -32,6 +43,8 @@ const LEAST_OPSET = 11;
  * `target` (float32); `input_lengths` and `label_lengths` (int64) for ctc; `teacher` (float32 logits)
  * for kl. Half-precision outputs are widened to float32 first.
  * @param output of the graph, with its shape as far as it is known
+ * @param types of the graph's values, as far as they are known: what is behind a last Softmax is seen
+ * through with them
  * @throws OnnxLoraError `invalid-argument` where the output does not fit the loss, where the model has
  * a value of the name of an input, or for an option out of range; `unsupported` for an old opset
  */
@@ -40,10 +53,11 @@ export function addLoss(
   name: LossName,
   output: ModelOutput,
   options: LossOptions = {},
+  types?: ValueTypes,
 ): LossInGraph {
   const loss = losses[name];
   checkFits(graph, name, loss, output);
-  const before = loss.contains ? logitsOf(graph, output, loss.contains) : output;
+  const before = loss.contains ? logitsOf(graph, output, loss.contains, types) : output;
   const logits = widened(graph, before);
   const inputs: ValueSpec[] = [];
   const addInput: AddInput = (input, dtype, shape) => {
@@ -56,7 +70,20 @@ export function addLoss(
   };
   const term = loss.add(graph, logits, addInput, options);
   const gradient = { of: logits.name, value: term.gradient };
-  return { loss: term.loss, weight: term.weight, inputs, gradient };
+  const doubt =
+    before === output && loss.contains ? doubtOf(graph, output, logits, loss) : undefined;
+  return { loss: term.loss, weight: term.weight, inputs, gradient, doubt };
+}
+
+function doubtOf(
+  graph: GraphBuilder,
+  output: ModelOutput,
+  logits: Logits,
+  { contains: last }: Loss,
+): LossInGraph['doubt'] {
+  const isOneClass = last === 'Softmax' && output.shape?.at(-1) === 1;
+  if (!last || isOneClass || !mayBeProbabilities(graph, output)) return undefined;
+  return { output: output.name, last, distance: addDistance(graph, logits, last) };
 }
 
 function checkFits(graph: GraphBuilder, name: LossName, loss: Loss, output: ModelOutput): void {

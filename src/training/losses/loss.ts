@@ -68,6 +68,18 @@ export interface LossInGraph {
    * prunes it.
    */
   readonly gradient: { readonly of: string; readonly value: string };
+  /**
+   * Where the output may be the probabilities of a `last` operator that was not found: a scalar that is
+   * near 0 if it is.
+   */
+  readonly doubt?: Doubt | undefined;
+}
+
+export interface Doubt {
+  readonly output: string;
+  readonly last: 'Softmax' | 'Sigmoid';
+  /** Name of a scalar; see `addDistance`. */
+  readonly distance: string;
 }
 
 /** Adds a graph input and gives its name. */
