@@ -23,7 +23,7 @@ export function failureText(error: unknown): string {
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return `${label} a bug in onnx-lora ${version}, node ${process.version}, ${process.platform}-${process.arch}
 ${stack}
-Please report it with these lines and the command: \`npm bugs onnx-lora\` opens the place.
+Please report it, with these lines and the command, to whoever maintains your copy of onnx-lora.
 `;
 }
 

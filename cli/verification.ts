@@ -18,14 +18,21 @@ export async function chosenProvider(
   return used;
 }
 
-/** One line with the numbers; none where nothing was checked. */
+/** The numbers in one line, and what they leave open in a second one; none where nothing was checked. */
 export function verificationLines(verification: Verification | undefined): string[] {
   if (!verification) return [];
-  const { samples, maxAbsDiff, maxRelDiff, tolerance, passed } = verification;
+  const { samples, maxAbsDiff, maxRelDiff, tolerance, moved, passed } = verification;
   const difference = `max |Δ| ${measure(maxAbsDiff)}, relative ${measure(maxRelDiff)}`;
+  const effect = moved ? ` where the adapters move ${measure(moved.maxRelDiff)}` : '';
   return [
-    `verification: ${plural(samples, 'sample')}, ${difference}, tolerance ${measure(tolerance)}, ${passed ? 'passed' : 'FAILED'}`,
+    `verification: ${plural(samples, 'sample')}, ${difference}${effect}, tolerance ${measure(tolerance)}, ${passed ? 'passed' : 'FAILED'}`,
+    ...doubtLines(verification),
   ];
+}
+
+function doubtLines({ passed, proven, reason }: Verification): string[] {
+  if (!passed || proven !== false) return [];
+  return [`this proves nothing: ${reason}. Other inputs may show more: --samples FILE`];
 }
 
 /** The failure of a check that was not passed. */
@@ -35,11 +42,11 @@ export function verificationFailure(
   hint: string,
 ): OnnxLoraError | undefined {
   if (!verification || verification.passed) return undefined;
-  const { maxRelDiff, tolerance, output: worst } = verification;
+  const { maxRelDiff, tolerance, output: worst, reason } = verification;
   const where = worst === undefined ? '' : ` in ${worst}`;
   return new OnnxLoraError(
     'verification',
-    `${output} does not compute what it should: relative difference ${measure(maxRelDiff)}${where}, tolerance ${measure(tolerance)}`,
+    `${output} does not compute what it should: relative difference ${measure(maxRelDiff)}${where}, tolerance ${measure(tolerance)}${reason === undefined ? '' : `; ${reason}`}`,
     { hint },
   );
 }

@@ -147,7 +147,7 @@ export const patchCommand = defineCommand({
     const failure = verificationFailure(
       verification,
       output,
-      'A patched model computes what its base does. Please report this: npm bugs onnx-lora',
+      'Do not use the file, unless the model draws random numbers: then no two runs of it agree.',
     );
     return { result, text, failure };
   },

@@ -1,9 +1,9 @@
-import { basename, dirname } from 'node:path';
+import { basename } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { type FloatName, fromFloat64 } from '../onnx/dtype.js';
-import { collect, MessageEdit } from '../onnx/edit.js';
+import { MessageEdit } from '../onnx/edit.js';
 import { editedModel } from '../onnx/edited-model.js';
 import { ExternalFiles } from '../onnx/external.js';
 import { type Model, nodeLabel } from '../onnx/model.js';
@@ -11,7 +11,7 @@ import { openModel } from '../onnx/parse.js';
 import { setTensorData } from '../onnx/rewrite.js';
 import { floatTypeOf, TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
-import type { ModelSource, Verification } from '../runtime/compare.js';
+import type { Verification } from '../runtime/compare.js';
 import { type BindOptions, checkNoBindOptions } from './binding/bind-options.js';
 import { magnitudeOf, readFactors } from './factors/factors.js';
 import type { AdapterFile } from './files/adapter-file.js';
@@ -84,11 +84,8 @@ export interface MergeResult {
 export async function merge(path: string, options: MergeOptions = {}): Promise<MergeResult> {
   const result = await foldAdapters(path, options);
   if (options.verify === false) return result;
-  const reference = await unmergedModel(path, options);
-  const merged = { path: result.output };
-  const { verifyModels } = await import('./verify.js');
-  // The slots of a model that has some are gone: its inputs are not those of the two.
-  const verification = await verifyModels(result.output, reference, merged, options);
+  const { verifyMerged } = await import('./references.js');
+  const verification = await verifyMerged(path, result.output, options);
   return { ...result, verification };
 }
 
@@ -124,7 +121,7 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
   }
 }
 
-interface Unmerged {
+export interface Unmerged {
   readonly model: Model;
   readonly name: string | undefined;
   readonly unmatched?: readonly string[] | undefined;
@@ -134,7 +131,7 @@ interface Unmerged {
  * The model with what is to be folded beside its weights, scaled as the fold is to be, and the adapter
  * set that it is; undefined for all.
  */
-async function openUnmerged(path: string, options: MergeOptions): Promise<Unmerged> {
+export async function openUnmerged(path: string, options: MergeOptions): Promise<Unmerged> {
   const { adapter, name, scale = 1 } = options;
   if (adapter !== undefined && name !== undefined) {
     throw new OnnxLoraError(
@@ -193,7 +190,11 @@ function checkUndoable({ path, extras, parameters = [] }: AdapterFile): void {
 }
 
 /** The model with other scales of its adapters, and other shares of the tensors they replace. */
-async function rescaled(model: Model, name: string | undefined, factor: number): Promise<Model> {
+export async function rescaled(
+  model: Model,
+  name: string | undefined,
+  factor: number,
+): Promise<Model> {
   const patched = new PatchedModel(model);
   const edit = new MessageEdit(model.source, model.range);
   const files = new ExternalFiles(model);
@@ -233,18 +234,6 @@ function notScalable({ source }: Model, { name, sites }: PatchedAdapter): OnnxLo
     `${source.label}: the adapter ${name} is DoRA, which brings columns to a length and is no sum that could be scaled`,
     { node, hint: 'Merge without --scale.' },
   );
-}
-
-/** What the merged model is held against: the model with its adapters beside the weights. */
-async function unmergedModel(path: string, options: MergeOptions): Promise<ModelSource> {
-  if (options.adapter === undefined && (options.scale ?? 1) === 1) return { path };
-  const { model } = await openUnmerged(path, options);
-  try {
-    const whole = [{ source: model.source, ...model.range }];
-    return { bytes: await collect(whole), externalFolder: dirname(path) };
-  } finally {
-    model.close();
-  }
 }
 
 function unusedSet({ sets }: PatchedModel, wanted: string): string {

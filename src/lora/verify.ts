@@ -1,12 +1,17 @@
 /** Proof that two models compute the same: both are run on the same inputs. */
 import { openModel } from '../onnx/parse.js';
 import type { WorkOptions } from '../onnx/write.js';
-import { compareModels, type ModelSource, type Verification } from '../runtime/compare.js';
+import {
+  type CompareOptions,
+  compareModels,
+  type ModelSource,
+  openSource,
+  type Verification,
+} from '../runtime/compare.js';
 import { loadSamples } from '../runtime/load-samples.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { findWorkingInputs } from '../runtime/samples.js';
-import { openSession } from '../runtime/session.js';
 import type { Feeds } from '../runtime/tensor-value.js';
 
 export interface VerifyOptions {
@@ -19,19 +24,22 @@ export interface VerifyOptions {
   readonly provider?: ProviderName | 'auto' | undefined;
 }
 
+/** What the adapters of the two models move, and how their rounding may be known. */
+export type AdapterRuns = Pick<CompareOptions, 'base' | 'nudged'>;
+
 /**
  * Runs `reference` and `candidate` and compares their outputs.
- * @param path the model file that inputs are made for
+ * @param path the file of the reference, or of the model that it was made of
  * @throws OnnxLoraError `verification` where no inputs can be made, `runtime`, `provider`
  */
 export async function verifyModels(
   path: string,
   reference: ModelSource,
   candidate: ModelSource,
-  options: VerifyOptions & WorkOptions,
+  options: VerifyOptions & WorkOptions & AdapterRuns,
 ): Promise<Verification> {
   const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
-  const feeds = await inputsFor(path, provider, options);
+  const feeds = await inputsFor(path, reference, provider, options);
   return compareModels(reference, candidate, feeds, { ...options, provider });
 }
 
@@ -39,12 +47,13 @@ const RANDOM_BATCHES = 3;
 
 async function inputsFor(
   path: string,
+  reference: ModelSource,
   provider: ProviderName,
   options: VerifyOptions & WorkOptions,
 ): Promise<Feeds[]> {
   const model = openModel(path);
   try {
-    const session = await openSession(path, { provider });
+    const session = await openSource(reference, provider);
     try {
       if (options.samples !== undefined) return [loadSamples(options.samples, session.inputs)];
       return await findWorkingInputs(session, model, options.seed ?? 0, RANDOM_BATCHES, options);

@@ -1,14 +1,16 @@
 /** Do two models compute the same? */
 import { OnnxLoraError } from '../errors.js';
+import type { DataTypeName } from '../onnx/dtype.js';
 import type { Model } from '../onnx/model.js';
 import { openModel, parseModel } from '../onnx/parse.js';
 import { MemorySource } from '../onnx/source.js';
 import type { WorkOptions } from '../onnx/write.js';
-import { comparedOutputs, Differences, type OutputDifference, type Outputs } from './difference.js';
+import { comparedOutputs, type Outputs } from './difference.js';
+import { Findings, type Rounding } from './findings.js';
 import type { ProviderName } from './provider-names.js';
 import { openSession, type Session } from './session.js';
-import type { Feeds, TensorValue } from './tensor-value.js';
-import { defaultTolerance } from './tolerance.js';
+import type { Feeds } from './tensor-value.js';
+import { defaultTolerance, roundingLevel } from './tolerance.js';
 
 /**
  * A model in a file, or its bytes and the folder of its external data; with what to feed to inputs that
@@ -20,10 +22,17 @@ export type ModelSource = (
 ) & { readonly ownFeeds?: Feeds | undefined };
 
 export interface CompareOptions extends WorkOptions {
-  /** Share of the greatest output (of 1 where that is less). Default: see {@link defaultTolerance}. */
+  /** Share of the greatest element of an output. Default: see {@link defaultTolerance}. */
   readonly tolerance?: number | undefined;
   /** Default `cpu`. */
   readonly provider?: ProviderName | undefined;
+  /** The model without the adapters that `candidate` is to hold: what they move is compared too. */
+  readonly base?: ModelSource | undefined;
+  /**
+   * The reference with adapters a little stronger, so that all its roundings fall otherwise. Only run
+   * where the rest leaves a doubt.
+   */
+  readonly nudged?: (() => Promise<ModelSource | undefined>) | undefined;
 }
 
 /** What a comparison found. */
@@ -35,18 +44,30 @@ export interface Verification {
   /** The same as a share of the greatest element of the reference's output, over all outputs. */
   readonly maxRelDiff: number;
   readonly tolerance: number;
-  /** For every output: greatest difference <= tolerance * max(1, greatest element). */
+  /**
+   * For every output: greatest difference <= tolerance * greatest element; and where it is known what the
+   * adapters move, the difference is not a part of that.
+   */
   readonly passed: boolean;
   /** The output that is worst by that measure. */
   readonly output?: string;
+  /** What the adapters move, measured as the difference is; where the model without them was run. */
+  readonly moved?: { readonly maxAbsDiff: number; readonly maxRelDiff: number };
+  /**
+   * Whether the samples prove the fold: the adapters move the outputs by so much more than rounding that
+   * half of them could not be missing unseen.
+   */
+  readonly proven?: boolean;
+  /** Why it was not passed, or proves nothing. */
+  readonly reason?: string;
 }
 
 /**
- * Runs both models on the same inputs, one after the other, so that only one is in memory.
+ * Runs the models on the same inputs, one after the other, so that only one is in memory.
  * Outputs of integers count only where no output is of floats.
  * @param feeds one batch each; see `findWorkingInputs` and `loadSamples`
  * @throws OnnxLoraError `verification` where the outputs cannot be compared (names or shapes
- * differ), `runtime`, `provider`, `aborted`
+ * differ), or the candidate does not run on what the reference ran on; `runtime`, `provider`, `aborted`
  */
 export async function compareModels(
   reference: ModelSource,
@@ -54,19 +75,72 @@ export async function compareModels(
   feeds: readonly Feeds[],
   options: CompareOptions = {},
 ): Promise<Verification> {
-  const progress = progressOf(2 * feeds.length, options);
-  const expected: Outputs[] = [];
-  await runAll(reference, feeds, options, progress, (outputs) => expected.push(outputs));
+  const { base } = options;
+  const progress = progressOf((base ? 3 : 2) * feeds.length, options);
+  const expected = await outputsOf(reference, feeds, options, progress);
+  const bases = base && (await ranWithout(base, feeds, options, progress));
   const names = expected[0] ? comparedOutputs(expected[0]) : [];
-  const differences = new Differences();
-  await runAll(candidate, feeds, options, progress, (outputs, i) => {
-    for (const name of names) {
-      const value = expected[i]!.get(name)!;
-      differences.add(name, value, counterpart(name, value, outputs));
-    }
-  });
-  const tolerance = options.tolerance ?? toleranceFor(reference, candidate, expected[0], names);
-  return verdict(feeds.length, differences.outputs, tolerance);
+  const findings = new Findings(names, expected, bases);
+  await runCandidate(candidate, feeds, options, progress, (outputs, i) => findings.add(outputs, i));
+  const dtypes = names.map((name) => expected[0]!.get(name)!.dtype);
+  const rounding = roundingBetween(reference, candidate, dtypes, options.tolerance);
+  const first = findings.verdict(rounding);
+  if (!bases || !(await findings.addNudged(first, rounding, nudgedRun(feeds, options))))
+    return first;
+  return findings.verdict(rounding);
+}
+
+async function outputsOf(
+  source: ModelSource,
+  feeds: readonly Feeds[],
+  options: CompareOptions,
+  progress: () => void,
+): Promise<Outputs[]> {
+  const all: Outputs[] = [];
+  await runAll(source, feeds, options, progress, (outputs) => all.push(outputs));
+  return all;
+}
+
+/** The outputs of the model without adapters; undefined where it does not run. */
+async function ranWithout(
+  base: ModelSource,
+  feeds: readonly Feeds[],
+  options: CompareOptions,
+  progress: () => void,
+): Promise<Outputs[] | undefined> {
+  try {
+    return await outputsOf(base, feeds, options, progress);
+  } catch (error) {
+    if (error instanceof OnnxLoraError && error.code === 'runtime') return undefined;
+    throw error;
+  }
+}
+
+/** Runs the nudged reference, if there is one. */
+function nudgedRun(feeds: readonly Feeds[], options: CompareOptions) {
+  return async (): Promise<Outputs[] | undefined> => {
+    const nudged = await options.nudged?.();
+    return nudged && (await ranWithout(nudged, feeds, options, stopper(options.signal)));
+  };
+}
+
+async function runCandidate(
+  candidate: ModelSource,
+  feeds: readonly Feeds[],
+  options: CompareOptions,
+  progress: () => void,
+  take: (outputs: Outputs, index: number) => void,
+): Promise<void> {
+  try {
+    await runAll(candidate, feeds, options, progress, take);
+  } catch (error) {
+    if (!(error instanceof OnnxLoraError) || error.code !== 'runtime') throw error;
+    throw new OnnxLoraError(
+      'verification',
+      `the second model does not run on inputs that the first one ran on: ${error.message}`,
+      { node: error.node, hint: 'Do not use the second model.', cause: error },
+    );
+  }
 }
 
 async function runAll(
@@ -87,7 +161,11 @@ async function runAll(
   }
 }
 
-function openSource(source: ModelSource, provider: ProviderName | undefined): Promise<Session> {
+/** A session of the model. */
+export function openSource(
+  source: ModelSource,
+  provider: ProviderName | undefined,
+): Promise<Session> {
   if ('path' in source) return openSession(source.path, { provider });
   const { externalFolder } = source;
   return openSession(source.bytes, { provider, externalFolder });
@@ -95,9 +173,7 @@ function openSource(source: ModelSource, provider: ProviderName | undefined): Pr
 
 function progressOf(total: number, { signal, onProgress }: WorkOptions): () => void {
   let done = 0;
-  const check = () => {
-    if (signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted while comparing');
-  };
+  const check = stopper(signal);
   check();
   return () => {
     check();
@@ -106,34 +182,25 @@ function progressOf(total: number, { signal, onProgress }: WorkOptions): () => v
   };
 }
 
-function counterpart(name: string, expected: TensorValue, outputs: Outputs): TensorValue {
-  const found = outputs.get(name);
-  if (!found) throw incomparable(`the second one has no output ${name}`);
-  if (found.dims.join() === expected.dims.join()) return found;
-  throw incomparable(
-    `output ${name} has shape [${expected.dims.join(', ')}] in the first, [${found.dims.join(', ')}] in the second`,
-  );
+function stopper(signal: AbortSignal | undefined): () => void {
+  return () => {
+    if (signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted while comparing');
+  };
 }
 
-function incomparable(problem: string): OnnxLoraError {
-  return new OnnxLoraError('verification', `the models cannot be compared: ${problem}`, {
-    hint: 'Are these two versions of the same model?',
-  });
-}
-
-function toleranceFor(
+function roundingBetween(
   reference: ModelSource,
   candidate: ModelSource,
-  outputs: Outputs | undefined,
-  names: readonly string[],
-): number {
+  outputs: readonly DataTypeName[],
+  tolerance: number | undefined,
+): Rounding {
   const models: Model[] = [];
   try {
     for (const source of [reference, candidate]) models.push(parseSource(source));
-    return defaultTolerance(
-      models,
-      names.map((name) => outputs!.get(name)!.dtype),
-    );
+    const [before, after] = models as [Model, Model];
+    const byDefault = tolerance ?? defaultTolerance(models, outputs);
+    const isGiven = tolerance !== undefined;
+    return { tolerance: byDefault, isGiven, ...roundingLevel(before, after, outputs) };
   } finally {
     for (const model of models) model.close();
   }
@@ -141,27 +208,4 @@ function toleranceFor(
 
 function parseSource(source: ModelSource): Model {
   return 'path' in source ? openModel(source.path) : parseModel(new MemorySource(source.bytes));
-}
-
-function verdict(
-  samples: number,
-  outputs: readonly OutputDifference[],
-  tolerance: number,
-): Verification {
-  // Written so that a NaN anywhere fails.
-  const share = ({ maxAbsDiff, magnitude }: OutputDifference) =>
-    maxAbsDiff / Math.max(1, magnitude);
-  const [worst] = [...outputs].sort((a, b) => share(b) - share(a));
-  return {
-    samples,
-    maxAbsDiff: Math.max(0, ...outputs.map(({ maxAbsDiff }) => maxAbsDiff)),
-    maxRelDiff: Math.max(0, ...outputs.map(relative)),
-    tolerance,
-    passed: outputs.length > 0 && outputs.every((output) => share(output) <= tolerance),
-    ...(worst ? { output: worst.name } : {}),
-  };
-}
-
-function relative({ maxAbsDiff, magnitude }: OutputDifference): number {
-  return maxAbsDiff / (magnitude || 1);
 }

@@ -6,6 +6,8 @@ const CANDIDATES = {
   batch: [2, 1],
   // An empty cache is what a first step has.
   past: [0, 1, 8],
+  head: [64, 128, 32, 16, 96, 80, 256, 8],
+  heads: [8, 4, 2, 1, 12, 16, 32],
   sequence: [8, 16, 1, 32, 64, 128, 256, 512, 1024],
   // Strided convolutions shorten a waveform by some hundreds.
   signal: [512, 1024, 4096, 16_000, 64],
@@ -20,6 +22,9 @@ const ROLES = Object.keys(CANDIDATES) as Role[];
 
 /** More than this, and the model is better served with real inputs. */
 const MAX_VARIANTS = 150;
+
+/** Sizes of some roles that are known better than by guessing, the likeliest first. */
+export type KnownSizes = Readonly<Partial<Record<Role, readonly number[]>>>;
 
 /** A size for each role. */
 export type Sizes = Readonly<Record<Role, number>>;
@@ -36,11 +41,11 @@ export class InputShapes {
   /** The combinations of sizes to try, the likeliest first. */
   readonly variants: readonly Sizes[];
 
-  constructor(inputs: readonly ValueMeta[]) {
+  constructor(inputs: readonly ValueMeta[], known: KnownSizes = {}) {
     const symbols = new Map<string, OpenDim>();
     this.shapes = new Map(inputs.map((input) => [input.name, openShape(input, symbols)]));
     const used = new Set([...this.shapes.values()].flat().flatMap(({ roles }) => roles));
-    this.variants = variantsOf(used);
+    this.variants = variantsOf(used, known);
   }
 
   /** The shape of an input; equal symbols have equal sizes in all of them. */
@@ -73,6 +78,8 @@ function openDim(symbol: string, input: ValueMeta, axis: number): OpenDim {
 function rolesOf(symbol: string, input: ValueMeta, axis: number): Role[] {
   if (/total/i.test(symbol)) return ['past', 'sequence'];
   if (/batch/i.test(symbol)) return ['batch'];
+  const part = cachePart(symbol, input, axis);
+  if (part) return [part];
   if (/past|cache/i.test(symbol)) return ['past'];
   if (/channel/i.test(symbol)) return ['channels'];
   if (/height|width/i.test(symbol)) return ['image'];
@@ -85,29 +92,43 @@ function rolesOf(symbol: string, input: ValueMeta, axis: number): Role[] {
   return ['sequence'];
 }
 
+/** What a dimension of a cache [batch, heads, past, head] is that is not its length. */
+function cachePart(symbol: string, { name, shape }: ValueMeta, axis: number): Role | undefined {
+  if (/head_?(dim|size)|kv_cache_dim/i.test(symbol)) return 'head';
+  if (/num_?(\w+_)?heads/i.test(symbol)) return 'heads';
+  if (!/past|cache/i.test(name) || shape.length !== 4) return undefined;
+  if (/past|cache|seq|len/i.test(symbol)) return undefined;
+  if (axis === 3) return 'head';
+  return axis === 1 ? 'heads' : undefined;
+}
+
 /** Images are NCHW, unless the last dimension is as small as channels are. */
 function isChannelAxis(shape: ValueMeta['shape'], axis: number): boolean {
   const last = shape[3];
   return axis === (typeof last === 'number' && last <= 4 ? 3 : 1);
 }
 
-function variantsOf(used: ReadonlySet<Role>): Sizes[] {
+function variantsOf(used: ReadonlySet<Role>, known: KnownSizes): Sizes[] {
+  const candidates = (role: Role) => [...new Set([...(known[role] ?? []), ...CANDIDATES[role]])];
   let choices: Record<string, number>[] = [{}];
   for (const role of ROLES) {
-    const indices = used.has(role) ? [...CANDIDATES[role].keys()] : [0];
+    const indices = used.has(role) ? [...candidates(role).keys()] : [0];
     choices = choices.flatMap((choice) => indices.map((index) => ({ ...choice, [role]: index })));
   }
   return choices
     .sort((a, b) => unlikeliness(a) - unlikeliness(b))
     .slice(0, MAX_VARIANTS)
-    .map(sizesAt);
+    .map((choice) => sizesAt(choice, candidates));
 }
 
 function unlikeliness(choice: Record<string, number>): number {
   return Object.values(choice).reduce((sum, index) => sum + index, 0);
 }
 
-function sizesAt(choice: Record<string, number>): Sizes {
-  const sizes = ROLES.map((role) => [role, CANDIDATES[role][choice[role] ?? 0]]);
+function sizesAt(
+  choice: Record<string, number>,
+  candidates: (role: Role) => readonly number[],
+): Sizes {
+  const sizes = ROLES.map((role) => [role, candidates(role)[choice[role] ?? 0]]);
   return Object.fromEntries(sizes) as Sizes;
 }

@@ -8,8 +8,10 @@ import { generatorFor, normal } from '../lora/start/init.js';
 import { type DataTypeName, isFloating } from '../onnx/dtype.js';
 import { elementCount, type Model } from '../onnx/model.js';
 import type { WorkOptions } from '../onnx/write.js';
+import { cacheSizes } from './cache-sizes.js';
 import { type IndexBounds, IndexTracer } from './index-bounds.js';
 import { InputShapes } from './input-sizes.js';
+import { plainMessage } from './ort-error.js';
 import type { Session, ValueMeta } from './session.js';
 import {
   type Feeds,
@@ -27,12 +29,20 @@ const DEFAULT_COUNT = 3;
 const HINT =
   'Give real inputs in a .safetensors file with --samples, or skip the check with --no-verify.';
 
+/** Of one batch: random numbers for more take gigabytes and minutes, and prove nothing that fewer do not. */
+const MAX_ELEMENTS = 2 ** 25;
+
 /** Makes random inputs for one model. */
 export class InputSampler {
   private readonly shapes: InputShapes;
   private readonly ranges: ReadonlyMap<string, IndexBounds>;
+  /** The combinations of sizes to try, the likeliest first. */
+  readonly variants: readonly number[];
 
-  /** @throws OnnxLoraError `verification` for an input that is no tensor of numbers */
+  /**
+   * @throws OnnxLoraError `verification` for an input that is not a tensor of numbers, or has more elements
+   * than random ones are made of
+   */
   constructor(
     model: Model,
     private readonly inputs: readonly ValueMeta[],
@@ -40,44 +50,80 @@ export class InputSampler {
     const unsuited = inputs.find(({ dtype }) => !isFeedable(dtype));
     if (unsuited) throw unsuitable(unsuited);
     const shapes = new Map(model.graph.inputs.map(({ name, shape }) => [name, shape]));
-    const tracer = new IndexTracer(model, new ValueIndex(model));
-    this.shapes = new InputShapes(inputs.map((input) => withRank(input, shapes.get(input.name))));
+    const values = new ValueIndex(model);
+    const tracer = new IndexTracer(model, values);
+    const ranked = inputs.map((input) => withRank(input, shapes.get(input.name)));
+    this.shapes = new InputShapes(ranked, { ...cacheSizes(model, values) });
+    this.variants = [...this.shapes.variants.keys()].filter(
+      (i) => this.elementsOf(i) <= MAX_ELEMENTS,
+    );
+    if (this.variants.length === 0) throw this.tooLarge();
     this.ranges = new Map(inputs.map((input) => [input.name, integerRange(input, tracer)]));
   }
 
-  /** How many combinations of sizes there are to try. */
-  get variants(): number {
-    return this.shapes.variants.length;
+  /** Whether an input is a single bool: it mostly says which branch of the model to take. */
+  get hasFlags(): boolean {
+    return this.inputs.some(isFlag);
   }
 
   /**
    * One batch: floats are standard normal, integers within the tables that they index, masks one,
    * bools true. The same seed and variant give the same numbers.
-   * @param variant which sizes the open dimensions get, from 0 (the likeliest) to `variants` - 1
+   * @param variant which sizes the open dimensions get, one of `variants`
+   * @param flag of inputs that are a single bool
    */
-  feeds(seed: number, variant: number): Feeds {
+  feeds(seed: number, variant: number, flag = true): Feeds {
     const sizes = this.shapes.variants[variant];
-    if (!sizes) throw new RangeError(`variant ${variant} of ${this.variants}`);
+    if (!sizes) throw new RangeError(`variant ${variant} of ${this.shapes.variants.length}`);
     return new Map(
       this.inputs.map((input) => {
         const dims = this.shapes.dims(input.name, sizes);
-        return [input.name, this.tensor(input, dims, generatorFor(seed, 'sample', input.name))];
+        const random = generatorFor(seed, 'sample', input.name);
+        return [input.name, this.tensor(input, dims, random, flag)];
       }),
     );
   }
 
-  private tensor({ name, dtype }: ValueMeta, dims: number[], random: RandomGenerator): TensorValue {
-    const next = this.element(name, dtype!, random);
-    const values = Float64Array.from({ length: elementCount(dims) }, next);
-    return tensorFromNumbers(dtype!, dims, values);
+  private tensor(
+    input: ValueMeta,
+    dims: number[],
+    random: RandomGenerator,
+    flag: boolean,
+  ): TensorValue {
+    const next = isFlag(input) && !flag ? () => 0 : this.element(input, random);
+    const values = new Float64Array(elementCount(dims));
+    for (let i = 0; i < values.length; i++) values[i] = next();
+    return tensorFromNumbers(input.dtype!, dims, values);
   }
 
-  private element(name: string, dtype: DataTypeName, random: RandomGenerator): () => number {
+  private element({ name, dtype }: ValueMeta, random: RandomGenerator): () => number {
     if (dtype === 'bool' || isMask(name)) return () => 1;
-    if (isFloating(dtype)) return () => normal(random);
+    if (isFloating(dtype!)) return () => normal(random);
     const { min, limit } = this.ranges.get(name)!;
     return () => uniformInt(random, min, limit - 1);
   }
+
+  private elementsOf(variant: number): number {
+    const sizes = this.shapes.variants[variant]!;
+    const counts = this.inputs.map(({ name }) => elementCount(this.shapes.dims(name, sizes)));
+    return counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  private tooLarge(): OnnxLoraError {
+    const sizes = this.shapes.variants[0]!;
+    const shapes = this.inputs.map(({ name }) => ({ name, dims: this.shapes.dims(name, sizes) }));
+    const [largest] = shapes.sort((a, b) => elementCount(b.dims) - elementCount(a.dims));
+    const { name, dims } = largest!;
+    return new OnnxLoraError(
+      'verification',
+      `could not make inputs that the model accepts: input ${name} has shape [${dims.join(', ')}], and random inputs are made of at most ${MAX_ELEMENTS} elements a batch`,
+      { hint: HINT },
+    );
+  }
+}
+
+function isFlag({ dtype, shape }: ValueMeta): boolean {
+  return dtype === 'bool' && shape.every((dim) => dim === 1);
 }
 
 /**
@@ -95,8 +141,10 @@ export function sampleInputs(
 
 /**
  * Random inputs that the model has run with: sizes are tried until it accepts them and gives numbers.
- * @param count how many batches, all of the same sizes
- * @throws OnnxLoraError `verification` with ONNX Runtime's reason where it accepts none; `aborted`
+ * Where single bools choose a branch, there are inputs for both values of them, if the model accepts both.
+ * @param count how many batches of each kind, all of the same sizes
+ * @throws OnnxLoraError `verification` with ONNX Runtime's reason where it accepts none, or where its sizes
+ * are beyond what random inputs are made for; `aborted`
  */
 export async function findWorkingInputs(
   session: Session,
@@ -106,24 +154,45 @@ export async function findWorkingInputs(
   options: WorkOptions = {},
 ): Promise<Feeds[]> {
   const sampler = new InputSampler(model, session.inputs);
+  const found: Feeds[] = [];
   let refusal: OnnxLoraError | undefined;
-  for (let variant = 0; variant < sampler.variants; variant++) {
-    const batches: Feeds[] = [];
-    for (let i = 0; i < count; i++) {
-      if (options.signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted');
-      const feeds = sampler.feeds(seed + i, variant);
-      const problem = await tryFeeds(session, feeds);
-      refusal ??= problem;
-      if (problem) break;
-      batches.push(feeds);
+  for (const flag of sampler.hasFlags ? [true, false] : [true]) {
+    for (const variant of sampler.variants) {
+      const make = (i: number) => sampler.feeds(seed + i, variant, flag);
+      const tried = await workingBatches(session, make, count, options);
+      if (Array.isArray(tried)) {
+        found.push(...tried);
+        break;
+      }
+      refusal ??= tried;
     }
-    if (batches.length === count) return batches;
   }
+  if (found.length > 0) return found;
+  const { length } = sampler.variants;
+  const tries = length === 1 ? '' : ` (the likeliest of ${length} combinations of sizes)`;
   throw new OnnxLoraError(
     'verification',
-    `could not make inputs that the model accepts: ${refusal?.message}`,
+    `could not make inputs that the model accepts: ${refusal?.message}${tries}`,
     { node: refusal?.node, hint: HINT, cause: refusal },
   );
+}
+
+/** Batches that the model runs with, or why it does not. */
+async function workingBatches(
+  session: Session,
+  make: (batch: number) => Feeds,
+  count: number,
+  { signal }: WorkOptions,
+): Promise<Feeds[] | OnnxLoraError> {
+  const batches: Feeds[] = [];
+  for (let i = 0; i < count; i++) {
+    if (signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted');
+    const feeds = make(i);
+    const problem = await tryFeeds(session, feeds);
+    if (problem) return problem;
+    batches.push(feeds);
+  }
+  return batches;
 }
 
 /** Why the model does not give numbers for `feeds`; undefined where it does. */
@@ -133,8 +202,11 @@ async function tryFeeds(session: Session, feeds: Feeds): Promise<OnnxLoraError |
     if (outputs.size === 0 || [...outputs.values()].some(hasNumbers)) return undefined;
     return new OnnxLoraError('verification', 'every output is empty or NaN');
   } catch (error) {
-    if (error instanceof OnnxLoraError) return error;
-    throw error;
+    if (!(error instanceof OnnxLoraError)) throw error;
+    const { node, cause } = error;
+    // The message names the file, as if that were at fault; the inputs are ours.
+    const reason = cause instanceof Error ? plainMessage(cause.message) : error.message;
+    return new OnnxLoraError(error.code, reason, { node, cause });
   }
 }
 

@@ -3,7 +3,7 @@ import { openModel } from '../../src/onnx/parse.js';
 import { compareModels } from '../../src/runtime/compare.js';
 import { tensorFromNumbers } from '../../src/runtime/tensor-value.js';
 import { defaultTolerance } from '../../src/runtime/tolerance.js';
-import { bytesOf, failure, graph, node, scaling, zooModel } from './models.js';
+import { bytesOf, failure, floats, graph, node, scaling, zooModel } from './models.js';
 
 function feeds(...values: number[]) {
   return new Map([['x', tensorFromNumbers('float32', [1, 4], Float64Array.from(values))]]);
@@ -37,11 +37,95 @@ describe('compareModels', () => {
     });
   });
 
-  it('takes small outputs against 1', async () => {
-    const batches = [feeds(1e-3, 0, 0, 0)];
-    const found = await compareModels(source(scaling(1)), source(scaling(1.05)), batches);
-    expect(found.maxRelDiff).toBeCloseTo(0.05);
-    expect(found.passed).toBe(true);
+  it.each([1e-30, 1e-6, 1, 1e30])('takes outputs of %d against themselves', async (size) => {
+    const batches = [feeds(size, 0, 0, 0)];
+    const one = source(scaling(1));
+    const far = await compareModels(one, source(scaling(1.05)), batches);
+    expect(far.maxRelDiff).toBeCloseTo(0.05);
+    expect(far.passed).toBe(false);
+    expect(await compareModels(one, source(scaling(1 + 1e-5)), batches)).toMatchObject({
+      passed: true,
+    });
+  });
+
+  it('takes nothing but zeros for zeros', async () => {
+    const batches = [feeds(1, 2, 3, 4)];
+    const [zero, small] = [source(scaling(0)), source(scaling(1e-30))];
+    expect(await compareModels(zero, zero, batches)).toMatchObject({ passed: true });
+    expect(await compareModels(zero, small, batches)).toMatchObject({ passed: false });
+  });
+
+  it('fails a difference near what the adapters move, however small it is', async () => {
+    const [base, reference] = [source(scaling(1)), source(scaling(1 + 3e-5))];
+    const batches = [feeds(1, 2, -3, 0.5), feeds(0.1, 7, 1, -2)];
+    const found = await compareModels(reference, base, batches, { base });
+    expect(found).toMatchObject({ passed: false, proven: false, output: 'y' });
+    expect(found.maxRelDiff).toBeLessThan(found.tolerance);
+    expect(found.moved!.maxRelDiff).toBeCloseTo(3e-5, 6);
+    expect(found.reason).toBe('y is off by 1.0 of what the adapters move');
+    const right = await compareModels(reference, reference, batches, { base });
+    expect(right).toMatchObject({ passed: true, proven: true });
+    expect(right.reason).toBeUndefined();
+  });
+
+  it('proves nothing where the adapters move nothing, or no more than rounding', async () => {
+    const batches = [feeds(1, 2, -3, 0.5)];
+    const [base, rounded] = [source(scaling(1)), source(scaling(1 + 2 ** -23))];
+    expect(await compareModels(base, base, batches, { base })).toMatchObject({
+      passed: true,
+      proven: false,
+      moved: { maxAbsDiff: 0, maxRelDiff: 0 },
+      reason: 'the adapters move nothing on these samples',
+    });
+    expect(await compareModels(rounded, base, batches, { base })).toMatchObject({
+      passed: true,
+      proven: false,
+      reason: 'what the adapters move on these samples is not told from rounding',
+    });
+  });
+
+  it('knows by a nudge how much of a difference is rounding', async () => {
+    // What is left of 1 beside a large number, and then alone, is off by the rounding of the large one.
+    const rest = (offset: number, factor: number) =>
+      source(
+        bytesOf(
+          graph(
+            { x: ['float32', [1, 4]] },
+            { y: ['float32', [1, 4]] },
+            [
+              node('Mul', ['x', 'factor'], ['z']),
+              node('Add', ['z', 'offset'], ['sum']),
+              node('Sub', ['sum', 'offset'], ['y']),
+            ],
+            [floats('offset', [1], [offset]), floats('factor', [1], [factor])],
+          ),
+        ),
+      );
+    const batches = [feeds(0.11, 0.23, -0.31, 0.57), feeds(0.13, 0.71, 0.37, -0.21)];
+    const [reference, candidate] = [rest(10_000, 1.5), rest(20_000, 1.5)];
+    const base = rest(10_000, 1);
+    const nudged = () => Promise.resolve(rest(10_000, 1.5 + 2 ** -10));
+    const strict = await compareModels(reference, candidate, batches, { base });
+    expect(strict.passed).toBe(false);
+    const known = await compareModels(reference, candidate, batches, { base, nudged });
+    expect(known).toMatchObject({ passed: true, proven: true });
+    const half = await compareModels(reference, rest(20_000, 1.25), batches, { base, nudged });
+    expect(half.passed).toBe(false);
+  });
+
+  it('says so where the second model does not run on what the first one runs on', async () => {
+    const narrow = bytesOf(
+      graph({ x: ['float32', [1, 3]] }, { y: ['float32', [1, 3]] }, [
+        node('Identity', ['x'], ['y']),
+      ]),
+    );
+    const error = await failure(() =>
+      compareModels(source(scaling(1)), source(narrow), [feeds(1, 1, 1, 1)]),
+    );
+    expect(error).toMatchObject({
+      code: 'verification',
+      message: expect.stringMatching(/^the second model does not run on inputs that the first/),
+    });
   });
 
   it('fails on NaN and infinity in one of them', async () => {

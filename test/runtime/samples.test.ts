@@ -151,3 +151,43 @@ describe('random inputs', () => {
     });
   });
 });
+
+describe('inputs that cannot be guessed', () => {
+  it('are refused by their size before anything is made', async () => {
+    const declared = { x: ['float32', [100_000_000]] as const };
+    const model = modelOf(bytesOf(graph(declared, { y: ['float32', null] }, [])));
+    const inputs: ValueMeta[] = [{ name: 'x', dtype: 'float32', shape: [1e9] }];
+    const error = await failure(() => sampleInputs(model, inputs, 0));
+    expect(error).toMatchObject({
+      code: 'verification',
+      message: expect.stringMatching(
+        /input x has shape \[1000000000\].* at most 33554432 elements/,
+      ),
+      hint: expect.stringContaining('--samples'),
+    });
+  });
+
+  it('get the head size of an open cache from the attention that reads it', () => {
+    const attention = node(
+      'GroupQueryAttention',
+      ['q', 'k', 'v', 'past_key_values.0.key', 'past_key_values.0.value', 'n', 't'],
+      ['y'],
+      { num_heads: 4, kv_num_heads: 2 },
+      'com.microsoft',
+    );
+    const cache = ['batch_size', null, 'past_sequence_length', 'kv_cache_dim'] as const;
+    const declared = { 'past_key_values.0.key': ['float32', [...cache]] as const };
+    const nodes = [attention, node('MatMul', ['y', 'w'], ['z'])];
+    const weight = floats(
+      'w',
+      [4 * 24, 1],
+      Array.from({ length: 96 }, () => 0),
+    );
+    const model = modelOf(bytesOf(graph(declared, { z: ['float32', null] }, nodes, [weight])));
+    const inputs: ValueMeta[] = [
+      { name: 'past_key_values.0.key', dtype: 'float32', shape: [...cache] },
+    ];
+    const [feeds] = [sampleInputs(model, inputs, 0)];
+    expect(feeds.get('past_key_values.0.key')!.dims).toEqual([2, 2, 0, 24]);
+  });
+});

@@ -1,0 +1,73 @@
+/** The sizes of a decoder's cache where its inputs leave them open: what else in and beside the file tells them. */
+import { readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { traceConstant } from '../graph/constants.js';
+import type { ValueIndex } from '../graph/uses.js';
+import { allGraphs, type Model, type Node } from '../onnx/model.js';
+
+/** Sizes of a cache [batch, heads, past, head], each the likeliest first. */
+export interface CacheSizes {
+  readonly head: readonly number[];
+  readonly heads: readonly number[];
+}
+
+/** What the model says of its cache: its configuration, its attention, and the caches whose sizes it gives. */
+export function cacheSizes(model: Model, values: ValueIndex): CacheSizes {
+  const nodes = [...allGraphs(model.graph)].flatMap((graph) => graph.nodes);
+  const attention = nodes.filter(({ opType }) => /Attention$/.test(opType));
+  const { graph } = model;
+  const caches = [...graph.inputs, ...graph.outputs].filter(({ shape }) => shape?.length === 4);
+  const told = (axis: number) => caches.map(({ shape }) => shape![axis]);
+  const config = configOf(model);
+  return {
+    head: sizes([
+      config?.head_size,
+      ...told(3),
+      ...attention.flatMap((node) => headSizes(node, values)),
+    ]),
+    heads: sizes([
+      config?.num_key_value_heads,
+      ...told(1),
+      ...attention.map((node) => node.attributes.get('kv_num_heads')?.i),
+      ...attention.map((node) => node.attributes.get('num_heads')?.i),
+    ]),
+  };
+}
+
+function sizes(found: readonly unknown[]): number[] {
+  const isSize = (size: unknown): size is number =>
+    Number.isSafeInteger(size) && (size as number) > 0;
+  return [...new Set(found.filter(isSize))];
+}
+
+/** By the scale of the products, 1/sqrt(head), by the width of rotary tables, and by the layer behind. */
+function headSizes(node: Node, values: ValueIndex): (number | undefined)[] {
+  const width = (name: string | undefined) =>
+    name ? traceConstant(values, node.graph, name)?.dims : undefined;
+  const scale = node.attributes.get('scale')?.f;
+  const cosines = node.opType === 'GroupQueryAttention' ? width(node.inputs[7])?.[1] : undefined;
+  const heads = node.attributes.get('num_heads')?.i;
+  const after = values.resolve(node.graph, node.outputs[0] ?? '')?.uses ?? [];
+  const rows = after.map(({ node: reader }) => width(reader?.inputs[1])?.[0]);
+  return [
+    ...rows.map((size) => (size && heads ? size / heads : undefined)),
+    cosines && 2 * cosines,
+    scale ? Math.round(1 / scale ** 2) : undefined,
+  ];
+}
+
+const CONFIG = 'genai_config.json';
+const MAX_CONFIG_BYTES = 1 << 20;
+
+/** The decoder's part of onnxruntime-genai's configuration, if it is there and can be read. */
+function configOf({ source }: Model): Readonly<Record<string, unknown>> | undefined {
+  if (source.path === undefined) return undefined;
+  const path = join(dirname(source.path), CONFIG);
+  try {
+    if (statSync(path).size > MAX_CONFIG_BYTES) return undefined;
+    return JSON.parse(readFileSync(path, 'utf8'))?.model?.decoder;
+  } catch {
+    // Only a help for a guess.
+    return undefined;
+  }
+}
