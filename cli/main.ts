@@ -287,7 +287,7 @@ async function main(argv: readonly string[]): Promise<number> {
     const command = request.command!;
     const args = resolveArguments(request, command);
     json = args.json === true;
-    ui = createUi(controller.signal, args.quiet === true);
+    ui = createUi(controller.signal, args.quiet === true, args.config as string | undefined);
     const outcome = await (command.readOnly
       ? Promise.race([command.run(args, ui), interruption(controller.signal)])
       : command.run(args, ui));

@@ -1,6 +1,6 @@
 /** What a command sees of the terminal. stdout is for results; everything else goes to stderr. */
 import pc from 'picocolors';
-import type { WorkOptions } from '../src/onnx/write.js';
+import type { WorkOptions, WriteOptions } from '../src/onnx/write.js';
 import { noProgress, progressOn } from './progress.js';
 import { type Column, renderTable } from './table.js';
 import { printable } from './text.js';
@@ -8,8 +8,8 @@ import { printable } from './text.js';
 export type Colors = ReturnType<typeof pc.createColors>;
 
 export interface Ui {
-  /** For the library's long work: Ctrl-C, and the progress bar. */
-  readonly work: Required<WorkOptions>;
+  /** For the library's work: Ctrl-C, the progress bar, and the file that options came from. */
+  readonly work: Required<WorkOptions> & Pick<WriteOptions, 'alsoRead'>;
   /** Of stdout. */
   readonly colors: Colors;
   /** Columns of the terminal on stdout; undefined where stdout is none. */
@@ -21,15 +21,22 @@ export interface Ui {
   stop(): void;
 }
 
-/** The user interface on this process's streams. */
-export function createUi(signal: AbortSignal, quiet: boolean): Ui {
+/**
+ * The user interface on this process's streams.
+ * @param config the file that options came from
+ */
+export function createUi(signal: AbortSignal, quiet: boolean, config?: string): Ui {
   const { stdout, stderr } = process;
   const colors = colorsOf(stdout);
   const progress = quiet ? noProgress : progressOn(stderr);
   const width = stdout.isTTY ? stdout.columns || undefined : undefined;
   const style = { width, heading: colors.bold };
   return {
-    work: { signal, onProgress: (state) => progress.update(state) },
+    work: {
+      signal,
+      onProgress: (state) => progress.update(state),
+      alsoRead: config === undefined ? [] : [config],
+    },
     colors,
     width,
     table: (columns, rows) => renderTable(columns, rows, style),

@@ -1,7 +1,7 @@
 /** Which structure, grid and rank each layer of a model should get, and how sure that is. */
 import type { GradientOptions } from '../analysis/weight-gradients.js';
 import { OnnxLoraError } from '../errors.js';
-import { type WriteOptions, writeFiles } from '../onnx/write.js';
+import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
 import { checkWhole } from '../training/options.js';
 import { type AdvisedLayer, adviseLayers } from './advise/advise-layers.js';
 import type { Verdict } from './advise/choice.js';
@@ -14,8 +14,8 @@ import {
 import type { PatchAdvice } from './advise/patch-options.js';
 import type { Grid } from './fit/candidates.js';
 import { OpenedModel } from './fit/opened.js';
+import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
 import type { Layer } from './layers.js';
-import { inputFiles } from './output.js';
 import { chooseLayers, type Skipped } from './patch.js';
 import type { Selection } from './select.js';
 import type { StructureName } from './structure.js';
@@ -97,9 +97,15 @@ export interface AdviseResult {
  */
 export async function advise(path: string, options: AdviseOptions = {}): Promise<AdviseResult> {
   checkOptions(options);
-  const { rank = 16, budget, seed, signal, onProgress, writeConfig } = options;
+  const { rank = 16, budget, seed, signal, onProgress, tuned, writeConfig } = options;
   const opened = OpenedModel.open(path);
   try {
+    const read = [
+      ...inputFiles(opened.model),
+      ...inputsOf(options),
+      ...(tuned === undefined ? [] : filesOfModel(tuned)),
+    ];
+    if (writeConfig !== undefined) checkOutput(writeConfig, read, options.force ?? false);
     const { layers, skipped } = chooseLayers(opened.patched, options);
     const selection = selectionOf(options);
     const { basis, evidence } = evidenceFor(opened, layers, options);
@@ -119,7 +125,7 @@ export async function advise(path: string, options: AdviseOptions = {}): Promise
     };
     if (writeConfig === undefined) return result;
     const pieces = [Buffer.from(`${JSON.stringify(advice.patch, null, 2)}\n`)];
-    await writeFiles([{ path: writeConfig, pieces }], inputFiles(opened.model), options);
+    await writeFiles([{ path: writeConfig, pieces }], read, options);
     return { ...result, config: writeConfig };
   } finally {
     opened.close();

@@ -2,6 +2,7 @@ import { basename } from 'node:path';
 import { NewDataFile } from '../onnx/data-file.js';
 import { ExternalFiles } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
+import type { WriteOptions } from '../onnx/write.js';
 import { type Binding, bindAdapters } from './binding/bind.js';
 import type { BindOptions } from './binding/bind-options.js';
 import type { AdapterFormat } from './choices.js';
@@ -14,7 +15,7 @@ import { PatchedModel } from './patched.js';
 import { describeAdapters } from './report.js';
 
 export interface ApplyOptions
-  extends Pick<PatchOptions, 'output' | 'name' | 'force' | 'signal' | 'onProgress'>,
+  extends Pick<PatchOptions, 'output' | 'name' | keyof WriteOptions>,
     BindOptions {
   /** Default: what the file or folder looks like. */
   readonly format?: AdapterFormat | undefined;
@@ -48,7 +49,8 @@ export async function apply(
     const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
     const inserted = insertFile(patched, file, set, options, dataFile);
     const { edit, manifest, adapters, unmatched } = inserted;
-    await writeWithData(model, edit, output, options, dataFile);
+    const alsoRead = [...(options.alsoRead ?? []), adapterPath];
+    await writeWithData(model, edit, output, { ...options, alsoRead }, dataFile);
     const norms = adapters.map(adapterNorm);
     const replaced = (manifest.replaced ?? []).map(({ tensor }) => tensor);
     const described = describeAdapters(model, manifest, (i) => norms[i]!);

@@ -15,6 +15,7 @@ import type { AdapterFile } from './files/adapter-file.js';
 import {
   type AdapterOutput,
   type AdapterOutputOptions,
+  checkAdapterOutput,
   filesOf,
   writeAdapters,
 } from './files/adapter-output.js';
@@ -65,8 +66,10 @@ export async function combine(
   const weights = options.weights ?? paths.map(() => 1);
   checkOptions(paths, weights, method, options);
   const files: AdapterFile[] = [];
+  const inputs = paths.flatMap(filesOf);
   try {
     for (const path of paths) files.push(openAdapter(path));
+    checkAdapterOutput(options, inputs);
     const sets = files.map(contentsOfFile);
     const isCopy = method === 'linear' && weights.every((weight) => weight === 1) && !sets[1];
     if (!isCopy) sets.forEach(checkSummable);
@@ -82,7 +85,6 @@ export async function combine(
       trained: isCopy ? sets[0]!.trained : [],
       hasHead: isCopy && sets[0]!.hasHead,
     };
-    const inputs = paths.flatMap(filesOf);
     const written = await writeAdapters(contents, () => storedPieces(contents), inputs, options);
     const adapters = layers.map((layer, i) => describe(layer, made[i]!));
     return { ...written, set: contents.set, method, weights, adapters };

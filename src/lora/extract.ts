@@ -7,7 +7,7 @@ import type { WriteOptions } from '../onnx/write.js';
 import type { AdapterFormat } from './choices.js';
 import { type AdapterContents, contentsOfModel } from './files/adapter-contents.js';
 import { adapterFilePieces } from './files/adapter-file.js';
-import { formatOf, writeAdapters } from './files/adapter-output.js';
+import { checkAdapterOutput, formatOf, writeAdapters } from './files/adapter-output.js';
 import type { PeftOptions, PeftSummary } from './files/export-peft.js';
 import { adapterParameters } from './insert.js';
 import { inputFiles } from './output.js';
@@ -46,6 +46,7 @@ export async function extract(path: string, options: ExtractOptions): Promise<Ex
   try {
     const patched = new PatchedModel(model);
     const set = theSet(patched, options.name);
+    checkAdapterOutput(options, inputFiles(model));
     const reader = new TensorReader(model, files);
     const whole = contentsOfModel(patched, set, reader);
     const isOwn = (options.format ?? formatOf(options.output)) === 'safetensors';

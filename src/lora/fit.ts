@@ -1,9 +1,13 @@
-import { statSync } from 'node:fs';
 import { OnnxLoraError } from '../errors.js';
 import { isConvertible } from '../onnx/dtype.js';
+import { isSameFile } from '../onnx/same-file.js';
 import { dtypeOf } from '../onnx/tensor.js';
 import type { AdapterFormat, FitStructure } from './choices.js';
-import { type AdapterOutputOptions, writeAdapters } from './files/adapter-output.js';
+import {
+  type AdapterOutputOptions,
+  checkAdapterOutput,
+  writeAdapters,
+} from './files/adapter-output.js';
 import type { PeftSummary } from './files/export-peft.js';
 import { storedPieces } from './files/stored-pieces.js';
 import { type Grid, gridsFor, structureAt } from './fit/candidates.js';
@@ -146,10 +150,7 @@ function checkRange(name: string, value: number, isRight: boolean, expected: str
 }
 
 function checkDistinct(base: string, tuned: string): void {
-  const [first, second] = [base, tuned].map((path) =>
-    statSync(path, { bigint: true, throwIfNoEntry: false }),
-  );
-  if (!first || first.ino !== second?.ino || first.dev !== second.dev) return;
+  if (!isSameFile(base, tuned)) return;
   throw new OnnxLoraError('invalid-argument', `${base} and ${tuned} are the same file`, {
     hint: 'Name the model before training and the one after it.',
   });
@@ -161,6 +162,8 @@ async function fitModels(
   goal: Goal,
   options: FitOptions,
 ): Promise<FitResult> {
+  const inputs = [base, tuned].flatMap(({ model }) => inputFiles(model));
+  checkAdapterOutput(options, inputs);
   const { targets = ['all'], structure = 'auto', seed = 0, name: set = 'default' } = options;
   const changes = await findChanges(base, tuned, { ...options, targets }, options);
   checkChanged(base, tuned, changes, options);
@@ -170,7 +173,6 @@ async function fitModels(
   const rest = await restOf(base, tuned, changes.rest, options);
   const replaced = options.includeRest ? changes.rest : [];
   const contents = contentsOfFit(tuned, set, layers, replaced);
-  const inputs = [base, tuned].flatMap(({ model }) => inputFiles(model));
   const written = await writeAdapters(contents, () => storedPieces(contents), inputs, options);
   return {
     ...written,

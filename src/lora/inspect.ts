@@ -10,14 +10,15 @@ import { byteLength, type DataTypeName, findDataType } from '../onnx/dtype.js';
 import { ExternalFiles, externalLocations, resolveLocation } from '../onnx/external.js';
 import { type Dim, elementCount, type Model, type Node, type ValueInfo } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
+import { fileError } from '../onnx/source.js';
 import { TensorReader } from '../onnx/tensor.js';
 import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
 import type { SlotMode } from './choices.js';
 import { readFactors } from './factors/factors.js';
+import { inputFiles, inputsOf } from './inputs.js';
 import { structureOf } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
 import type { Head, ModelManifest, PatchedAdapter } from './manifest.js';
-import { inputFiles } from './output.js';
 import { type AttachedSite, PatchedModel } from './patched.js';
 import {
   type AdapterSummary,
@@ -134,8 +135,8 @@ export async function inspect(path: string, options: InspectOptions = {}): Promi
   const model = openModel(path);
   try {
     const { html } = options;
-    const inputs = inputFiles(model);
     if (html === undefined) return examine(model).result;
+    const inputs = [...inputFiles(model), ...inputsOf(options)];
     checkOutput(html, inputs, options.force ?? false);
     const { result, blocks } = examine(model, { blocks: true });
     const page = new TextEncoder().encode(inspectPage(result, blocks));
@@ -204,7 +205,7 @@ function externalBytes(model: Model, location: string): number | null {
     return statSync(resolveLocation(model, location)).size;
   } catch (error) {
     if (error instanceof OnnxLoraError) return null;
-    throw error;
+    throw fileError(location, error);
   }
 }
 

@@ -111,7 +111,8 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     keepHeadOutputs(edit, model, sets);
     folding.plan(sitesOf(patched, sets, reader));
     const replaced = settleTensors(patched, sets, edit, reader, folding);
-    await writeWithData(model, edit, output, options, dataFile);
+    const naming = sets.length === patched.sets.length ? 'forget' : 'remember';
+    await writeWithData(model, edit, output, options, dataFile, naming);
     const isUndoing = (options.scale ?? 1) < 0;
     const merged = folding.folded.map((one) => describe(one, isUndoing));
     return { output, merged, replaced, ...(unmatched ? { unmatched } : {}) };

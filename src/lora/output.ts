@@ -1,13 +1,28 @@
 /** From an edited model to files: where they go, and which data files go with them. */
-import { mkdir } from 'node:fs/promises';
-import { basename, dirname, join, resolve } from 'node:path';
+import { existsSync, realpathSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import type { NewDataFile } from '../onnx/data-file.js';
 import { type MessageEdit, totalLength } from '../onnx/edit.js';
-import { checkExternalData, externalLocations, resolveLocation } from '../onnx/external.js';
+import {
+  allTensors,
+  checkExternalData,
+  leavesFolder,
+  resolveLocation,
+  type TensorPlace,
+} from '../onnx/external.js';
 import type { Model } from '../onnx/model.js';
-import { FileSource, fileError } from '../onnx/source.js';
+import { isTensorDropped, setLocation } from '../onnx/rewrite.js';
+import { FileSource } from '../onnx/source.js';
 import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../onnx/write.js';
+import { DataNames } from './data-names.js';
+import { inputFiles, inputsOf } from './inputs.js';
+import {
+  forgetOriginalNames,
+  isPlainDataName,
+  readOriginalNames,
+  writeOriginalNames,
+} from './original-names.js';
 
 /** Protobuf messages end here, for every reader. */
 const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
@@ -24,53 +39,87 @@ export function defaultOutput(input: string, kind: (typeof kinds)[number]): stri
   return join(dirname(input), `${stem}.${kind}.onnx`);
 }
 
-/** The files that a model is made of; none of them may be written to. */
-export function inputFiles(model: Model): string[] {
-  const { path } = model.source;
-  if (path === undefined) return [];
-  return [path, ...externalLocations(model).map((location) => join(dirname(path), location))];
+export { inputFiles } from './inputs.js';
+
+/**
+ * What external data are called that go with an output to another folder: `own` names, with the model's
+ * remembered in it or forgotten, or the model's own, as far as they are plain names of data.
+ */
+export type DataNaming = 'remember' | 'forget' | 'restore';
+
+export interface ModelOutput {
+  /** Takes tensors that change or are new. */
+  readonly dataFile?: NewDataFile | undefined;
+  /** Default `remember`. */
+  readonly naming?: DataNaming | undefined;
 }
 
 /**
  * Writes an edited model. External data files are referenced where they are; an output in another
- * folder gets copies of them beside it.
- * @param dataFiles further files to put in place before the model
- * @param without locations that the edited model does not refer to any more
+ * folder gets copies of them beside it. All files appear as one: data before the model, under names that
+ * the model in its place does not have.
  */
 export async function writeModel(
   model: Model,
   edit: MessageEdit,
   output: string,
   options: WriteOptions,
-  dataFiles: readonly OutputFile[] = [],
-  without: ReadonlySet<string> = new Set(),
+  { dataFile, naming = 'remember' }: ModelOutput = {},
 ): Promise<void> {
-  const pieces = edit.pieces();
-  checkSize(model, totalLength(pieces));
-  const inputs = inputFiles(model);
+  const inputs = [...inputFiles(model), ...inputsOf(options)];
   checkOutput(output, inputs, options.force ?? false);
   if (model.source.path !== undefined) checkExternalData(model);
-  const copied: FileSource[] = [];
+  const opened: FileSource[] = [];
   try {
-    const copies = await dataCopies(model, output, without, copied);
-    await writeFiles([...dataFiles, ...copies, { path: output, pieces }], inputs, options);
+    const places = placesOf(model, edit, dataFile);
+    const names = new DataNames(output, isBeside(model, output) ? [...places.keys()] : []);
+    const made = newData(edit, names, dataFile);
+    const copies = new DataCopies(model, edit, places, names, opened);
+    copies[naming](isBeside(model, output));
+    const pieces = edit.pieces();
+    checkSize(model, totalLength(pieces));
+    await writeFiles([...made, ...copies.files, { path: output, pieces }], inputs, options);
+    names.removeOld();
   } finally {
-    for (const source of copied) source.close();
+    for (const source of opened) source.close();
   }
 }
 
 /** Writes an edited model, and the data file that tensors of it moved to, if there are any. */
-export async function writeWithData(
+export function writeWithData(
   model: Model,
   edit: MessageEdit,
   output: string,
   options: WriteOptions,
   dataFile: NewDataFile,
+  naming?: DataNaming,
 ): Promise<void> {
-  const touched = dataFile.touched();
-  const path = join(dirname(output), dataFile.location);
-  const data = dataFile.isEmpty ? [] : [{ path, pieces: dataFile.finish(edit) }];
-  await writeModel(model, edit, output, options, data, touched);
+  return writeModel(model, edit, output, options, { dataFile, naming });
+}
+
+/** The tensors that stay in external data, by where. */
+function placesOf(model: Model, edit: MessageEdit, dataFile?: NewDataFile) {
+  const moved = dataFile?.touched();
+  const places = new Map<string, TensorPlace[]>();
+  for (const place of allTensors(model)) {
+    const { data } = place.tensor;
+    if (data.kind !== 'external' || moved?.has(data.location)) continue;
+    if (isTensorDropped(edit, place)) continue;
+    const known = places.get(data.location);
+    if (known) known.push(place);
+    else places.set(data.location, [place]);
+  }
+  return places;
+}
+
+function newData(edit: MessageEdit, names: DataNames, dataFile?: NewDataFile): OutputFile[] {
+  if (!dataFile || dataFile.isEmpty) return [];
+  dataFile.location = names.next();
+  return [{ path: names.pathOf(dataFile.location), pieces: dataFile.finish(edit) }];
+}
+
+function isBeside({ source: { path } }: Model, output: string): boolean {
+  return path === undefined || realpathSync(dirname(path)) === realpathSync(dirname(output));
 }
 
 function checkSize(model: Model, length: number): void {
@@ -84,38 +133,91 @@ function checkSize(model: Model, length: number): void {
   );
 }
 
-async function dataCopies(
-  model: Model,
-  output: string,
-  without: ReadonlySet<string>,
-  opened: FileSource[],
-): Promise<OutputFile[]> {
-  const { path } = model.source;
-  if (path === undefined || resolve(dirname(path)) === resolve(dirname(output))) return [];
-  const copies: OutputFile[] = [];
-  for (const location of externalLocations(model)) {
-    if (without.has(location)) continue;
-    const target = join(dirname(output), location);
-    const source = new FileSource(resolveLocation(model, location));
-    opened.push(source);
-    if (sameContents(source, target)) continue;
-    await makeFolder(dirname(target));
-    copies.push({ path: target, pieces: [{ source, start: 0, end: source.size }] });
-  }
-  return copies;
-}
+/** The data files of a model that an output needs beside it, and the names that they get. */
+class DataCopies {
+  readonly files: OutputFile[] = [];
+  private readonly originals: ReadonlyMap<string, string>;
 
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await mkdir(path, { recursive: true });
-  } catch (error) {
-    throw fileError(path, error);
+  /** @param opened what is opened is closed by the caller */
+  constructor(
+    private readonly model: Model,
+    private readonly edit: MessageEdit,
+    private readonly places: ReadonlyMap<string, readonly TensorPlace[]>,
+    private readonly names: DataNames,
+    private readonly opened: FileSource[],
+  ) {
+    this.originals = readOriginalNames(model);
+  }
+
+  forget(isBeside: boolean): void {
+    if (!isBeside) for (const location of this.places.keys()) this.copy(location);
+    forgetOriginalNames(this.edit, this.model);
+  }
+
+  remember(isBeside: boolean): void {
+    if (isBeside) return;
+    const originals = new Map<string, string>();
+    for (const location of this.places.keys()) {
+      originals.set(this.copy(location), this.originals.get(location) ?? location);
+    }
+    writeOriginalNames(this.edit, this.model, originals);
+  }
+
+  restore(isBeside: boolean): void {
+    for (const location of this.places.keys()) {
+      const original = this.originals.get(location) ?? location;
+      if (isBeside && original === location) continue;
+      if (this.giveBack(location, original)) continue;
+      if (!isBeside) this.copy(location);
+    }
+    forgetOriginalNames(this.edit, this.model);
+  }
+
+  /** @returns the copy's name, which is ours */
+  private copy(location: string): string {
+    const source = this.open(location);
+    const name = this.names.next((path) => sameContents(source, path));
+    this.write(source, name);
+    this.point(location, name);
+    return name;
+  }
+
+  /** @returns whether the data are or can be where the original model looks for them */
+  private giveBack(location: string, original: string): boolean {
+    if (leavesFolder(original)) return false;
+    const source = this.open(location);
+    const path = this.names.pathOf(original);
+    const isThere = sameContents(source, path);
+    if (!isThere && (!isPlainDataName(original) || existsSync(path))) return false;
+    if (!this.names.take(original)) return false;
+    this.write(source, original);
+    this.point(location, original);
+    return true;
+  }
+
+  private open(location: string): FileSource {
+    const source = new FileSource(resolveLocation(this.model, location));
+    this.opened.push(source);
+    return source;
+  }
+
+  /** Several models may share one data file: a copy that is there already is used. */
+  private write(source: FileSource, name: string): void {
+    const path = this.names.pathOf(name);
+    if (sameContents(source, path)) return;
+    this.files.push({ path, pieces: [{ source, start: 0, end: source.size }] });
+  }
+
+  private point(location: string, name: string): void {
+    if (name === location) return;
+    for (const place of this.places.get(location)!) {
+      setLocation(this.edit, this.model, place, name);
+    }
   }
 }
 
 const COMPARE_BYTES = 1 << 20;
 
-/** Several models may share one data file: a copy that is there already is used. */
 function sameContents(source: FileSource, target: string): boolean {
   let theirs: FileSource;
   try {

@@ -5,11 +5,12 @@ import { ExternalFiles } from '../onnx/external.js';
 import { type Model, nodeLabel } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
-import type { WriteOptions } from '../onnx/write.js';
+import { checkOutput, type WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/compare.js';
 import { type BindOptions, checkNoBindOptions } from './binding/bind-options.js';
 import type { InitName, patchStructures, RandomInit, SlotMode } from './choices.js';
 import { parseHead } from './head.js';
+import { inputFiles, inputsOf } from './inputs.js';
 import {
   adapterNorm,
   type FactorName,
@@ -184,13 +185,14 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
   const model = openModel(path);
   const files = new ExternalFiles(model);
   try {
+    const output = options.output ?? defaultOutput(path, 'lora');
+    checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force ?? false);
     const patched = new PatchedModel(model);
     const { layers, skipped } = chooseLayers(patched, options);
     const reader = new TensorReader(model, files);
     const planned = planAdapters(layers, await settled(patched, reader, layers, options));
     const start = await startAdapters(patched, reader, planned, options);
     const { adapters, tensors, deviation } = start;
-    const output = options.output ?? defaultOutput(path, 'lora');
     const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
     const extras = { head: newHead(options), tensors };
     const set = options.name ?? 'default';

@@ -42,7 +42,8 @@ export async function unpatch(path: string, options: UnpatchOptions = {}): Promi
     removeHeads(patched, sets, edit);
     restoreTensors(patched, sets, edit);
     const output = options.output ?? defaultOutput(path, 'base');
-    await writeModel(model, edit, output, options);
+    const isBase = sets.length === patched.sets.length;
+    await writeModel(model, edit, output, options, { naming: isBase ? 'restore' : 'remember' });
     const removed = sets.map(({ set }) => set);
     return { output, removed, ...(slots ? { slots: slots.slots.length } : {}) };
   } finally {

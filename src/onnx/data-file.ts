@@ -2,10 +2,9 @@
  * A new external data file for a model whose weights change: the old files with the changed ranges
  * replaced, and new tensors behind them. Files that nothing changes in stay referenced as they are.
  */
-import { normalize } from 'node:path';
 import { type Computed, type MessageEdit, type Piece, pieceLength, totalLength } from './edit.js';
 import { externalInitializerRecord, inputRecord, type NewTensor } from './encode.js';
-import { allTensors, type ExternalFiles, externalLocations, type TensorPlace } from './external.js';
+import { allTensors, type ExternalFiles, type TensorPlace } from './external.js';
 import { EntryField } from './fields.js';
 import type { Model } from './model.js';
 import { setExternalEntry, tensorEdit } from './rewrite.js';
@@ -24,25 +23,12 @@ export class NewDataFile {
   private readonly changes = new Map<Field, Change>();
   private readonly added: NewTensor[] = [];
 
-  /** @param wanted the file's name, unless the model keeps data under that name */
+  /** @param location the file's name, as the model will refer to it */
   constructor(
     private readonly model: Model,
     private readonly files: ExternalFiles,
-    private readonly wanted: string,
+    public location: string,
   ) {}
-
-  /** The file's name, as the model will refer to it. */
-  get location(): string {
-    const touched = this.touched();
-    const kept = new Set(
-      externalLocations(this.model)
-        .filter((name) => !touched.has(name))
-        .map(normalize),
-    );
-    let name = this.wanted;
-    for (let i = 1; kept.has(name); i++) name = `${i}.${this.wanted}`;
-    return name;
-  }
 
   get isEmpty(): boolean {
     return this.changes.size === 0 && this.added.length === 0;

@@ -76,6 +76,15 @@ export class MessageEdit {
     return child;
   }
 
+  /** Whether what these fields lead to, from one message into the next, is replaced or removed. */
+  drops([field, ...inner]: readonly Field[]): boolean {
+    if (!field) return false;
+    const child = this.children.get(field.start);
+    if (child) return child.drops(inner);
+    const { start, end } = field;
+    return this.splices.some((splice) => splice.start <= start && end <= splice.end);
+  }
+
   /**
    * The edited message.
    * @throws Error where two edits overlap: a bug in the caller

@@ -61,16 +61,22 @@ export function resolveLocation(model: Model, location: string, tensor?: string)
     });
   }
   const folder = dirname(path);
-  if (location === '' || isAbsolute(location) || location.includes('\0') || leaves(location)) {
+  if (
+    location === '' ||
+    isAbsolute(location) ||
+    location.includes('\0') ||
+    leavesFolder(location)
+  ) {
     throw outside(where);
   }
   const target = join(folder, location);
   const [realTarget, realFolder] = [realPath(target, where), realpathSync(folder)];
-  if (leaves(relative(realFolder, realTarget))) throw outside(where);
+  if (leavesFolder(relative(realFolder, realTarget))) throw outside(where);
   return target;
 }
 
-function leaves(path: string): boolean {
+/** Whether a relative path would not stay in its folder. */
+export function leavesFolder(path: string): boolean {
   return isAbsolute(path) || /^[a-z]:/i.test(path) || path.split(/[\\/]/).includes('..');
 }
 

@@ -11,7 +11,7 @@ import {
 import type { TensorPlace } from './external.js';
 import { EntryField, TensorField } from './fields.js';
 import type { Entry, Graph, Model } from './model.js';
-import { encodeString, type Field, fieldsOf } from './wire.js';
+import { encodeString, type Field, fieldsOf, readString } from './wire.js';
 
 /** The edit of a graph inside the edit of the model: the main graph, or a body within a node. */
 export function graphEdit(root: MessageEdit, graph: Graph): MessageEdit {
@@ -26,6 +26,37 @@ export function tensorEdit(root: MessageEdit, place: TensorPlace): MessageEdit {
   const parent = graphEdit(root, graph);
   if (!node || !attribute) return parent.child(tensor.field);
   return parent.child(node.field).child(attribute.field).child(tensor.field);
+}
+
+/** Whether an edit of the model takes a tensor out of it. */
+export function isTensorDropped(root: MessageEdit, place: TensorPlace): boolean {
+  const { tensor, graph, node, attribute } = place;
+  const inner = node && attribute ? [node.field, attribute.field] : [];
+  return root.drops([...fieldsTo(graph), ...inner, tensor.field]);
+}
+
+function fieldsTo({ field, parent }: Graph): Field[] {
+  if (!parent) return [field];
+  const { node, attribute } = parent;
+  return [...fieldsTo(node.graph), node.field, attribute, field];
+}
+
+/** Points a tensor to another external data file; all other bytes of its record stay. */
+export function setLocation(
+  root: MessageEdit,
+  { source }: Model,
+  place: TensorPlace,
+  location: string,
+): void {
+  const { data } = place.tensor;
+  if (data.kind !== 'external') return;
+  for (const entry of data.entries) {
+    const parts = [...fieldsOf(source, { start: entry.value, end: entry.end })];
+    const key = parts.findLast(({ number }) => number === EntryField.key);
+    const value = parts.findLast(({ number }) => number === EntryField.value);
+    if (!key || !value || readString(source, key) !== 'location') continue;
+    tensorEdit(root, place).child(entry).setPayload(value, encodeString(location));
+  }
 }
 
 /** The model's metadata entry of a key. */

@@ -1,12 +1,13 @@
 /** Output files that appear whole or not at all. */
 import { randomBytes } from 'node:crypto';
-import { type BigIntStats, statSync } from 'node:fs';
+import { lstatSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../errors.js';
 import { BlockFile } from './block-file.js';
 import { type Piece, pieceLength, totalLength } from './edit.js';
+import { isReadFrom, isSameFile } from './same-file.js';
 import { fileError } from './source.js';
 
 /** Where long work stands. */
@@ -30,6 +31,8 @@ export interface WorkOptions {
 export interface WriteOptions extends WorkOptions {
   /** Replace an existing file. */
   readonly force?: boolean | undefined;
+  /** What else is read for this and must not be written to, as a file that the options came from. */
+  readonly alsoRead?: readonly string[] | undefined;
 }
 
 /** A file to write. */
@@ -51,7 +54,9 @@ export async function writeFiles(
   inputs: readonly string[],
   options: WriteOptions = {},
 ): Promise<void> {
-  for (const file of files) checkOutput(file.path, inputs, options.force ?? false);
+  const read = [...inputs, ...(options.alsoRead ?? [])];
+  for (const file of files) checkOutput(file.path, read, options.force ?? false);
+  checkDistinct(files.map(({ path }) => path));
   const total = files.reduce((sum, file) => sum + totalLength(file.pieces), 0);
   const report = progressReporter(total, options);
   const written: { temporary: string; path: string }[] = [];
@@ -74,7 +79,8 @@ export async function writeFiles(
 
 /**
  * Refuses an output path that cannot be written to, before any work is done for it.
- * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`
+ * @param inputs files and folders that are read
+ * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`, `not-a-file`
  */
 export function checkOutput(path: string, inputs: readonly string[], force: boolean): void {
   if (!statusOf(dirname(path))?.isDirectory()) {
@@ -82,40 +88,59 @@ export function checkOutput(path: string, inputs: readonly string[], force: bool
       hint: 'Create the folder first, or name another place with --output.',
     });
   }
-  const existing = statusOf(path);
-  if (!existing) return;
-  if (inputs.some((input) => isSameFile(input, existing))) {
+  if (inputs.some((input) => isReadFrom(input, path))) {
     throw new OnnxLoraError('invalid-argument', `${path} is an input; inputs are never modified`, {
       hint: 'Name another place with --output.',
     });
   }
-  if (existing.isDirectory()) {
-    throw new OnnxLoraError('not-a-file', `${path} is a directory, expected a file to write`, {
-      hint: 'Name a file with --output.',
-    });
-  }
-  if (!force) {
+  const existing = statusOf(path);
+  if (existing) checkRegular(path, existing);
+  if ((existing || linkStatusOf(path)) && !force) {
     throw new OnnxLoraError('output-exists', `${path} exists already`, {
       hint: 'Replace it with --force, or name another place with --output.',
     });
   }
 }
 
-function statusOf(path: string): BigIntStats | undefined {
-  try {
-    return statSync(path, { throwIfNoEntry: false, bigint: true });
-  } catch (error) {
-    throw fileError(path, error);
-  }
+/** A file takes the place of a file, and of nothing else. */
+function checkRegular(path: string, existing: Stats): void {
+  const kind = existing.isDirectory() ? 'a directory' : 'a device, pipe or socket';
+  if (existing.isFile() && !isDevice(path)) return;
+  throw new OnnxLoraError('not-a-file', `${path} is ${kind}, expected a file to write`, {
+    hint: 'Name a file with --output.',
+  });
 }
 
-function isSameFile(input: string, existing: BigIntStats): boolean {
+/** `/dev/stdout` may lead to a file, and is still no place for another one. */
+function isDevice(path: string): boolean {
+  return /^\/(dev|proc\/.*)$/.test(realpathSync(dirname(path)));
+}
+
+/**
+ * Refuses outputs that would be one file.
+ * @throws OnnxLoraError `invalid-argument`
+ */
+export function checkDistinct(paths: readonly string[]): void {
+  const twice = paths.find((path, i) => paths.slice(0, i).some((other) => isSameFile(other, path)));
+  if (twice === undefined) return;
+  throw new OnnxLoraError('invalid-argument', `${twice} is to hold two outputs of the run`, {
+    hint: 'Name a file for each.',
+  });
+}
+
+function statusOf(path: string): Stats | undefined {
+  return status(path, () => statSync(path, { throwIfNoEntry: false }));
+}
+
+function linkStatusOf(path: string): Stats | undefined {
+  return status(path, () => lstatSync(path, { throwIfNoEntry: false }));
+}
+
+function status(path: string, read: () => Stats | undefined): Stats | undefined {
   try {
-    const { ino, dev } = statSync(input, { bigint: true });
-    return ino === existing.ino && dev === existing.dev;
-  } catch {
-    // External data under a name that is none, or out of reach: not the file that is there.
-    return false;
+    return read();
+  } catch (error) {
+    throw fileError(path, error);
   }
 }
 

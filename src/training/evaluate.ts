@@ -2,6 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { type EvaluationReport, evaluationPage } from '../analysis/evaluation-page.js';
 import { OnnxLoraError } from '../errors.js';
+import { filesOfModel, inputsOf } from '../lora/inputs.js';
 import { labelsOf } from '../lora/labels.js';
 import { PatchedModel } from '../lora/patched.js';
 import { ExternalFiles } from '../onnx/external.js';
@@ -77,7 +78,8 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
   const { loss, batchSize = 8, expect = [], html } = options;
   checkWhole({ batchSize }, 1);
   checkThreads(options);
-  if (html !== undefined) checkOutput(html, [path, options.data], options.force ?? false);
+  const inputs = html === undefined ? [] : [...filesOfModel(path), ...inputsOf(options)];
+  if (html !== undefined) checkOutput(html, inputs, options.force ?? false);
   const names = Object.keys(metricsFor(loss).result());
   const wanted = parseExpectations(expect, ['loss', ...names]);
   const measured = await measure(path, { ...options, batchSize });
@@ -91,7 +93,7 @@ export async function evaluate(path: string, options: EvaluateOptions): Promise<
     ...(guarded === undefined ? {} : { guard: guarded }),
     ...{ provider, seconds: (performance.now() - start) / 1000 },
   };
-  if (html !== undefined) await writePage(html, result, measured, options);
+  if (html !== undefined) await writePage(html, result, measured, options, inputs);
   return result;
 }
 
@@ -104,6 +106,7 @@ async function writePage(
     classNames,
   }: Pick<EvaluationReport, 'measures' | 'confusion' | 'classNames'>,
   { data, loss, force }: EvaluateOptions,
+  inputs: readonly string[],
 ): Promise<void> {
   const facts = { data, loss, provider: provider.used };
   const page = evaluationPage({
@@ -113,7 +116,7 @@ async function writePage(
       condition: `${comparison} ${limit}`,
     })),
   });
-  await writeFiles([{ path: html, pieces: [Buffer.from(page)] }], [model, data], { force });
+  await writeFiles([{ path: html, pieces: [Buffer.from(page)] }], inputs, { force });
 }
 
 type Options = EvaluateOptions & { readonly batchSize: number };

@@ -1,11 +1,12 @@
 /** The files that a run leaves. */
-import { statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { dirname } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
+import { kindOf } from '../formats/path-kind.js';
 import { adapterFilesAt } from '../lora/files/adapter-output.js';
-import { inputFiles } from '../lora/output.js';
+import { inputFiles, inputsOf } from '../lora/inputs.js';
 import type { Model } from '../onnx/model.js';
-import { checkOutput } from '../onnx/write.js';
+import { checkDistinct, checkOutput } from '../onnx/write.js';
+import { checkpointFile } from './checkpoint.js';
 import type { ResolvedOptions } from './options.js';
 
 /**
@@ -14,18 +15,31 @@ import type { ResolvedOptions } from './options.js';
  * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`, `not-a-file`
  */
 export function checkOutputs(model: Model, output: string, options: ResolvedOptions): void {
-  const { data, evalData, saveAdapter, plot, report, log, resume, force } = options;
-  const inputs = [...inputFiles(model), data, ...given(evalData)];
+  const { saveAdapter, plot, report, log, resume, force, checkpoint, tensorboard } = options;
+  const inputs = runInputs(model, options);
   const adapterFiles = given(saveAdapter).flatMap(adapterFilesAt);
   for (const path of given(output, ...adapterFiles, plot, report)) checkOutput(path, inputs, force);
-  // A resumed run goes on with its log.
+  // A resumed run goes on with its log, and every run with its checkpoint.
   for (const path of given(log)) checkOutput(path, inputs, force || resume === true);
-  checkDistinct(given(output, saveAdapter, plot, report, log));
+  const checkpoints = given(checkpoint).map(checkpointFile);
+  for (const path of checkpoints.filter(hasFolder)) checkOutput(path, inputs, true);
+  const files = given(output, `${output}.data`, ...adapterFiles, plot, report, log);
+  checkDistinct([...files, ...checkpoints]);
   for (const option of ['checkpoint', 'tensorboard'] as const) checkFolder(option, options[option]);
+  for (const folder of given(checkpoint, tensorboard)) checkDistinct([...files, folder]);
+}
+
+/** The files that a run reads. */
+export function runInputs(model: Model, options: ResolvedOptions): string[] {
+  return [...inputFiles(model), ...inputsOf(options)];
+}
+
+function hasFolder(path: string): boolean {
+  return kindOf(dirname(path)) === 'folder';
 }
 
 function checkFolder(option: string, path: string | undefined): void {
-  if (path === undefined || isFolder(path) !== false) return;
+  if (path === undefined || ['none', 'folder'].includes(kindOf(path))) return;
   throw new OnnxLoraError('invalid-argument', `${path} is a file, expected a folder`, {
     hint: `Name a folder with --${option}; it is made where there is none.`,
   });
@@ -33,18 +47,4 @@ function checkFolder(option: string, path: string | undefined): void {
 
 function given(...paths: readonly (string | undefined)[]): string[] {
   return paths.filter((path) => path !== undefined);
-}
-
-function checkDistinct(paths: readonly string[]): void {
-  const whole = paths.map((path) => resolve(path));
-  const twice = paths.find((_, i) => whole.indexOf(whole[i]!) < i);
-  if (twice === undefined) return;
-  throw new OnnxLoraError('invalid-argument', `${twice} is to hold two outputs of the run`, {
-    hint: 'Name a file for each.',
-  });
-}
-
-/** undefined where there is nothing of that name. */
-function isFolder(path: string): boolean | undefined {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory();
 }

@@ -4,7 +4,7 @@ import { OnnxLoraError } from '../errors.js';
 import { extract } from '../lora/extract.js';
 import { headEdit, parseHead } from '../lora/head.js';
 import { labelsOf } from '../lora/labels.js';
-import { defaultOutput, inputFiles, writeModel } from '../lora/output.js';
+import { defaultOutput, writeModel } from '../lora/output.js';
 import { PatchedModel } from '../lora/patched.js';
 import { collect } from '../onnx/edit.js';
 import { editedModel } from '../onnx/edited-model.js';
@@ -27,7 +27,7 @@ import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
-import { checkOutputs } from './outputs.js';
+import { checkOutputs, runInputs } from './outputs.js';
 import { curveOf, writeReport } from './report.js';
 import { settingsOf } from './settings.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY } from './step-format.js';
@@ -358,7 +358,8 @@ class Run {
     const { saveAdapter, plot, force } = this.options;
     const { set } = forward;
     const edit = trainedModel(this.patched, forward, theta, this.datasets[0]?.classes);
-    await writeModel(this.patched.model, edit, this.output, { force });
+    const alsoRead = runInputs(this.patched.model, this.options);
+    await writeModel(this.patched.model, edit, this.output, { force, alsoRead });
     if (plot !== undefined) await writePlot(plot, log.records, force);
     if (saveAdapter === undefined) return { output: this.output };
     await extract(this.output, { output: saveAdapter, name: set.set, force });
@@ -383,7 +384,7 @@ class Run {
       data: new Uint8Array(theta.buffer),
     });
     const pieces = step.graph.modelPieces({ [STEP_MANIFEST_KEY]: manifest });
-    await writeFiles([{ path: output, pieces }], inputFiles(this.patched.model), options);
+    await writeFiles([{ path: output, pieces }], runInputs(this.patched.model, options), options);
     return { output, steps: 0, ...this.cost() };
   }
 

@@ -164,7 +164,7 @@ describe('a new tensor', () => {
     const data = join(dirname(base), 'b.bin');
     writeFileSync(data, fromFloat64('float32', Float64Array.of(1, 2, 3)));
     const path = await replaced(base, [newTensor('b', NEW)]);
-    expect(sameFiles(join(dirname(path), 'b.bin'), data)).toBe(true);
+    expect(sameFiles(`${path}.data`, data)).toBe(true);
     const output = await merged(path);
     expect(readFileSync(`${output}.data`).byteLength).toBe(12);
     expectClose(await run(output, X), await run(path, X), 1e-6);

@@ -164,12 +164,12 @@ describe('merging into external data', () => {
     ).toHaveLength(1);
   });
 
-  it('copies untouched files to another folder', async () => {
+  it('copies untouched files to another folder, under a name of ours', async () => {
     const path = await chain([{ file: 'a.data' }, { file: 'b.data' }]);
     const folder = files.fresh('folder');
     mkdirSync(folder);
     const merged = await merge(path, join(folder, 'merged.onnx'));
-    expect(merged.locations).toEqual(['b.data', 'merged.onnx.data']);
+    expect(merged.locations).toEqual(['1.merged.onnx.data', 'merged.onnx.data']);
     merged.close();
   });
 

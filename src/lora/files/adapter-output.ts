@@ -1,14 +1,14 @@
 /** Adapter sets as files, in every format that is written. */
 
-import { statSync } from 'node:fs';
 import { mkdir, rmdir } from 'node:fs/promises';
 import { extname, join } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { onnxAdapterPieces } from '../../formats/onnx-adapter.js';
+import { kindOf } from '../../formats/path-kind.js';
 import { safetensorsPieces } from '../../formats/safetensors.js';
 import type { Piece } from '../../onnx/edit.js';
 import { fileError } from '../../onnx/source.js';
-import { type OutputFile, type WriteOptions, writeFiles } from '../../onnx/write.js';
+import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../../onnx/write.js';
 import type { AdapterFormat } from '../choices.js';
 import type { AdapterContents } from './adapter-contents.js';
 import {
@@ -52,7 +52,7 @@ const TENSORS = 'adapter_model.safetensors';
 const CONFIG = 'adapter_config.json';
 
 function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  return kindOf(path) === 'folder';
 }
 
 export interface AdapterOutputOptions extends WriteOptions, PeftOptions {
@@ -66,6 +66,24 @@ export interface AdapterOutput {
   readonly output: string;
   readonly format: AdapterFormat;
   readonly peft?: PeftSummary | undefined;
+}
+
+/**
+ * Refuses an output that cannot be written to, before any work is done for it.
+ * @param inputs files that are read
+ * @throws OnnxLoraError `invalid-argument` as {@link formatOf}, and those of `checkOutput`
+ */
+export function checkAdapterOutput(options: AdapterOutputOptions, inputs: readonly string[]): void {
+  const { output, force = false, alsoRead = [] } = options;
+  const isPeft = (options.format ?? formatOf(output)) === 'peft';
+  if (isPeft && kindOf(output) === 'file') {
+    throw new OnnxLoraError('not-a-file', `${output} is a file, expected a folder for PEFT`, {
+      hint: 'Name a folder, which is made where there is none, or another --format.',
+    });
+  }
+  // A folder that is not there yet is made, and holds nothing.
+  const files = isPeft && isFolder(output) ? filesOf(output) : [output];
+  for (const path of files) checkOutput(path, [...inputs, ...alsoRead], force);
 }
 
 /**

@@ -1,8 +1,8 @@
 /** Samples to train on or to evaluate with. */
-import { statSync } from 'node:fs';
 import { extname } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { openNpz } from '../../formats/npz.js';
+import { kindOf } from '../../formats/path-kind.js';
 import { openSafetensors } from '../../formats/safetensors.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { TensorValue } from '../../runtime/tensor-value.js';
@@ -86,5 +86,5 @@ function images() {
 }
 
 function isFolder(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  return kindOf(path) === 'folder';
 }

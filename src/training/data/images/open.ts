@@ -1,7 +1,7 @@
 /** Opens images as samples of one model and one loss. */
-import { statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { OnnxLoraError } from '../../../errors.js';
+import { kindOf } from '../../../formats/path-kind.js';
 import type { Dataset } from '../dataset.js';
 import type { DataRequest } from '../request.js';
 import { BadRow } from '../rows/bad-row.js';
@@ -40,7 +40,7 @@ export async function openImageRows(path: string, request: DataRequest): Promise
   const add = (row: Row) => {
     fields ??= chooseFields(row, request);
     const image = resolve(dirname(path), textIn(row, fields.image));
-    if (!statSync(image, { throwIfNoEntry: false })?.isFile()) {
+    if (kindOf(image) !== 'file') {
       throw new BadRow(`the image ${image} does not exist`);
     }
     samples.add(image, fieldOf(row, fields.label));

@@ -1,8 +1,9 @@
 /** The files of a tokenizer, as the Hugging Face hub has them. */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { OnnxLoraError } from '../../../errors.js';
+import { kindOf } from '../../../formats/path-kind.js';
 import { fileError } from '../../../onnx/source.js';
 
 const token = v.union([
@@ -54,7 +55,7 @@ const TOKENIZER = 'tokenizer.json';
  * of a tokenizer
  */
 export function readTokenizerFiles(path: string): TokenizerFiles {
-  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  const isFolder = kindOf(path) === 'folder';
   const label = isFolder ? join(path, TOKENIZER) : path;
   if (isFolder && !existsSync(label)) throw noTokenizer(path);
   const folder = dirname(label);

@@ -1,0 +1,90 @@
+/**
+ * Names of external data files beside an output. A model is not trusted with them: what is copied or made
+ * gets names of ours, after the output's. They are not those that the model in the output's place refers
+ * to, so that it stays whole until the new one takes its place.
+ */
+import { readdirSync, rmSync } from 'node:fs';
+import { basename, dirname, join, normalize } from 'node:path';
+import { OnnxLoraError } from '../errors.js';
+import { externalLocations } from '../onnx/external.js';
+import { openModel } from '../onnx/parse.js';
+
+export class DataNames {
+  private readonly taken: Set<string>;
+  private readonly old: ReadonlySet<string>;
+
+  /** @param kept locations in the output's folder that the new model goes on referring to */
+  constructor(
+    private readonly output: string,
+    kept: readonly string[],
+  ) {
+    this.taken = new Set(kept.map(normalize));
+    this.old = locationsOf(output);
+  }
+
+  /**
+   * The next free name.
+   * @param isWanted takes a name although the old model refers to it
+   */
+  next(isWanted: (path: string) => boolean = () => false): string {
+    for (let i = 0; ; i++) {
+      const name = nameOf(this.output, i);
+      if (this.taken.has(name)) continue;
+      if (this.old.has(name) && !isWanted(this.pathOf(name))) continue;
+      this.taken.add(name);
+      return name;
+    }
+  }
+
+  /** Takes a name that is not one of ours, unless it is taken. */
+  take(name: string): boolean {
+    const normal = normalize(name);
+    if (this.taken.has(normal)) return false;
+    this.taken.add(normal);
+    return true;
+  }
+
+  pathOf(name: string): string {
+    return join(dirname(this.output), name);
+  }
+
+  /** Removes the files of ours that only the model refers to which was in the output's place before. */
+  removeOld(): void {
+    const left = [...this.old].filter((name) => isOurs(this.output, name) && !this.taken.has(name));
+    if (left.length === 0) return;
+    const used = usedInFolder(dirname(this.output));
+    for (const name of left) if (!used.has(name)) rmSync(this.pathOf(name), { force: true });
+  }
+}
+
+/** `model.onnx.data`, `1.model.onnx.data`, … */
+function nameOf(output: string, index: number): string {
+  const name = `${basename(output)}.data`;
+  return index === 0 ? name : `${index}.${name}`;
+}
+
+function isOurs(output: string, name: string): boolean {
+  const first = nameOf(output, 0);
+  return name.endsWith(first) && /^(\d+\.)?$/.test(name.slice(0, -first.length));
+}
+
+/** What a model refers to; nothing for what is none. */
+function locationsOf(path: string): Set<string> {
+  try {
+    const model = openModel(path);
+    try {
+      return new Set(externalLocations(model).map(normalize));
+    } finally {
+      model.close();
+    }
+  } catch (error) {
+    if (error instanceof OnnxLoraError) return new Set();
+    throw error;
+  }
+}
+
+/** What all models of a folder refer to. */
+function usedInFolder(folder: string): Set<string> {
+  const models = readdirSync(folder).filter((name) => /\.onnx$/i.test(name));
+  return new Set(models.flatMap((name) => [...locationsOf(join(folder, name))]));
+}

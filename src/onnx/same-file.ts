@@ -1,0 +1,60 @@
+/** Files by what they are, not by what they are called: links of both kinds lead to one. */
+import { realpathSync, statSync } from 'node:fs';
+import { basename, dirname, extname, isAbsolute, join, relative, resolve, sep } from 'node:path';
+
+/** Whether two paths lead to one file, which need not exist. */
+export function isSameFile(a: string, b: string): boolean {
+  const [first, second] = [identityOf(a), identityOf(b)];
+  if (first !== undefined && first === second) return true;
+  return placeOf(a) === placeOf(b);
+}
+
+/** Whether writing to `path` would change what is read from `input`, a file or a folder. */
+export function isReadFrom(input: string, path: string): boolean {
+  return isSameFile(input, path) || isReadInside(input, path);
+}
+
+/** What file it is, where there is one. */
+function identityOf(path: string): string | undefined {
+  try {
+    const { dev, ino } = statSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch {
+    // A name that is none, or out of reach: no file that is there.
+    return undefined;
+  }
+}
+
+/** Where it is or would be: its folder by its real name, and its own name. */
+function placeOf(path: string): string {
+  const whole = resolve(path);
+  return join(realPathOf(dirname(whole)) ?? dirname(whole), basename(whole));
+}
+
+function realPathOf(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+// Of a folder of a tokenizer or of adapters: configurations, vocabularies and numbers.
+const READ_BESIDE = new Set(['.json', '.txt', '.jinja', '.safetensors', '.bin', '.model']);
+
+// Of a folder with a folder of images for each class.
+const READ_BELOW = new Set(['.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff']);
+
+/** Folders may hold outputs as well: only what is read of them counts. */
+function isReadInside(folder: string, path: string): boolean {
+  const [real, target] = [realPathOf(folder), realPathOf(path)];
+  if (real === undefined || target === undefined || !isFolder(real)) return false;
+  const inside = relative(real, target);
+  if (inside === '' || isAbsolute(inside) || inside.split(sep)[0] === '..') return false;
+  const ending = extname(inside).toLowerCase();
+  return inside.includes(sep) ? READ_BELOW.has(ending) : READ_BESIDE.has(ending);
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+}
