@@ -28,7 +28,7 @@ export class Calculus {
     for (const { opType, domain = '', inputs, outputs, attributes = {} } of graph.nodes) {
       const { perm } = attributes;
       if (opType !== 'Transpose' || domain !== '' || !perm || !('ints' in perm)) continue;
-      this.transposes.set(outputs[0]!, { of: inputs[0]!, perm: perm.ints });
+      this.transposes.set(outputs[0]!, { of: inputs[0]!, perm: perm.ints.map(Number) });
     }
   }
 
@@ -113,7 +113,8 @@ export class Calculus {
     inputs: readonly string[],
     types: readonly ValueType[],
   ): readonly string[] {
-    const key = JSON.stringify([domain, opType, inputs, attributes, types.length]);
+    const parts = [domain, opType, inputs, attributes, types.length];
+    const key = JSON.stringify(parts, (_, part) => (typeof part === 'bigint' ? `${part}n` : part));
     const known = this.written.get(key);
     if (known) return known;
     const name = this.graph.fresh(`grad/${opType.toLowerCase()}`);
@@ -146,7 +147,11 @@ export class Calculus {
     return this.scalar(this.type(like).dtype, value);
   }
 
+  /** @throws Refusal for a number that the type does not hold */
   scalar(dtype: DataTypeName, value: number): string {
+    if (!isConvertible(dtype) && !Number.isInteger(value)) {
+      throw new Refusal(`it computes in ${dtype}, which does not hold ${value}`);
+    }
     return this.typed(this.graph.scalar(dtype, value), { dtype, shape: [] });
   }
 

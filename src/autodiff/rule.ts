@@ -3,7 +3,7 @@
  * inputs. A rule gives one function for each input; the ones nobody asks for are never called, so
  * no gradient of a frozen weight is ever built.
  */
-import type { AttributeValue, NewNode } from '../onnx/encode.js';
+import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
 import type { Calculus } from './calculus.js';
 
 /** A node, and what to write others with. */
@@ -70,14 +70,14 @@ export function nodeContext(node: NewNode, c: Calculus): NodeContext {
     x: node.inputs,
     y: node.outputs,
     c,
-    int: (name, otherwise) => get(attribute(name), 'int') ?? otherwise,
+    int: (name, otherwise) => Number(get(attribute(name), 'int') ?? otherwise),
     float: (name, otherwise) => get(attribute(name), 'float') ?? otherwise,
-    ints: (name) => get(attribute(name), 'ints'),
+    ints: (name) => get(attribute(name), 'ints')?.map(Number),
     text: (name, otherwise) => get(attribute(name), 'text') ?? otherwise,
   };
 }
 
-type AttributeKinds = { int: number; float: number; ints: readonly number[]; text: string };
+type AttributeKinds = { int: Integer; float: number; ints: readonly Integer[]; text: string };
 
 function get<K extends keyof AttributeKinds>(
   value: AttributeValue | undefined,

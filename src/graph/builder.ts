@@ -3,11 +3,18 @@
  * where they are, as pieces; `modelPieces` is the whole as an ONNX file.
  */
 import { isAbsolute, relative, resolve } from 'node:path';
-import { type DataTypeName, dataTypeNumber, fromFloat64, isConvertible } from '../onnx/dtype.js';
+import {
+  type DataTypeName,
+  dataTypeNumber,
+  fromFloat64,
+  fromIntegers,
+  isConvertible,
+} from '../onnx/dtype.js';
 import { type Piece, recordHeader, totalLength } from '../onnx/edit.js';
 import {
   type AttributeValue,
   externalInitializerRecord,
+  type Integer,
   initializerRecord,
   type NewNode,
   type NewTensor,
@@ -113,7 +120,7 @@ export class GraphBuilder {
   }
 
   /** A constant of the given numbers; the same numbers give the same one. */
-  constant(dtype: DataTypeName, dims: readonly number[], values: readonly number[]): string {
+  constant(dtype: DataTypeName, dims: readonly number[], values: readonly Integer[]): string {
     const key = `${dtype}[${dims}]${values}`;
     const known = this.constants.get(key);
     if (known !== undefined) return known;
@@ -123,12 +130,12 @@ export class GraphBuilder {
     return name;
   }
 
-  scalar(dtype: DataTypeName, value: number): string {
+  scalar(dtype: DataTypeName, value: Integer): string {
     return this.constant(dtype, [], [value]);
   }
 
   /** A 1-D int64 constant: axes, shapes, starts. */
-  integers(values: readonly number[]): string {
+  integers(values: readonly Integer[]): string {
     return this.constant('int64', [values.length], values);
   }
 
@@ -202,12 +209,9 @@ function placeIn(folder: string | undefined, { data }: NewTensor) {
   return { location, offset: place.start, length };
 }
 
-function bytesOf(dtype: DataTypeName, values: readonly number[]): Uint8Array {
-  if (isConvertible(dtype)) return fromFloat64(dtype, Float64Array.from(values));
-  if (dtype === 'int64') return new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
-  if (dtype === 'int32') return new Uint8Array(Int32Array.from(values).buffer);
-  if (dtype === 'bool') return Uint8Array.from(values);
-  throw new Error(`no constants of type ${dtype}`);
+function bytesOf(dtype: DataTypeName, values: readonly Integer[]): Uint8Array {
+  if (!isConvertible(dtype)) return fromIntegers(dtype, values);
+  return fromFloat64(dtype, Float64Array.from(values, Number));
 }
 
 function valueInfo({ name, dtype, shape }: ValueSpec): Uint8Array {

@@ -26,7 +26,7 @@ export function fuseTransposes(graph: GraphBuilder): void {
 }
 
 function swapsLast({ perm }: Attributes): boolean {
-  const axes = perm && 'ints' in perm ? perm.ints : [];
+  const axes = perm && 'ints' in perm ? perm.ints.map(Number) : [];
   const last = axes.length - 1;
   return (
     last > 0 &&

@@ -1,10 +1,13 @@
 /** A model's main graph as a GraphBuilder: the start of every graph that is built from a model. */
 import { OnnxLoraError } from '../errors.js';
-import { type DataTypeName, findDataType } from '../onnx/dtype.js';
-import type { AttributeValue, NewNode } from '../onnx/encode.js';
+import { type DataTypeName, findDataType, fromIntegers } from '../onnx/dtype.js';
+import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
+import { AttributeField } from '../onnx/fields.js';
+import { MemorySource } from '../onnx/memory-source.js';
 import type { ValueInfo } from '../onnx/model.js';
-import { type Attribute, allGraphs, type Graph, type Model, type Tensor } from '../onnx/model.js';
+import { allGraphs, type Graph, type Model, type Tensor } from '../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
+import { type Field, fieldsOf, readBigInts, readFloats } from '../onnx/wire.js';
 import { GraphBuilder, type ValueSpec } from './builder.js';
 import { type InlinedAttribute, type InlinedNode, inline } from './inline.js';
 
@@ -65,19 +68,21 @@ function addPlain(
   builder: GraphBuilder,
   node: InlinedNode,
   name: string,
-  attribute: Attribute,
+  attribute: InlinedAttribute,
 ): void {
-  const { f, i, floats, ints } = attribute;
   const make = (dtype: DataTypeName, dims: number[], data: Uint8Array) =>
     builder.addInitializer({ name, dtype, dims, data });
   const float32 = (values: readonly number[]) => new Uint8Array(Float32Array.from(values).buffer);
-  const int64 = (values: readonly number[]) =>
-    new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
-  if (attribute.name === 'value_float') make('float32', [], float32([f ?? 0]));
-  else if (attribute.name === 'value_floats') make('float32', [floats.length], float32(floats));
-  else if (attribute.name === 'value_int') make('int64', [], int64([i ?? 0]));
-  else if (attribute.name === 'value_ints') make('int64', [ints.length], int64(ints));
-  else {
+  if (attribute.name === 'value_float') make('float32', [], float32([attribute.f ?? 0]));
+  else if (attribute.name === 'value_floats') {
+    const floats = listed(attribute, AttributeField.floats, readFloats);
+    make('float32', [floats.length], float32(floats));
+  } else if (attribute.name === 'value_int') {
+    make('int64', [], fromIntegers('int64', [exactInt(attribute) ?? 0]));
+  } else if (attribute.name === 'value_ints') {
+    const ints = listed(attribute, AttributeField.ints, readBigInts);
+    make('int64', [ints.length], fromIntegers('int64', ints));
+  } else {
     throw new OnnxLoraError(
       'unsupported',
       `${node.name || name}: a Constant with ${attribute.name} cannot be trained through`,
@@ -96,13 +101,38 @@ function loadNode(node: InlinedNode): NewNode {
 }
 
 function attributeValue(attribute: InlinedAttribute): AttributeValue {
-  const { i, f, s, ints, floats, captures } = attribute;
+  const { f, s, ints, floats, captures } = attribute;
+  const i = exactInt(attribute);
   if (i !== undefined) return { int: i };
   if (f !== undefined) return { float: f };
   if (s !== undefined) return { text: s };
-  if (ints.length > 0) return { ints };
+  if (ints.length > 0) return { ints: exactInts(attribute) };
   if (floats.length > 0) return { floats };
   return { raw: attribute.encoded(), captures };
+}
+
+/** The integer of an attribute; what a Number has rounded is read again. */
+function exactInt(attribute: InlinedAttribute): Integer | undefined {
+  const { i } = attribute;
+  if (i === undefined || Number.isSafeInteger(i)) return i;
+  return listed(attribute, AttributeField.i, readBigInts).at(-1);
+}
+
+function exactInts(attribute: InlinedAttribute): readonly Integer[] {
+  const { ints } = attribute;
+  if (ints.every((value) => Number.isSafeInteger(value))) return ints;
+  return listed(attribute, AttributeField.ints, readBigInts);
+}
+
+/** All values of a repeated field of an attribute, however many. */
+function listed<T>(
+  attribute: InlinedAttribute,
+  fieldNumber: number,
+  read: (source: MemorySource, field: Field) => T[],
+): T[] {
+  const source = new MemorySource(attribute.encoded());
+  const fields = [...fieldsOf(source, { start: 0, end: source.size })];
+  return fields.filter(({ number }) => number === fieldNumber).flatMap((f) => read(source, f));
 }
 
 function spec({ name, dataType, shape }: ValueInfo): ValueSpec {

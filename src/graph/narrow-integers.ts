@@ -6,6 +6,7 @@
 import { dataTypeNumber, toIntegers } from '../onnx/dtype.js';
 import type { NewNode, NewTensor } from '../onnx/encode.js';
 import { elementCount } from '../onnx/model.js';
+import { onnx } from '../onnx/proto.js';
 import type { GraphBuilder } from './builder.js';
 import { capturedBy } from './prune.js';
 
@@ -86,6 +87,8 @@ const forms: Readonly<Record<string, readonly Form[]>> = {
 
 class Narrowing {
   private readonly narrow: Set<string>;
+  /** Constants that int32 does not hold ("to the end"), and what may be made of them. */
+  private readonly wide = new Set<string>();
   private readonly casts = new Map<string, string>();
 
   constructor(
@@ -94,6 +97,7 @@ class Narrowing {
     private readonly kept: ReadonlySet<string>,
   ) {
     this.narrow = new Set(inputs);
+    for (const [name, tensor] of graph.initializers) if (!fits(tensor)) this.wide.add(name);
   }
 
   /** Adds the node in the type that its inputs have by now. */
@@ -104,6 +108,9 @@ class Narrowing {
       return name === '' || taken === this.narrow.has(name) ? name : this.cast(name, taken);
     });
     this.graph.add({ ...node, inputs });
+    if (makesWide(node) || carriedInputs(node).some((name) => this.wide.has(name))) {
+      for (const name of node.outputs) this.wide.add(name);
+    }
     if (!active.some(({ passedOn }) => passedOn)) return;
     for (const name of node.outputs) this.narrow.add(name);
   }
@@ -115,7 +122,7 @@ class Narrowing {
       const together = inputs.filter((name, i) => name !== '' && isIn(form, i));
       if (!together.some((name) => this.narrow.has(name))) return false;
       if (form.passedOn && outputs.some((name) => this.kept.has(name))) return false;
-      return together.every((name) => fits(this.graph.initializers.get(name)));
+      return together.every((name) => !this.wide.has(name));
     });
   }
 
@@ -133,9 +140,31 @@ function isIn({ together }: Form, index: number): boolean {
   return together === 'all' || together.includes(index);
 }
 
-/** Whether a constant is one of int32 numbers; what is computed is taken to be. */
-function fits(tensor: NewTensor | undefined): boolean {
-  if (tensor?.dtype !== 'int64' || 'chunks' in tensor.data) return true;
+/** The inputs whose numbers may be among those of the outputs. */
+function carriedInputs({ opType, domain = '', inputs, attributes }: NewNode): readonly string[] {
+  const known = domain === '' && Object.hasOwn(forms, opType) ? forms[opType] : undefined;
+  const to = attributes?.to;
+  const isWidening = opType === 'Cast' && to && 'int' in to && to.int === dataTypeNumber('int64');
+  if (!known || isWidening) return inputs;
+  const carrying = known.filter(({ passedOn }) => passedOn);
+  return inputs.filter((_, i) => carrying.some((form) => isIn(form, i)));
+}
+
+/** Whether a node makes constants of its own that int32 does not hold. */
+function makesWide({ opType, domain = '', attributes }: NewNode): boolean {
+  const value = attributes?.value;
+  if (opType !== 'ConstantOfShape' || domain !== '' || !value || !('raw' in value)) return false;
+  const { t } = onnx.AttributeProto.decode(value.raw);
+  if (t?.dataType !== dataTypeNumber('int64')) return false;
+  const numbers = t.rawData?.length
+    ? [...toIntegers('int64', t.rawData, t.rawData.length / 8)]
+    : (t.int64Data ?? []).map(Number);
+  return !numbers.every(isInt32);
+}
+
+/** Whether a constant is one of int32 numbers. */
+function fits(tensor: NewTensor): boolean {
+  if (tensor.dtype !== 'int64' || 'chunks' in tensor.data) return true;
   const { data: bytes, dims } = tensor;
   const raw = bytes instanceof Uint8Array ? bytes : bytes.source.read(bytes.start, bytes.end);
   return toIntegers('int64', raw, elementCount(dims)).every((value) => isInt32(value));

@@ -4,7 +4,7 @@
  */
 import type { ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
-import type { AttributeValue, NewNode } from '../onnx/encode.js';
+import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
 import { GraphBuilder } from './builder.js';
 
 /** The newest opset before the reductions take their axes as inputs. */
@@ -132,10 +132,10 @@ function omit({ attributes = {} }: NewNode, ...names: string[]): Record<string, 
 
 function int({ attributes }: NewNode, name: string): number | undefined {
   const value = attributes?.[name];
-  return value && 'int' in value ? value.int : undefined;
+  return value && 'int' in value ? Number(value.int) : undefined;
 }
 
-function ints({ attributes }: NewNode, name: string): readonly number[] | undefined {
+function ints({ attributes }: NewNode, name: string): readonly Integer[] | undefined {
   const value = attributes?.[name];
   return value && 'ints' in value ? value.ints : undefined;
 }

@@ -196,6 +196,68 @@ export function fromFloat32(dtype: DataTypeName, values: Float32Array): Uint8Arr
 }
 
 /**
+ * Whole numbers as raw little-endian bytes of an integer type or bool. What a Number has rounded up to
+ * 2^63 was the greatest int64, which stands for "to the end".
+ * @throws OnnxLoraError `invalid-argument` for what the type does not hold, `unsupported` for a type
+ * that is none of them
+ */
+export function fromIntegers(
+  dtype: DataTypeName,
+  values: readonly (number | bigint)[],
+): Uint8Array {
+  const range = integerRange(dtype);
+  if (!range) throw unsupported(`${dtype} elements are not integers of whole bytes`);
+  const whole = values.map((value) => wholeNumber(dtype, range, value));
+  if (dtype === 'int64') return bytesOf(BigInt64Array.from(whole));
+  if (dtype === 'uint64') return bytesOf(BigUint64Array.from(whole));
+  const { array } = smallIntegers[dtype as keyof typeof smallIntegers];
+  return bytesOf(new array(whole.map(Number)));
+}
+
+const smallIntegers = {
+  bool: { bits: 1, signed: false, array: Uint8Array },
+  int8: { bits: 8, signed: true, array: Int8Array },
+  uint8: { bits: 8, signed: false, array: Uint8Array },
+  int16: { bits: 16, signed: true, array: Int16Array },
+  uint16: { bits: 16, signed: false, array: Uint16Array },
+  int32: { bits: 32, signed: true, array: Int32Array },
+  uint32: { bits: 32, signed: false, array: Uint32Array },
+} as const;
+
+interface IntegerRange {
+  readonly min: bigint;
+  readonly max: bigint;
+}
+
+function integerRange(dtype: DataTypeName): IntegerRange | undefined {
+  const wide = { int64: { bits: 64, signed: true }, uint64: { bits: 64, signed: false } };
+  const types: Readonly<Record<string, { bits: number; signed: boolean }>> = {
+    ...smallIntegers,
+    ...wide,
+  };
+  const type = Object.hasOwn(types, dtype) ? types[dtype] : undefined;
+  if (!type) return undefined;
+  const size = 1n << BigInt(type.bits);
+  return type.signed ? { min: -size / 2n, max: size / 2n - 1n } : { min: 0n, max: size - 1n };
+}
+
+function wholeNumber(
+  dtype: DataTypeName,
+  { min, max }: IntegerRange,
+  value: number | bigint,
+): bigint {
+  if (typeof value === 'bigint' || Number.isInteger(value)) {
+    const whole = BigInt(value);
+    if (whole >= min && whole <= max) return whole;
+    if (typeof value === 'number' && value === 2 ** 63 && dtype === 'int64') return max;
+  }
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${value} is not a value of ${dtype}, expected a whole number from ${min} to ${max}`,
+  );
+}
+
+/**
  * Raw little-endian bytes of `count` elements of an integer or bool type, in a typed array of the
  * type's own width and sign; bool is a `Uint8Array`, 4-bit and 2-bit types get a byte per element.
  * Aligned bytes of the types that are not packed are returned as a view, not a copy.

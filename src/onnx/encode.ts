@@ -16,10 +16,13 @@ import { encodeString } from './wire.js';
 
 const AttributeType = onnx.AttributeProto.AttributeType;
 
+/** A signed 64-bit integer: a bigint where a number would round it. */
+export type Integer = number | bigint;
+
 /** The value of an attribute that we write. */
 export type AttributeValue =
-  | { readonly int: number }
-  | { readonly ints: readonly number[] }
+  | { readonly int: Integer }
+  | { readonly ints: readonly Integer[] }
   | { readonly float: number }
   | { readonly text: string }
   | { readonly floats: readonly number[] }
@@ -80,11 +83,18 @@ function attribute(name: string, value: AttributeValue): Uint8Array {
 }
 
 function typedValue(value: Exclude<AttributeValue, { readonly raw: Uint8Array }>) {
-  if ('int' in value) return { type: AttributeType.INT, i: value.int };
+  if ('int' in value) return { type: AttributeType.INT, i: halves(value.int) };
   if ('float' in value) return { type: AttributeType.FLOAT, f: value.float };
-  if ('text' in value) return { type: AttributeType.STRING, s: Buffer.from(value.text, 'utf8') };
+  if ('text' in value) return { type: AttributeType.STRING, s: encodeString(value.text) };
   if ('floats' in value) return { type: AttributeType.FLOATS, floats: [...value.floats] };
-  return { type: AttributeType.INTS, ints: [...value.ints] };
+  return { type: AttributeType.INTS, ints: value.ints.map(halves) };
+}
+
+/** An integer as onnx-proto takes it without rounding: numbers are exact up to 2^53. */
+function halves(value: Integer) {
+  if (typeof value === 'number') return value;
+  const [low, high] = [value, value >> 32n].map((half) => Number(BigInt.asIntN(32, half)));
+  return { low: low!, high: high!, unsigned: false };
 }
 
 /** A `GraphProto.initializer` record. The data may be large, so it is not copied into a message. */

@@ -120,6 +120,15 @@ export function readPackedInts(source: ByteSource, range: Range): number[] {
   return values;
 }
 
+/** A repeated integer field as it stands in the file: no value is rounded. */
+export function readBigInts(source: ByteSource, field: Field): bigint[] {
+  const values: bigint[] = [];
+  eachVarint(source, { start: field.value, end: field.end }, (low, high) => {
+    values.push((BigInt(high) << 32n) + BigInt(low >>> 0));
+  });
+  return values;
+}
+
 /** Calls `take` with the halves of every varint of a run without tags: no value is rounded. */
 export function eachVarint(
   source: ByteSource,

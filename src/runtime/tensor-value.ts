@@ -47,7 +47,8 @@ export function isFeedable(dtype: DataTypeName | undefined): dtype is FedType {
 
 /**
  * Numbers as a tensor; floats are rounded to the type, integers have to fit it.
- * @throws OnnxLoraError `unsupported` for a type that sessions do not take
+ * @throws OnnxLoraError `unsupported` for a type that sessions do not take, `invalid-argument` for a
+ * number that an integer type does not hold
  */
 export function tensorFromNumbers(
   dtype: DataTypeName,
@@ -55,11 +56,22 @@ export function tensorFromNumbers(
   values: Float64Array,
 ): TensorValue {
   if (isConvertible(dtype)) return tensorFromBytes(dtype, dims, fromFloat64(dtype, values));
-  if (dtype === 'int64') return { dtype, dims, data: BigInt64Array.from(values, BigInt) };
-  if (dtype === 'uint64') return { dtype, dims, data: BigUint64Array.from(values, BigInt) };
+  const data = integersOf(dtype, values);
+  const numbers = tensorToFloat64({ dtype, dims, data });
+  const at = values.findIndex((value, i) => value !== numbers[i]);
+  if (at < 0) return { dtype, dims, data };
+  const message = `${values[at]} is not a value of ${dtype}, expected a whole number that it holds`;
+  throw new OnnxLoraError('invalid-argument', message);
+}
+
+/** Wraps what the type does not hold, and drops fractions. */
+function integersOf(dtype: DataTypeName, values: Float64Array): TensorArray {
+  const whole = (value: number) => (Number.isFinite(value) ? BigInt(Math.trunc(value)) : 0n);
+  if (dtype === 'int64') return BigInt64Array.from(values, whole);
+  if (dtype === 'uint64') return BigUint64Array.from(values, whole);
   const data = new (arrayOf(dtype))(values.length) as Int32Array;
   data.set(values);
-  return { dtype, dims, data };
+  return data;
 }
 
 /**

@@ -92,6 +92,25 @@ describe('int64 inputs as int32', () => {
     expect(await outputOf(graph)).toEqual(await outputOf(graphOf(bounded)));
   });
 
+  it('are int64 again beside what is made of a constant that int32 does not hold', async () => {
+    const masked = (graph: GraphBuilder, ids: string) => {
+      const far = graph.op('Expand', [
+        graph.scalar('int64', 2n ** 63n - 1n),
+        graph.op('Shape', [ids]),
+      ]);
+      const isZero = graph.op('Equal', [ids, graph.scalar('int64', 0)]);
+      const least = graph.op('ReduceMin', [graph.op('Where', [isZero, far, ids])], {
+        keepdims: int(0),
+      });
+      return graph.op('Cast', [least], { to: int(FLOAT) });
+    };
+    const graph = graphOf(masked);
+    narrowInputs(graph);
+    const found = await outputOf(graph);
+    expect(found.numbers).toEqual(Float64Array.of(1));
+    expect(found).toEqual(await outputOf(graphOf(masked)));
+  });
+
   it('leave the type of an output alone', async () => {
     const graph = graphOf((g, ids) => g.op('Reshape', [ids, g.integers([-1])]));
     narrowInputs(graph);

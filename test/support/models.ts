@@ -16,12 +16,14 @@ export type GraphProto = onnxProto.onnx.IGraphProto;
 export type FunctionProto = onnxProto.onnx.IFunctionProto;
 export type ValueProto = onnxProto.onnx.IValueInfoProto;
 
-/** A number is an int; floats are `{ float }`. */
+/** A number is an int, a bigint one beyond 2^53; floats are `{ float }`. */
 export type Attribute =
   | number
+  | bigint
   | string
-  | readonly number[]
+  | readonly (number | bigint)[]
   | { float: number }
+  | { floats: readonly number[] }
   | { tensor: TensorProto }
   | { graph: GraphProto };
 
@@ -46,11 +48,19 @@ export function node(
 
 function attribute(name: string, value: Attribute): onnxProto.onnx.IAttributeProto {
   if (typeof value === 'number') return { name, type: AttributeType.INT, i: value };
+  if (typeof value === 'bigint') return { name, type: AttributeType.INT, i: int64(value) };
   if (typeof value === 'string') return { name, type: AttributeType.STRING, s: Buffer.from(value) };
   if ('float' in value) return { name, type: AttributeType.FLOAT, f: value.float };
   if ('tensor' in value) return { name, type: AttributeType.TENSOR, t: value.tensor };
   if ('graph' in value) return { name, type: AttributeType.GRAPH, g: value.graph };
-  return { name, type: AttributeType.INTS, ints: [...value] };
+  if ('floats' in value) return { name, type: AttributeType.FLOATS, floats: [...value.floats] };
+  return { name, type: AttributeType.INTS, ints: value.map(int64) };
+}
+
+function int64(value: number | bigint) {
+  if (typeof value === 'number') return value;
+  const [low, high] = [value, value >> 32n].map((half) => Number(BigInt.asIntN(32, half)));
+  return { low: low!, high: high!, unsigned: false };
 }
 
 /** A tensor; by default of numbers that differ and are exact in every floating-point type. */

@@ -58,8 +58,9 @@ function within(feed: Feed, { min, limit }: Range, what: string): Rule {
 function labelRule(feed: Feed, needs: DataNeeds): Rule {
   const { ignoreIndex = DEFAULT_IGNORE_INDEX } = needs;
   const classes = classesOf(needs);
-  const limit = classes ?? Number.POSITIVE_INFINITY;
-  const range = classes === undefined ? '0 or more' : `0 to ${limit - 1} (${limit} classes)`;
+  // The losses look labels up as int32.
+  const limit = classes ?? 2 ** 31;
+  const range = classes === undefined ? `0 to ${limit - 1}` : `0 to ${limit - 1} (${limit} classes)`;
   let counted = 0;
   const accepts: Accepts = (taken) => {
     if (taken === ignoreIndex) return true;

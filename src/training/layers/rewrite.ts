@@ -112,7 +112,7 @@ function weightIsTransposed({
 }: NewNode): boolean | undefined {
   const int = (name: string) => {
     const value = attributes[name];
-    return value && 'int' in value ? value.int : 0;
+    return value && 'int' in value ? Number(value.int) : 0;
   };
   const alpha = attributes.alpha;
   const isScaled = alpha !== undefined && 'float' in alpha && alpha.float !== 1;

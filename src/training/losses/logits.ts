@@ -156,7 +156,7 @@ function isOver(
   { attributes, inputs, outputs }: NewNode,
   axis: number,
 ): boolean {
-  const given = attributes?.axis && 'int' in attributes.axis ? attributes.axis.int : undefined;
+  const given = attributes?.axis && 'int' in attributes.axis ? Number(attributes.axis.int) : undefined;
   const set = given ?? (graph.opset >= 13 ? -1 : 1);
   const shape = producers.shape(outputs[0]!) ?? producers.shape(inputs[0]!);
   // Before, all axes from it on were one.

@@ -1,0 +1,29 @@
+import { describe, expect, it } from 'vitest';
+import { GraphBuilder } from '../../src/graph/builder.js';
+import type { DataTypeName } from '../../src/onnx/dtype.js';
+
+const graph = () => new GraphBuilder([{ domain: '', version: 17 }]);
+
+describe('a constant of integers', () => {
+  it('keeps every digit of a bigint', () => {
+    const built = graph();
+    const name = built.integers([2n ** 63n - 1n, -(2n ** 63n), 2n ** 53n + 1n]);
+    const { data } = built.initializers.get(name)!;
+    const numbers = new BigInt64Array(new Uint8Array(data as Uint8Array).buffer);
+    expect([...numbers]).toEqual([2n ** 63n - 1n, -(2n ** 63n), 2n ** 53n + 1n]);
+  });
+
+  it.each<[DataTypeName, number, string]>([
+    ['int64', 0.5, 'from -9223372036854775808 to 9223372036854775807'],
+    ['int64', Number.NaN, 'from -9223372036854775808 to 9223372036854775807'],
+    ['int64', Number.POSITIVE_INFINITY, 'from -9223372036854775808 to 9223372036854775807'],
+    ['int32', 2 ** 32, 'from -2147483648 to 2147483647'],
+    ['int8', 128, 'from -128 to 127'],
+    ['uint8', -1, 'from 0 to 255'],
+    ['bool', 2, 'from 0 to 1'],
+  ])('of type %s refuses %d', (dtype, number, range) => {
+    expect(() => graph().scalar(dtype, number)).toThrow(
+      `${number} is not a value of ${dtype}, expected a whole number ${range}`,
+    );
+  });
+});
