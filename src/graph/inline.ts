@@ -1,6 +1,7 @@
 /**
  * A model's main graph without calls of model-local functions, and without Ifs that always go the same
- * way: their nodes stand in its place. What depends on data (Loop, Scan, other Ifs) stays.
+ * way: their nodes stand in its place. What depends on data (Loop, Scan, other Ifs) stays. The nodes come
+ * out in order, whatever their order in the file.
  */
 import type onnxProto from 'onnx-proto';
 import { OnnxLoraError } from '../errors.js';
@@ -21,6 +22,8 @@ import {
 } from '../onnx/model.js';
 import { onnx } from '../onnx/proto.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
+import { capturesOf, definedIn } from './captures.js';
+import { sortedNodes } from './sort.js';
 
 // Calls nest a few levels deep; a function that calls itself never ends, and ten levels of functions
 // that call the next one ten times make a graph that no memory holds.
@@ -96,7 +99,7 @@ class Inliner {
     };
     const overridable = new Set(graph.inputs.map(({ name }) => name));
     this.addInitializers(graph, scope, overridable);
-    for (const node of graph.nodes) this.add(node, scope);
+    for (const node of sortedNodes(graph)) this.add(node, scope);
     return { nodes: this.nodes, initializers: this.initializers };
   }
 
@@ -164,7 +167,7 @@ class Inliner {
 
   /** The nodes of a body, and its results under the names that the call gives them. */
   private addBody(call: InlinedNode, body: Graph, scope: Scope): void {
-    for (const node of body.nodes) this.add(node, scope);
+    for (const node of sortedNodes(body)) this.add(node, scope);
     for (const [i, output] of call.outputs.entries()) {
       const result = body.outputs[i];
       if (output === '' || !result) continue;
@@ -320,23 +323,6 @@ function resolve(scope: Scope, name: string): string {
     if (found !== undefined) return found;
   }
   return name;
-}
-
-function* definedIn({ inputs, initializers, sparseInitializers, nodes }: Graph): Generator<string> {
-  for (const { name } of inputs) yield name;
-  yield* initializers.keys();
-  yield* sparseInitializers;
-  for (const { outputs } of nodes) for (const name of outputs) if (name !== '') yield name;
-}
-
-/** The names that a body reads from around it. */
-function capturesOf(body: Graph): string[] {
-  const own = new Set(definedIn(body));
-  const inner = body.nodes.flatMap((node) =>
-    [...node.attributes.values()].flatMap(({ graphs }) => graphs.flatMap(capturesOf)),
-  );
-  const read = [...body.nodes.flatMap(({ inputs }) => inputs), ...body.outputs.map((o) => o.name)];
-  return [...read, ...inner].filter((name) => name !== '' && !own.has(name));
 }
 
 function bodiesOf({ g, graphs }: onnxProto.onnx.IAttributeProto) {
