@@ -177,7 +177,7 @@ async function addGradients(forward: LossGraph, layers: readonly Layer[]): Promi
   setOutputs(graph, [loss, weight, seed.gradient, seed.value]);
   prune(graph);
   const needed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
-  const outputs = layers.flatMap(({ linear }) => linear.map(({ output }) => output));
+  const outputs = [...new Set(layers.flatMap(({ linear }) => linear.map((one) => one.output)))];
   const wanted = outputs.filter((name) => needed.has(name));
   const types = new Map(await inferTypes(graph, probe));
   const dy = differentiate(graph, types, loss, wanted, { seed });
@@ -202,7 +202,9 @@ function gradientOf(
   layer: Layer,
   dy: ReadonlyMap<string, string>,
 ): GradientValue | RefusedGradient {
-  const used = layer.linear.filter(({ output }) => dy.has(output));
+  // Branches of an If may use one name; only one of them is in the graph.
+  const outputs = new Map(layer.linear.map((linear) => [linear.output, linear]));
+  const used = [...outputs.values()].filter(({ output }) => dy.has(output));
   if (used.length === 0) return { layer, refusal: 'the loss does not depend on it' };
   try {
     const products = used.map((linear) => deltaGradient(c, linear, dy.get(linear.output)!));

@@ -20,8 +20,9 @@ export function detachSites(
       name = next;
     return name;
   };
-  for (const { site } of sites) {
-    const producer = patched.producer(site);
+  for (const attached of sites) {
+    const { site } = attached;
+    const producer = patched.producer(attached);
     if (removed.has(producer)) continue;
     const field = producer.outputFields[producer.outputs.indexOf(site.base)]!;
     const name = encodeString(finalName(site.base));

@@ -288,16 +288,13 @@ function describeTargets(
   for (const site of patched.sites) {
     sites.set(site.target, [...(sites.get(site.target) ?? []), site]);
   }
-  const slots = patched.slots?.slots ?? [];
+  const slots = patched.slotsByTarget();
   const described = findLayers(patched)
     .flatMap((layer) => layer.nodes.map((node, i) => ({ layer, node, i })))
     // Nodes that share a weight come together: back to the order of the file.
     .sort((x, y) => x.node.field.start - y.node.field.start);
   return described.map(({ layer, node, i }) => {
     const attached = sites.get(node) ?? [];
-    const slot = slots.find((one) =>
-      one.sites.some(({ node: name }) => name === layer.nodeNames[i]),
-    );
     const adapters = attached.map(({ adapter }) => summaries.get(adapter)!);
     return {
       node: layer.nodeNames[i]!,
@@ -306,7 +303,7 @@ function describeTargets(
       ...describeWeight(patched.values, layer, i),
       adapter: adapters[0] ?? null,
       adapters,
-      slot: slot?.name ?? null,
+      slot: slots.get(node)?.name ?? null,
     };
   });
 }

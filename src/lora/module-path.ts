@@ -31,3 +31,10 @@ function fromWeightName(name: string): string | undefined {
   const path = name.replace(/\.(weight|kernel|w)(_\w+)?$/i, '');
   return path !== name && !GENERATED.test(name) ? path : undefined;
 }
+
+/** The module path, with a number where layers before it have the same. */
+export function uniqueName(module: string, names: Map<string, number>): string {
+  const count = names.get(module) ?? 0;
+  names.set(module, count + 1);
+  return count === 0 ? module : `${module}#${count}`;
+}

@@ -20,6 +20,7 @@ import {
   structureOf,
 } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
+import { uniqueName } from './module-path.js';
 import { defaultOutput, writeModel, writeWithData } from './output.js';
 import { PatchedModel } from './patched.js';
 import { numberPatterns, structurePatterns } from './patterns.js';
@@ -324,13 +325,6 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
     };
     return { layer, record, values: startValues(record, init, seed) };
   });
-}
-
-/** The module path, with a number where layers before it have the same. */
-export function uniqueName(module: string, names: Map<string, number>): string {
-  const count = names.get(module) ?? 0;
-  names.set(module, count + 1);
-  return count === 0 ? module : `${module}#${count}`;
 }
 
 function checkedScale(scale: number): number {

@@ -4,7 +4,14 @@ import { OnnxLoraError } from '../errors.js';
 import { storedTensor } from '../graph/constants.js';
 import { ValueIndex } from '../graph/uses.js';
 import type { TensorPlace } from '../onnx/external.js';
-import { allGraphs, type Model, type Node, nodeLabel, type Tensor } from '../onnx/model.js';
+import {
+  allGraphs,
+  type Graph,
+  type Model,
+  type Node,
+  nodeLabel,
+  type Tensor,
+} from '../onnx/model.js';
 import {
   type Head,
   invalidManifest,
@@ -14,7 +21,7 @@ import {
   readManifests,
   type Site,
 } from './manifest.js';
-import { readSlots, type SlotManifest } from './slots/manifest.js';
+import { readSlots, type Slot, type SlotManifest } from './slots/manifest.js';
 
 /** A site with the nodes that its names stand for. */
 export interface AttachedNodes {
@@ -46,7 +53,6 @@ export class PatchedModel {
   readonly values: ValueIndex;
 
   private readonly nodesByName = new Map<string, Node>();
-  private readonly producers = new Map<string, Node>();
 
   /** @throws OnnxLoraError `invalid-manifest` where manifest and graph do not fit together */
   constructor(readonly model: Model) {
@@ -56,7 +62,6 @@ export class PatchedModel {
     for (const graph of allGraphs(model.graph)) {
       for (const node of graph.nodes) {
         if (node.name !== '') this.nodesByName.set(node.name, node);
-        for (const output of node.outputs) this.producers.set(output, node);
       }
     }
     const adapters = this.sets.flatMap((set) => set.adapters);
@@ -106,6 +111,12 @@ export class PatchedModel {
     });
   }
 
+  /** The slots by the nodes of the layers that they stand beside. */
+  slotsByTarget(): Map<Node, Slot> {
+    const slots = (this.slots?.slots ?? []).flatMap((slot) => slot.sites.map(() => slot));
+    return new Map(this.slotSites.map(({ target }, i) => [target, slots[i]!]));
+  }
+
   /** What to call a layer's node: a name that stays the same however many adapters are added. */
   label(target: Node): string {
     const attached = [...this.sites, ...this.slotSites].find((site) => site.target === target);
@@ -118,10 +129,15 @@ export class PatchedModel {
   }
 
   /** The node right below an adapter: the layer's own, the Add of its bias, or another adapter's. */
-  producer(site: Site): Node {
-    const node = this.producers.get(site.base);
+  producer({ site, add }: AttachedNodes): Node {
+    const node = this.producerOf(add.graph, site.base);
     if (!node) throw this.damaged(`no node computes ${site.base}`);
     return node;
+  }
+
+  /** Names of values mean something in their graph only: branches of an If may use the same ones. */
+  private producerOf(graph: Graph, name: string): Node | undefined {
+    return this.values.resolve(graph, name)?.producer;
   }
 
   /** An initializer that an adapter names. */
@@ -211,7 +227,7 @@ export class PatchedModel {
       const missing = nodes.find((name) => !inGraph.has(name));
       if (missing !== undefined)
         throw this.damaged(`node ${missing} of the head is not in the graph`);
-      const makes = this.producers.get(output)?.name;
+      const makes = this.producerOf(graph, output)?.name;
       if (makes !== nodes.at(-1) || !graph.outputs.some(({ name }) => name === output)) {
         throw this.damaged(`${output} is no output that the head makes`);
       }
@@ -228,14 +244,14 @@ export class PatchedModel {
     if (add.opType !== 'Add' || !add.inputs.includes(site.base) || add.outputs[0] === site.base) {
       throw this.damaged(`node ${nodeLabel(add)} does not add to ${site.base}`);
     }
-    return { site, nodes, add, target: this.target(site) };
+    return { site, nodes, add, target: this.target(site, add.graph) };
   }
 
-  private target(site: Site): Node {
+  private target(site: Site, graph: Graph): Node {
     let base = site.base;
     for (let depth = 0; depth <= this.ownNodes.size; depth++) {
-      const node = this.producers.get(base);
-      if (!node) break;
+      const node = this.producerOf(graph, base);
+      if (node?.graph !== graph) break;
       if (!this.ownNodes.has(node.name)) return this.belowBias(site, node);
       base = node.inputs[0]!;
     }
@@ -245,7 +261,8 @@ export class PatchedModel {
   /** The layer's own node, under the model's last node below the site's adapters. */
   private belowBias({ product }: Site, last: Node): Node {
     if (product === undefined) return last;
-    const node = last.inputs.includes(product) ? this.producers.get(product) : undefined;
+    const isRead = last.inputs.includes(product);
+    const node = isRead ? this.producerOf(last.graph, product) : undefined;
     if (last.opType === 'Add' && node) return node;
     throw this.damaged(`node ${nodeLabel(last)} does not add a bias to ${product}`);
   }

@@ -1,6 +1,6 @@
 /** What a layer's weight was called before an exporter or a quantizer gave it another name. */
 import type { ValueIndex } from '../graph/uses.js';
-import { allGraphs, type Model, type Node } from '../onnx/model.js';
+import { allGraphs, enclosingGraphs, type Graph, type Model, type Node } from '../onnx/model.js';
 import type { Finding, LinearLayer } from './targets/index.js';
 
 /** The value info of a constant that the current PyTorch exporter folded, a Python list of names. */
@@ -22,18 +22,21 @@ export function isFoldedIntoConv(node: Node | undefined, tensorName: string): bo
 
 /** Tells the names of a model's weights. */
 export class WeightNames {
-  private readonly origins = new Map<string, string>();
+  /** By the graph whose value info says so: branches of an If may use the same names. */
+  private readonly origins = new Map<Graph, Map<string, string>>();
 
   constructor(
     model: Model,
     private readonly values: ValueIndex,
   ) {
-    for (const { valueInfo } of allGraphs(model.graph)) {
-      for (const { name, metadata } of valueInfo) {
+    for (const graph of allGraphs(model.graph)) {
+      const origins = new Map<string, string>();
+      this.origins.set(graph, origins);
+      for (const { name, metadata } of graph.valueInfo) {
         const from = metadata.find(({ key }) => key === FOLDED_FROM)?.value();
         // Of several tensors folded into one, none is the weight.
         const only = /^\['([^']+)'\]$/.exec(from ?? '')?.[1];
-        if (only !== undefined) this.origins.set(name, only);
+        if (only !== undefined) origins.set(name, only);
       }
     }
   }
@@ -43,9 +46,18 @@ export class WeightNames {
     if ('refusal' in finding) return '';
     const { constant, name } = finding.weight;
     const stored = constant?.tensor.name || constant?.node?.outputs[0] || name;
-    const origin = this.origins.get(stored) ?? this.origins.get(stored.replace(QUANTIZED, ''));
+    const graph = constant?.graph ?? finding.node.graph;
+    const origin = this.origin(graph, stored) ?? this.origin(graph, stored.replace(QUANTIZED, ''));
     if (origin !== undefined || !GENERATED.test(stored)) return origin ?? stored;
     return this.besideBias(finding) ?? stored;
+  }
+
+  private origin(graph: Graph, name: string): string | undefined {
+    for (const scope of enclosingGraphs(graph)) {
+      const origin = this.origins.get(scope)?.get(name);
+      if (origin !== undefined) return origin;
+    }
+    return undefined;
   }
 
   /** Folding renames a weight and leaves the bias its name. */

@@ -21,13 +21,22 @@ export class HomeFinder {
   /** The path in the graph of a module of PyTorch; undefined for one outside the part that it holds. */
   readonly locate: (module: string) => string | undefined;
   private readonly layers: readonly Layer[];
+  /** The nodes of all layers, in the order in which adapters of single nodes are listed. */
+  private readonly places: readonly { readonly name: string; readonly node: Node }[];
 
   /**
    * @param prefix see {@link renamePaths}; by default paths are aligned
    * @throws OnnxLoraError `adapter-mismatch`, `invalid-argument` as those do
    */
-  constructor(patched: PatchedModel, file: AdapterFile, prefix: string | undefined) {
+  constructor(
+    patched: PatchedModel,
+    private readonly file: AdapterFile,
+    prefix: string | undefined,
+  ) {
     this.layers = findLayers(patched);
+    this.places = findLayers(patched, true).flatMap(({ nodes, nodeNames }) =>
+      nodes.map((node, i) => ({ node, name: nodeNames[i]! })),
+    );
     const layers = new ModuleIndex<Layer>();
     for (const layer of this.layers) for (const module of layer.modules) layers.add(module, layer);
     this.index = { patched, layers, nodes: new ModuleIndex<Node>() };
@@ -37,7 +46,7 @@ export class HomeFinder {
   private alignment(file: AdapterFile): (module: string) => string | undefined {
     const { patched, layers } = this.index;
     const modules = file.adapters
-      .filter((adapter) => !this.named(adapter))
+      .filter((adapter) => this.named(adapter).length === 0)
       .map(({ record }) => [record.name, ...fusedPlaces(record.name).map(({ path }) => path)]);
     const label = `${file.path} does not fit ${patched.model.source.label}`;
     return alignPaths(modules, layers.paths(), label);
@@ -46,8 +55,10 @@ export class HomeFinder {
   /** The home of an adapter, or why it has none. */
   find(adapter: StoredAdapter): Home | Homeless {
     const wanted = new Set(adapter.nodes);
-    const named = this.named(adapter);
-    if (named) return usable([named], (layer) => only(layer, ({ node }) => wanted.has(node)));
+    const own = this.ownNodes(adapter);
+    const named = this.named(adapter, own);
+    const isNamed = ({ node, label }: Place) => own?.has(node) ?? wanted.has(label);
+    if (named.length > 0) return usable(named, (layer) => only(layer, isNamed));
     const { name } = adapter.record;
     const path = this.locate(name);
     const layers = this.at(path);
@@ -66,10 +77,40 @@ export class HomeFinder {
     return path === undefined ? [] : this.index.layers.at(path);
   }
 
-  /** The layer whose nodes the adapter names. */
-  private named({ nodes }: StoredAdapter): Layer | undefined {
-    const wanted = new Set(nodes);
-    return this.layers.find(({ nodeNames }) => nodeNames.some((name) => wanted.has(name)));
+  /** The layers whose nodes the adapter names: several where branches of an If use the same names. */
+  private named(adapter: StoredAdapter, own = this.ownNodes(adapter)): Layer[] {
+    const wanted = new Set(adapter.nodes);
+    return this.layers.filter((layer) =>
+      own
+        ? layer.nodes.some((node) => own.has(node))
+        : layer.nodeNames.some((name) => wanted.has(name)),
+    );
+  }
+
+  /**
+   * The nodes that the adapter was extracted from, where other nodes have their names: adapters stand in
+   * the file in the order of the model's nodes, and slots have a number behind the name.
+   */
+  private ownNodes(adapter: StoredAdapter): ReadonlySet<Node> | undefined {
+    const ofSlot = adapter.nodes.length > 1 ? undefined : this.slotNode(adapter.record.name);
+    if (ofSlot) return ofSlot;
+    const key = adapter.nodes.join('\n');
+    const alike = this.file.adapters.filter(({ nodes }) => nodes.join('\n') === key);
+    if (alike.length < 2 || key === '') return undefined;
+    const wanted = new Set(adapter.nodes);
+    const places = this.places.filter(({ name }) => wanted.has(name));
+    const count = adapter.nodes.length;
+    if (places.length !== alike.length * count) return undefined;
+    const start = alike.indexOf(adapter) * count;
+    return new Set(places.slice(start, start + count).map(({ node }) => node));
+  }
+
+  /** The node of one of several slots that differ in their numbers only; see `slotNames`. */
+  private slotNode(slot: string): ReadonlySet<Node> | undefined {
+    const { name, number = '0' } = /^(?<name>.*?)(?:#(?<number>\d+))?$/s.exec(slot)!.groups!;
+    if (!this.file.adapters.some(({ record }) => record.name === `${name}#1`)) return undefined;
+    const place = this.places.filter((one) => one.name === name)[Number(number)];
+    return place && new Set([place.node]);
   }
 
   private fusedHome(module: string): Home | Homeless {
@@ -106,16 +147,19 @@ function noSuchLayer(name: string, layers: readonly Layer[]): string {
   return `no such layer${near.length > 0 ? `; near: ${near.join(', ')}` : ''}`;
 }
 
-/** A node of a layer, by the names that it goes by. */
+/** A node of a layer, and the names that it goes by. */
 interface Place {
-  readonly node: string;
+  readonly node: Node;
+  readonly label: string;
   readonly module: string;
 }
 
 /** The layer without the nodes that the adapter is not for. */
 function only(layer: Layer, isWanted: (place: Place) => boolean): Layer {
   const { nodeNames, modules } = layer;
-  const kept = nodeNames.flatMap((node, i) => (isWanted({ node, module: modules[i]! }) ? [i] : []));
+  const kept = nodeNames.flatMap((label, i) =>
+    isWanted({ node: layer.nodes[i]!, label, module: modules[i]! }) ? [i] : [],
+  );
   const pick = <T>(items: readonly T[]) => kept.map((i) => items[i]!);
   return {
     ...layer,

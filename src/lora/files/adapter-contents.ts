@@ -54,9 +54,11 @@ export function contentsOfModel(
   const layers = findLayers(patched).flatMap(({ linear, modules }) =>
     linear.map((layer, i) => ({ ...layer, module: modules[i]! })),
   );
+  const targetsOf = (adapter: PatchedAdapter) =>
+    patched.sites.filter((site) => site.adapter === adapter).map(({ target }) => target);
   const layerOf = (adapter: PatchedAdapter) => {
-    const targets = patched.sites.filter((site) => site.adapter === adapter);
-    return layers.find(({ node }) => targets.some(({ target }) => target === node));
+    const targets = targetsOf(adapter);
+    return layers.find(({ node }) => targets.includes(node));
   };
   const slotOf = slotFinder(patched);
   const adapters = set.adapters.map((adapter): OutgoingAdapter => {
@@ -69,7 +71,7 @@ export function contentsOfModel(
       isConv1d: layer?.node.opType === 'Gemm' && !layer.weight.transposed,
       values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
       magnitude: magnitudeOf(patched, reader, adapter),
-      slot: slotOf(adapter.sites.map(({ node }) => node)),
+      slot: slotOf(targetsOf(adapter)),
     };
   });
   const trained = (set.replaced ?? []).map(({ tensor: name }) => {

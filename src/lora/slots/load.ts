@@ -1,6 +1,7 @@
 /** Adapters of a file as the slots of a model take them. */
 import type { Factors, Floats } from '../../analysis/norms.js';
 import { OnnxLoraError } from '../../errors.js';
+import type { Node } from '../../onnx/model.js';
 import { bindAdapters } from '../binding/bind.js';
 import { openAdapter } from '../files/open-adapter.js';
 import { factorsOf, type NewAdapter, structureOf } from '../insert.js';
@@ -33,7 +34,8 @@ export function loadAdapter(
     const { adapters, extras } = bindAdapters(patched, file);
     if (extras.head) throw refusal(path, 'a head');
     if (extras.tensors?.length) throw refusal(path, 'trained tensors of the model');
-    const homes = adapters.map((adapter) => [adapter, slotsOf(slots, adapter)] as const);
+    const byTarget = patched.slotsByTarget();
+    const homes = adapters.map((adapter) => [adapter, slotsOf(slots, byTarget, adapter)] as const);
     const homeless = homes.flatMap(([{ record }, found]) => (found ? [] : [record.name]));
     if (homeless.length > 0) throw noSlot(path, patched.model.source.label, homeless);
     return new Map(
@@ -48,11 +50,18 @@ export function loadAdapter(
 }
 
 /** The slots that stand beside the adapter's nodes and no others; undefined where a node has none. */
-function slotsOf({ slots }: SlotManifest, { layer }: NewAdapter): Slot[] | undefined {
-  const nodes = new Set(layer.nodeNames);
-  const within = slots.filter(({ sites }) => sites.every(({ node }) => nodes.has(node)));
-  const covered = within.reduce((count, { sites }) => count + sites.length, 0);
-  return covered === nodes.size ? within : undefined;
+function slotsOf(
+  { slots }: SlotManifest,
+  byTarget: ReadonlyMap<Node, Slot>,
+  { layer }: NewAdapter,
+): Slot[] | undefined {
+  const counts = new Map<Slot | undefined, number>();
+  for (const node of layer.nodes) {
+    const slot = byTarget.get(node);
+    counts.set(slot, (counts.get(slot) ?? 0) + 1);
+  }
+  const within = slots.filter((slot) => counts.get(slot) === slot.sites.length);
+  return within.length === counts.size ? within : undefined;
 }
 
 function readAdapter(path: string, adapter: NewAdapter): SlotAdapter {

@@ -1,5 +1,7 @@
 /** What a layer's slot is called, and the graph inputs that feed it. */
+import type { Node } from '../../onnx/model.js';
 import { findLayers, type Layer } from '../layers.js';
+import { uniqueName } from '../module-path.js';
 import type { PatchedModel } from '../patched.js';
 import { type Slot, slotDtypes } from './manifest.js';
 
@@ -34,11 +36,13 @@ export function parseSlotInput(name: string): { slot: string; factor: 'a' | 'b' 
 export function slotNames(all: readonly Layer[]): Map<Layer, string> {
   const counts = new Map<string, number>();
   for (const { module } of all) counts.set(module, (counts.get(module) ?? 0) + 1);
+  const taken = new Map<string, number>();
   return new Map(
-    all.map((layer) => [
-      layer,
-      counts.get(layer.module) === 1 ? layer.module : layer.nodeNames[0]!,
-    ]),
+    all.map((layer) => {
+      const isAlone = counts.get(layer.module) === 1;
+      // Nodes in two branches of an If may have one name.
+      return [layer, uniqueName(isAlone ? layer.module : layer.nodeNames[0]!, taken)];
+    }),
   );
 }
 
@@ -49,16 +53,19 @@ export function slotDtype({ linear }: Layer): Slot['dtype'] {
 }
 
 /**
- * Which slot an adapter of a model would fill, by the names of its nodes, had the model slots instead:
- * one of a layer, or of a node where the adapter is beside one of several with the same weight.
+ * Which slot an adapter of a model would fill, by its layer's nodes, had the model slots instead: one of
+ * a layer, or of a node where the adapter is beside one of several with the same weight.
  */
 export function slotFinder(
   patched: PatchedModel,
-): (nodes: readonly string[]) => Pick<Slot, 'name' | 'dtype'> | undefined {
+): (nodes: readonly Node[]) => Pick<Slot, 'name' | 'dtype'> | undefined {
   const named = [false, true].map((perNode) => slotNames(findLayers(patched, perNode)));
   const slots = named.flatMap((names) => [...names]);
   return (nodes) => {
-    const found = slots.find(([{ nodeNames }]) => nodeNames.join('\n') === nodes.join('\n'));
+    const found = slots.find(
+      ([layer]) =>
+        layer.nodes.length === nodes.length && layer.nodes.every((node, i) => node === nodes[i]),
+    );
     return found && { name: found[1], dtype: slotDtype(found[0]) };
   };
 }

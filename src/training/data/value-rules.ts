@@ -60,7 +60,8 @@ function labelRule(feed: Feed, needs: DataNeeds): Rule {
   const classes = classesOf(needs);
   // The losses look labels up as int32.
   const limit = classes ?? 2 ** 31;
-  const range = classes === undefined ? `0 to ${limit - 1}` : `0 to ${limit - 1} (${limit} classes)`;
+  const range =
+    classes === undefined ? `0 to ${limit - 1}` : `0 to ${limit - 1} (${limit} classes)`;
   let counted = 0;
   const accepts: Accepts = (taken) => {
     if (taken === ignoreIndex) return true;

@@ -43,7 +43,10 @@ export function addDropout(
   const dropped = new Map<string, string>();
   let length = 0;
   for (const { site, target } of sites) {
-    const input = inputOf(graph, site, producers.get(target.outputs[0]!)!);
+    const layer = producers.get(target.outputs[0]!);
+    // It may be in the branch of an If that is never taken.
+    if (!layer) continue;
+    const input = inputOf(graph, site, layer);
     if (!dropped.has(input)) {
       const offset = dropped.size * STRIDE;
       const count = elementsOf(input, types, options);
