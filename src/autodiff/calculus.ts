@@ -6,7 +6,7 @@
 import type { Attributes, GraphBuilder } from '../graph/builder.js';
 import type { DataTypeName } from '../onnx/dtype.js';
 import { dataTypeNumber, isConvertible, toFloat64, toIntegers } from '../onnx/dtype.js';
-import type { NewNode } from '../onnx/encode.js';
+import { keyOf, type NewNode } from '../onnx/encode.js';
 import { type Dim, elementCount } from '../onnx/model.js';
 import { Refusal } from './refusal.js';
 import { broadcast, reducedShape, sameShape, stretchedAxes } from './shapes.js';
@@ -113,8 +113,7 @@ export class Calculus {
     inputs: readonly string[],
     types: readonly ValueType[],
   ): readonly string[] {
-    const parts = [domain, opType, inputs, attributes, types.length];
-    const key = JSON.stringify(parts, (_, part) => (typeof part === 'bigint' ? `${part}n` : part));
+    const key = keyOf([domain, opType, inputs, attributes, types.length]);
     const known = this.written.get(key);
     if (known) return known;
     const name = this.graph.fresh(`grad/${opType.toLowerCase()}`);

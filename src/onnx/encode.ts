@@ -32,6 +32,11 @@ export type AttributeValue =
    */
   | { readonly raw: Uint8Array; readonly captures: readonly string[] };
 
+/** A text that is the same for the same attributes, whose integers JSON does not know. */
+export function keyOf(value: unknown): string {
+  return JSON.stringify(value, (_, part) => (typeof part === 'bigint' ? `${part}n` : part));
+}
+
 /** A node that we write. */
 export interface NewNode {
   readonly name: string;

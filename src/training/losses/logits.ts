@@ -72,7 +72,7 @@ const MOVING: Readonly<
   Transpose: (producers, { inputs, attributes }, axis) => {
     const perm = attributes?.perm;
     const rank = producers.shape(inputs[0]!)?.length;
-    const axes = perm && 'ints' in perm ? perm.ints : undefined;
+    const axes = perm && 'ints' in perm ? perm.ints.map(Number) : undefined;
     const size = axes?.length ?? rank;
     if (axis === undefined || size === undefined) return { value: inputs[0]!, axis: undefined };
     return { value: inputs[0]!, axis: (axes?.at(axis) ?? -1 - axis - size) - size };
@@ -156,7 +156,8 @@ function isOver(
   { attributes, inputs, outputs }: NewNode,
   axis: number,
 ): boolean {
-  const given = attributes?.axis && 'int' in attributes.axis ? Number(attributes.axis.int) : undefined;
+  const given =
+    attributes?.axis && 'int' in attributes.axis ? Number(attributes.axis.int) : undefined;
   const set = given ?? (graph.opset >= 13 ? -1 : 1);
   const shape = producers.shape(outputs[0]!) ?? producers.shape(inputs[0]!);
   // Before, all axes from it on were one.

@@ -2,7 +2,7 @@
 import type { ValueTypes } from '../../autodiff/value.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import { isConvertible, toFloat64, toIntegers } from '../../onnx/dtype.js';
-import type { NewNode } from '../../onnx/encode.js';
+import { keyOf, type NewNode } from '../../onnx/encode.js';
 import { type Dim, elementCount } from '../../onnx/model.js';
 
 // Axes and scalars; a longer constant is a weight.
@@ -82,7 +82,7 @@ export class Producers {
   /** Whether a node reduces the one axis, counted from the end. */
   reduces({ inputs, attributes }: NewNode, axis: number): boolean {
     const given = attributes?.axes;
-    const axes = given && 'ints' in given ? given.ints : this.constant(inputs[1]);
+    const axes = given && 'ints' in given ? given.ints.map(Number) : this.constant(inputs[1]);
     return axes?.length === 1 && this.fromEnd(axes[0]!, this.shape(inputs[0]!)) === axis;
   }
 
@@ -92,7 +92,7 @@ export class Producers {
     if (one === other) return true;
     const [first, second] = [this.of(one), this.of(other)];
     if (!first || !second || depth > DEEPEST || first.opType !== second.opType) return false;
-    if (JSON.stringify(first.attributes) !== JSON.stringify(second.attributes)) return false;
+    if (keyOf(first.attributes) !== keyOf(second.attributes)) return false;
     const inputs = first.inputs.length;
     return (
       inputs > 0 &&
