@@ -175,9 +175,9 @@ describe('the guard', () => {
   it('cannot judge a file that draws random numbers', async () => {
     const random = model({
       nodes: [
-        node('MatMul', ['x', 'w'], 'h', {}, 'first'),
-        node('RandomNormalLike', ['h'], 'drawn'),
-        node('Add', ['h', 'drawn'], 'y'),
+        node('RandomNormalLike', ['x'], 'drawn'),
+        node('Add', ['x', 'drawn'], 'moved'),
+        node('MatMul', ['moved', 'w'], 'y', {}, 'first'),
       ],
       initializers: [tensor('w', [6, 4])],
       inputs: [value('x', ['batch', 6])],
