@@ -5,6 +5,7 @@ import { OnnxLoraError } from '../errors.js';
 import type { DataTypeName } from '../onnx/dtype.js';
 import type { Dim } from '../onnx/model.js';
 import { fileError } from '../onnx/source.js';
+import { hasHalfProducts } from './half-products.js';
 import { loadRuntime, type Runtime } from './ort.js';
 import { runtimeError } from './ort-error.js';
 import type { ProviderName } from './provider-names.js';
@@ -46,11 +47,21 @@ export async function openNative(
   const runtime = await loadRuntime();
   await requireProvider(provider);
   try {
-    const session = await create(runtime, model, { ...nativeOptions(options), ...more });
+    const native = nativeOptions({ ...options, prepacking: prepackingFor(model, options) });
+    const session = await create(runtime, model, { ...native, ...more });
     return { runtime, session, provider, label };
   } catch (error) {
     throw loadError(error, label, provider, runtime);
   }
+}
+
+/** Not for models whose products would come out wrong. */
+function prepackingFor(
+  model: string | Uint8Array,
+  { provider = 'cpu', prepacking }: OpenSessionOptions,
+): boolean | undefined {
+  const isWrong = provider === 'cpu' && prepacking !== false && hasHalfProducts(model);
+  return isWrong ? false : prepacking;
 }
 
 function create(

@@ -9,10 +9,10 @@ import { type Model, nodeLabel } from '../../onnx/model.js';
 import { deviationOf } from '../../runtime/deviation.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
-import { defaultTolerance } from '../../runtime/tolerance.js';
 import { FileRuns } from './file-runs.js';
 import { type Difference, firstDifference } from './first-difference.js';
 import { runGraph } from './graph-run.js';
+import { guardTolerance } from './tolerance.js';
 
 /** What is compared. */
 export interface Guarded {
@@ -74,8 +74,9 @@ async function judge(guarded: Guarded, options: GuardOptions): Promise<Verdict> 
   const { model, output, feeds } = guarded;
   const runs = new FileRuns(model, options.threads);
   const expected = await outputOf(runs, guarded);
-  if (typeof expected === 'string') return unknown(expected, toleranceFor(model, [], options));
-  const tolerance = toleranceFor(model, [expected], options);
+  if (typeof expected === 'string')
+    return unknown(expected, guardTolerance(model, undefined, options.provider));
+  const tolerance = guardTolerance(model, expected.dtype, options.provider);
   const differenceWith = async (optimization: 'basic' | 'disabled') => {
     const found = await runGraph(guarded, [output], { ...options, optimization });
     return shareOf(expected, found.get(output)!);
@@ -106,22 +107,6 @@ async function outputOf(runs: FileRuns, { feeds, output }: Guarded): Promise<Ten
 function shareOf(expected: TensorValue, found: TensorValue): number {
   const isSameShape = found.dims.join() === expected.dims.join();
   return isSameShape ? deviationOf(expected, found).share : Number.POSITIVE_INFINITY;
-}
-
-// CUDA multiplies float32 with the 11 bits of TF32.
-const ELSEWHERE = 8e-3;
-
-function toleranceFor(
-  model: Model,
-  outputs: readonly TensorValue[],
-  { provider }: GuardOptions,
-): number {
-  const tolerance = defaultTolerance(
-    [model],
-    outputs.map(({ dtype }) => dtype),
-  );
-  const isExact = provider === 'cpu' || provider === 'webgpu';
-  return isExact ? tolerance : Math.max(tolerance, ELSEWHERE);
 }
 
 function unknown(reason: string, tolerance: number): Verdict {
