@@ -7,7 +7,7 @@ import type { WorkOptions } from '../../../onnx/write.js';
 import { BadRow } from './bad-row.js';
 import { separatedValues } from './csv.js';
 import { jsonLines } from './jsonl.js';
-import { type UnpackedFile, unpackParquet } from './parquet.js';
+import { type UnpackedFile, unpackParquet } from './parquet/unpack.js';
 import type { OpenFormat, Row, RowFormat, RowRecord } from './row.js';
 import { RowIndex } from './row-index.js';
 
