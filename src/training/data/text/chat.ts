@@ -1,26 +1,25 @@
 /** Conversations as one text each, and which parts of it the model is to write. */
 
-import { Template } from '@huggingface/jinja';
 import { OnnxLoraError } from '../../../errors.js';
 import { BadRow } from '../rows/bad-row.js';
-import { brief } from '../rows/brief.js';
-import { fieldOf } from '../rows/fields.js';
 import type { Row } from '../rows/row.js';
+import {
+  ASSISTANT,
+  isLearned,
+  type Message,
+  messagesIn,
+  OWN_FIELDS,
+  withPlainContent,
+} from './messages.js';
+import { Template } from './strict-jinja.js';
 import type { TextTokenizer } from './tokenizer.js';
 
 /** A conversation as the template writes it. */
 export interface RenderedChat {
   readonly text: string;
-  /** What the assistant says: ranges of characters, in their order. */
+  /** What the assistant says and the model learns: ranges of characters, in their order. */
   readonly answers: readonly (readonly [start: number, end: number])[];
 }
-
-interface Message {
-  readonly role: string;
-  readonly [field: string]: unknown;
-}
-
-const ASSISTANT = 'assistant';
 
 // Characters that no text has: Unicode keeps them for programs' own use.
 const [OPEN, CLOSE] = ['\uFDD0', '\uFDD1'];
@@ -29,16 +28,22 @@ export class ChatTemplate {
   private readonly template: Template;
   /** Whether the template says itself what the assistant generates. */
   private readonly isMarked: boolean;
+  /** Whether the template takes content that is a list of parts. */
+  private readonly takesParts: boolean;
+  /** What was said of the rows so far. */
+  private readonly noted = new Set<string>();
 
   /**
    * @param names the special tokens, as templates call them
    * @throws OnnxLoraError `unsupported` for a template that cannot be read
    */
   constructor(
-    source: string,
+    private readonly source: string,
     private readonly names: Readonly<Record<string, unknown>>,
-    label: string,
+    private readonly label: string,
+    private readonly onNote: (text: string) => void = () => {},
   ) {
+    this.takesParts = PARTS.test(source);
     const marked = source.replace(GENERATION, mark);
     this.isMarked = marked !== source;
     // The day of the run must not change what it learns: templates ask whether there is a clock.
@@ -55,13 +60,16 @@ export class ChatTemplate {
 
   /**
    * The chat template of a tokenizer.
+   * @param onNote told what of the rows has no effect
    * @throws OnnxLoraError `invalid-argument` where it has none
    */
-  static of({ config, label }: TextTokenizer): ChatTemplate {
+  static of({ config, label }: TextTokenizer, onNote?: (text: string) => void): ChatTemplate {
     const { chat_template: found } = config;
     const named = Array.isArray(found) ? found.find(({ name }) => name === 'default') : undefined;
     const source = typeof found === 'string' ? found : named?.template;
-    if (source !== undefined) return new ChatTemplate(source, specialTokens(config), label);
+    if (source !== undefined) {
+      return new ChatTemplate(source, specialTokens(config), label, onNote);
+    }
     throw new OnnxLoraError('invalid-argument', `${label} has no chat template for messages`, {
       hint: 'Put the tokenizer_config.json or chat_template.jinja of a chat model beside it, or give texts with --text-field.',
     });
@@ -74,12 +82,68 @@ export class ChatTemplate {
    * template changes what comes before an answer
    */
   render(row: Row, field: string): RenderedChat {
-    const messages = messagesIn(row, field);
+    const messages = this.taken(row, messagesIn(row, field));
+    const isAnswer = messages.map(({ role }) => role === ASSISTANT);
+    const learned = messages.flatMap((message, i) => (isAnswer[i] ? [isLearned(message, i)] : []));
     const rendered = this.isMarked
       ? unmarked(this.write(row, messages, false))
       : this.byPrefixes(row, messages);
-    if (rendered.answers.length > 0) return rendered;
-    throw new BadRow(`the messages in ${field} have no answer of the role ${ASSISTANT}`);
+    this.noteUnread(row, messages, rendered.text);
+    const answers = learnedOf(rendered.answers, learned);
+    if (answers.some(([start, end]) => end > start)) return { ...rendered, answers };
+    const problem = learned.includes(true)
+      ? 'in which the chat template writes anything'
+      : learned.length > 0
+        ? 'that is to be learned: all have weight 0'
+        : `of the role ${ASSISTANT}`;
+    throw new BadRow(`the messages in ${field} have no answer ${problem}`);
+  }
+
+  /** Lists of parts as the template takes them: as they are, or as one text. */
+  private taken(row: Row, messages: readonly Message[]): readonly Message[] {
+    if (!this.takesParts || !messages.some(({ content }) => Array.isArray(content))) {
+      return withPlainContent(messages);
+    }
+    try {
+      this.write(row, messages, false);
+      return messages;
+    } catch (error) {
+      // It may take them from some roles only.
+      if (!(error instanceof BadRow)) throw error;
+      return withPlainContent(messages);
+    }
+  }
+
+  /** Says once what stands in the rows and not in the text. */
+  private noteUnread(row: Row, messages: readonly Message[], text: string): void {
+    messages.forEach((message, i) => {
+      if (message.tool_calls && !this.reads('tool_calls')) {
+        throw new BadRow(
+          `message ${i + 1} has tool_calls, which the chat template does not write`,
+          'Use the chat template of a model that calls tools.',
+        );
+      }
+      for (const [field, value] of Object.entries(message)) {
+        if (value === null || OWN_FIELDS.has(field) || this.reads(field)) continue;
+        this.note(`the chat template does not read ${field} of messages`);
+      }
+      const { role, content } = message;
+      if (typeof content !== 'string' || text.includes(content.trim())) return;
+      this.note(`the chat template changes messages of the role ${role}, or leaves them out`);
+    });
+    for (const field of ['tools', 'documents']) {
+      if (row[field] && !this.reads(field)) this.note(`the chat template does not read ${field}`);
+    }
+  }
+
+  private reads(field: string): boolean {
+    return this.source.includes(field);
+  }
+
+  private note(text: string): void {
+    if (this.noted.has(text)) return;
+    this.noted.add(text);
+    this.onNote(`${this.label}: ${text}`);
   }
 
   private byPrefixes(row: Row, messages: readonly Message[]): RenderedChat {
@@ -113,6 +177,19 @@ function mark(_tag: string, left: string, end: string | undefined, right: string
   return `{{${left} "${end ? CLOSE : OPEN}" ${right}}}`;
 }
 
+/** A template that goes through content, or asks what it is. */
+const PARTS =
+  /\bfor\s+[\w\s,]+\bin\s+[\w.[\]'"]*content\b|\bcontent['"\]]*\s+is\s+(?:not\s+)?(?:string|iterable|sequence|mapping)\b/;
+
+/** The answers that are learned; by their order, for a template does not say whose answer is which. */
+function learnedOf(answers: RenderedChat['answers'], learned: readonly boolean[]) {
+  if (learned.every((one) => one)) return answers;
+  if (answers.length === learned.length) return answers.filter((_, i) => learned[i]);
+  throw new BadRow(
+    `the chat template marks ${answers.length} answers of ${learned.length}, so it cannot be told which one has weight 0`,
+  );
+}
+
 function unmarked(marked: string): RenderedChat {
   let text = '';
   const answers: [number, number][] = [];
@@ -122,16 +199,6 @@ function unmarked(marked: string): RenderedChat {
     text += part.replace(CLOSE, '');
   }
   return { text, answers };
-}
-
-function messagesIn(row: Row, field: string): readonly Message[] {
-  const value = fieldOf(row, field);
-  const isMessage = (one: unknown) => typeof (one as Message | null)?.role === 'string';
-  if (Array.isArray(value) && value.length > 0 && value.every(isMessage)) return value;
-  throw new BadRow(
-    `the field ${field} holds ${brief(value, 60)}, expected a list of messages`,
-    'As in [{"role": "user", "content": ".."}, {"role": "assistant", "content": ".."}].',
-  );
 }
 
 function changing(message: number): BadRow {

@@ -35,7 +35,7 @@ export class FirstPass {
   take(row: Row): void {
     this.chosen ??= this.choose(row);
     const { fields, encoder } = this.chosen;
-    encoder.check(row);
+    encoder.check(row, this.limit);
     if (this.request.truncate === false) checkLength(encoder, row, this.limit);
     if (fields.label !== undefined) this.labels?.note(fieldOf(row, fields.label));
   }
@@ -63,9 +63,9 @@ export class FirstPass {
 function encoderFor(
   tokenizer: TextTokenizer,
   fields: TextFields,
-  { loss }: DataRequest,
+  { loss, onNote }: DataRequest,
 ): RowEncoder {
-  if (fields.isChat) return chatEncoder(tokenizer, fields);
+  if (fields.isChat) return chatEncoder(tokenizer, fields, onNote);
   if (loss === 'causal-lm') return languageEncoder(tokenizer, fields);
   return loss === 'mnr' ? separateEncoder(tokenizer, fields) : jointEncoder(tokenizer, fields);
 }
