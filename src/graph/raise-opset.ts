@@ -2,10 +2,13 @@
  * Old operator forms in newer ones: training needs operators that old opsets do not have. Up to opset
  * 17 only a few operators changed in a way that a graph shows; all others are kept as they are.
  */
+import type onnxProto from 'onnx-proto';
 import type { ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
 import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
+import { onnx } from '../onnx/proto.js';
 import { GraphBuilder } from './builder.js';
+import { raiseResize } from './raise-resize.js';
 
 /** The newest opset before the reductions take their axes as inputs. */
 const TRAINING_OPSET = 17;
@@ -34,9 +37,38 @@ export function raiseOpset(graph: GraphBuilder, types: ValueTypes): GraphBuilder
 }
 
 function addRaised(graph: GraphBuilder, node: NewNode, from: number, types: ValueTypes): void {
+  refuseOldBody(node, from);
   const successor = (node.domain ?? '') === '' ? successorOf(node.opType) : undefined;
   if (successor && from < successor.since) successor.raise(graph, node, types);
   else graph.add(node);
+}
+
+/** What runs in Loop, Scan and If is not raised with the graph around it: there it has to be the same. */
+function refuseOldBody(node: NewNode, from: number): void {
+  const bodies = Object.values(node.attributes ?? {}).flatMap((value) =>
+    'raw' in value ? bodiesOf(onnx.AttributeProto.decode(value.raw)) : [],
+  );
+  const old = bodies.flatMap(nodesOf).find(({ opType, domain }) => {
+    const successor = (domain ?? '') === '' ? successorOf(opType ?? '') : undefined;
+    return successor !== undefined && from < successor.since;
+  });
+  if (!old) return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${node.name || node.outputs[0]}: training cannot raise this ${node.opType} to opset ${TRAINING_OPSET}, for it runs a ${old.opType} in the form of opset ${from}`,
+    { node: node.name, hint: `Export the model with opset ${TRAINING_OPSET} or later.` },
+  );
+}
+
+function nodesOf({ node }: onnxProto.onnx.IGraphProto): onnxProto.onnx.INodeProto[] {
+  return (node ?? []).flatMap((one) => [
+    one,
+    ...(one.attribute ?? []).flatMap(bodiesOf).flatMap(nodesOf),
+  ]);
+}
+
+function bodiesOf({ g, graphs }: onnxProto.onnx.IAttributeProto) {
+  return [...(g ? [g] : []), ...(graphs ?? [])];
 }
 
 /** Adds the new form of a node. */
@@ -44,20 +76,24 @@ type Raise = (graph: GraphBuilder, node: NewNode, types: ValueTypes) => void;
 
 /** How an operator is raised, and the opset that changed its form. */
 const successors: Readonly<Record<string, { readonly since: number; readonly raise: Raise }>> = {
-  BatchNormalization: { since: 9, raise: without('spatial') },
+  BatchNormalization: { since: 14, raise: batchNormalization },
   Clip: { since: 11, raise: clip },
   Dropout: { since: 12, raise: without('ratio') },
+  Hardmax: { since: 13, raise: softmax },
   LogSoftmax: { since: 13, raise: softmax },
   Pad: { since: 11, raise: pad },
   ReduceSum: { since: 13, raise: integersAsInput('axes') },
-  Resize: { since: 11, raise: refuse },
+  Resize: { since: 11, raise: (graph, node) => raiseResize(graph, node, node.inputs[1]!) },
+  RoiAlign: { since: 16, raise: roiAlign },
+  Scan: { since: 9, raise: refuse },
+  Scatter: { since: 11, raise: renamed('ScatterElements') },
   Slice: { since: 10, raise: slice },
   Softmax: { since: 13, raise: softmax },
   Split: { since: 13, raise: integersAsInput('split') },
   Squeeze: { since: 13, raise: integersAsInput('axes') },
-  TopK: { since: 10, raise: refuse },
+  TopK: { since: 10, raise: topK },
   Unsqueeze: { since: 13, raise: integersAsInput('axes') },
-  Upsample: { since: 10, raise: refuse },
+  Upsample: { since: 10, raise: upsample },
 };
 
 function successorOf(opType: string) {
@@ -83,6 +119,38 @@ function refuse(_: GraphBuilder, node: NewNode): never {
     `${node.name || node.outputs[0]}: training cannot raise this old form of ${node.opType} to opset ${TRAINING_OPSET}`,
     { node: node.name, hint: `Export the model with opset ${TRAINING_OPSET} or later.` },
   );
+}
+
+function renamed(opType: string): Raise {
+  return (graph, node) => graph.add({ ...node, opType });
+}
+
+/** The statistics of training, which were outputs before, nobody computes in a model that runs. */
+function batchNormalization(graph: GraphBuilder, node: NewNode): void {
+  if (int(node, 'spatial') === 0) refuse(graph, node);
+  const [output] = node.outputs;
+  graph.add({ ...node, outputs: [output!], attributes: omit(node, 'spatial') });
+}
+
+/** From opset 16 on, coordinates are those of pixels' middles where nothing is said. */
+function roiAlign(graph: GraphBuilder, node: NewNode): void {
+  const attributes = { ...node.attributes, coordinate_transformation_mode: OUTPUT_HALF_PIXEL };
+  graph.add({ ...node, attributes });
+}
+
+const OUTPUT_HALF_PIXEL = { text: 'output_half_pixel' };
+
+function topK(graph: GraphBuilder, node: NewNode): void {
+  const inputs = [node.inputs[0]!, graph.integers([int(node, 'k') ?? 1])];
+  graph.add({ ...node, inputs, attributes: omit(node, 'k') });
+}
+
+/** Before opset 9 the scales were an attribute. */
+function upsample(graph: GraphBuilder, node: NewNode): void {
+  const { scales } = node.attributes ?? {};
+  const listed = scales && 'floats' in scales ? scales.floats : undefined;
+  const given = listed && graph.constant('float32', [listed.length], listed);
+  raiseResize(graph, node, given ?? node.inputs[1]!);
 }
 
 function clip(graph: GraphBuilder, node: NewNode, types: ValueTypes): void {

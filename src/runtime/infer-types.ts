@@ -102,7 +102,10 @@ function untyped(name: string): ValueSpec {
 function copyForInference(graph: GraphBuilder): GraphBuilder {
   const copy = new GraphBuilder(graph.opsets, graph.irVersion);
   for (const node of graph.nodes) copy.add(node);
-  for (const input of graph.inputs) copy.inputs.push(input);
+  for (const input of graph.inputs) {
+    copy.reserve(input.name);
+    copy.inputs.push(input);
+  }
   for (const tensor of graph.initializers.values()) {
     if (elementCount(tensor.dims) < LARGE_ELEMENTS) copy.addInitializer(tensor);
     else copy.inputs.push({ name: tensor.name, dtype: tensor.dtype, shape: tensor.dims });

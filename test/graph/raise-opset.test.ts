@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { bodyAttribute } from '../../src/graph/body.js';
 import { type Attributes, GraphBuilder } from '../../src/graph/builder.js';
 import { raiseOpset } from '../../src/graph/raise-opset.js';
 import { collect } from '../../src/onnx/edit.js';
@@ -40,6 +41,7 @@ test.each<[string, Attributes]>([
   ['ReduceSum', {}],
   ['Slice', { starts: ints(1, -3), ends: ints(3, 100), axes: ints(1, 2) }],
   ['Slice', { starts: ints(1), ends: ints(2) }],
+  ['Hardmax', {}],
   ['Softmax', {}],
   ['Softmax', { axis: { int: 2 } }],
   ['Softmax', { axis: { int: -1 } }],
@@ -65,8 +67,82 @@ test('a newer graph stays as it is', async () => {
   expect(raiseOpset(graph, await inferTypes(graph))).toBe(graph);
 });
 
-test('names the node that has no newer form here', async () => {
-  const old = oldGraph('TopK', { k: { int: 1 } }, [2, 3]);
-  old.outputs.pop();
-  expect(() => raiseOpset(old, new Map())).toThrow(/topk: .* old form of TopK to opset 17/);
+/** An operator behind `x` [2, 3, 4] as [1, 2, 3, 4], with further inputs. */
+function imageGraph(
+  opType: string,
+  opset: number,
+  attributes: Attributes,
+  more: (graph: GraphBuilder) => readonly string[] = () => [],
+) {
+  const graph = new GraphBuilder([{ domain: '', version: opset }]);
+  graph.reserve('x');
+  graph.inputs.push({ name: 'x', dtype: 'float32', shape: x.dims });
+  const image = graph.op('Reshape', ['x', graph.integers([1, 2, 3, 4])]);
+  const count = opType === 'TopK' ? 2 : 1;
+  const [output] = graph.ops(opType, [image, ...more(graph)], count, attributes);
+  graph.outputs.push({ name: output!, dtype: undefined, shape: null });
+  return graph;
+}
+
+const scales =
+  (...values: number[]) =>
+  (g: GraphBuilder) => [g.constant('float32', [4], [1, 1, ...values])];
+/** Scales that the graph computes. */
+const computed =
+  (...values: number[]) =>
+  (g: GraphBuilder) => [
+    g.op('Add', [
+      ...scales(...values)(g),
+      g.op('Mul', [g.op('ReduceMin', ['x'], { keepdims: { int: 0 } }), g.scalar('float32', 0)]),
+    ]),
+  ];
+const indices = (g: GraphBuilder) => [
+  g.constant('int64', [1, 1, 1, 2], [1, 0]),
+  g.constant('float32', [1, 1, 1, 2], [7, 9]),
+];
+const boxes = (g: GraphBuilder) => [
+  g.constant('float32', [1, 4], [0, 0, 2.5, 2]),
+  g.constant('int64', [1], [0]),
+];
+const nearest = { mode: { text: 'nearest' } };
+const linear = { mode: { text: 'linear' } };
+
+test.each<[string, number, string, Attributes, ((g: GraphBuilder) => readonly string[])?]>([
+  ['Upsample', 7, 'nearest', { ...nearest, scales: { floats: [1, 1, 2, 3] } }],
+  ['Upsample', 9, 'nearest', nearest, scales(2, 1.5)],
+  ['Upsample', 9, 'linear', linear, scales(2, 3)],
+  ['Resize', 10, 'nearest, larger', nearest, scales(2, 1.7)],
+  ['Resize', 10, 'nearest, smaller', nearest, scales(0.6, 0.7)],
+  ['Resize', 10, 'nearest, larger and smaller', nearest, scales(0.6, 1.7)],
+  ['Resize', 10, 'nearest, by computed scales', nearest, computed(0.6, 1.7)],
+  ['Resize', 10, 'linear', linear, scales(0.6, 1.7)],
+  ['Scatter', 10, 'along an axis', { axis: { int: 3 } }, indices],
+  ['Scatter', 9, 'along another axis', { axis: { int: 1 } }, indices],
+  ['TopK', 9, 'of the last axis', { k: { int: 2 } }],
+  ['TopK', 7, 'of another axis', { k: { int: 2 }, axis: { int: 1 } }],
+  ['RoiAlign', 10, 'of one box', { output_height: { int: 2 }, output_width: { int: 2 } }, boxes],
+])('%s of opset %i, %s, computes the same', async (opType, opset, _, attributes, more) => {
+  const old = imageGraph(opType, opset, attributes, more);
+  const raised = raiseOpset(old, await inferTypes(old));
+  expect(raised.opset).toBe(17);
+  expect(await outputOf(raised)).toEqual(await outputOf(old));
+});
+
+test('names the node that has no newer form here', () => {
+  const attributes = { spatial: { int: 0 } };
+  const old = oldGraph('BatchNormalization', attributes, [2, 3], 8);
+  expect(() => raiseOpset(old, new Map())).toThrow(
+    /batchnormalization: .* old form of BatchNormalization to opset 17/,
+  );
+});
+
+test('names a loop that runs an old form', () => {
+  const graph = new GraphBuilder([{ domain: '', version: 9 }]);
+  const body = bodyAttribute(graph, 'body', (inner) => {
+    inner.op('Unsqueeze', ['element'], { axes: ints(0) });
+  });
+  graph.add({ name: 'loop', opType: 'Loop', inputs: [], outputs: ['y'], attributes: { body } });
+  expect(() => raiseOpset(graph, new Map())).toThrow(
+    /loop: .* this Loop to opset 17, for it runs a Unsqueeze in the form of opset 9/,
+  );
 });
