@@ -63,9 +63,16 @@ function parseNumber(raw: unknown): number {
 
 function checkedNumber(where: string, spec: OptionSpec, value: unknown, raw: unknown): number {
   const isInteger = spec.type === 'integer';
-  const isRight = isInteger ? Number.isSafeInteger(value) : Number.isFinite(value);
+  const isRight = isInteger ? Number.isSafeInteger(value) : isFloat32(value);
   if (isRight) return value as number;
-  throw wrong(where, raw, isInteger ? 'a whole number' : 'a number', spec);
+  const isTooLarge = Number.isFinite(value);
+  const expected = isInteger ? 'a whole number' : 'a number';
+  throw wrong(where, raw, isTooLarge && !isInteger ? `${expected} up to 3.4e38` : expected, spec);
+}
+
+/** Models compute in float32 at most, mostly: beyond its numbers there is only infinity. */
+function isFloat32(value: unknown): boolean {
+  return typeof value === 'number' && Number.isFinite(Math.fround(value));
 }
 
 function checkedText(where: string, spec: OptionSpec, raw: unknown): string {

@@ -12,9 +12,10 @@ import { OnnxLoraError } from '../errors.js';
 import { plainFactors, plainRank } from '../lora/factors/plain.js';
 import type { AdapterContents } from '../lora/files/adapter-contents.js';
 import type { AdapterFile, StoredAdapter } from '../lora/files/adapter-file.js';
+import { finiteBytes } from '../lora/finite.js';
 import { factorsOf, structureOf } from '../lora/insert.js';
 import { parseSlotInput, slotInputs } from '../lora/slots/names.js';
-import { byteLength, fromFloat64, isConvertible } from '../onnx/dtype.js';
+import { byteLength, isConvertible } from '../onnx/dtype.js';
 import type { Piece } from '../onnx/edit.js';
 import type { NewTensor } from '../onnx/encode.js';
 import {
@@ -148,7 +149,7 @@ function parametersOf(adapter: AdapterContents['adapters'][number]): NewTensor[]
   const tensor = (name: string, dims: number[], values: () => Float64Array): NewTensor => {
     const length = byteLength(dtype, dims[0]! * dims[1]!);
     const chunks = function* () {
-      yield fromFloat64(dtype, values());
+      yield finiteBytes(dtype, values(), name);
     };
     return { name, dtype, dims, data: { length, chunks } };
   };

@@ -4,13 +4,14 @@ import { type Factors, totalNorm } from '../analysis/norms.js';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
 import type { NewDataFile } from '../onnx/data-file.js';
-import { byteLength, type FloatName, fromFloat64 } from '../onnx/dtype.js';
+import { byteLength, type FloatName } from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
 import { metadataRecord, type NewTensor } from '../onnx/encode.js';
 import { type Model, standardOpset } from '../onnx/model.js';
 import { addInitializer } from '../onnx/rewrite.js';
 import { version } from '../version.js';
 import { attachSubgraph } from './attach.js';
+import { bytesWithoutOverflow } from './finite.js';
 import { type HeadPlan, insertHead } from './head.js';
 import type { Layer } from './layers.js';
 import {
@@ -210,7 +211,7 @@ class Inserter {
         dims.reduce((x, y) => x * y, 1),
       );
       const chunks = function* () {
-        yield fromFloat64(dtype, values());
+        yield bytesWithoutOverflow(dtype, values(), `the adapter of ${record.name}: ${leaf}`);
       };
       this.addInitializer({ name, dtype, dims, data: { length, chunks } });
       return name;
@@ -222,7 +223,11 @@ class Inserter {
       name: scale,
       dtype,
       dims: [],
-      data: fromFloat64(dtype, Float64Array.of(record.scale)),
+      data: bytesWithoutOverflow(
+        dtype,
+        Float64Array.of(record.scale),
+        `the scale of ${record.name}`,
+      ),
     });
     const factor = (name: FactorName) => () => adapter.values(name);
     const isHybrid = hybridRank > 0;

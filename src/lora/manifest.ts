@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot';
 import { OnnxLoraError } from '../errors.js';
+import { show } from '../formats/json.js';
 import type { MessageEdit } from '../onnx/edit.js';
 import { metadataRecord } from '../onnx/encode.js';
 import type { Model } from '../onnx/model.js';
@@ -135,14 +136,36 @@ export function isManifestKey(key: string): boolean {
 export function readManifests(model: Model): ModelManifest[] {
   return model.metadata
     .filter(({ key }) => isManifestKey(key))
-    .map((entry) =>
-      parseManifest(modelManifest, entry.value(), `${model.source.label}: ${entry.key}`),
-    );
+    .map((entry) => {
+      const where = `${model.source.label}: ${entry.key}`;
+      const manifest = parseManifest(modelManifest, entry.value(), where);
+      if (manifestKey(manifest.set) === entry.key) return manifest;
+      throw invalidManifest(where, `it is of the set ${show(manifest.set)}`);
+    });
 }
 
 /** The metadata value of an adapter set. The schema gives the keys their order. */
 export function encodeManifest(manifest: ModelManifest): string {
-  return JSON.stringify(v.parse(modelManifest, manifest));
+  return encodeRecord(modelManifest, manifest, `the adapter set ${show(manifest.set)}`);
+}
+
+/**
+ * A record as JSON.
+ * @throws OnnxLoraError `unsupported` for what readers would refuse: names that are too long
+ */
+export function encodeRecord<T>(
+  schema: v.GenericSchema<unknown, T>,
+  record: T,
+  what: string,
+): string {
+  const result = v.safeParse(schema, record);
+  if (result.success) return JSON.stringify(result.output);
+  const issue = result.issues[0];
+  throw new OnnxLoraError(
+    'unsupported',
+    `${what} cannot be recorded in the model: ${v.getDotPath(issue) ?? 'it'}: ${issue.message}`,
+    { hint: 'Names have 1 to 4096 characters, and scales are finite.' },
+  );
 }
 
 /** Puts a set's manifest in the place of the one that the model has for it. */

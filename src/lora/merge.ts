@@ -2,7 +2,7 @@ import { basename } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
 import { NewDataFile } from '../onnx/data-file.js';
-import { type FloatName, fromFloat64 } from '../onnx/dtype.js';
+import type { FloatName } from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
 import { editedModel } from '../onnx/edited-model.js';
 import { ExternalFiles } from '../onnx/external.js';
@@ -15,6 +15,7 @@ import type { Verification } from '../runtime/compare.js';
 import { type BindOptions, checkNoBindOptions } from './binding/bind-options.js';
 import { magnitudeOf, readFactors } from './factors/factors.js';
 import type { AdapterFile } from './files/adapter-file.js';
+import { finiteBytes } from './finite.js';
 import type { FoldNorms } from './fold/folded-weight.js';
 import { Folding, type FoldKind, type FoldSite } from './fold/folding.js';
 import { keepHeadOutputs } from './head-outputs.js';
@@ -140,6 +141,10 @@ export async function openUnmerged(path: string, options: MergeOptions): Promise
       'merge folds the adapters of a file (--adapter) or a set of the model (--name), not both',
     );
   }
+  if (!Number.isFinite(Math.fround(scale))) {
+    const problem = `scale is ${scale}, expected a number of float32, up to 3.4e38`;
+    throw new OnnxLoraError('invalid-argument', problem);
+  }
   if (adapter === undefined) checkNoBindOptions(options);
   let model = openModel(path);
   try {
@@ -221,7 +226,12 @@ function rescale(
   const adapters = set.adapters.map((one) => ({ ...one, scale: one.scale * factor }));
   for (const { scale, scaleTensor } of adapters) {
     const tensor = patched.initializer(scaleTensor);
-    const bytes = fromFloat64(floatTypeOf(tensor, model), Float64Array.of(scale));
+    const dtype = floatTypeOf(tensor, model);
+    const bytes = finiteBytes(
+      dtype,
+      Float64Array.of(scale),
+      `with --scale ${factor}, ${scaleTensor}`,
+    );
     const data = { length: bytes.length, chunks: () => [bytes] };
     setTensorData(edit, { tensor, graph: model.graph }, data);
   }

@@ -328,10 +328,10 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
 }
 
 function checkedScale(scale: number): number {
-  if (Number.isFinite(scale)) return scale;
+  if (Number.isFinite(Math.fround(scale))) return scale;
   throw new OnnxLoraError(
     'invalid-argument',
-    `alpha gives the scale ${scale}, expected a finite number`,
+    `alpha gives the scale ${scale}, expected a number of float32, up to 3.4e38`,
   );
 }
 

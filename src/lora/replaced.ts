@@ -9,13 +9,14 @@ import { OnnxLoraError } from '../errors.js';
 import { storedTensor } from '../graph/constants.js';
 import type { NameAuthority } from '../graph/names.js';
 import type { NewDataFile } from '../onnx/data-file.js';
-import { byteLength, fromFloat64, isConvertible } from '../onnx/dtype.js';
+import { byteLength, isConvertible } from '../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../onnx/edit.js';
 import { initializerRecord, inputRecord, type NewTensor } from '../onnx/encode.js';
 import type { TensorPlace } from '../onnx/external.js';
 import { elementCount, nodeLabel, type Tensor } from '../onnx/model.js';
 import { addInitializer, renameTensor } from '../onnx/rewrite.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
+import { finiteBytes } from './finite.js';
 import type { ModelManifest, Replacement } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 
@@ -251,7 +252,7 @@ export function interpolateTensors(
       const values = reader
         .float64(tensor)
         .map((value, i) => base[i]! + factor * (value - base[i]!));
-      yield fromFloat64(dtype, values);
+      yield finiteBytes(dtype, values, `the scaled tensor ${tensor.name}`);
     };
     const { name, dims } = tensor;
     const data = { length: byteLength(dtype, elementCount(dims)), chunks };

@@ -1,4 +1,5 @@
 /** Proof that two models compute the same: both are run on the same inputs. */
+import { OnnxLoraError } from '../errors.js';
 import { openModel } from '../onnx/parse.js';
 import type { WorkOptions } from '../onnx/write.js';
 import {
@@ -38,6 +39,11 @@ export async function verifyModels(
   candidate: ModelSource,
   options: VerifyOptions & WorkOptions & AdapterRuns,
 ): Promise<Verification> {
+  const { tolerance } = options;
+  if (tolerance !== undefined && !(tolerance >= 0 && tolerance < Number.POSITIVE_INFINITY)) {
+    const problem = `tolerance is ${tolerance}, expected a share of 0 or more`;
+    throw new OnnxLoraError('invalid-argument', problem);
+  }
   const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
   const feeds = await inputsFor(path, reference, provider, options);
   return compareModels(reference, candidate, feeds, { ...options, provider });

@@ -194,6 +194,7 @@ export function checkThreads({ threads }: { readonly threads?: number | undefine
 function checkRanges(options: ResolvedOptions): void {
   const { betas, epochs, lr, eps } = options;
   const { batchSize, accumulate, steps, evalEvery, earlyStop, checkpointEvery, warmup } = options;
+  checkFloats(options);
   checkWhole({ batchSize, accumulate, steps, evalEvery, earlyStop, checkpointEvery }, 1);
   checkWhole({ warmup }, 0);
   checkThreads(options);
@@ -204,13 +205,23 @@ function checkRanges(options: ResolvedOptions): void {
   if (!(dropout >= 0 && dropout < 1)) {
     throw invalid(`dropout is ${dropout}, expected a share from 0 to below 1`);
   }
-  if (!(lr > 0)) throw invalid(`lr is ${lr}, expected more than 0`);
-  if (!(eps > 0)) throw invalid(`eps is ${eps}, expected more than 0`);
+  if (!(Math.fround(lr) > 0)) throw invalid(`lr is ${lr}, expected more than 0`);
+  if (!(Math.fround(eps) > 0)) throw invalid(`eps is ${eps}, expected more than 0 in float32`);
   if (epochs !== undefined && !(epochs > 0)) {
     throw invalid(`epochs is ${epochs}, expected more than 0`);
   }
   if (betas.some((beta) => !(beta >= 0 && beta < 1))) {
     throw invalid(`betas are ${betas.join(', ')}, expected numbers from 0 to below 1`);
+  }
+}
+
+/** The step computes in float32, where larger numbers are infinite. */
+function checkFloats(options: object): void {
+  for (const [key, value] of Object.entries(options)) {
+    const numbers = [value].flat().filter((one) => typeof one === 'number');
+    const bad = numbers.find((number) => !Number.isFinite(Math.fround(number)));
+    if (bad !== undefined)
+      throw invalid(`${key} is ${bad}, expected a number of float32, up to 3.4e38`);
   }
 }
 

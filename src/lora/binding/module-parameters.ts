@@ -1,14 +1,16 @@
 /** Parameters of PyTorch modules that were trained whole, and the constants that hold them in a model. */
+
 import { type Constant, storedTensor, traceConstant } from '../../graph/constants.js';
 import { finalReaders } from '../../graph/readers.js';
 import type { Use } from '../../graph/uses.js';
-import { byteLength, type FloatName, fromFloat64, isConvertible } from '../../onnx/dtype.js';
+import { byteLength, type FloatName, isConvertible } from '../../onnx/dtype.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import { ExternalFiles } from '../../onnx/external.js';
 import { elementCount, type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { dtypeOf, TensorReader } from '../../onnx/tensor.js';
 import { biasOf } from '../bias.js';
 import { transposed } from '../factors/plain.js';
+import { finiteBytes } from '../finite.js';
 import type { Layer } from '../layers.js';
 import { modulePath } from '../module-path.js';
 import type { PatchedModel } from '../patched.js';
@@ -86,7 +88,8 @@ export function bindParameter(
   const replaced = changes.find(({ change }) => change === 'replace');
   const chunks = function* () {
     const base = replaced ? [] : [withReader(model, (reader) => reader.float64(tensor))];
-    yield fromFloat64(dtype, sum([...base, ...changes.map((change) => asStored(change, home))]));
+    const numbers = sum([...base, ...changes.map((change) => asStored(change, home))]);
+    yield finiteBytes(dtype, numbers, `${changes[0]!.module}: its ${parameter}`);
   };
   // PEFT saves layers beside embeddings whether they were trained or not.
   if (changes.length === 1 && replaced) {

@@ -10,6 +10,7 @@ import type { Piece } from '../../onnx/edit.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { ModuleParameter } from '../binding/module-parameters.js';
+import { checkFinite } from '../finite.js';
 import type { Extras, FactorName, NewAdapter } from '../insert.js';
 import { structureOf } from '../insert.js';
 import { type FileManifest, type ModelManifest, parseFileManifest } from '../manifest.js';
@@ -175,6 +176,7 @@ export function adapterFilePieces(
     const tensor = patched.initializer(initializer);
     const dtype = dtypeOf(tensor, patched.model);
     const data = reader.span(tensor) ?? reader.bytes(tensor);
+    if (isConvertible(dtype)) checkFinite(data, dtype, name);
     tensors.push({ name, dtype, shape: tensor.dims, data });
     return name;
   });

@@ -1,9 +1,10 @@
 /** Our own adapter file for a set that is in no model: of another file, or combined of several. */
 import { OnnxLoraError } from '../../errors.js';
 import { type SafetensorsTensor, safetensorsPieces } from '../../formats/safetensors.js';
-import { byteLength, type FloatName, fromFloat64 } from '../../onnx/dtype.js';
+import { byteLength, type FloatName } from '../../onnx/dtype.js';
 import type { Piece } from '../../onnx/edit.js';
 import { version } from '../../version.js';
+import { finiteBytes } from '../finite.js';
 import { type FactorName, structureOf } from '../insert.js';
 import type { FileManifest } from '../manifest.js';
 import { shapeOfA, shapeOfB } from '../structure.js';
@@ -19,7 +20,7 @@ export function storedPieces({ label, set, adapters, trained, hasHead }: Adapter
   const tensors: SafetensorsTensor<Piece>[] = [];
   const add = (name: string, dtype: FloatName, shape: number[], values: () => Float64Array) => {
     const count = shape.reduce((x, y) => x * y, 1);
-    const chunks = () => [fromFloat64(dtype, values())];
+    const chunks = () => [finiteBytes(dtype, values(), name)];
     tensors.push({ name, dtype, shape, data: { length: byteLength(dtype, count), chunks } });
     return name;
   };

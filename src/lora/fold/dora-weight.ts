@@ -1,6 +1,7 @@
 import { OnnxLoraError } from '../../errors.js';
 import { byteLength, fromFloat64 } from '../../onnx/dtype.js';
 import type { Computed } from '../../onnx/edit.js';
+import { checkFold } from '../finite.js';
 import type { BaseWeight, FoldNorms } from './folded-weight.js';
 import type { RowFactors } from './row-factors.js';
 import { sums } from './sums.js';
@@ -37,10 +38,11 @@ export function doraWeight(
       const { before, after } = panel;
       for (let i = 0; i < after.length; i++) {
         const value = after[i]! * gains[columnOf(dora, start, i, columns)]!;
-        deltaSquares += (value - before[i]!) ** 2;
-        weightSquares += before[i]! ** 2;
         after[i] = value;
       }
+      const squares = checkFold(label, dtype, before, after);
+      deltaSquares += squares.deltaSquares;
+      weightSquares += squares.weightSquares;
       yield fromFloat64(dtype, after);
     }
     norms.delta = Math.sqrt(deltaSquares);

@@ -1,8 +1,9 @@
-import { OnnxLoraError } from '../../errors.js';
-import { byteLength, type FloatName } from '../../onnx/dtype.js';
+import { byteLength, type FloatName, toFloat64 } from '../../onnx/dtype.js';
 import type { Computed } from '../../onnx/edit.js';
 import type { Tensor } from '../../onnx/model.js';
 import type { TensorReader } from '../../onnx/tensor.js';
+import { checkFold, type FiniteSquares, staysFinite } from '../finite.js';
+import type { Panel } from './panel.js';
 import type { RowFactors } from './row-factors.js';
 import { sums } from './sums.js';
 
@@ -59,26 +60,30 @@ export function foldedWeight(
   const { dtype, rows, columns } = weight;
   async function* chunks() {
     let [deltaSum, weightSum] = [0, 0];
-    for await (const { panel } of sums(weight, deltas())) {
-      const { bytes, deltaSquares, weightSquares } = panel.rounded();
-      deltaSum += deltaSquares;
-      weightSum += weightSquares;
+    for await (const { start, panel } of sums(weight, deltas())) {
+      const { bytes, ...squares } = panel.rounded();
+      const checked = await checkedSquares(weight, start, panel, squares, label);
+      deltaSum += checked.deltaSquares;
+      weightSum += checked.weightSquares;
       yield bytes;
     }
-    if (!Number.isFinite(deltaSum)) throw notFinite(label);
     norms.delta = Math.sqrt(deltaSum);
     norms.weight = Math.sqrt(weightSum);
   }
   return { length: byteLength(dtype, rows * columns), chunks };
 }
 
-function notFinite(label: string): OnnxLoraError {
-  return new OnnxLoraError(
-    'invalid-adapter',
-    `${label}: its adapter holds NaN or infinite numbers`,
-    {
-      node: label,
-      hint: 'The training run diverged, or the file is damaged. Nothing was written.',
-    },
-  );
+/** Looks at every number only where the norms leave room for one that is not finite. */
+async function checkedSquares(
+  { dtype, columns, readRows }: BaseWeight,
+  start: number,
+  { after }: Panel,
+  squares: FiniteSquares,
+  label: string,
+): Promise<FiniteSquares> {
+  const bound = Math.sqrt(squares.deltaSquares) + Math.sqrt(squares.weightSquares);
+  if (staysFinite(bound, dtype)) return squares;
+  // The panel's own rows give way to the rounded ones.
+  const bytes = await readRows(start, start + after.length / columns);
+  return checkFold(label, dtype, toFloat64(dtype, bytes, after.length), after);
 }

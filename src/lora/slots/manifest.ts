@@ -3,7 +3,7 @@
 import * as v from 'valibot';
 import type { Model } from '../../onnx/model.js';
 import { slotModes } from '../choices.js';
-import { name, parseManifest, site, size } from '../manifest.js';
+import { encodeRecord, name, parseManifest, site, size } from '../manifest.js';
 
 export const slotDtypes = ['float32', 'float64', 'float16'] as const;
 
@@ -45,5 +45,5 @@ export function readSlots(model: Model): SlotManifest | undefined {
 
 /** The metadata value. The schema gives the keys their order. */
 export function encodeSlots(manifest: SlotManifest): string {
-  return JSON.stringify(v.parse(slotManifest, manifest));
+  return encodeRecord(slotManifest, manifest, 'the slots');
 }

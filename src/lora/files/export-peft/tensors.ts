@@ -1,9 +1,10 @@
 /** Adapters as the tensors of PEFT: what stands where, and which way round. */
-import { OnnxLoraError } from '../../../errors.js';
+
 import type { SafetensorsTensor } from '../../../formats/safetensors.js';
 import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../../onnx/dtype.js';
 import { collect, type Piece, pieceLength } from '../../../onnx/edit.js';
 import { type PlainFactors, transposed } from '../../factors/plain.js';
+import { finiteBytes } from '../../finite.js';
 import type { OutgoingAdapter } from '../adapter-contents.js';
 import { keyOf, type TrainedParameter } from './names.js';
 
@@ -87,18 +88,7 @@ function tensor(
 ): PeftTensor {
   const count = shape.reduce((product, size) => product * size, 1);
   const chunks = function* () {
-    const numbers = values();
-    const bad = numbers.findIndex((value) => !Number.isFinite(value));
-    if (bad >= 0) throw notFinite(record.name, numbers[bad]!);
-    yield fromFloat64(dtype, numbers);
+    yield finiteBytes(dtype, values(), `the adapter of ${record.name}`);
   };
   return { name, dtype, shape, data: { length: byteLength(dtype, count), chunks } };
-}
-
-function notFinite(adapter: string, value: number): OnnxLoraError {
-  return new OnnxLoraError(
-    'invalid-adapter',
-    `the adapter of ${adapter} holds ${value}, expected finite numbers`,
-    { hint: 'The training run diverged, or the file is damaged. Nothing was written.' },
-  );
 }
