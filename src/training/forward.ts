@@ -2,6 +2,7 @@
 import type { Composite } from '../autodiff/differentiate.js';
 import type { ValueType, ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
+import { ancestorsOf } from '../graph/ancestors.js';
 import { replaceBooleans } from '../graph/booleans.js';
 import { copyOf, type GraphBuilder, type ValueSpec } from '../graph/builder.js';
 import { loadGraph } from '../graph/load.js';
@@ -62,6 +63,10 @@ export interface LossGraph {
 export interface ForwardGraph extends LossGraph {
   readonly set: ModelManifest;
   readonly parameters: readonly Parameter[];
+  /** The elements of the flat vector that train: those of parameters behind them do not reach the output. */
+  readonly trained: number;
+  /** Adapted nodes, and a head, that do not reach the output: their numbers stay as they are. */
+  readonly withoutGradient: readonly string[];
   /** Those of the parameters that are the model's own biases. */
   readonly biases: readonly string[];
   /** The adapted nodes that have none, where biases train. */
@@ -112,7 +117,11 @@ export async function buildForward(
     ...adapters.flatMap(tensorNames),
     ...biases.map(({ name }) => name),
   ];
-  const parameters = layOut(names.map((name) => tensorOf(patched, name)));
+  const modelOutput = outputName(patched, graph, options.modelOutput ?? set.head?.output);
+  const reaches = ancestorsOf(graph, modelOutput);
+  const [reached, others] = parted(names, (name) => reaches.has(name));
+  if (reached.length === 0) throw nothingReaches(patched, graph, set, modelOutput);
+  const parameters = layOut([...reached, ...others].map((name) => tensorOf(patched, name)));
   checkFree(patched, graph);
   pinShapes(graph, options.inputShapes ?? new Map());
   graph.reserve('theta');
@@ -121,13 +130,14 @@ export async function buildForward(
   const probe = new SizeProbe(options.sizes ?? new Map());
   const raised = await inTrainingOpset(graph, probe);
   const layers = layersIn(raised, patched, set, probe, options);
-  const modelOutput = options.modelOutput ?? set.head?.output;
   const lossGraph = withLoss(patched, raised, probe, { ...options, modelOutput });
   return {
     ...lossGraph,
     ...layers,
     set,
     parameters,
+    trained: sizeOf(parameters.slice(0, reached.length)),
+    withoutGradient: [...unreachedParts(set, reaches)],
     biases: biases.map(({ name }) => name),
     withoutBias: without,
   };
@@ -191,9 +201,7 @@ function withLoss(
   probe: SizeProbe,
   options: LossGraphOptions,
 ): LossGraph {
-  const [made, ...others] = headOutputsOf(patched);
-  const wanted = options.modelOutput ?? (others.length === 0 ? made : undefined);
-  const output = outputOf(patched, graph, types, wanted);
+  const output = outputOf(patched, graph, types, options.modelOutput);
   const added = addLoss(graph, options.loss, output, options.lossOptions, types);
   const { loss, weight, gradient, inputs: lossInputs, doubt } = added;
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
@@ -269,30 +277,73 @@ function checkFree(patched: PatchedModel, graph: GraphBuilder): void {
   );
 }
 
-function outputOf(
+/** The output that the loss looks at. */
+function outputName(
   patched: PatchedModel,
-  graph: GraphBuilder,
-  types: ValueTypes,
+  { outputs }: GraphBuilder,
   wanted: string | undefined,
-): { name: string } & ValueType {
-  const names = graph.outputs.map(({ name }) => name);
-  const name = wanted ?? names[0]!;
+): string {
+  const [made, ...others] = headOutputsOf(patched);
+  const chosen = wanted ?? (others.length === 0 ? made : undefined);
+  const names = outputs.map(({ name }) => name);
+  const name = chosen ?? names[0]!;
   const listed = names.join(', ');
-  if (wanted === undefined && names.length !== 1) {
+  if (chosen === undefined && names.length !== 1) {
     throw new OnnxLoraError(
       'invalid-argument',
       `${patched.model.source.label} has ${names.length} outputs (${listed}), expected one to compute the loss from`,
       { hint: 'Choose one with --model-output.' },
     );
   }
-  if (!names.includes(name)) {
-    throw new OnnxLoraError(
-      'invalid-argument',
-      `${patched.model.source.label} has no output ${name}, it has: ${listed}`,
-      { hint: 'Choose one of them with --model-output.' },
-    );
-  }
+  if (names.includes(name)) return name;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${patched.model.source.label} has no output ${name}, it has: ${listed}`,
+    { hint: 'Choose one of them with --model-output.' },
+  );
+}
+
+function outputOf(
+  patched: PatchedModel,
+  graph: GraphBuilder,
+  types: ValueTypes,
+  wanted: string | undefined,
+): { name: string } & ValueType {
+  const name = outputName(patched, graph, wanted);
   const type = types.get(name);
   if (type) return { name, ...type };
   throw new OnnxLoraError('unsupported', `${name} is no tensor, expected one for the loss`);
+}
+
+function parted<T>(items: readonly T[], belongs: (item: T) => boolean): [T[], T[]] {
+  return [items.filter(belongs), items.filter((item) => !belongs(item))];
+}
+
+/** The adapted nodes, and the head, whose numbers no value of these depends on. */
+function* unreachedParts(
+  { adapters, head }: ModelManifest,
+  reaches: ReadonlySet<string>,
+): Generator<string> {
+  for (const { a, sites } of adapters) {
+    if (!reaches.has(a)) for (const { node } of sites) yield node;
+  }
+  if (head && !reaches.has(head.weight)) yield head.nodes.at(-1)!;
+}
+
+function nothingReaches(
+  { model }: PatchedModel,
+  { outputs }: GraphBuilder,
+  { set, adapters }: ModelManifest,
+  output: string,
+): OnnxLoraError {
+  const others = outputs.map(({ name }) => name).filter((name) => name !== output);
+  const choice =
+    others.length > 0
+      ? `Choose another one with --model-output (${others.join(', ')}), or patch`
+      : 'Patch';
+  return new OnnxLoraError(
+    'invalid-argument',
+    `${model.source.label}: no adapter of ${set} reaches the output ${output}, expected one that the loss can train`,
+    { node: adapters[0]?.sites[0]?.node, hint: `${choice} layers that lie before ${output}.` },
+  );
 }

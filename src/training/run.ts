@@ -55,6 +55,8 @@ export interface TrainResult {
   readonly best?: { readonly step: number; readonly loss: number };
   /** How the training step compares with the file on the first batch, unless that was left out. */
   readonly guard?: GuardReport;
+  /** Adapted nodes that the output of the loss does not depend on: their adapters stayed as they were. */
+  readonly withoutGradient?: readonly string[];
   readonly provider?: {
     readonly requested: ProviderName | 'auto';
     readonly used: ProviderName;
@@ -196,6 +198,7 @@ class Run {
     const forward = await this.forward(data, used, options.dropout);
     const batches = await this.batches(data, forward, options.shuffle);
     if (options.trainBias) this.noteLayersWithoutBias(forward);
+    this.noteWithoutGradient(forward);
     const graph = await buildStepGraph(forward, { ...options, fused });
     const settings = settingsOf(options, forward, this.datasets, patched.model.source.size);
     const total = this.updates(batches);
@@ -251,6 +254,9 @@ class Run {
         ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
         ...(loop.best ? { best: { step: loop.best.step, loss: loop.best.loss } } : {}),
         ...(guarded === undefined ? {} : { guard: guarded }),
+        ...(forward.withoutGradient.length === 0
+          ? {}
+          : { withoutGradient: forward.withoutGradient }),
         provider: { requested, used, nodes, fallbacks },
         ...this.cost(),
       };
@@ -289,6 +295,13 @@ class Run {
     const note = guardNote(report);
     if (note !== undefined) onNote(note);
     return report;
+  }
+
+  private noteWithoutGradient({ withoutGradient, output }: ForwardGraph): void {
+    if (withoutGradient.length === 0) return;
+    this.options.onNote(
+      `no gradient, for they do not reach ${output.name}: ${withoutGradient.join(', ')}`,
+    );
   }
 
   private noteLayersWithoutBias({ withoutBias, set }: ForwardGraph): void {
@@ -370,6 +383,7 @@ class Run {
   private async emit(data: Dataset): Promise<TrainResult> {
     const { options, output } = this;
     const forward = await this.forward(data, undefined, options.dropout);
+    this.noteWithoutGradient(forward);
     await this.batches(data, forward, options.shuffle);
     const step = await buildStepGraph(
       { ...forward, doubt: undefined },

@@ -51,14 +51,16 @@ export async function buildStepGraph(
   forward: ForwardGraph,
   options: StepOptions,
 ): Promise<StepGraph> {
-  const { graph, parameters, loss, weight, seed, doubt, composites } = forward;
+  const { graph, loss, weight, seed, doubt, composites } = forward;
+  const { parameters, trained } = forward;
+  const reached = parameters.filter(({ offset }) => offset < trained);
   const size = sizeOf(parameters);
   graph.outputs.length = 0;
   graph.outputs.push(untyped(loss));
   for (const name of [weight, seed.gradient, seed.value]) graph.outputs.push(untyped(name));
   if (doubt) graph.outputs.push(untyped(doubt.distance));
   prune(graph);
-  const names = parameters.map(({ name }) => name);
+  const names = reached.map(({ name }) => name);
   const types = await inferTypes(graph, forward.probe);
   const gradients = differentiate(graph, types, loss, names, { seed, composites });
   const state = [
@@ -67,8 +69,9 @@ export async function buildStepGraph(
     ...(options.accumulate > 1 ? ['accumulated'] : []),
   ];
   declareInputs(graph, state, size, options);
-  const gradient = flatGradient(graph, parameters, gradients);
-  const { updates, norm } = update(graph, gradient, weight, options);
+  const gradient = withZeros(graph, flatGradient(graph, reached, gradients), size - trained);
+  const { norm, ...updated } = update(graph, gradient, weight, options);
+  const updates = trained === size ? updated.updates : onlyUpTo(graph, trained, updated.updates);
   const results = {
     graph,
     size,
@@ -89,6 +92,30 @@ export async function buildStepGraph(
   prune(graph);
   return results;
 }
+
+function withZeros(graph: GraphBuilder, vector: string, count: number): string {
+  if (count === 0) return vector;
+  const zeros = graph.op('ConstantOfShape', [graph.integers([count])]);
+  return graph.op('Concat', [vector, zeros], { axis: { int: 0 } }, 'grad');
+}
+
+/** What the loss does not depend on stays as it is: weight decay leaves it alone too. */
+function onlyUpTo(
+  graph: GraphBuilder,
+  end: number,
+  updates: readonly StateUpdate[],
+): StateUpdate[] {
+  const part = (vector: string, from: number, to: number) =>
+    graph.op('Slice', [vector, ...[from, to, 0].map((at) => graph.integers([at]))]);
+  return updates.map(({ input, output }) => {
+    if (input !== 'theta') return { input, output };
+    const parts = [part(output, 0, end), part(input, end, MAX_INT32)];
+    return { input, output: graph.op('Concat', parts, { axis: { int: 0 } }) };
+  });
+}
+
+// "To the end", in a size that every runtime takes.
+const MAX_INT32 = 2 ** 31 - 1;
 
 function declareInputs(
   graph: GraphBuilder,
