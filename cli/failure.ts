@@ -1,13 +1,22 @@
 /** How failures look, and the exit status of each kind. */
 import { OnnxLoraError } from '../src/errors.js';
+import { fileError } from '../src/onnx/source.js';
 import { version } from '../src/version.js';
 import { printable } from './text.js';
 import { colorsOf } from './ui.js';
 
 export const exitCodes = { done: 0, input: 1, verification: 2, bug: 70, interrupted: 130 } as const;
 
+/** What the system refused is no bug of ours, wherever it came from. */
+function known(error: unknown): unknown {
+  const { syscall, path, code } = (error ?? {}) as NodeJS.ErrnoException;
+  if (typeof syscall !== 'string' || typeof code !== 'string') return error;
+  return error instanceof Error ? fileError(path ?? `system call ${syscall}`, error) : error;
+}
+
 /** A failure as `--json` has it. */
-export function failureResult(error: unknown): object {
+export function failureResult(failure: unknown): object {
+  const error = known(failure);
   if (!(error instanceof OnnxLoraError)) {
     return { error: { code: 'internal', message: messageOf(error) } };
   }
@@ -16,7 +25,8 @@ export function failureResult(error: unknown): object {
 }
 
 /** A failure as people read it, with its newline. */
-export function failureText(error: unknown): string {
+export function failureText(failure: unknown): string {
+  const error = known(failure);
   const { red, bold } = colorsOf(process.stderr);
   const label = red(bold('error:'));
   if (error instanceof OnnxLoraError) return `${label} ${userText(error)}`;
@@ -47,7 +57,8 @@ function messageOf(error: unknown): string {
 }
 
 /** The exit status for a failure. */
-export function exitCodeOf(error: unknown): number {
+export function exitCodeOf(failure: unknown): number {
+  const error = known(failure);
   if (!(error instanceof OnnxLoraError)) return exitCodes.bug;
   if (error.code === 'aborted') return exitCodes.interrupted;
   return error.code === 'verification' ? exitCodes.verification : exitCodes.input;

@@ -2,6 +2,7 @@
 /** The command line: the one place that knows yargs, signals and exit codes. */
 import yargs, { type Argv, type Options as YargsOptions } from 'yargs';
 import { OnnxLoraError } from '../src/errors.js';
+import { fileError } from '../src/onnx/source.js';
 import { version } from '../src/version.js';
 import { type Command, camelCase, kebabCase, type OptionSpecs } from './command.js';
 import { commands } from './commands/index.js';
@@ -237,7 +238,7 @@ function information(request: Request): string | undefined {
   throw usageError('no command was given');
 }
 
-const SIGNALS = { SIGINT: exitCodes.interrupted, SIGTERM: 143 } as const;
+const SIGNALS = { SIGINT: exitCodes.interrupted, SIGTERM: 143, SIGHUP: 129 } as const;
 
 /** The first signal stops the work and lets it clean up, the second one stops the process. */
 function abortOnSignal(currentUi: () => Ui | undefined): AbortController {
@@ -262,13 +263,15 @@ function interruption(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** A reader that has seen enough (`| head`) is no failure. */
-function tolerateClosedPipes(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
-    });
-  }
+/** A reader that has seen enough (`| head`) is no failure; a full disk behind `>` is one. */
+function watchStreams(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') return;
+    process.stderr.write(failureText(fileError('standard output', error)));
+    process.exitCode = exitCodes.input;
+  });
+  // Nobody is left to tell, as where the terminal was closed.
+  process.stderr.on('error', () => {});
 }
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -311,8 +314,8 @@ function document(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
 
-tolerateClosedPipes();
+watchStreams();
 const exitCode = await main(process.argv.slice(2));
 // Work that was interrupted and given up may still hold the process.
 if (exitCode >= 128) process.exit(exitCode);
-process.exitCode = exitCode;
+process.exitCode ||= exitCode;

@@ -130,6 +130,16 @@ function notAFile(path: string, what: string): OnnxLoraError {
   return new OnnxLoraError('not-a-file', `${path} is ${what}, expected a file`);
 }
 
+const REASONS = {
+  ENAMETOOLONG: 'the name is too long for the file system',
+  ELOOP: 'its links lead round in a circle',
+  EMFILE: 'the process may not open more files; see ulimit -n',
+  ENFILE: 'the system has no room for more open files',
+  EIO: 'the device does not read or write it, it may be damaged',
+  EBUSY: 'another program holds it',
+  EXDEV: 'it would have to move to another file system',
+} as const;
+
 /** A system error on `path` in the user's terms. */
 export function fileError(path: string, error: unknown): OnnxLoraError {
   const code = (error as NodeJS.ErrnoException).code;
@@ -141,6 +151,15 @@ export function fileError(path: string, error: unknown): OnnxLoraError {
       });
     case 'EISDIR':
       return notAFile(path, 'a directory');
+    case 'ENOTDIR':
+      return new OnnxLoraError(
+        'file-not-found',
+        `${path} does not exist: it leads through a file`,
+        {
+          hint: 'Check the path: all but its last part have to be folders.',
+          cause: error,
+        },
+      );
     case 'EACCES':
     case 'EPERM':
     case 'EROFS':
@@ -154,6 +173,14 @@ export function fileError(path: string, error: unknown): OnnxLoraError {
         hint: 'Free some space, or name another place with --output. Nothing was left behind.',
         cause: error,
       });
+    case 'ENAMETOOLONG':
+    case 'ELOOP':
+    case 'EMFILE':
+    case 'ENFILE':
+    case 'EIO':
+    case 'EBUSY':
+    case 'EXDEV':
+      return new OnnxLoraError('io', `${path}: ${REASONS[code]} (${code})`, { cause: error });
     default:
       return new OnnxLoraError('io', `${path}: ${(error as Error).message}`, { cause: error });
   }

@@ -1,14 +1,14 @@
 /** Output files that appear whole or not at all. */
-import { randomBytes } from 'node:crypto';
 import { lstatSync, realpathSync, type Stats, statSync } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { link, open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../errors.js';
 import { BlockFile } from './block-file.js';
 import { type Piece, pieceLength, totalLength } from './edit.js';
 import { isReadFrom, isSameFile } from './same-file.js';
 import { fileError } from './source.js';
+import { removeStale, temporaryBeside } from './temporary.js';
 
 /** Where long work stands. */
 export interface Progress {
@@ -45,7 +45,8 @@ const REPORT_BYTES = 4 * 1024 * 1024;
 
 /**
  * Writes the files beside their places, syncs them, then renames them into place in the given
- * order. On any failure the temporary files are removed and the old files stand as they were.
+ * order: what others refer to first. On any failure the temporary files are removed; old files stand as
+ * they were, unless several were to be replaced and the system let go of the first ones only.
  * @param inputs files that must not be overwritten, `force` or not
  * @throws OnnxLoraError `output-exists`, `invalid-argument`, `io`, `aborted`
  */
@@ -59,22 +60,77 @@ export async function writeFiles(
   checkDistinct(files.map(({ path }) => path));
   const total = files.reduce((sum, file) => sum + totalLength(file.pieces), 0);
   const report = progressReporter(total, options);
-  const written: { temporary: string; path: string }[] = [];
+  const written: Written[] = [];
+  let current = '';
   try {
     for (const { path, pieces } of files) {
-      const temporary = join(
-        dirname(path),
-        `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`,
-      );
-      written.push({ temporary, path });
+      current = path;
+      removeStale(path);
+      const temporary = temporaryBeside(path);
+      written.push({ temporary, path, isNew: !linkStatusOf(path) });
       await writeSynced(temporary, path, pieces, report);
     }
-    for (const { temporary, path } of written) await rename(temporary, path);
+    const old = await setLastAside(written);
+    try {
+      for (const one of written) {
+        current = one.path;
+        await putInPlace(one, options.force ?? false);
+      }
+    } catch (error) {
+      await Promise.all(written.map(takeBack));
+      if (old) await rename(old, written.at(-1)!.path);
+      throw error;
+    }
+    if (old) await rm(old, { force: true });
     await syncFolders(new Set(files.map((file) => dirname(file.path))));
   } catch (error) {
     await Promise.all(written.map(({ temporary }) => rm(temporary, { force: true })));
-    throw isSystemError(error) ? fileError(written.at(-1)?.path ?? '', error) : error;
+    throw isSystemError(error) ? fileError(current, error) : error;
   }
+}
+
+interface Written {
+  readonly temporary: string;
+  readonly path: string;
+  /** Whether nothing had the name before. */
+  readonly isNew: boolean;
+  placed?: boolean;
+}
+
+/** Without force, a file that came there meanwhile stays. */
+async function putInPlace(one: Written, force: boolean): Promise<void> {
+  const { temporary, path } = one;
+  if (force || !(await linked(temporary, path))) await rename(temporary, path);
+  one.placed = true;
+}
+
+/** @returns false where the file system has no links */
+async function linked(temporary: string, path: string): Promise<boolean> {
+  try {
+    await link(temporary, path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw alreadyThere(path);
+    return false;
+  }
+  await rm(temporary);
+  return true;
+}
+
+/**
+ * The last file is what makes the others into something: where one of those is replaced, it is gone
+ * meanwhile, so that nobody reads the new ones with an old last one.
+ * @returns where it is; undefined where it may stay
+ */
+async function setLastAside(written: readonly Written[]): Promise<string | undefined> {
+  const last = written.at(-1)!;
+  if (last.isNew || written.slice(0, -1).every(({ isNew }) => isNew)) return undefined;
+  const aside = temporaryBeside(last.path);
+  await rename(last.path, aside);
+  return aside;
+}
+
+async function takeBack({ path, isNew, placed }: Written): Promise<void> {
+  if (isNew && placed) await rm(path, { force: true });
 }
 
 /**
@@ -96,10 +152,14 @@ export function checkOutput(path: string, inputs: readonly string[], force: bool
   const existing = statusOf(path);
   if (existing) checkRegular(path, existing);
   if ((existing || linkStatusOf(path)) && !force) {
-    throw new OnnxLoraError('output-exists', `${path} exists already`, {
-      hint: 'Replace it with --force, or name another place with --output.',
-    });
+    throw alreadyThere(path);
   }
+}
+
+function alreadyThere(path: string): OnnxLoraError {
+  return new OnnxLoraError('output-exists', `${path} exists already`, {
+    hint: 'Replace it with --force, or name another place with --output.',
+  });
 }
 
 /** A file takes the place of a file, and of nothing else. */

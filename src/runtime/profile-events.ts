@@ -1,8 +1,8 @@
 /** ONNX Runtime's own record of what it ran, where, and for how long. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { InferenceSession } from 'onnxruntime-node';
+import { temporaryFolder } from '../onnx/temporary.js';
 
 /** One entry of the record; times in microseconds since the session was made. */
 export interface ProfileEvent {
@@ -24,7 +24,7 @@ export interface ProfileEvent {
  * several microseconds more for each node.
  */
 export class ProfileRecord {
-  private readonly folder = mkdtempSync(join(tmpdir(), 'onnx-lora-profile-'));
+  private readonly folder = temporaryFolder('onnx-lora-profile-');
 
   /** What the session has to be made with. */
   get options(): InferenceSession.SessionOptions {

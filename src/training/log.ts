@@ -41,12 +41,18 @@ export class RunLog {
 
   /**
    * Starts a log; that of a resumed run goes on behind the step it is resumed from.
+   * @param resume a log that is there is of a run that came to no checkpoint, and begins anew
    * @throws OnnxLoraError `output-exists`, `io`
    */
-  static open(path: string | undefined, force: boolean, resumedFrom: number): RunLog {
+  static open(
+    path: string | undefined,
+    force: boolean,
+    resumedFrom: number,
+    resume = false,
+  ): RunLog {
     const log = new RunLog(path);
     if (path === undefined) return log;
-    if (resumedFrom > 0 && existsSync(path)) {
+    if ((resumedFrom > 0 || resume) && existsSync(path)) {
       log.goOn(path, resumedFrom);
     } else {
       checkOutput(path, [], force);
@@ -58,12 +64,17 @@ export class RunLog {
   /** Steps behind the checkpoint are taken again, so their lines go; so does one that a kill cut. */
   private goOn(path: string, resumedFrom: number): void {
     let length = 0;
+    let isBehind = false;
+    // All is read before anything goes: it may be another program's.
     for (const line of withFile(path, () => readFileSync(path, 'utf8')).split(/(?<=\n)/)) {
-      if (!line.endsWith('\n')) break;
-      const record = parse(path, line);
-      if (record.step > resumedFrom) break;
-      this.records.push(record);
-      length += Buffer.byteLength(line);
+      if (!line.endsWith('\n')) checkCut(path, line);
+      else {
+        const record = parse(path, line);
+        isBehind ||= record.step > resumedFrom;
+        if (isBehind) continue;
+        this.records.push(record);
+        length += Buffer.byteLength(line);
+      }
     }
     // What stays is not written again: nothing can get lost here.
     withFile(path, () => truncateSync(path, length));
@@ -84,16 +95,36 @@ export class RunLog {
 function parse(path: string, line: string): LogRecord {
   try {
     const record = JSON.parse(line);
-    if (Number.isInteger(record?.step)) return record;
+    if (Number.isInteger(record?.step) && (isEvaluation(record) || isStep(record))) return record;
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }
-  throw new OnnxLoraError(
+  throw notALog(path);
+}
+
+function isEvaluation({ eval: measures }: Partial<EvalRecord>): boolean {
+  return typeof measures === 'object' && measures !== null;
+}
+
+// Others write lines with a step and a loss too.
+const OF_STEPS = ['loss', 'gradNorm', 'lr', 'samplesPerSecond'];
+
+function isStep(record: object): boolean {
+  return OF_STEPS.every((key) => key in record);
+}
+
+/** What a kill leaves of a line is the beginning of one of ours. */
+function checkCut(path: string, line: string): void {
+  const start = '{"step":';
+  if (line.startsWith(start) || start.startsWith(line)) return;
+  throw notALog(path);
+}
+
+function notALog(path: string): OnnxLoraError {
+  return new OnnxLoraError(
     'output-exists',
     `${path} exists already, and is no log of a training run`,
-    {
-      hint: 'Name another file with --log.',
-    },
+    { hint: 'Name another file with --log.' },
   );
 }
 

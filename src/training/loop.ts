@@ -1,6 +1,7 @@
 /** The loop: steps, evaluations, checkpoints, until the run is over or told to stop. */
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../errors.js';
+import { temporaryFolder } from '../onnx/temporary.js';
 import type { StatefulSession } from '../runtime/stateful-session.js';
 import type { Feeds, TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
@@ -211,6 +212,40 @@ export class TrainingLoop {
     await this.checkpoint(this.options.checkpoint ?? this.parts.rescueFolder);
   }
 
+  /**
+   * Keeps what a failure of anything else would lose, as that of a disk that is full.
+   * @returns the error, with where the state is
+   */
+  async keeping(error: unknown): Promise<unknown> {
+    const isTold = error instanceof OnnxLoraError && ['aborted', 'diverged'].includes(error.code);
+    if (isTold || this.step === 0) return error;
+    if (this.kept?.step !== this.step) await this.keepAnywhere();
+    if (!(error instanceof OnnxLoraError)) {
+      this.options.onNote(this.wayOn());
+      return error;
+    }
+    const { code, message, node, hint } = error;
+    const hints = [...(hint === undefined ? [] : [hint]), this.wayOn()];
+    return new OnnxLoraError(code, message, { node, hint: hints.join('\n'), cause: error });
+  }
+
+  /** Where the run keeps its checkpoints, beside its output, or where the system keeps what is temporary. */
+  private async keepAnywhere(): Promise<void> {
+    const { checkpoint } = this.options;
+    const folders = [
+      ...(checkpoint === undefined ? [] : [() => checkpoint]),
+      () => this.parts.rescueFolder,
+      () => temporaryFolder('onnx-lora-run-'),
+    ];
+    for (const folder of folders) {
+      try {
+        return await this.checkpoint(folder());
+      } catch (error) {
+        if (!(error instanceof OnnxLoraError)) throw error;
+      }
+    }
+  }
+
   private wayOn(): string {
     const { kept } = this;
     if (!kept) return 'There is no state yet that is worth keeping.';
@@ -260,8 +295,9 @@ export class TrainingLoop {
     const { measures } = found;
     this.evaluation = { step: this.step, eval: measures };
     this.confusion = metrics.confusion;
-    this.parts.log.add(this.evaluation);
+    // The log comes last: it may fail, and the run go on from here.
     this.rate(measures.loss, theta);
+    this.parts.log.add(this.evaluation);
   }
 
   private rate(loss: number, theta: Float32Array): void {

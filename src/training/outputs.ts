@@ -4,6 +4,7 @@ import { OnnxLoraError } from '../errors.js';
 import { kindOf } from '../formats/path-kind.js';
 import { adapterFilesAt } from '../lora/files/adapter-output.js';
 import { inputFiles, inputsOf } from '../lora/inputs.js';
+import { Claim } from '../onnx/claim.js';
 import type { Model } from '../onnx/model.js';
 import { checkDistinct, checkOutput } from '../onnx/write.js';
 import { checkpointFile } from './checkpoint.js';
@@ -27,6 +28,24 @@ export function checkOutputs(model: Model, output: string, options: ResolvedOpti
   checkDistinct([...files, ...checkpoints]);
   for (const option of ['checkpoint', 'tensorboard'] as const) checkFolder(option, options[option]);
   for (const folder of given(checkpoint, tensorboard)) checkDistinct([...files, folder]);
+}
+
+/**
+ * Claims what two runs at a time would take from each other: the output, and the checkpoints.
+ * @throws OnnxLoraError `output-exists` where another run is at it
+ */
+export function claimOutputs(output: string, { checkpoint }: ResolvedOptions): Claim[] {
+  const claims: Claim[] = [];
+  try {
+    // Where a folder is not there yet, nobody is in it.
+    for (const path of given(output, checkpoint)) {
+      if (kindOf(dirname(path)) === 'folder') claims.push(Claim.take(path));
+    }
+    return claims;
+  } catch (error) {
+    for (const claim of claims) claim.release();
+    throw error;
+  }
 }
 
 /** The files that a run reads. */

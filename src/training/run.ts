@@ -27,7 +27,7 @@ import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { type LogRecord, RunLog } from './log.js';
 import { TrainingLoop } from './loop.js';
 import { lossOptions, type ResolvedOptions } from './options.js';
-import { checkOutputs, runInputs } from './outputs.js';
+import { checkOutputs, claimOutputs, runInputs } from './outputs.js';
 import { curveOf, writeReport } from './report.js';
 import { settingsOf } from './settings.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY } from './step-format.js';
@@ -136,6 +136,7 @@ class Run {
 
   async result(): Promise<TrainResult> {
     checkOutputs(this.patched.model, this.output, this.options);
+    const claims = claimOutputs(this.output, this.options);
     try {
       const data = await this.open(this.options.data, labelsOf(this.patched));
       return this.options.emitStepGraph === undefined
@@ -143,6 +144,7 @@ class Run {
         : await this.emit(data);
     } finally {
       for (const dataset of this.datasets) dataset.close();
+      for (const claim of claims) claim.release();
     }
   }
 
@@ -225,7 +227,7 @@ class Run {
     try {
       // Last, so that a run that cannot start leaves none.
       const resumedFrom = checkpoint?.progress.step ?? 0;
-      const log = RunLog.open(options.log, options.force, resumedFrom);
+      const log = RunLog.open(options.log, options.force, resumedFrom, options.resume);
       const { tensorboard } = options;
       if (tensorboard !== undefined) log.listen(TensorBoardLog.open(tensorboard, resumedFrom));
       const parts = {
@@ -233,17 +235,17 @@ class Run {
       };
       const loop = new TrainingLoop(parts, options);
       if (checkpoint) loop.restore(checkpoint.progress, checkpoint.vectors.get('best'));
-      const theta = await loop.run();
-      const written = await this.write(forward, theta, log);
-      const { nodes, fallbacks } = session.placement ?? { nodes: {}, fallbacks: [] };
-      const { report } = options;
-      if (report !== undefined) {
+      const written = await this.finished(loop, async (theta) => {
+        const files = await this.write(forward, theta, log);
         const { best, confusion } = loop;
         const run = { output: this.output, files: this.files(), provider: used, settings };
         const { classes: classNames } = data;
         const more = { best, confusion, classNames, records: log.records, ...this.cost() };
-        await writeReport(report, { ...run, ...more }, options.force);
-      }
+        const { report, force } = options;
+        if (report !== undefined) await writeReport(report, { ...run, ...more }, force);
+        return files;
+      });
+      const { nodes, fallbacks } = session.placement ?? { nodes: {}, fallbacks: [] };
       return {
         ...written,
         steps: loop.step,
@@ -263,6 +265,15 @@ class Run {
     } finally {
       await session.release();
       await evaluation?.evaluator.release();
+    }
+  }
+
+  /** Runs to the end and writes the files; a run whose files cannot be written is kept. */
+  private async finished<T>(loop: TrainingLoop, write: (theta: Float32Array) => Promise<T>) {
+    try {
+      return await write(await loop.run());
+    } catch (error) {
+      throw await loop.keeping(error);
     }
   }
 
