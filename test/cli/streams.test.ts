@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, truncateSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
@@ -13,6 +13,20 @@ describe('a reader that closes its end', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   });
 });
+
+it.skipIf(!existsSync('/dev/full'))(
+  'a full disk behind stdout is an error, in one line',
+  async () => {
+    const full = openSync('/dev/full', 'w');
+    const options = { stdio: ['ignore', full, 'pipe'] as ['ignore', number, 'pipe'] };
+    const { code, stderr } = await finished(
+      start(folderWithModel(), ['inspect', 'model.onnx'], options),
+    );
+    closeSync(full);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^error: standard output: no space left on the device \(ENOSPC\)\n/);
+  },
+);
 
 /**
  * Sends a signal to a patch while it copies external data. Where the machine was busy elsewhere, and the
@@ -45,6 +59,7 @@ describe.skipIf(process.platform === 'win32')('a signal', () => {
   it.each([
     ['SIGINT', 130],
     ['SIGTERM', 143],
+    ['SIGHUP', 129],
   ] as const)('%s ends the work with %d and leaves nothing behind', async (signal, expected) => {
     const { code, stdout, stderr, left } = await interruptedPatch(signal);
     expect(code).toBe(expected);

@@ -47,6 +47,27 @@ describe('a log', () => {
     expect(readFileSync(path, 'utf8')).toBe(before);
   });
 
+  it.each([
+    ['without a newline', 'my notes'],
+    ['in one line of JSON without a newline', '{"rows": [1, 2]}'],
+    ['of another trainer', '{"step":1,"loss":2}\n{"step":2,"loss":1}\n'],
+    [
+      'of another program behind its records',
+      `${JSON.stringify(step(1))}\n${JSON.stringify(step(9))}\nnotes\n`,
+    ],
+    ['of bytes', '\x00\x01\x02'],
+  ])('is not seen in a file %s', async (_, text) => {
+    const path = files.write(Buffer.from(text), 'log.jsonl');
+    await failure(() => RunLog.open(path, false, 4), 'output-exists');
+    expect(readFileSync(path, 'utf8')).toBe(text);
+  });
+
+  it('of a run that came to no checkpoint begins anew when that is resumed', () => {
+    const path = written();
+    RunLog.open(path, false, 0, true).add(step(1));
+    expect(readFileSync(path, 'utf8').split('\n')).toHaveLength(2);
+  });
+
   it('that was lost starts anew', () => {
     const path = files.fresh('log.jsonl');
     RunLog.open(path, false, 7).add(step(8));
