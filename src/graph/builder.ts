@@ -83,6 +83,8 @@ export class GraphBuilder {
 
   /** Adds a node as it is. */
   add(node: NewNode): void {
+    // Nodes are told apart by their names, and new ones are called as their outputs are.
+    this.reserve(node.name);
     for (const name of node.outputs) this.reserve(name);
     this.nodes.push(node);
   }

@@ -34,7 +34,10 @@ export function loadGraph(model: Model, reader: TensorReader): GraphBuilder {
 
 function* namesOf(graph: Graph): Generator<string> {
   for (const { name } of graph.inputs) yield name;
-  for (const node of graph.nodes) yield* node.outputs;
+  for (const node of graph.nodes) {
+    yield node.name;
+    yield* node.outputs;
+  }
 }
 
 function addTensor(

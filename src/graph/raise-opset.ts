@@ -28,7 +28,9 @@ export function raiseOpset(graph: GraphBuilder, types: ValueTypes): GraphBuilder
   }));
   const raised = new GraphBuilder(opsets, Math.max(8, graph.irVersion));
   for (const { name } of graph.inputs) raised.reserve(name);
-  for (const name of graph.nodes.flatMap(({ outputs }) => outputs)) raised.reserve(name);
+  for (const { name, outputs } of graph.nodes) {
+    for (const one of [name, ...outputs]) raised.reserve(one);
+  }
   for (const tensor of graph.initializers.values()) raised.addInitializer(tensor);
   raised.inputs.push(...graph.inputs);
   raised.outputs.push(...graph.outputs);

@@ -36,7 +36,7 @@ export class ProfileRecord {
     session.endProfiling();
     // The time of day is part of the name.
     const [name] = readdirSync(this.folder);
-    const events = JSON.parse(readFileSync(join(this.folder, name!), 'utf8')) as ProfileEvent[];
+    const events = parseEvents(readFileSync(join(this.folder, name!), 'utf8'));
     this.delete();
     return events;
   }
@@ -44,5 +44,38 @@ export class ProfileRecord {
   /** Deletes what there is, for a session that could not be made. */
   delete(): void {
     rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * The events of a record. ONNX Runtime writes names of nodes into its JSON as they are, with their quotes,
+ * backslashes and line ends, so that it is JSON only where the names are plain.
+ */
+export function parseEvents(text: string): ProfileEvent[] {
+  try {
+    return JSON.parse(text) as ProfileEvent[];
+  } catch {
+    const records = text.split(/^(?=\{"cat" : ")/m).slice(1);
+    return records.flatMap((record) => parseEvent(record) ?? []);
+  }
+}
+
+const EVENT =
+  /^\{"cat" : "(?<cat>\w+)",[^{]*?"dur" :(?<dur>-?\d+),"ts" :(?<ts>-?\d+),"ph" : "\w+","name" :"(?<name>.*)","args" : (?<args>\{.*\})\},?\s*\]?\s*$/s;
+
+/** The event between what ONNX Runtime writes around a name; undefined for what is no event. */
+function parseEvent(record: string): ProfileEvent | undefined {
+  const parts = EVENT.exec(record)?.groups;
+  if (!parts) return undefined;
+  const { name, args } = parts as { name: string; args: string };
+  const cat = parts.cat as ProfileEvent['cat'];
+  return { cat, name, ts: Number(parts.ts), dur: Number(parts.dur), args: parseArgs(args) };
+}
+
+function parseArgs(text: string): ProfileEvent['args'] {
+  try {
+    return JSON.parse(text) as ProfileEvent['args'];
+  } catch {
+    return {};
   }
 }

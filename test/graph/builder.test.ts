@@ -27,3 +27,12 @@ describe('a constant of integers', () => {
     );
   });
 });
+
+describe('a new node', () => {
+  it('has a name that no node of the model has', () => {
+    const built = graph();
+    built.add({ name: 'cast', opType: 'Relu', inputs: ['x'], outputs: ['y'] });
+    built.op('Cast', ['y'], { to: { int: 1 } });
+    expect(built.nodes.map(({ name }) => name)).toEqual(['cast', 'cast_1']);
+  });
+});

@@ -42,6 +42,28 @@ describe('a run', () => {
   });
 });
 
+it('a run tells its own nodes from those of a model that have such names', async () => {
+  const names = ['add', 'cast', 'concat', 'matmul', 'mul', 'reshape', 'slice', 'transpose'];
+  const named = (call: (operator: string, i: number) => string) =>
+    model({
+      nodes: [
+        node('MatMul', ['x', 'w1'], 'h0', {}, 'first'),
+        ...names.map((name, i) => node('Tanh', [`h${i}`], `h${i + 1}`, {}, call(name, i))),
+        node('MatMul', [`h${names.length}`, 'w2'], 'y', {}, 'second'),
+      ],
+      initializers: [tensor('w1', [6, 8]), tensor('w2', [8, 4])],
+      inputs: [value('x', ['batch', 6])],
+      outputs: [value('y', ['batch', 4])],
+    });
+  const losses = [named((name) => name), named((_, i) => `tanh ${i}`)].map(async (bytes) => {
+    const path = files.write(await insertInto(bytes, { rank: 4, blocks: 2, targets: ['all'] }));
+    const data = files.write(tinyData(), 'data.safetensors');
+    return (await trainTiny(files, { model: path, data }, { steps: 4, batchSize: 11 })).loss;
+  });
+  const [like, other] = await Promise.all(losses);
+  expect(like).toEqual(other);
+});
+
 describe('a run whose loss is not finite', () => {
   it('stops, names the step and the learning rate, and keeps a finite state', async () => {
     const tiny = await tinyRun(files);
