@@ -382,8 +382,14 @@ export class Calculus {
     return this.reshape(value, this.shapeOf(like), to);
   }
 
+  /** @param shape with -1 for what is left; then, and only then, 0 stands for the size of `value` there */
   reshape(value: string, shape: string, known: readonly Dim[] | null): string {
-    return this.op('Reshape', [value, shape], { dtype: this.type(value).dtype, shape: known });
+    const type = { dtype: this.type(value).dtype, shape: known };
+    const sizes = this.constant(shape);
+    const isPlain = sizes?.every((size) => size > 0) || sizes?.includes(-1);
+    // Else a size of 0, as of an empty cache, would be taken for "as before".
+    const attributes = isPlain || this.graph.opset < 14 ? {} : { allowzero: { int: 1 } };
+    return this.op('Reshape', [value, shape], type, attributes);
   }
 
   /** All elements in a row. */

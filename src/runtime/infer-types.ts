@@ -24,21 +24,40 @@ export async function inferTypes(
 ): Promise<Map<string, ValueType>> {
   if (!probe?.settles(graph.inputs)) return withoutFalseScalars(graph, await asDeclared(graph));
   const sizedGraph = sized(graph, probe, 0);
-  const first = await withoutFalseScalars(sizedGraph, await asDeclared(sizedGraph));
-  const second = await asDeclared(sized(graph, probe, 1)).catch((error) => {
-    // The sizes of the data went through, so these do not fit one another.
-    if (!probe.changeTogether()) throw error;
+  const declared = await asDeclared(sizedGraph).catch((error) => {
+    if (!probe.takeOwnSizes()) throw error;
+  });
+  if (!declared) return inferTypes(graph, probe);
+  const first = await withoutFalseScalars(sizedGraph, declared);
+  const second = await asDeclared(sized(graph, probe, 1)).catch(async (error) => {
+    // The first sizes went through, so these do not fit one another, or the model has no others.
+    if (!probe.changeTogether() && !probe.pin(await fixedSymbols(graph, probe))) throw error;
   });
   if (!second) return inferTypes(graph, probe);
   return new Map([...first].map(([name, type]) => [name, probe.merge(type, second.get(name))]));
 }
 
-function sized(graph: GraphBuilder, probe: SizeProbe, which: 0 | 1): GraphBuilder {
+/** The symbols that the model takes one size of: those that alone may not change, or else all. */
+async function fixedSymbols(graph: GraphBuilder, probe: SizeProbe): Promise<string[]> {
+  const groups = probe.changing(graph.inputs);
+  const fixed: string[] = [];
+  for (const symbols of groups) {
+    await asDeclared(sized(graph, probe, 1, symbols)).catch(() => fixed.push(...symbols));
+  }
+  return fixed.length > 0 ? fixed : groups.flat();
+}
+
+function sized(
+  graph: GraphBuilder,
+  probe: SizeProbe,
+  which: 0 | 1,
+  alone?: readonly string[],
+): GraphBuilder {
   const copy = new GraphBuilder(graph.opsets, graph.irVersion);
   for (const node of graph.nodes) copy.add(node);
   for (const tensor of graph.initializers.values()) copy.addInitializer(tensor);
   for (const input of graph.inputs) {
-    copy.inputs.push({ ...input, shape: probe.shapeAt(input.shape, which) });
+    copy.inputs.push({ ...input, shape: probe.shapeAt(input.shape, which, alone) });
   }
   return copy;
 }

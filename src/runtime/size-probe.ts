@@ -13,13 +13,43 @@ type Pair = readonly [number, number];
 export class SizeProbe {
   private readonly pairs = new Map<string, Pair>();
   private readonly names = new Map<string, string>();
+  /** Symbols that have the size of the data and no other: the model takes none. */
+  private readonly pinned = new Set<string>();
 
   /** Whether all symbols change by one factor. */
   private together = false;
+  /** Whether sizes are those of the data, however small. */
+  private exact = false;
 
   /** @param sizes of symbols as the data have them; the second number is a part of it */
   constructor(private readonly sizes: ReadonlyMap<string, number>) {
-    for (const [symbol, size] of sizes) this.add(symbol, this.pairFor(Math.max(size, MIN_SIZE)));
+    this.pairUp();
+  }
+
+  private pairUp(): void {
+    this.pairs.clear();
+    this.names.clear();
+    for (const symbol of this.pinned) {
+      const size = this.sizes.get(symbol)!;
+      this.pairs.set(symbol, [size, size]);
+    }
+    for (const [symbol, size] of this.sizes) {
+      if (this.pinned.has(symbol)) continue;
+      const first = this.exact ? size : Math.max(size, MIN_SIZE);
+      this.add(symbol, this.together ? [first, Math.ceil(first / 2)] : this.pairFor(first));
+    }
+  }
+
+  /**
+   * Takes the sizes of the data as they are, for models that forbid others: three channels are not four.
+   * @returns false where it does already
+   */
+  takeOwnSizes(): boolean {
+    const differ = [...this.sizes].some(([symbol, size]) => this.pairs.get(symbol)![0] !== size);
+    if (this.exact || !differ) return false;
+    this.exact = true;
+    this.pairUp();
+    return true;
   }
 
   /**
@@ -30,13 +60,32 @@ export class SizeProbe {
   changeTogether(): boolean {
     if (this.together) return false;
     this.together = true;
-    this.pairs.clear();
-    this.names.clear();
-    for (const [symbol, size] of this.sizes) {
-      const first = Math.max(size, MIN_SIZE);
-      this.add(symbol, [first, Math.ceil(first / 2)]);
-    }
+    this.pairUp();
     return true;
+  }
+
+  /**
+   * Holds symbols at the size that the data have, where the model has that size alone: positions for
+   * images of one size.
+   * @returns false where all of them are held already
+   */
+  pin(symbols: readonly string[]): boolean {
+    const more = symbols.filter((symbol) => !this.pinned.has(symbol));
+    for (const symbol of more) this.pinned.add(symbol);
+    this.together = false;
+    this.pairUp();
+    return more.length > 0;
+  }
+
+  /** The symbols of the inputs that change, those of one size together: they may be one size. */
+  changing(inputs: readonly { readonly shape: readonly Dim[] | null }[]): string[][] {
+    const symbols = new Set(inputs.flatMap(({ shape }) => (shape ?? []).map(String)));
+    const groups = new Map<number, string[]>();
+    for (const [symbol, size] of this.sizes) {
+      if (!symbols.has(symbol) || this.pinned.has(symbol)) continue;
+      groups.set(size, [...(groups.get(size) ?? []), symbol]);
+    }
+    return [...groups.values()];
   }
 
   /** Whether some sizes of the inputs are symbols that it has numbers for. */
@@ -45,11 +94,18 @@ export class SizeProbe {
   }
 
   /** A shape with the symbols that are known in numbers. */
-  shapeAt(shape: readonly Dim[] | null, which: 0 | 1): readonly Dim[] | null {
+  shapeAt(
+    shape: readonly Dim[] | null,
+    which: 0 | 1,
+    /** The symbols that alone change; all do where they are left out. */
+    alone?: readonly string[],
+  ): readonly Dim[] | null {
     if (!shape) return null;
-    return shape.map((dim) =>
-      typeof dim === 'string' ? (this.pairs.get(dim)?.[which] ?? dim) : dim,
-    );
+    return shape.map((dim) => {
+      if (typeof dim !== 'string') return dim;
+      const index = alone === undefined || alone.includes(dim) ? which : 0;
+      return this.pairs.get(dim)?.[index] ?? dim;
+    });
   }
 
   /** How many elements a shape has with the sizes of the data; undefined where one is not known. */
@@ -84,13 +140,23 @@ export class SizeProbe {
   private pairFor(size: number): Pair {
     // Halves first: a size may have to be a multiple of a power of two.
     const halves = [2, 4, 8, 16].filter((divisor) => size % divisor === 0).map((d) => size / d);
-    const others = Array.from({ length: size - 2 }, (_, i) => size - 1 - i);
+    const others = Array.from({ length: Math.max(0, size - 2) }, (_, i) => size - 1 - i);
     const second = [...halves, ...others].find((part) => part > 1 && this.isOwnFactor(size, part));
-    return second === undefined ? this.pairFor(size + 1) : [size, second];
+    if (second !== undefined) return [size, second];
+    return this.exact ? [size, this.multipleOf(size)] : this.pairFor(size + 1);
+  }
+
+  private multipleOf(size: number): number {
+    const least = Math.max(1, size);
+    let multiple = 2 * least;
+    while (!this.isOwnFactor(size, multiple)) multiple += least;
+    return multiple;
   }
 
   private isOwnFactor(size: number, part: number): boolean {
-    return [...this.pairs.values()].every(([first, second]) => first * part !== second * size);
+    if (size === 0) return true;
+    const changing = [...this.pairs].filter(([symbol]) => !this.pinned.has(symbol));
+    return changing.every(([, [first, second]]) => first * part !== second * size);
   }
 }
 

@@ -100,3 +100,48 @@ describe('shapes from two sizes', () => {
     await expect(shapeOf(graph, y, { batch: 8 })).rejects.toThrow('Incompatible dimensions');
   });
 });
+
+describe('sizes that a model forbids', () => {
+  const pictures = () => {
+    const graph = graphOf({
+      x: ['batch', 'height', 'width', 'channels'],
+      ids: ['batch', 'length'],
+    });
+    const colours = graph.constant('float32', [3, 5], Array<number>(15).fill(1));
+    const pixels = graph.op('MatMul', ['x', colours]);
+    const shape = graph.op('Shape', ['x']);
+    const batch = graph.op('Slice', [shape, graph.integers([0]), graph.integers([1])]);
+    const rest = graph.integers([-1, 5]);
+    const rows = graph.op('Concat', [batch, rest], { axis: { int: 0 } });
+    // Positions of a picture of 8 x 8.
+    const positions = graph.constant('float32', [64, 5], Array<number>(320).fill(1));
+    return { graph, y: graph.op('Add', [graph.op('Reshape', [pixels, rows]), positions]) };
+  };
+  const data = { batch: 2, channels: 3, height: 8, width: 8, length: 6 };
+
+  it('give way to those of the data', async () => {
+    const { graph, y } = pictures();
+    const types = await inferTypes(graph, new SizeProbe(new Map(Object.entries(data))));
+    expect(types.get(y)!.shape).toEqual(['batch', 64, 5]);
+    expect(types.get('x')!.shape).toEqual(['batch', 8, 8, 3]);
+    expect(types.get('ids')!.shape).toEqual(['batch', 'length']);
+  });
+
+  it('leave symbols that are one size as they are', async () => {
+    const graph = graphOf({ x: ['batch', 'a'], z: ['batch', 'b'], image: ['batch', 'height'] });
+    const sum = graph.op('Add', ['x', 'z']);
+    const fixed = graph.op('Add', ['image', graph.constant('float32', [7], Array(7).fill(1))]);
+    const y = graph.op('Concat', [sum, fixed], { axis: { int: 1 } });
+    const sizes = { batch: 4, a: 6, b: 6, height: 7 };
+    const types = await inferTypes(graph, new SizeProbe(new Map(Object.entries(sizes))));
+    expect(types.get(fixed)!.shape).toEqual(['batch', 7]);
+    expect(typeof types.get(sum)!.shape![1]).toBe('string');
+    expect(types.get(y)!.shape![1]).not.toBe(13);
+  });
+
+  it('are an error where the data have none that it takes', async () => {
+    const { graph } = pictures();
+    const sizes = new Map(Object.entries({ ...data, channels: 2 }));
+    await expect(inferTypes(graph, new SizeProbe(sizes))).rejects.toThrow(/does not load/);
+  });
+});

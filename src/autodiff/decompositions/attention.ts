@@ -87,7 +87,11 @@ function mergeGroups(c: Calculus, value: string): string {
 function splitHeads(c: Calculus, value: string, count: number): string {
   const [batch, rows, width] = c.dims(value) as [number, number, number | null];
   const size = typeof width === 'number' ? width / count : null;
-  const heads = c.reshape(value, c.integers([0, 0, count, -1]), [batch, rows, count, size]);
+  const shape =
+    size === null
+      ? c.integers([0, 0, count, -1])
+      : c.concat([c.sizesOf(value, [0, 1]), c.integers([count, size])], 0);
+  const heads = c.reshape(value, shape, [batch, rows, count, size]);
   return c.transpose(heads, [0, 2, 1, 3]);
 }
 
@@ -96,7 +100,11 @@ function joinHeads(c: Calculus, value: string): string {
   const [batch, count, rows, size] = c.dims(value) as [number, number, number, number | null];
   const width = typeof size === 'number' ? count * size : null;
   const rowsFirst = c.transpose(value, [0, 2, 1, 3]);
-  return c.reshape(rowsFirst, c.integers([0, 0, -1]), [batch, rows, width]);
+  const shape =
+    width === null
+      ? c.integers([0, 0, -1])
+      : c.concat([c.sizesOf(rowsFirst, [0, 1]), c.integers([width])], 0);
+  return c.reshape(rowsFirst, shape, [batch, rows, width]);
 }
 
 /**

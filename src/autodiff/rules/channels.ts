@@ -59,26 +59,47 @@ export const instanceNormalization: GradientRule = ({ x, dy: [dy], c, float }) =
   ];
 };
 
-/** n = (x - mean) / std over groups of channels and their places: [N, G, -1]. */
+/** n = (x - mean) / std over groups of channels and their places. */
 export const groupNormalization: GradientRule = (context) => {
-  const { x, dy, c, float, int } = context;
+  const { x, dy, c, float } = context;
   const [input, scale, shift] = x as [string, string, string];
-  const groups = int('num_groups', 1);
-  const grouped = (value: string) => {
-    const [batch] = c.dims(value);
-    return c.reshape(value, c.integers([0, groups, -1]), [batch!, groups, null]);
-  };
-  const norm = () => standardized(c, grouped(input), [2], float('epsilon', 1e-5));
+  const { grouped, axes } = groupsOf(context);
+  const norm = () => standardized(c, grouped(input), axes, float('epsilon', 1e-5));
   const factor = () => perChannel(c, channelWise(context, scale), input);
   return [
     () => {
       const g = grouped(c.mul(dy[0]!, factor()));
-      return c.reshapeLike(throughNormalization(c, g, norm(), [2]), input);
+      return c.reshapeLike(throughNormalization(c, g, norm(), axes), input);
     },
     () => groupSum(context, c.mul(dy[0]!, c.reshapeLike(norm().value, input)), scale),
     () => groupSum(context, dy[0]!, shift),
   ];
 };
+
+/** [N, C, ..] as [N, G, C/G, ..], and the axes of a group; [N, G, -1] where C is not known. */
+function groupsOf({ x, c, int }: RuleContext) {
+  const groups = int('num_groups', 1);
+  const [batch, channels, ...places] = c.dims(x[0]!);
+  if (typeof channels !== 'number') {
+    const shape = c.integers([0, groups, -1]);
+    return { grouped: (v: string) => c.reshape(v, shape, [batch!, groups, null]), axes: [2] };
+  }
+  const size = channels / groups;
+  const grouped = (value: string) => {
+    const around =
+      places.length > 0
+        ? [
+            c.sizesOf(
+              value,
+              places.map((_, i) => i + 2),
+            ),
+          ]
+        : [];
+    const shape = [c.sizesOf(value, [0]), c.integers([groups, size]), ...around];
+    return c.reshape(value, c.concat(shape, 0), [batch!, groups, size, ...places]);
+  };
+  return { grouped, axes: [2, ...places.map((_, i) => i + 3)] };
+}
 
 /** Before opset 21 there was one scale a group: [G] as [C]. */
 function channelWise({ x, c, int }: RuleContext, scale: string): string {

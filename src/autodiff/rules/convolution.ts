@@ -162,8 +162,8 @@ function batchAsChannels(c: Calculus, value: string, ins: number, group: number)
   const apart = [c.sizesOf(value, [0]), c.integers([group, ins]), c.sizesOf(value, places)];
   const split = c.reshape(value, c.concat(apart, 0), [batch!, group, ins, ...sizes]);
   const turned = c.transpose(split, [2, 1, 0, ...places.map((axis) => axis + 1)]);
-  const merged = c.concat([c.integers([ins, -1]), c.sizesOf(value, places)], 0);
   const count = typeof batch === 'number' ? group * batch : null;
+  const merged = c.concat([c.integers([ins, count ?? -1]), c.sizesOf(value, places)], 0);
   return c.reshape(turned, merged, [ins, count, ...sizes]);
 }
 

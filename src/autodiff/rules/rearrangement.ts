@@ -43,7 +43,9 @@ export const depthToSpace: GradientRule = ({ x: [x], dy: [dy], c, int, text }) =
       throw new Refusal(`the number of channels of ${x} is not static`);
     }
     const sizes = [b * b, channels / (b * b)];
-    const split = c.reshape(depth, c.integers([0, ...sizes, -1]), [batch!, ...sizes, null]);
-    return c.reshapeLike(c.transpose(split, [0, 2, 1, 3]), x!);
+    const places = c.dims(x!).slice(2);
+    const shape = [c.sizesOf(x!, [0]), c.integers(sizes), c.sizesOf(x!, [2, 3])];
+    const split = c.reshape(depth, c.concat(shape, 0), [batch!, ...sizes, ...places]);
+    return c.reshapeLike(c.transpose(split, [0, 2, 1, 3, 4]), x!);
   },
 ];

@@ -47,6 +47,19 @@ export class SubgraphBuilder implements Subgraph {
     return this.node(leaf, 'Reshape', [value, this.integers(`${leaf}_shape`, shape)]);
   }
 
+  /**
+   * To a shape that is computed, which may hold a 0: a layer without a row has no output. Operators before
+   * opset 14 take a 0 behind the first axis for the size that the value has there.
+   */
+  reshapeTo(leaf: string, value: string, shape: string): string {
+    return this.node(
+      leaf,
+      'Reshape',
+      [value, shape],
+      this.opset < 14 ? {} : { allowzero: { int: 1 } },
+    );
+  }
+
   transpose(leaf: string, value: string, perm: readonly number[]): string {
     return this.node(leaf, 'Transpose', [value], { perm: { ints: perm } });
   }

@@ -265,14 +265,14 @@ function generalDelta(b: SubgraphBuilder, x: string, factors: Factors): string |
 }
 
 function likeBase(b: SubgraphBuilder, value: string, base: string): string {
-  return b.node('delta', 'Reshape', [value, b.node('y_shape', 'Shape', [base])]);
+  return b.reshapeTo('delta', value, b.node('y_shape', 'Shape', [base]));
 }
 
 function likeRows(b: SubgraphBuilder, value: string, rows: string, out: number): string {
   const leading = b.shapeSlice('leading', rows, 0, 2);
   const size = b.integers('out_features', [out]);
   const shape = b.node('rows_shape', 'Concat', [leading, size], { axis: { int: 0 } });
-  return b.node('d_matrix', 'Reshape', [value, shape]);
+  return b.reshapeTo('d_matrix', value, shape);
 }
 
 /** Two 1x1 convolutions, grouped where the grid has blocks. */

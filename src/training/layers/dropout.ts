@@ -98,7 +98,7 @@ function dropout(
   const size = op('ReduceProd', [shape], { keepdims: { int: 1 } });
   const end = op('Add', [size, graph.integers([offset])]);
   const range = [graph.integers([offset]), end, graph.integers([0])];
-  const noise = op('Reshape', [op('Slice', [NOISE, ...range]), shape]);
+  const noise = op('Reshape', [op('Slice', [NOISE, ...range]), shape], { allowzero: { int: 1 } });
   // Numbers below p are dropped: p of them are.
   const kept = op('Not', [op('Less', [noise, graph.scalar('float32', probability)])]);
   const mask = op('Cast', [kept], { to: { int: dataTypeNumber(dtype) } });
