@@ -152,6 +152,7 @@ export {
   type ModelSource,
   type Verification,
 } from './runtime/compare.js';
+export type { GivenFeeds, RuntimeTensor } from './runtime/given-feeds.js';
 export { inferTypes } from './runtime/infer-types.js';
 export type { PlacedNode, Placement } from './runtime/placement.js';
 export {
@@ -168,6 +169,7 @@ export {
   resolveProvider,
 } from './runtime/providers.js';
 export { type OpenSessionOptions, openSession, type Session } from './runtime/session.js';
+export type { SlotGuardReport } from './runtime/slot-guard.js';
 export {
   openStatefulSession,
   type State,

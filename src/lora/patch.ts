@@ -84,9 +84,9 @@ export interface PatchOptions
   readonly name?: string | undefined;
   /**
    * Slots instead of adapters: each layer takes its factors as graph inputs, run by run. `required`
-   * for AdapterSession and the browser, `optional` for ONNX Runtime in Python, C# and C++.
+   * (or true) for AdapterSession and the browser, `optional` for ONNX Runtime in Python, C# and C++.
    */
-  readonly slots?: SlotMode | undefined;
+  readonly slots?: SlotMode | boolean | undefined;
   /** Take the adapters of this file instead of new ones. */
   readonly adapter?: string | undefined;
   /** A trainable output layer: `linear:CLASSES[:mean|cls|none]`. */
@@ -132,7 +132,8 @@ export interface Skipped {
 export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
   const { adapter, slots, verify, ...rest } = options;
   if (adapter === undefined) checkNoBindOptions(options);
-  if (slots !== undefined) return await patchSlots(path, slots, options);
+  const mode = slots === true ? 'required' : slots;
+  if (mode) return await patchSlots(path, mode, options);
   if (adapter !== undefined) {
     const { apply } = await import('./apply.js');
     return { ...(await apply(path, adapter, options)), skipped: [] };

@@ -5,14 +5,18 @@ import { activate } from '../lora/slots/activate.js';
 import { loadAdapter, type SlotAdapters } from '../lora/slots/load.js';
 import type { SlotManifest } from '../lora/slots/manifest.js';
 import { openModel } from '../onnx/parse.js';
+import { feedsOf, type GivenFeeds } from './given-feeds.js';
 import type { ProviderName } from './provider-names.js';
 import { resolveProvider } from './providers.js';
 import { type OpenSessionOptions, openSession, type Session, type ValueMeta } from './session.js';
+import { compareWithBase, runBase, type SlotGuardReport } from './slot-guard.js';
 import type { Feeds, TensorValue } from './tensor-value.js';
 
 export interface AdapterSessionOptions extends Omit<OpenSessionOptions, 'provider'> {
   /** Default `cpu`; `auto` takes the fastest that works. */
   readonly provider?: ProviderName | 'auto' | undefined;
+  /** false: do not compare the model with its base when it is opened. */
+  readonly guard?: boolean | undefined;
 }
 
 /** An adapter with the weight that its ΔW gets, which may be negative. */
@@ -64,20 +68,31 @@ export class AdapterSession {
     private readonly patched: PatchedModel,
     private readonly slots: SlotManifest,
     private readonly session: Session,
+    /** How the model with empty slots compares with its base; undefined where that was left out. */
+    readonly guard: SlotGuardReport | undefined,
   ) {}
 
   /**
-   * Opens the slotted model at `path`.
-   * @throws OnnxLoraError `invalid-argument` for a model without required slots; `provider`,
-   * `runtime`, and those of reading
+   * Opens the slotted model at `path`. Its base, which is the file without the slots, runs once on random
+   * inputs, and the model with empty slots has to give the same but for rounding.
+   * @throws OnnxLoraError `invalid-argument` for a model without required slots; `verification` where it
+   * computes something else than its base; `provider`, `runtime`, and those of reading
    */
-  static async open(path: string, options: AdapterSessionOptions = {}): Promise<AdapterSession> {
+  static async open(
+    path: string,
+    { guard = true, ...options }: AdapterSessionOptions = {},
+  ): Promise<AdapterSession> {
     const model = openModel(path);
     try {
       const patched = new PatchedModel(model);
       const slots = requiredSlots(patched);
       const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
-      return new AdapterSession(patched, slots, await openSession(path, { ...options, provider }));
+      const how = { ...options, provider };
+      // The base goes before the model comes: only one of them is in memory at a time.
+      const base = guard ? await runBase(patched, options.threads) : undefined;
+      const session = await openSession(path, how);
+      const report = base && (await compareWithBase(patched, slots, session, base));
+      return new AdapterSession(patched, slots, session, report);
     } catch (error) {
       model.close();
       throw error;
@@ -139,15 +154,16 @@ export class AdapterSession {
 
   /**
    * Runs the model with the adapters that are named, or without any.
+   * @param feeds the inputs by name, as a Map or an object; tensors of ours or of onnxruntime-node
    * @returns every output that is a tensor of numbers
-   * @throws OnnxLoraError `no-adapter`, `invalid-argument` for an adapter that is named twice or a
-   * weight that is no number, `runtime`
+   * @throws OnnxLoraError `no-adapter`, `invalid-argument` for an adapter that is named twice, a
+   * weight that is no number or an input that is no tensor, `runtime`
    */
-  async run(feeds: Feeds, { adapters = [] }: AdapterRunOptions = {}) {
+  async run(feeds: GivenFeeds, { adapters = [] }: AdapterRunOptions = {}) {
     const chosen = typeof adapters === 'string' ? [adapters] : adapters;
     const shares = chosen.map((one) => (typeof one === 'string' ? { name: one } : one));
     const active = this.activation(shares.map(({ name, weight = 1 }) => [name, weight]));
-    return await this.session.run(new Map<string, TensorValue>([...feeds, ...active]));
+    return await this.session.run(new Map<string, TensorValue>([...feedsOf(feeds), ...active]));
   }
 
   /** Frees model and adapters; may be called again. */
