@@ -131,6 +131,9 @@ describe('functions of one number', () => {
 describe('piecewise functions with bounds', () => {
   gradients('Clip', (g, [x]) => g.op('Clip', [x!, scalar(g, -0.5), scalar(g, 0.7)]), [[3, 4]]);
   gradients('Clip from below', (g, [x]) => g.op('Clip', [x!, scalar(g, -0.5)]), [[3, 4]]);
+  gradients('Clip by bounds in the wrong order', (g, x) => g.op('Clip', x), [[3, 4], [], []], {
+    domain: (z, input) => (input === 0 ? z : [0.5, -0.4][input - 1]!),
+  });
   gradients('Clip by computed bounds', (g, x) => g.op('Clip', x), [[3, 4], [], []], {
     domain: (z, input) => [z, -0.5 + z / 10, 0.5 + z / 10][input]!,
   });

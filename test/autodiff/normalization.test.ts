@@ -1,5 +1,9 @@
-import { describe } from 'vitest';
-import type { GraphBuilder } from '../../src/graph/builder.js';
+import { describe, expect, test } from 'vitest';
+import { differentiate } from '../../src/autodiff/differentiate.js';
+import { GraphBuilder } from '../../src/graph/builder.js';
+import { collect } from '../../src/onnx/edit.js';
+import { inferTypes } from '../../src/runtime/infer-types.js';
+import { openSession } from '../../src/runtime/session.js';
 import { gelu } from './erf.js';
 import { constant, float, gradients, int, ints, operator, scalar } from './operators.js';
 
@@ -223,4 +227,24 @@ describe('further inputs and outputs', () => {
       },
     );
   }
+});
+
+test('a row that is all -∞, and that a mask leaves out behind the softmax, gives 0', async () => {
+  const graph = new GraphBuilder([{ domain: '', version: 17 }]);
+  graph.reserve('x');
+  graph.inputs.push({ name: 'x', dtype: 'float32', shape: [2, 3] });
+  const bias = graph.constant('float32', [2, 1], [0, Number.NEGATIVE_INFINITY]);
+  const rows = graph.op('Softmax', [graph.op('Add', ['x', bias])], { axis: int(-1) });
+  const isClosed = graph.constant('bool', [2, 1], [0, 1]);
+  const kept = graph.op('Where', [isClosed, graph.scalar('float32', 0), rows]);
+  const loss = graph.op('ReduceSumSquare', [kept], { keepdims: int(0) });
+  const dx = differentiate(graph, await inferTypes(graph), loss, ['x']).get('x')!;
+  graph.outputs.push({ name: dx, dtype: undefined, shape: null });
+  const session = await openSession(await collect(graph.modelPieces()));
+  const x = { dtype: 'float32', dims: [2, 3], data: Float32Array.of(1, 2, 3, 4, 5, 6) } as const;
+  const { data } = (await session.run(new Map([['x', x]]))).get(dx)!;
+  await session.release();
+  const gradient = [...(data as Float32Array)];
+  expect(gradient.slice(0, 3).every((value) => value !== 0 && Number.isFinite(value))).toBe(true);
+  expect(gradient.slice(3)).toEqual([0, 0, 0]);
 });

@@ -201,6 +201,10 @@ export const multiHeadAttention: Decomposition = (context) => {
 export const scaledDotProductAttention: Decomposition = (context) => {
   const { x, c, int, float } = context;
   const [query, key, value, mask, pastKey, pastValue, lengths] = x as string[];
+  refuseIf(
+    Boolean(lengths) && int('is_causal', 0) !== 0 && c.type(query!).dtype === 'float64',
+    'nonpad_kv_seqlen with is_causal is another function in float64',
+  );
   const counts = ['q', 'kv', 'kv'].map((name) => int(`${name}_num_heads`, 0));
   const isJoined = c.rank(query!) === 3;
   const [q, k, v] = [query!, key!, value!].map((part, i) =>

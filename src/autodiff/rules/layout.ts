@@ -58,10 +58,13 @@ export const clip: GradientRule = (context) => {
   const [x, low, high] = context.x as [string, string?, string?];
   const passed = (how: 'Equal' | 'Less' | 'Greater') =>
     c.masked(c.compare(how, x, exactOutput(context)), dy[0]!);
+  // Bounds in the wrong order: everything is the upper one.
+  const areCrossed = () => c.compare('Greater', low!, high!);
   return [
     () => passed('Equal'),
-    () => c.sumTo(passed('Less'), low!),
-    () => c.sumTo(passed('Greater'), high!),
+    () => c.sumTo(high ? c.masked(c.not(areCrossed()), passed('Less')) : passed('Less'), low!),
+    () =>
+      c.sumTo(low ? c.where(areCrossed(), dy[0]!, passed('Greater')) : passed('Greater'), high!),
   ];
 };
 

@@ -18,13 +18,24 @@ export const softmax: GradientRule = (context) => {
 };
 
 /**
- * The output with 0 for NaN, where the model itself does that: rows without a place to attend to are
- * NaN, and their gradient has to be 0, not 0 · NaN.
+ * The output with 0 for NaN, where the model itself does that, or chooses by a mask what it takes of it:
+ * rows without a place to attend to are NaN, and their gradient has to be 0, not 0 · NaN.
  */
 function guarded({ node, y: [y], c }: RuleContext): string {
   const own = node.outputs[0];
   const guard = c.graph.nodes.find(({ opType, inputs }) => opType === 'IsNaN' && inputs[0] === own);
-  return guard ? c.where(guard.outputs[0]!, c.number(y!, 0), y!) : y!;
+  if (guard) return c.where(guard.outputs[0]!, c.number(y!, 0), y!);
+  // Only NaN differs from itself.
+  return isChosen(c, own!) ? c.masked(c.compare('Equal', y!, y!), y!) : y!;
+}
+
+/** Whether a Where takes a value, or leaves it. */
+function isChosen(c: Calculus, value: string): boolean {
+  return c.graph.nodes.some(({ opType, inputs, outputs }) => {
+    if (opType === 'Where') return inputs.slice(1).includes(value);
+    const isCopy = (opType === 'Cast' || opType === 'Identity') && inputs[0] === value;
+    return isCopy && isChosen(c, outputs[0]!);
+  });
 }
 
 /** dx = dy - exp(y) · Σ dy */
