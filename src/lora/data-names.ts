@@ -8,6 +8,7 @@ import { basename, dirname, join, normalize } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { externalLocations } from '../onnx/external.js';
 import { openModel } from '../onnx/parse.js';
+import { removeStale } from '../onnx/temporary.js';
 
 export class DataNames {
   private readonly taken: Set<string>;
@@ -48,8 +49,14 @@ export class DataNames {
     return join(dirname(this.output), name);
   }
 
-  /** Removes the files of ours that only the model refers to which was in the output's place before. */
+  /**
+   * Removes the files of ours that only the model refers to which was in the output's place before, and
+   * what killed runs left of such files.
+   */
   removeOld(): void {
+    for (let i = 0; i <= this.taken.size + this.old.size; i++) {
+      removeStale(this.pathOf(nameOf(this.output, i)));
+    }
     const left = [...this.old].filter((name) => isOurs(this.output, name) && !this.taken.has(name));
     if (left.length === 0) return;
     const used = usedInFolder(dirname(this.output));

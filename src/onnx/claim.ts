@@ -13,7 +13,7 @@ import { dirname, join } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { isDead, isOfThisMachine, OWNER, ownerToken } from './owner.js';
 import { fileError } from './source.js';
-import { shortName, temporaryBeside } from './temporary.js';
+import { removeStale, shortName, temporaryBeside } from './temporary.js';
 
 // Of another machine only the age of its claim is known: it is renewed as long as the run lives.
 const RENEW_MS = 60_000;
@@ -34,6 +34,7 @@ export class Claim {
   static take(path: string): Claim {
     const file = join(dirname(path), `.${shortName(path)}.claim`);
     const own = temporaryBeside(path);
+    removeStale(path);
     try {
       writeFileSync(own, `${ownerToken()} ${process.pid} ${hostname()}\n`, { flag: 'wx' });
       takeOver(file, statSync(own).mtimeMs);

@@ -1,0 +1,56 @@
+/** Commands of the built command line, killed where chance has it. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+
+export interface Ended {
+  /** null where it was killed. */
+  readonly code: number | null;
+  readonly stderr: string;
+}
+
+export function start(args: readonly string[]): ChildProcess {
+  return spawn(process.execPath, [main, ...args, '--quiet'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+}
+
+export async function ended(child: ChildProcess): Promise<Ended> {
+  let stderr = '';
+  child.stderr?.setEncoding('utf8').on('data', (text) => {
+    stderr += text;
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, stderr };
+}
+
+export function run(args: readonly string[]): Promise<Ended> {
+  return ended(start(args));
+}
+
+/** Kills a command a while behind the moment at which it begins to write in `folder`, or to live. */
+export async function killed(
+  args: readonly string[],
+  delay: number,
+  folder?: string,
+): Promise<Ended> {
+  const child = start(args);
+  const end = ended(child);
+  if (folder !== undefined) await writing(child, folder);
+  await sleep(delay);
+  child.kill('SIGKILL');
+  return end;
+}
+
+async function writing(child: ChildProcess, folder: string): Promise<void> {
+  while (child.exitCode === null && temporaryIn(folder).length === 0) await sleep(1);
+}
+
+/** What no run may leave for good. */
+export function temporaryIn(folder: string): string[] {
+  return readdirSync(folder).filter((name) => /\.(tmp|claim)$/.test(name));
+}
