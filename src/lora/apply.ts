@@ -52,7 +52,8 @@ export async function apply(
     const alsoRead = [...(options.alsoRead ?? []), adapterPath];
     await writeWithData(model, edit, output, { ...options, alsoRead }, dataFile);
     const norms = adapters.map(adapterNorm);
-    const replaced = (manifest.replaced ?? []).map(({ tensor }) => tensor);
+    const { replaced: tensors = [], biases = [] } = manifest;
+    const replaced = [...tensors, ...biases].map(({ tensor }) => tensor);
     const described = describeAdapters(model, manifest, (i) => norms[i]!);
     return { output, ...described, replaced, unmatched };
   } finally {

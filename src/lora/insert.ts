@@ -10,12 +10,14 @@ import { metadataRecord, type NewTensor } from '../onnx/encode.js';
 import { type Model, standardOpset } from '../onnx/model.js';
 import { addInitializer } from '../onnx/rewrite.js';
 import { version } from '../version.js';
+import { insertBias, type NewBias } from './added-bias.js';
 import { attachSubgraph } from './attach.js';
 import { bytesWithoutOverflow } from './finite.js';
 import { type HeadPlan, insertHead } from './head.js';
 import type { Layer } from './layers.js';
 import {
   type AdapterShape,
+  type AddedBias,
   encodeManifest,
   type Head,
   type ModelManifest,
@@ -59,6 +61,8 @@ export interface Extras {
   readonly head?: NewHead | undefined;
   /** Constants of the model's main graph, under the names they have there, with new numbers. */
   readonly tensors?: readonly NewTensor[] | undefined;
+  /** Biases of layers that have none in the model. */
+  readonly biases?: readonly NewBias[] | undefined;
   /** The names of the classes. */
   readonly labels?: readonly string[] | undefined;
   /** Where they come from, for errors. */
@@ -97,7 +101,13 @@ export function insertAdapters(
   patched: PatchedModel,
   set: string,
   adapters: readonly NewAdapter[],
-  { head, tensors = [], labels, from = `the adapter set ${JSON.stringify(set)}` }: Extras = {},
+  {
+    head,
+    tensors = [],
+    biases = [],
+    labels,
+    from = `the adapter set ${JSON.stringify(set)}`,
+  }: Extras = {},
   dataFile?: NewDataFile,
 ): Insertion {
   checkModel(patched, set);
@@ -110,6 +120,7 @@ export function insertAdapters(
     adapters: adapters.map((adapter) => inserter.insert(adapter)),
     initializers: inserter.initializers,
     ...(head ? { head: inserter.insertHead(head) } : {}),
+    ...(biases.length > 0 ? { biases: biases.map((bias) => inserter.insertBias(bias)) } : {}),
   };
   const manifest = replaceTensors(patched, inserted, tensors, {
     ...{ edit: inserter.root, names: inserter.names, from, dataFile },
@@ -184,6 +195,10 @@ class Inserter {
 
   insertHead({ plan, ...rest }: NewHead): Head {
     return insertHead(this.patched, this.root, this.set, plan, { ...rest, names: this.names });
+  }
+
+  insertBias(bias: NewBias): AddedBias {
+    return insertBias({ patched: this.patched, edit: this.root, names: this.names }, bias);
   }
 
   private addSite(

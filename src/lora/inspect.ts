@@ -235,7 +235,7 @@ function describeSet(set: ModelManifest, all: readonly AdapterSummary[]): Inspec
     adapters: adapters.length,
     parameters: sumParameters(adapters),
     head: set.head ? describeHead(set.head) : null,
-    replaced: (set.replaced ?? []).map(({ tensor }) => tensor),
+    replaced: [...(set.replaced ?? []), ...(set.biases ?? [])].map(({ tensor }) => tensor),
     createdBy: set.createdBy,
   };
 }

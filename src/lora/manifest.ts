@@ -87,6 +87,9 @@ const head = v.object({
 /** A constant of the model that has other numbers, and the name that it has itself meanwhile. */
 const replacement = v.object({ tensor: name, original: name });
 
+/** A bias that the model did not have, and the Add that adds it. */
+const addedBias = v.object({ tensor: name, site });
+
 const modelManifest = v.object({
   ...setEntries,
   adapters: v.array(patchedAdapter),
@@ -94,6 +97,7 @@ const modelManifest = v.object({
   initializers: v.array(name),
   head: v.optional(head),
   replaced: v.optional(v.array(replacement)),
+  biases: v.optional(v.array(addedBias)),
 });
 
 const fileManifest = v.object({
@@ -103,6 +107,8 @@ const fileManifest = v.object({
   head: v.optional(v.omit(head, ['nodes', 'constants', 'output'])),
   /** Constants of the model with their new numbers. */
   replaced: v.optional(v.array(v.object({ tensor: name, data: name }))),
+  /** Biases that the model did not have: what they were called, the layer's node, and their numbers. */
+  biases: v.optional(v.array(v.object({ tensor: name, node: name, data: name }))),
 });
 
 export type AdapterRecord = v.InferOutput<typeof adapter>;
@@ -111,6 +117,7 @@ export type AdapterShape = Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'general
 export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
 export type Head = v.InferOutput<typeof head>;
 export type Replacement = v.InferOutput<typeof replacement>;
+export type AddedBias = v.InferOutput<typeof addedBias>;
 export type Site = v.InferOutput<typeof site>;
 /** One adapter set of a patched model. */
 export type ModelManifest = v.InferOutput<typeof modelManifest>;

@@ -29,7 +29,7 @@ import {
 } from './manifest.js';
 import { defaultOutput, writeWithData } from './output.js';
 import { PatchedModel } from './patched.js';
-import { interpolateTensors, originalPlaces, settleTensors } from './replaced.js';
+import { interpolateTensors, originalPlaces, scaleBiases, settleTensors } from './replaced.js';
 import type { LinearLayer } from './targets/index.js';
 import { removeAdapters } from './unpatch.js';
 import type { VerifyOptions } from './verify.js';
@@ -111,7 +111,8 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     keepLabels(edit, model, sets);
     keepHeadOutputs(edit, model, sets);
     folding.plan(sitesOf(patched, sets, reader));
-    const replaced = settleTensors(patched, sets, edit, reader, folding);
+    const added = sets.flatMap(({ biases = [] }) => biases.map(({ tensor }) => tensor));
+    const replaced = [...settleTensors(patched, sets, edit, reader, folding), ...added];
     const naming = sets.length === patched.sets.length ? 'forget' : 'remember';
     await writeWithData(model, edit, output, options, dataFile, naming);
     const isUndoing = (options.scale ?? 1) < 0;
@@ -207,7 +208,9 @@ export async function rescaled(
   try {
     const sets = patched.chosenSets(name);
     for (const set of sets) rescale(patched, set, edit, factor);
-    interpolateTensors(patched, sets, edit, new TensorReader(model, files), factor);
+    const reader = new TensorReader(model, files);
+    interpolateTensors(patched, sets, edit, reader, factor);
+    scaleBiases(patched, sets, edit, reader, factor);
     return await editedModel(model, edit);
   } finally {
     files.close();

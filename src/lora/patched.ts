@@ -46,6 +46,8 @@ export class PatchedModel {
   readonly slots: SlotManifest | undefined;
   readonly slotSites: readonly AttachedNodes[];
   readonly heads: readonly Head[];
+  /** Where biases were added that the model did not have. */
+  readonly biasSites: readonly (AttachedNodes & { readonly set: ModelManifest })[];
   /** Names of all nodes that were added with adapters or slots. */
   readonly ownNodes: ReadonlySet<string>;
   /** Names of all tensors that were added with adapters or slots, but for those that replace the model's. */
@@ -72,7 +74,9 @@ export class PatchedModel {
     this.checkUnique(sites.map(({ base }) => base));
     this.checkUnique(slots.flatMap(({ a, b }) => [a, b]));
     this.heads = this.sets.flatMap(({ head }) => (head ? [head] : []));
-    const own = [...sites, ...this.heads].flatMap(({ nodes }) => nodes);
+    const biases = this.sets.flatMap((set) => set.biases ?? []);
+    const biasNodes = biases.map(({ site }) => site);
+    const own = [...sites, ...biasNodes, ...this.heads].flatMap(({ nodes }) => nodes);
     this.checkUnique(own);
     this.ownNodes = new Set(own);
     this.ownTensors = this.checkInitializers();
@@ -83,6 +87,9 @@ export class PatchedModel {
       set.adapters.flatMap((adapter) =>
         adapter.sites.map((site) => ({ set, adapter, ...this.attach(site) })),
       ),
+    );
+    this.biasSites = this.sets.flatMap((set) =>
+      (set.biases ?? []).map(({ site }) => ({ set, ...this.attach(site) })),
     );
     this.slotSites = slots.flatMap((slot) => slot.sites.map((site) => this.attach(site)));
   }
@@ -181,8 +188,9 @@ export class PatchedModel {
       bias,
       ...constants,
     ]);
+    const biases = this.sets.flatMap((set) => (set.biases ?? []).map(({ tensor }) => tensor));
     const owners = this.slots ? [...this.sets, this.slots] : this.sets;
-    const names = [...owners.flatMap(({ initializers }) => initializers), ...inHeads];
+    const names = [...owners.flatMap(({ initializers }) => initializers), ...inHeads, ...biases];
     this.checkUnique(names);
     for (const name of names) {
       const uses = this.values.resolve(graph, name)?.uses ?? [];

@@ -10,7 +10,7 @@ import type { ModelSource, Verification } from '../runtime/compare.js';
 import { type MergeOptions, openUnmerged, rescaled } from './merge.js';
 import { PatchedModel } from './patched.js';
 import { restoreTensors } from './replaced.js';
-import { removeAdapters } from './unpatch.js';
+import { removeAdapters, removeBiases } from './unpatch.js';
 import { verifyModels } from './verify.js';
 
 /** Runs the model with its adapters, without them, and the merged one, on the same inputs. */
@@ -39,6 +39,7 @@ export async function withoutAdapters(path: string, options: MergeOptions): Prom
   const sets = patched.chosenSets(name);
   const edit = new MessageEdit(model.source, model.range);
   removeAdapters(patched, sets, edit);
+  removeBiases(patched, sets, edit);
   restoreTensors(patched, sets, edit);
   return await sourceOf(await editedModel(model, edit), path);
 }

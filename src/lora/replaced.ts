@@ -14,8 +14,8 @@ import type { Computed, MessageEdit } from '../onnx/edit.js';
 import { initializerRecord, inputRecord, type NewTensor } from '../onnx/encode.js';
 import type { TensorPlace } from '../onnx/external.js';
 import { elementCount, nodeLabel, type Tensor } from '../onnx/model.js';
-import { addInitializer, renameTensor } from '../onnx/rewrite.js';
-import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
+import { addInitializer, renameTensor, setTensorData } from '../onnx/rewrite.js';
+import { dtypeOf, floatTypeOf, type TensorReader } from '../onnx/tensor.js';
 import { finiteBytes } from './finite.js';
 import type { ModelManifest, Replacement } from './manifest.js';
 import type { PatchedModel } from './patched.js';
@@ -258,6 +258,28 @@ export function interpolateTensors(
     const data = { length: byteLength(dtype, elementCount(dims)), chunks };
     const record = initializerRecord({ name, dtype, dims, data });
     edit.child(model.graph.field).replace(tensor.field, ...record);
+  }
+}
+
+/** Brings biases that the model did not have to so many times their numbers: the base has zeros there. */
+export function scaleBiases(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+  reader: TensorReader,
+  factor: number,
+): void {
+  for (const { tensor: name } of sets.flatMap(({ biases = [] }) => biases)) {
+    const tensor = patched.initializer(name);
+    const { model } = patched;
+    const dtype = floatTypeOf(tensor, model);
+    const scaled = reader.float64(tensor).map((value) => value * factor);
+    const data = finiteBytes(dtype, scaled, `the scaled bias ${name}`);
+    setTensorData(
+      edit,
+      { tensor, graph: model.graph },
+      { length: data.length, chunks: () => [data] },
+    );
   }
 }
 

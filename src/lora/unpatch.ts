@@ -1,6 +1,7 @@
 import { MessageEdit } from '../onnx/edit.js';
 import { openModel } from '../onnx/parse.js';
 import type { WriteOptions } from '../onnx/write.js';
+import { biasSitesOf } from './added-bias.js';
 import { detachSites, removeAdded } from './detach.js';
 import { removeHeads } from './head.js';
 import { type ModelManifest, manifestKey } from './manifest.js';
@@ -40,6 +41,7 @@ export async function unpatch(path: string, options: UnpatchOptions = {}): Promi
     removeSlots(patched, edit);
     removeAdapters(patched, sets, edit);
     removeHeads(patched, sets, edit);
+    removeBiases(patched, sets, edit);
     restoreTensors(patched, sets, edit);
     const output = options.output ?? defaultOutput(path, 'base');
     const isBase = sets.length === patched.sets.length;
@@ -49,6 +51,17 @@ export async function unpatch(path: string, options: UnpatchOptions = {}): Promi
   } finally {
     model.close();
   }
+}
+
+/** Removes the biases that came with sets. */
+export function removeBiases(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+): void {
+  detachSites(patched, biasSitesOf(patched, sets), edit);
+  const names = new Set(sets.flatMap(({ biases = [] }) => biases.map(({ tensor }) => tensor)));
+  removeAdded(patched, names, new Set(), edit);
 }
 
 /** Removes the nodes, initializers and manifests of adapter sets, and gives outputs their names back. */

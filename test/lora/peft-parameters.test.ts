@@ -2,7 +2,8 @@
 import { existsSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { apply } from '../../src/lora/apply.js';
-import { foldAdapters } from '../../src/lora/merge.js';
+import { extract } from '../../src/lora/extract.js';
+import { foldAdapters, merge } from '../../src/lora/merge.js';
 import { unpatch } from '../../src/lora/unpatch.js';
 import { randomNumbers } from '../support/adapters.js';
 import { failure, sameFiles, temporaryFolder } from '../support/files.js';
@@ -88,6 +89,68 @@ describe('modules_to_save', () => {
         [tensor('head.weight', [3, 4], w), tensor('head.bias', [3], b)],
       );
     await expectConstants(gemm(), adapter(), gemm(WEIGHT, BIAS));
+  });
+
+  describe('bring a bias that was zero, which the exporter left out,', () => {
+    const gemm = (w?: Float64Array, bias: string[] = []) =>
+      modelWith(
+        [node('Gemm', ['q', 'head.weight', ...bias], 'y', { transB: 1 }, '/head/Gemm')],
+        [tensor('head.weight', [3, 4], w), ...bias.map((name) => tensor(name, [3], BIAS))],
+      );
+
+    it('to a Gemm', async () => {
+      await expectConstants(gemm(), adapter(), gemm(WEIGHT, ['head.bias']));
+    });
+
+    it('to a MatMul, in float16 or bfloat16 files too', async () => {
+      const matmul = (w?: Float64Array, b?: number[]) =>
+        modelWith(
+          [
+            node('MatMul', ['q', 'onnx::1'], b ? 'h' : 'y', {}, head),
+            ...(b ? [node('Add', ['h', 'head.bias'], 'y')] : []),
+          ],
+          [tensor('onnx::1', [4, 3], w), ...(b ? [tensor('head.bias', [3], b)] : [])],
+        );
+      for (const dtype of ['float32', 'float16', 'bfloat16'] as const) {
+        // Exact in all three types.
+        const weight = Float64Array.from({ length: 12 }, (_, i) => (i - 5) / 8);
+        const turned = weight.map((_, i) => weight[(i % 3) * 4 + Math.floor(i / 3)]!);
+        const saved = peft({
+          [key('head.weight')]: { shape: [3, 4], values: weight, dtype },
+          [key('head.bias')]: { shape: [3], values: BIAS, dtype },
+        });
+        await expectConstants(matmul(), saved, matmul(turned, BIAS));
+      }
+    });
+
+    it('and take it along into files, and by a scale', async () => {
+      const [base, applied] = [folder.write(gemm()), folder.fresh()];
+      const { replaced } = await apply(base, adapter(), { output: applied });
+      expect(replaced).toEqual(['head.weight', 'head.bias']);
+      for (const output of [folder.fresh('set.safetensors'), folder.fresh('peft-again')]) {
+        await extract(applied, {
+          output,
+          format: output.endsWith('again') ? 'peft' : 'safetensors',
+        });
+        const again = folder.fresh();
+        await apply(base, output, { output: again });
+        expectClose(await run(again, x), await run(applied, x), 1e-6);
+      }
+      const [whole, half] = [folder.fresh(), folder.fresh()];
+      const { verification } = await merge(applied, { output: whole });
+      expect(verification).toMatchObject({ passed: true, proven: true });
+      const scaled = await merge(applied, { output: half, scale: 0.5 });
+      expect(scaled.verification).toMatchObject({ passed: true, proven: true });
+      const by = async (path: string) => (await run(path, x)).y!.data;
+      const [none, some] = [await by(base), await by(half)];
+      expect(maxDifference(none, some)).toBeGreaterThan(0.1);
+    });
+
+    it('but not where the layer has an adapter as well', async () => {
+      const bytes = modelWith([node('Relu', ['q'], 'y')], []);
+      const saved = peft({ [key('q.base_layer.bias')]: { shape: [4] } });
+      expect(await refusal(bytes, saved)).toContain('an adapter stands in its place');
+    });
   });
 
   it('replace a weight that the exporter transposed and renamed', async () => {

@@ -2,7 +2,9 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import { ExternalFiles } from '../../onnx/external.js';
+import type { Node } from '../../onnx/model.js';
 import { TensorReader } from '../../onnx/tensor.js';
+import type { NewBias } from '../added-bias.js';
 import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
 import type { Extras, NewAdapter } from '../insert.js';
 import type { Layer } from '../layers.js';
@@ -36,14 +38,20 @@ export function bindAdapters(
 ): Binding {
   const binder = new Binder(patched, file, peftPrefix);
   const adapters = binder.bindAdapters();
-  const tensors = [...(file.extras.tensors ?? []), ...binder.bindParameters()];
+  const bound = binder.bindParameters();
+  const isBias = (one: NewTensor | NewBias): one is NewBias => 'node' in one;
+  const tensors = [
+    ...(file.extras.tensors ?? []),
+    ...bound.filter((one): one is NewTensor => !isBias(one)),
+  ];
+  const biases = [...binder.bindBiases(), ...bound.filter(isBias)];
   const { problems } = binder;
   const isBare = adapters.length === 0 && problems.length === 0;
   if (isBare && (file.parameters ?? []).length > 0) throw noAdapters(file);
   const tolerated = allowUnmatched && adapters.length > 0;
   const fatal = problems.filter(({ isMissing }) => !isMissing || !tolerated);
   if (fatal.length > 0) throw unboundError(patched.model.source.label, file, fatal);
-  const extras = { ...file.extras, tensors, from: file.path };
+  const extras = { ...file.extras, tensors, biases, from: file.path };
   return { adapters, extras, unmatched: problems.map(({ name }) => name) };
 }
 
@@ -59,6 +67,7 @@ function noAdapters({ path }: AdapterFile): OnnxLoraError {
 class Binder {
   readonly problems: Problem[] = [];
   private readonly homes: HomeFinder;
+  private readonly adapted = new Set<Node>();
 
   constructor(
     private readonly patched: PatchedModel,
@@ -81,10 +90,24 @@ class Binder {
       }
     }
     for (const [layer, members] of fused) bound.push(...this.fuse(layer, members));
+    for (const { layer } of bound) for (const node of layer.nodes) this.adapted.add(node);
     return this.onePerLayer(bound);
   }
 
-  bindParameters(): NewTensor[] {
+  /** Biases of a file of ours, which names the nodes. */
+  bindBiases(): NewBias[] {
+    return (this.file.biases ?? []).flatMap(({ node: label, ...bias }) => {
+      const found = this.homes.linearAt(label);
+      if (found?.weight.out === bias.size) {
+        return [{ ...bias, node: found.node, dtype: found.weight.dtype }];
+      }
+      const what = found ? `gives ${found.weight.out} features, not ${bias.size}` : 'is not there';
+      this.misfit(bias.name, `its layer ${label} ${what}`);
+      return [];
+    });
+  }
+
+  bindParameters(): (NewTensor | NewBias)[] {
     const byName = new Map<string, ModuleParameter[]>();
     for (const one of this.file.parameters ?? []) {
       const name = `${one.module}.${one.parameter}`;
@@ -94,7 +117,7 @@ class Binder {
     return [...byName].flatMap(([name, changes]) => this.parameter(name, changes));
   }
 
-  private parameter(name: string, changes: readonly ModuleParameter[]): NewTensor[] {
+  private parameter(name: string, changes: readonly ModuleParameter[]): (NewTensor | NewBias)[] {
     const { module, parameter } = changes[0]!;
     if (this.homes.isFused(module)) {
       this.misfit(name, `the ${parameter} of a part of a fused layer cannot be replaced`);
@@ -102,6 +125,11 @@ class Binder {
     }
     const found = bindParameter(this.homes.index, this.homes.locate(module), changes);
     if (!found) return [];
+    if ('node' in found && this.adapted.has(found.node)) {
+      const problem = 'the model has no constant for its bias, and an adapter stands in its place';
+      this.problems.push({ name, problem, isMissing: true });
+      return [];
+    }
     if (!('problem' in found)) return [found];
     this.problems.push({ name, ...found });
     return [];

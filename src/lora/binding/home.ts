@@ -4,6 +4,7 @@ import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
 import { findLayers, type Layer } from '../layers.js';
 import type { PatchedModel } from '../patched.js';
 import { nearMisses } from '../select.js';
+import type { LinearLayer } from '../targets/index.js';
 import { type FusedPlace, fusedPlaces } from './fused.js';
 import { alignPaths, isCallOf, ModuleIndex, renamePaths } from './module-match.js';
 import type { ModelIndex } from './module-parameters.js';
@@ -66,6 +67,15 @@ export class HomeFinder {
     const isOwn = ({ module }: Place) => wanted.size > 0 || isCallOf(path!, module);
     if (layers.length > 0) return usable(layers, (layer) => only(layer, isOwn));
     return this.fusedHome(name);
+  }
+
+  /** The layer of the node that is called so. */
+  linearAt(label: string): LinearLayer | undefined {
+    for (const { nodeNames, linear } of this.layers) {
+      const at = nodeNames.indexOf(label);
+      if (at >= 0 && linear[at]) return linear[at];
+    }
+    return undefined;
   }
 
   /** Whether a module has no layer but a part of one. */

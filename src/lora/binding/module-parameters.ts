@@ -8,13 +8,14 @@ import type { NewTensor } from '../../onnx/encode.js';
 import { ExternalFiles } from '../../onnx/external.js';
 import { elementCount, type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { dtypeOf, TensorReader } from '../../onnx/tensor.js';
+import type { NewBias } from '../added-bias.js';
 import { biasOf } from '../bias.js';
 import { transposed } from '../factors/plain.js';
 import { finiteBytes } from '../finite.js';
 import type { Layer } from '../layers.js';
 import { modulePath } from '../module-path.js';
 import type { PatchedModel } from '../patched.js';
-import type { Weight } from '../targets/index.js';
+import type { LinearLayer, Weight } from '../targets/index.js';
 import { isFoldedIntoConv } from '../weight-name.js';
 import { isCallOf, type ModuleIndex, withoutCall } from './module-match.js';
 import type { Homeless } from './unbound.js';
@@ -75,10 +76,13 @@ export function bindParameter(
   index: ModelIndex,
   path: string | undefined,
   changes: readonly ModuleParameter[],
-): NewTensor | Homeless | undefined {
+): NewTensor | NewBias | Homeless | undefined {
   const { parameter } = changes[0]!;
   const home = findHome(index, path, changes[0]!.module, parameter);
-  if (!('tensor' in home)) return home;
+  if (!('tensor' in home)) {
+    const layer = parameter === 'bias' && home.isMissing ? bareLayer(index, path) : undefined;
+    return layer ? newBias(path!, layer, changes) : home;
+  }
   for (const change of changes) {
     const problem = shapeProblem(change, home);
     if (problem !== undefined) return { problem, isMissing: false };
@@ -100,6 +104,32 @@ export function bindParameter(
   if (home.foreign !== undefined) return { problem: home.foreign, isMissing: false };
   const length = byteLength(dtype, elementCount(tensor.dims));
   return { name, dtype, dims: tensor.dims, data: { length, chunks } };
+}
+
+/** The one layer of a path, where a bias can be added along the last axis of its output. */
+function bareLayer({ patched, layers }: ModelIndex, path?: string): LinearLayer | undefined {
+  const [layer, ...others] = path === undefined ? [] : layers.at(path).flatMap((one) => one.linear);
+  if (!layer || others.length > 0) return undefined;
+  const { node, geometry } = layer;
+  const isAlongLast = geometry.kind !== 'channels' && !geometry.outputColumns;
+  return isAlongLast && node.graph === patched.model.graph ? layer : undefined;
+}
+
+/** A bias of zeros that the exporter left out, with its new numbers; undefined where they are zeros still. */
+function newBias(
+  path: string,
+  { node, weight }: LinearLayer,
+  changes: readonly ModuleParameter[],
+): NewBias | Homeless | undefined {
+  const misfit = changes.find(({ shape }) => shape.join() !== String(weight.out));
+  if (misfit) {
+    const problem = `it has the shape [${misfit.shape.join(', ')}], the layer gives ${weight.out} features`;
+    return { problem, isMissing: false };
+  }
+  const values = () => sum(changes.map((change) => change.values()));
+  if (values().every((value) => value === 0)) return undefined;
+  const owner = /^(.+)\.weight$/.exec(weight.name)?.[1] ?? path;
+  return { node, name: `${owner}.bias`, dtype: weight.dtype, size: weight.out, values };
 }
 
 /** The data files are opened for one read: the numbers are asked for when the model is written. */

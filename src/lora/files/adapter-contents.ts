@@ -74,7 +74,7 @@ export function contentsOfModel(
       slot: slotOf(targetsOf(adapter)),
     };
   });
-  const trained = (set.replaced ?? []).map(({ tensor: name }) => {
+  const trained = [...(set.replaced ?? []), ...(set.biases ?? [])].map(({ tensor: name }) => {
     const tensor = patched.initializer(name);
     const data = reader.span(tensor) ?? reader.bytes(tensor);
     const dtype = dtypeOf(tensor, patched.model);
@@ -99,8 +99,12 @@ function renamingOf(inModel: string | undefined, name: string): string | undefin
  * @throws OnnxLoraError `unsupported` for parameters of modules, whose tensors only a model tells
  */
 export function contentsOfFile(file: AdapterFile): AdapterContents {
-  const { path, set, adapters, extras, parameters = [] } = file;
-  if (parameters.length > 0) throw withParameters(path, parameters[0]!);
+  const { path, set, adapters, extras, parameters = [], biases = [] } = file;
+  const [whole] = [
+    ...parameters,
+    ...biases.map(({ node }) => ({ module: node, parameter: 'bias' })),
+  ];
+  if (whole) throw withParameters(path, whole);
   return {
     label: path,
     set,
@@ -115,7 +119,10 @@ export function contentsOfFile(file: AdapterFile): AdapterContents {
   };
 }
 
-function withParameters(path: string, { module, parameter }: ModuleParameter): OnnxLoraError {
+function withParameters(
+  path: string,
+  { module, parameter }: Pick<ModuleParameter, 'module' | 'parameter'>,
+): OnnxLoraError {
   return new OnnxLoraError(
     'unsupported',
     `${path} has parameters that were trained whole (${module}.${parameter}), which have a place in a model only`,

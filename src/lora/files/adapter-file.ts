@@ -9,6 +9,7 @@ import { isConvertible } from '../../onnx/dtype.js';
 import type { Piece } from '../../onnx/edit.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
+import type { NewBias } from '../added-bias.js';
 import type { ModuleParameter } from '../binding/module-parameters.js';
 import { checkFinite } from '../finite.js';
 import type { Extras, FactorName, NewAdapter } from '../insert.js';
@@ -29,6 +30,11 @@ export interface StoredAdapter {
   readonly magnitude?: (() => Float64Array) | undefined;
 }
 
+/** A bias of a layer that had none. */
+export interface StoredBias extends Omit<NewBias, 'node' | 'dtype'> {
+  readonly node: string;
+}
+
 /** An open adapter file. */
 export interface AdapterFile {
   readonly path: string;
@@ -39,6 +45,8 @@ export interface AdapterFile {
   readonly extras: Extras;
   /** Parameters of PyTorch modules that were trained with them. */
   readonly parameters?: readonly ModuleParameter[] | undefined;
+  /** Biases of layers that had none, by the layer's node. */
+  readonly biases?: readonly StoredBias[] | undefined;
   close(): void;
 }
 
@@ -52,7 +60,8 @@ export function openAdapterFile(path: string): AdapterFile {
     const manifest = manifestOf(file, path);
     const adapters = manifest.adapters.map((adapter) => storedAdapter(file, path, adapter));
     const extras = storedExtras(file, path, manifest);
-    return { path, set: manifest.set, adapters, extras, close: () => file.close() };
+    const biases = (manifest.biases ?? []).map((bias) => storedBias(file, path, bias));
+    return { path, set: manifest.set, adapters, extras, biases, close: () => file.close() };
   } catch (error) {
     file.close();
     throw error;
@@ -127,6 +136,16 @@ function storedExtras(
   return { head: trainedHead, tensors, labels, from: path };
 }
 
+function storedBias(
+  file: SafetensorsFile,
+  path: string,
+  { tensor, node, data }: NonNullable<FileManifest['biases']>[number],
+): StoredBias {
+  const size = file.tensors.get(data)?.shape[0] ?? 0;
+  checkTensor(file, path, data, [size]);
+  return { name: tensor, node, size, values: () => readFinite(file, path, data) };
+}
+
 /** A tensor for the model; read, and checked, when it is written. */
 function storedTensor(file: SafetensorsFile, path: string, name: string, data: string): NewTensor {
   const found = file.tensors.get(data);
@@ -195,7 +214,7 @@ export function fileMetadata(
 }
 
 function fileManifest(
-  { version, set, createdBy, labels, adapters, head, replaced }: ModelManifest,
+  { version, set, createdBy, labels, adapters, head, replaced, biases }: ModelManifest,
   add: (name: string, initializer: string) => string,
 ): FileManifest {
   return {
@@ -230,6 +249,14 @@ function fileManifest(
       ? {
           replaced: replaced.map(({ tensor }) => ({
             tensor,
+            data: add(`model.${tensor}`, tensor),
+          })),
+        }
+      : {}),
+    ...(biases
+      ? {
+          biases: biases.map(({ tensor, site }) => ({
+            ...{ tensor, node: site.node },
             data: add(`model.${tensor}`, tensor),
           })),
         }
