@@ -1,7 +1,6 @@
 /** A dataset as the feeds of a graph, batch by batch. */
 import { ValueIndex } from '../graph/uses.js';
 import type { Model } from '../onnx/model.js';
-import type { WorkOptions } from '../onnx/write.js';
 import { IndexTracer } from '../runtime/index-bounds.js';
 import type { Feeds } from '../runtime/tensor-value.js';
 import { type CheckedData, checkDataset } from './data/check.js';
@@ -10,6 +9,7 @@ import type { Dataset } from './data/dataset.js';
 import { DEFAULT_IGNORE_INDEX } from './data/match.js';
 import { narrowFeeds } from './data/narrow.js';
 import { BatchOrder } from './data/order.js';
+import type { ScanOptions } from './data/scan.js';
 import { trimPadding } from './data/trim.js';
 import type { LossGraph } from './forward.js';
 import type { LossName } from './losses/index.js';
@@ -57,7 +57,7 @@ export class Batches {
     model: Model,
     graph: LossGraph,
     options: BatchOptions,
-    work: WorkOptions,
+    work: ScanOptions,
   ): Promise<Batches> {
     const { inputs, lossInputs, output } = graph;
     const { loss, ignoreIndex, blank } = options;
@@ -65,7 +65,8 @@ export class Batches {
     const indexBounds = new Map(
       inputs.map(({ name }) => [name, tracer.bounds(name, { strict: true })]),
     );
-    const needs = { inputs, lossInputs, output, loss, ignoreIndex, blank, indexBounds };
+    const frames = framesOf(graph, loss);
+    const needs = { inputs, lossInputs, output, loss, ignoreIndex, blank, frames, indexBounds };
     const checked = await checkDataset(dataset, { ...needs, batches: options }, work);
     return new Batches(dataset, graph, checked, options);
   }
@@ -93,4 +94,10 @@ export class Batches {
   samplesAt(batch: number): number {
     return this.order.indices(batch).length;
   }
+}
+
+/** Of ctc, for the sizes of the data. */
+function framesOf({ output, probe }: LossGraph, loss: LossName): number | undefined {
+  const frames = loss === 'ctc' ? probe.shapeAt(output.shape, 0)?.[1] : undefined;
+  return typeof frames === 'number' ? frames : undefined;
 }

@@ -1,17 +1,18 @@
 /** What can be known about a dataset before the first step. */
 import { OnnxLoraError } from '../../errors.js';
-import type { WorkOptions } from '../../onnx/write.js';
 import type { IndexBounds } from '../../runtime/index-bounds.js';
 import { type Batches, checkBatches } from './batch-sizes.js';
 import type { FeedPlan } from './convert.js';
 import type { Dataset } from './dataset.js';
 import { type GraphNeeds, matchKeys } from './match.js';
-import { scan } from './scan.js';
+import { type ScanOptions, scan } from './scan.js';
 import { valueRules } from './value-rules.js';
 
 export interface DataNeeds extends GraphNeeds {
   /** ctc: the class that stands for no label; default 0. */
   readonly blank?: number | undefined;
+  /** ctc: frames of the output, where its shape says them for the sizes of the data only. */
+  readonly frames?: number | undefined;
   /** Which integers model inputs may hold, by input, where it is known; see `IndexTracer`. */
   readonly indexBounds?: ReadonlyMap<string, IndexBounds | undefined> | undefined;
   /** How batches are made, where it is known. */
@@ -37,7 +38,7 @@ export interface CheckedData extends FeedPlan {
 export async function checkDataset(
   dataset: Dataset,
   needs: DataNeeds,
-  options: WorkOptions = {},
+  options: ScanOptions = {},
 ): Promise<CheckedData> {
   if (dataset.size === 0) {
     throw new OnnxLoraError('invalid-data', `${dataset.label} holds 0 samples, expected some`, {

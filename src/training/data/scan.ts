@@ -43,6 +43,13 @@ export interface Rule {
   find(columns: readonly Column[]): Fault | undefined;
   /** What is missing, after all samples. */
   lack?(): string | undefined;
+  /** What people should know, after all samples. */
+  remark?(): string | undefined;
+}
+
+export interface ScanOptions extends WorkOptions {
+  /** Remarks for people. */
+  readonly onNote?: ((text: string) => void) | undefined;
 }
 
 /**
@@ -54,7 +61,7 @@ export interface Rule {
 export async function scan(
   dataset: Dataset,
   all: readonly Rule[],
-  { signal, onProgress }: WorkOptions = {},
+  { signal, onProgress, onNote }: ScanOptions = {},
 ): Promise<void> {
   const rules = all.filter((rule) => !checkRanges(dataset, rule));
   const feeds = new Map(rules.flatMap((rule) => rule.feeds.map((feed) => [feed.key, feed])));
@@ -72,6 +79,9 @@ export async function scan(
   }
   const lack = rules.map((rule) => rule.lack?.()).find((problem) => problem !== undefined);
   if (lack) throw new OnnxLoraError('invalid-data', `${dataset.label}: ${lack}`);
+  for (const remark of rules.map((rule) => rule.remark?.())) {
+    if (remark !== undefined) onNote?.(`${dataset.label}: ${remark}`);
+  }
 }
 
 /** @returns false where the numbers have to be read */

@@ -24,6 +24,7 @@ export function valueRules(plan: FeedPlan, needs: DataNeeds): Rule[] {
 }
 
 function inputRule(feed: Feed, { ownLabels }: FeedPlan, needs: DataNeeds): Rule | undefined {
+  if (feed.name === ownLabels?.mask) return maskRule(feed, needs);
   if (isFloating(feed.dtype)) return finite(feed);
   const bounds = needs.indexBounds?.get(feed.name);
   const classes = feed.name === ownLabels?.ids ? classesOf(needs) : undefined;
@@ -62,16 +63,43 @@ function labelRule(feed: Feed, needs: DataNeeds): Rule {
   const limit = classes ?? 2 ** 31;
   const range =
     classes === undefined ? `0 to ${limit - 1}` : `0 to ${limit - 1} (${limit} classes)`;
-  let counted = 0;
-  const accepts: Accepts = (taken) => {
-    if (taken === ignoreIndex) return true;
-    counted++;
-    return taken >= 0 && taken < limit;
-  };
+  const accepts: Accepts = (taken) => taken === ignoreIndex || (taken >= 0 && taken < limit);
+  const rule = everyElement(feed, accepts, `${range}, or ${ignoreIndex} to leave it out`);
+  const lack = `key ${feed.key} has no label that counts, all are ${ignoreIndex}`;
+  return { ...rule, ...counting(needs, (taken) => taken !== ignoreIndex, rule, lack) };
+}
+
+/** Where the ids are the labels: those that the mask says are text. */
+function maskRule(feed: Feed, needs: DataNeeds): Rule {
+  const lack = `key ${feed.key} leaves no token to predict: it is 0 behind the first one of every sample`;
+  const rule = { feeds: [feed], find: () => undefined };
+  return { ...rule, ...counting(needs, (taken) => taken !== 0, rule, lack) };
+}
+
+/** Counts samples without an element that counts: they teach nothing, and all of them are an error. */
+function counting(
+  { loss }: DataNeeds,
+  counts: (taken: number) => boolean,
+  { feeds: [feed], find }: Rule,
+  lack: string,
+): Pick<Rule, 'find' | 'lack' | 'remark'> {
+  // The first token of a text has nothing to be predicted from.
+  const first = loss === 'causal-lm' ? 1 : 0;
+  let [idle, all] = [0, 0];
   return {
-    ...everyElement(feed, accepts, `${range}, or ${ignoreIndex} to leave it out`),
-    lack: () =>
-      counted > 0 ? undefined : `key ${feed.key} has no label that counts, all are ${ignoreIndex}`,
+    find(columns) {
+      const { taken, width } = columns[0]!;
+      for (let start = 0; start < taken.length; start += width) {
+        if (!taken.subarray(start + first, start + width).some(counts)) idle++;
+        all++;
+      }
+      return find(columns);
+    },
+    lack: () => (idle < all ? undefined : lack),
+    remark: () =>
+      idle > 0
+        ? `${idle} of ${all} samples teach nothing: key ${feed!.key} counts nowhere in them`
+        : undefined,
   };
 }
 
@@ -79,8 +107,33 @@ function labelRule(feed: Feed, needs: DataNeeds): Rule {
 function ctcRules({ feeds }: FeedPlan, needs: DataNeeds): Rule[] {
   const find = (name: string) => feeds.find((feed) => feed.name === name);
   const frames = find('input_lengths');
-  const labels = spelling(find('labels')!, find('label_lengths')!, needs);
-  return frames ? [frameRule(frames, needs), labels] : [labels];
+  const [labels, lengths] = [find('labels')!, find('label_lengths')!];
+  const rules = [spelling(labels, lengths, needs), roomRule(labels, lengths, frames, needs)];
+  return frames ? [frameRule(frames, needs), ...rules] : rules;
+}
+
+/**
+ * Frames enough to spell the labels: one for each, and a blank between two that are the same. Without them
+ * no way spells the row, and its loss would count as 0.
+ */
+function roomRule(labels: Feed, lengths: Feed, frames: Feed | undefined, needs: DataNeeds): Rule {
+  const fixed = needs.output.shape?.[1];
+  const most = needs.frames ?? (typeof fixed === 'number' ? fixed : Number.POSITIVE_INFINITY);
+  return {
+    feeds: [labels, lengths, ...(frames ? [frames] : [])],
+    find([text, length, given]): Fault | undefined {
+      const { taken, width } = text!;
+      for (const [row, count] of length!.taken.entries()) {
+        const found = Math.min(most, given?.taken[row] ?? most);
+        const own = taken.subarray(row * width, row * width + count);
+        const repeats = own.filter((label, i) => i > 0 && label === own[i - 1]).length;
+        if (count + repeats <= found) continue;
+        const expected = `at most what ${found} frames can spell: a frame for each label, and one between two that are the same (${repeats} here)`;
+        return { key: lengths.key, row, element: 0, found: count, expected };
+      }
+      return undefined;
+    },
+  };
 }
 
 function frameRule(lengths: Feed, { output }: DataNeeds): Rule {

@@ -449,3 +449,79 @@ describe('batch sizes', () => {
     );
   });
 });
+
+describe('samples that teach nothing', () => {
+  const notesOf = async (columns: Columns, needs: DataNeeds) => {
+    const notes: string[] = [];
+    const dataset = await openDataset(folder.write(safetensors(columns), 'data.safetensors'));
+    try {
+      await checkDataset(dataset, needs, { onNote: (note) => notes.push(note.split(': ')[1]!) });
+      return notes;
+    } finally {
+      dataset.close();
+    }
+  };
+  const rows = (labels: number[]): Columns => ({ ...good, labels: ['int64', [2, 3], labels] });
+
+  it('are counted', async () => {
+    expect(await notesOf(rows([-100, 1, 2, -100, -100, -100]), causal)).toEqual([
+      '1 of 2 samples teach nothing',
+    ]);
+    expect(await notesOf(good, classifier)).toEqual([]);
+  });
+
+  it('also where only the first token has a label, which nothing stands before', async () => {
+    expect(await notesOf(rows([-100, 1, 2, 5, -100, -100]), causal)).toEqual([
+      '1 of 2 samples teach nothing',
+    ]);
+    const { message } = await failure(
+      () => notesOf(rows([4, -100, -100, 5, -100, -100]), causal),
+      'invalid-data',
+    );
+    expect(message).toContain('key labels has no label that counts');
+  });
+
+  it('are those whose mask leaves one token, where ids are the labels', async () => {
+    const { labels: _, ...own } = good;
+    const masked = (values: number[]): Columns => ({
+      ...own,
+      attention_mask: ['int64', [2, 3], values],
+    });
+    expect(await notesOf(masked([1, 1, 0, 1, 0, 0]), causal)).toEqual([
+      '1 of 2 samples teach nothing',
+    ]);
+    const { message } = await failure(
+      () => notesOf(masked([1, 0, 0, 1, 0, 0]), causal),
+      'invalid-data',
+    );
+    expect(message).toContain('key attention_mask leaves no token to predict');
+  });
+});
+
+describe('labels of ctc that the frames cannot spell', () => {
+  const spoken = (labels: number[], frames: number[]): Columns => ({
+    ...speech,
+    labels: ['int64', [2, 3], labels],
+    label_lengths: ['int64', [2], [3, 3]],
+    input_lengths: ['int64', [2], frames],
+  });
+  const find = async (columns: Columns, needs: DataNeeds = ctc) => {
+    const dataset = await openDataset(folder.write(safetensors(columns), 'data.safetensors'));
+    try {
+      return (await failure(() => checkDataset(dataset, needs), 'invalid-data')).message;
+    } finally {
+      dataset.close();
+    }
+  };
+
+  it('are told, with the blanks between repeated ones', async () => {
+    expect(await find(spoken([1, 2, 3, 1, 1, 2], [3, 3]))).toMatch(
+      /key label_lengths, sample 1: found 3, expected at most what 3 frames can spell.*\(1 here\)/,
+    );
+  });
+
+  it('also where the model has fewer frames than the data say', async () => {
+    const needs = { ...ctc, frames: 2 };
+    expect(await find(spoken([1, 2, 3, 1, 2, 3], [4, 4]), needs)).toContain('what 2 frames');
+  });
+});
