@@ -22,6 +22,7 @@ import { resolveProvider } from '../runtime/providers.js';
 import { openSession, type Session } from '../runtime/session.js';
 import { Batches } from '../training/batches.js';
 import { type Dataset, openDataset } from '../training/data/dataset.js';
+import { modelInputs } from '../training/data/model-inputs.js';
 import type { DataOptions } from '../training/data/request.js';
 import { folderOf } from '../training/evaluator.js';
 import { buildLossGraph, type LossGraph } from '../training/forward.js';
@@ -79,9 +80,9 @@ export async function* weightGradients(
 ): AsyncGenerator<WeightGradient | RefusedGradient> {
   checkWhole({ batches: options.batches, batchSize: options.batchSize }, 1);
   checkThreads(options);
-  const { inputs } = patched.model.graph;
   const classes = labelsOf(patched);
-  const data = await openDataset(options.data, { ...options, inputs, classes });
+  const known = modelInputs(patched.model);
+  const data = await openDataset(options.data, { ...options, ...known, classes });
   try {
     const extent = extentOf(data, options);
     const forward = await lossGraph(patched, reader, data, extent, options);

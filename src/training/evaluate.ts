@@ -14,6 +14,7 @@ import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { Batches } from './batches.js';
 import { type Dataset, openDataset } from './data/dataset.js';
+import { modelInputs } from './data/model-inputs.js';
 import type { DataOptions } from './data/request.js';
 import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
@@ -126,9 +127,8 @@ async function measure(path: string, options: Options) {
   const files = new ExternalFiles(model);
   let data: Dataset | undefined;
   try {
-    const { inputs } = model.graph;
     const classes = labelsOf(new PatchedModel(model));
-    data = await openDataset(options.data, { ...options, inputs, classes });
+    data = await openDataset(options.data, { ...options, ...modelInputs(model), classes });
     const { size: samples, skipped: skippedRows } = data;
     const { graph, batches } = await prepare(model, files, data, options);
     const { provider: requested = 'auto', threads, onNote } = options;

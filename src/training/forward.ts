@@ -16,6 +16,7 @@ import type { Dim } from '../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import { SizeProbe } from '../runtime/size-probe.js';
+import { defaultOutput } from './default-output.js';
 import { addDropout, NOISE } from './layers/dropout.js';
 import type { Dialect } from './layers/factor-gradients.js';
 import { rewriteAdapters } from './layers/rewrite.js';
@@ -26,7 +27,7 @@ import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js'
 export interface LossGraphOptions {
   readonly loss: LossName;
   readonly lossOptions?: LossOptions | undefined;
-  /** The output that the loss looks at; may be left out where the model has one, or one of a head. */
+  /** The output that the loss looks at; may be left out where the model has one beside its caches, or one of a head. */
   readonly modelOutput?: string | undefined;
   /** Sizes that stand for the symbols of the inputs in the data. */
   readonly sizes?: ReadonlyMap<string, number> | undefined;
@@ -284,11 +285,10 @@ function outputName(
   wanted: string | undefined,
 ): string {
   const [made, ...others] = headOutputsOf(patched);
-  const chosen = wanted ?? (others.length === 0 ? made : undefined);
   const names = outputs.map(({ name }) => name);
-  const name = chosen ?? names[0]!;
+  const name = wanted ?? (others.length === 0 ? made : undefined) ?? defaultOutput(names);
   const listed = names.join(', ');
-  if (chosen === undefined && names.length !== 1) {
+  if (name === undefined) {
     throw new OnnxLoraError(
       'invalid-argument',
       `${patched.model.source.label} has ${names.length} outputs (${listed}), expected one to compute the loss from`,

@@ -20,6 +20,7 @@ import type { TensorValue } from '../runtime/tensor-value.js';
 import { Batches } from './batches.js';
 import { checkSettings, hasCheckpoint, readCheckpoint, type Settings } from './checkpoint.js';
 import { type Dataset, openDataset } from './data/dataset.js';
+import { modelInputs } from './data/model-inputs.js';
 import { Evaluator, folderOf } from './evaluator.js';
 import { buildForward, type ForwardGraph, theSet } from './forward.js';
 import { type GuardReport, guard, guardNote } from './guard/guard.js';
@@ -149,8 +150,8 @@ class Run {
   }
 
   private async open(path: string, classes?: readonly string[]): Promise<Dataset> {
-    const { inputs } = this.patched.model.graph;
-    const dataset = await openDataset(path, { ...this.options, inputs, classes });
+    const known = modelInputs(this.patched.model);
+    const dataset = await openDataset(path, { ...this.options, ...known, classes });
     this.datasets.push(dataset);
     return dataset;
   }

@@ -7,6 +7,7 @@ import { openSafetensors } from '../../formats/safetensors.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { TensorValue } from '../../runtime/tensor-value.js';
 import { takesImages } from './images/plan.js';
+import { withMadeInputs } from './made-inputs.js';
 import type { DataRequest } from './request.js';
 import { isRowFile, rowExtensions } from './rows/row-file.js';
 import { type TensorFile, tensorDataset } from './tensor-dataset.js';
@@ -68,7 +69,10 @@ const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<Te
 export async function openDataset(path: string, request?: DataRequest): Promise<Dataset> {
   const extension = extname(path).toLowerCase();
   const open = Object.hasOwn(openers, extension) ? openers[extension] : undefined;
-  if (open) return tensorDataset(path, () => open(path));
+  if (open) {
+    const dataset = await tensorDataset(path, () => open(path));
+    return request ? withMadeInputs(dataset, request.inputs) : dataset;
+  }
   if (request && isFolder(path)) return (await images()).openImageFolder(path, request);
   if (request && isRowFile(path)) {
     const isImages = takesImages(request.inputs) && !takesTokens(request.inputs);

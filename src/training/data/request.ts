@@ -18,6 +18,8 @@ export interface DataOptions extends RowOptions, TextOptions, ImageOptions {}
 export interface DataRequest extends DataOptions, WorkOptions {
   /** Of the model, with their batch axis. */
   readonly inputs: readonly ValueInfo[];
+  /** How many positions the model has a table for, where that is known. */
+  readonly positions?: number | undefined;
   readonly loss: LossName;
   /** Stands for labels that do not count; default -100. */
   readonly ignoreIndex?: number | undefined;

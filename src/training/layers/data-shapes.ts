@@ -48,10 +48,13 @@ export function batchShapes(
   return new Map(shapes);
 }
 
-/** The input with the axes of size 0 that samples have: a symbol would stand for some elements. */
+/**
+ * An input without elements with the sizes that samples have: a symbol would stand for some elements, or
+ * for another size than the values have that it is put together with.
+ */
 function withoutElements(sample: readonly number[], input: readonly Dim[]): Dim[] | undefined {
   if (!sample.includes(0)) return undefined;
-  return input.map((dim, axis) => (sample[axis - 1] === 0 ? 0 : dim));
+  return input.map((dim, axis) => (typeof dim === 'number' ? dim : (sample[axis - 1] ?? dim)));
 }
 
 /** A batch of samples, each of which is one row of the input or a group of them. */

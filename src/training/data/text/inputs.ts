@@ -42,11 +42,16 @@ export function takesTokens(inputs: readonly Pick<ValueInfo, 'name'>[]): boolean
   return inputs.some(({ name }) => roleOf(name) === 'ids');
 }
 
-function roleOf(name: string): Role | undefined {
+export function roleOf(name: string): Role | undefined {
   return Object.hasOwn(roles, name) ? roles[name] : undefined;
 }
 
 const PAST = /^past_?key|^past[._]|^past_/;
+
+/** Whether an input is a cache of earlier tokens. */
+export function isPast(name: string): boolean {
+  return PAST.test(name);
+}
 
 /**
  * @throws OnnxLoraError `unsupported` for a model that takes no tokens, or something else that no text
@@ -61,7 +66,7 @@ export function textInputs(inputs: readonly ValueInfo[]): TextInputs {
   return { sequences, past, length: typeof length === 'number' ? length : undefined };
 }
 
-function sequenceInput({ name, shape, dataType }: ValueInfo): SequenceInput {
+export function sequenceInput({ name, shape, dataType }: ValueInfo): SequenceInput {
   const role = roleOf(name);
   const dtype = findDataType(dataType);
   if (!role) throw unsupported(`nothing in a text makes the model's input ${name}`);
@@ -75,7 +80,7 @@ function sequenceInput({ name, shape, dataType }: ValueInfo): SequenceInput {
 const CACHE_RANK = 4;
 
 /** [batch, heads, tokens, size] or with the axes of heads and tokens changed. */
-function pastInput({ name, shape, dataType }: ValueInfo): PastInput {
+export function pastInput({ name, shape, dataType }: ValueInfo): PastInput {
   const dtype = findDataType(dataType);
   const rest = shape?.slice(1) ?? [];
   const free = rest.filter((dim) => typeof dim !== 'number');

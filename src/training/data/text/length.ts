@@ -15,12 +15,12 @@ const DEFAULT_LENGTH = 512;
 export function lengthLimit(
   tokenizer: TextTokenizer,
   { length: fixed }: TextInputs,
-  { maxLength, textPairField, onNote }: DataRequest,
+  { maxLength, textPairField, positions, onNote }: DataRequest,
 ): number {
   if (maxLength !== undefined && fixed !== undefined && maxLength > fixed) {
     throw invalid(`max length is ${maxLength}, the model takes ${fixed} tokens`);
   }
-  const known = maxLength ?? fixed ?? tokenizer.maxLength;
+  const known = maxLength ?? fixed ?? least(tokenizer.maxLength, positions);
   if (known === undefined) onNote?.(`texts are cut to ${DEFAULT_LENGTH} tokens: see --max-length`);
   const limit = known ?? DEFAULT_LENGTH;
   const specials = tokenizer.specials(textPairField !== undefined);
@@ -28,6 +28,11 @@ export function lengthLimit(
   throw invalid(
     `max length is ${limit}, expected more than the ${specials} special tokens of a text`,
   );
+}
+
+function least(...limits: readonly (number | undefined)[]): number | undefined {
+  const known = limits.filter((limit) => limit !== undefined);
+  return known.length > 0 ? Math.min(...known) : undefined;
 }
 
 function invalid(message: string): OnnxLoraError {

@@ -1,0 +1,11 @@
+/** The output that a loss looks at where nobody says one. */
+
+/** What decoders give beside their logits, for the next token. */
+const CACHE =
+  /^(?:present|past|new_past|updated_past)(?:[._\d]|_?key|$)|(?:^|[._])(?:kv_?)?cache(?:[._\d]|$)|key_values/i;
+
+/** The only output that is not a cache; undefined where there are several, or none. */
+export function defaultOutput(outputs: readonly string[]): string | undefined {
+  const others = outputs.filter((name) => !CACHE.test(name));
+  return others.length === 1 ? others[0] : outputs.length === 1 ? outputs[0] : undefined;
+}
