@@ -1,8 +1,10 @@
 /** Conversations as one text each, and which parts of it the model is to write. */
 
 import { OnnxLoraError } from '../../../errors.js';
+import { TimeLimit } from '../../../time-limit.js';
 import { BadRow } from '../rows/bad-row.js';
 import type { Row } from '../rows/row.js';
+import { parseTemplate, render, TemplateLimit } from './bounded-template.js';
 import {
   ASSISTANT,
   isLearned,
@@ -11,7 +13,7 @@ import {
   OWN_FIELDS,
   withPlainContent,
 } from './messages.js';
-import { Template } from './strict-jinja.js';
+import type { Template } from './strict-jinja.js';
 import type { TextTokenizer } from './tokenizer.js';
 
 /** A conversation as the template writes it. */
@@ -49,7 +51,7 @@ export class ChatTemplate {
     // The day of the run must not change what it learns: templates ask whether there is a clock.
     const timeless = marked.replaceAll('strftime_now', 'no_clock');
     try {
-      this.template = new Template(timeless);
+      this.template = parseTemplate(timeless);
     } catch (error) {
       throw new OnnxLoraError(
         'unsupported',
@@ -146,6 +148,14 @@ export class ChatTemplate {
     this.onNote(`${this.label}: ${text}`);
   }
 
+  /** Not for one row alone. */
+  private endless(error: Error): OnnxLoraError {
+    return new OnnxLoraError('invalid-data', `${this.label}: its chat template: ${error.message}`, {
+      hint: 'Conversations take some milliseconds: take the template from where the model comes from.',
+      cause: error,
+    });
+  }
+
   private byPrefixes(row: Row, messages: readonly Message[]): RenderedChat {
     const text = this.write(row, messages, false);
     const answers = messages.flatMap(({ role }, i) => {
@@ -163,8 +173,9 @@ export class ChatTemplate {
     const given = { ...(tools ? { tools } : {}), ...(documents ? { documents } : {}) };
     try {
       const context = { ...this.names, ...given, messages, add_generation_prompt: prompt };
-      return this.template.render(context);
+      return render(this.template, context);
     } catch (error) {
+      if (error instanceof TemplateLimit || error instanceof TimeLimit) throw this.endless(error);
       throw new BadRow(`the chat template takes no such messages: ${(error as Error).message}`);
     }
   }

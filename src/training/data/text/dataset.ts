@@ -111,7 +111,7 @@ class TextDataset implements Dataset {
     indices: ArrayLike<number>,
     keys: Iterable<string> = this.keys.keys(),
   ): Promise<Map<string, TensorValue>> {
-    const samples = Array.from(indices, (index) => this.sample(index));
+    const samples = this.samples(Array.from(indices));
     const made = new Map([...this.sequences(samples), ...this.others(samples)]);
     return new Map(Array.from(keys, (key) => [key, made.get(key)!]));
   }
@@ -147,6 +147,11 @@ class TextDataset implements Dataset {
     return [...past, [labels.key, labels.batch(samples.map(({ label }) => label))]];
   }
 
+  private samples(indices: readonly number[]): Sample[] {
+    const bytes = indices.reduce((sum, index) => sum + this.file.lengthOf(index), 0);
+    return this.parts.tokenizer.watched(bytes, () => indices.map((index) => this.sample(index)));
+  }
+
   private sample(index: number): Sample {
     const { encoder, limit, fields } = this.parts;
     return this.file.at(index, (row) => ({
@@ -179,7 +184,7 @@ class TextDataset implements Dataset {
   private usualLength(): number {
     const count = Math.min(PROBES, this.size);
     const probes = Array.from({ length: count }, (_, i) => Math.floor((i * this.size) / count));
-    const texts = probes.flatMap((index) => this.sample(index).texts);
+    const texts = this.samples(probes).flatMap((sample) => sample.texts);
     const total = texts.reduce((sum, { ids }) => sum + ids.length, 0);
     return Math.max(1, Math.round(total / texts.length));
   }

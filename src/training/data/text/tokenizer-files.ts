@@ -1,10 +1,10 @@
 /** The files of a tokenizer, as the Hugging Face hub has them. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import * as v from 'valibot';
 import { OnnxLoraError } from '../../../errors.js';
 import { kindOf } from '../../../formats/path-kind.js';
-import { fileError } from '../../../onnx/source.js';
+import { readWholeFile } from '../../../formats/whole-file.js';
 
 const token = v.union([
   v.string(),
@@ -48,18 +48,24 @@ export interface TokenizerFiles {
 
 const TOKENIZER = 'tokenizer.json';
 
+/** A vocabulary of 260,000 tokens with its merges takes 35 MB. As JSON values it takes up to twenty times as much. */
+const MAX_TOKENIZER_BYTES = 2 ** 26;
+
+/** A config lists added tokens, some thousand at most. */
+const MAX_CONFIG_BYTES = 2 ** 24;
+
 /**
  * Reads a `tokenizer.json`, or the one of a folder, with what lies beside it: `tokenizer_config.json`
  * and `chat_template.jinja`.
  * @throws OnnxLoraError `file-not-found`, `not-a-file`, `io`; `invalid-data` for files that are none
- * of a tokenizer
+ * of a tokenizer, or longer than one
  */
 export function readTokenizerFiles(path: string): TokenizerFiles {
   const isFolder = kindOf(path) === 'folder';
   const label = isFolder ? join(path, TOKENIZER) : path;
   if (isFolder && !existsSync(label)) throw noTokenizer(path);
   const folder = dirname(label);
-  const bytes = read(label);
+  const bytes = readWholeFile(label, MAX_TOKENIZER_BYTES);
   const tokenizer = parse(v.looseObject({ model: v.looseObject({}) }), bytes, label);
   const stored = readIfThere(join(folder, 'tokenizer_config.json'));
   const settings = stored ? parse(config, stored.bytes, stored.path) : {};
@@ -69,15 +75,7 @@ export function readTokenizerFiles(path: string): TokenizerFiles {
 }
 
 function readIfThere(path: string) {
-  return existsSync(path) ? { path, bytes: read(path) } : undefined;
-}
-
-function read(path: string): Uint8Array {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    throw fileError(path, error);
-  }
+  return existsSync(path) ? { path, bytes: readWholeFile(path, MAX_CONFIG_BYTES) } : undefined;
 }
 
 function parse<T>(schema: v.GenericSchema<unknown, T>, bytes: Uint8Array, path: string): T {

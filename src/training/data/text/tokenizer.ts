@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { OnnxLoraError } from '../../../errors.js';
+import { TimeLimit, withinTime } from '../../../time-limit.js';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js';
 import { longestFirst } from './truncation.js';
 
@@ -21,7 +22,15 @@ export interface EncodeOptions {
 /** Longer than any model takes: tokenizers say so where they do not know. */
 const NO_LENGTH = 1e7;
 
+/** A tokenizer of 35 MB takes two seconds. */
+const OPEN_MS = 20_000;
+
+/** For texts of any length, and for each thousand characters: the slowest tokenizers take 20 ms. */
+const ENCODE_MS = 4000;
+const CHARACTERS_A_MS = 25;
+
 export class TextTokenizer {
+  private isWatched = false;
   /** What stands behind the end of a shorter text; undefined where the tokenizer has no such token. */
   readonly padId: number | undefined;
   /** The highest number of a token. */
@@ -52,7 +61,9 @@ export class TextTokenizer {
   static open(path: string): TextTokenizer {
     const files = readTokenizerFiles(path);
     try {
-      return new TextTokenizer(files, new Tokenizer(withAllParts(files.tokenizer), files.config));
+      // Its files may hold values of any type anywhere, and expressions that never end.
+      const made = () => new Tokenizer(withAllParts(files.tokenizer), files.config);
+      return new TextTokenizer(files, withinTime(OPEN_MS, made)).tried();
     } catch (error) {
       throw new OnnxLoraError('unsupported', `${files.label}: ${(error as Error).message}`, {
         hint: 'WordPiece, BPE and Unigram tokenizers are read, by @huggingface/tokenizers.',
@@ -98,8 +109,48 @@ export class TextTokenizer {
     return isLeft ? tokens.slice(Math.max(0, tokens.length - kept)) : tokens.slice(0, kept);
   }
 
+  /** Fails where a part of the tokenizer is none. */
+  private tried(): this {
+    this.joined(this.tokensOf('A text.'), null, true);
+    return this;
+  }
+
+  /**
+   * Runs work that encodes texts, and stops it where it takes far longer than such texts do. The texts of a
+   * batch are watched together, because a watch costs as much as a short text.
+   * @param characters of the texts
+   * @throws OnnxLoraError `invalid-data`
+   */
+  watched<T>(characters: number, work: () => T): T {
+    if (this.isWatched) return work();
+    this.isWatched = true;
+    try {
+      return withinTime(ENCODE_MS + Math.ceil(characters / CHARACTERS_A_MS), work);
+    } catch (error) {
+      throw error instanceof TimeLimit ? this.cannotEncode(characters, error) : error;
+    } finally {
+      this.isWatched = false;
+    }
+  }
+
   private tokensOf(text: string): string[] {
-    return this.tokenizer.tokenize(text);
+    try {
+      return this.watched(text.length, () => this.tokenizer.tokenize(text));
+    } catch (error) {
+      throw error instanceof OnnxLoraError ? error : this.cannotEncode(text.length, error);
+    }
+  }
+
+  private cannotEncode(characters: number, error: unknown): OnnxLoraError {
+    const { message } = error as Error;
+    return new OnnxLoraError(
+      'invalid-data',
+      `${this.label}: a text of ${characters} characters cannot be tokenized: ${message}`,
+      {
+        hint: 'Cut long texts into several rows: a model sees no more of each than its --max-length. Short ones need another tokenizer.',
+        cause: error,
+      },
+    );
   }
 
   private joined(a: readonly string[], b: readonly string[] | null, special: boolean) {

@@ -39,6 +39,30 @@ describe('a conversation', () => {
     expect(answers.map(([start, end]) => text.slice(start, end))).toEqual(expected);
   });
 
+  const endless = {
+    'loops in loops':
+      '{% for a in range(90000) %}{% for b in range(90000) %}x{% endfor %}{% endfor %}',
+    'a long range': '{{ range(1000000000) | length }}',
+    'a text that doubles':
+      '{% set ns = namespace(t="ab") %}{% for i in range(60) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}{{ ns.t }}',
+    'a list that grows':
+      '{% set ns = namespace(t=[1]) %}{% for i in range(60) %}{% set ns.t = ns.t + ns.t %}{% endfor %}',
+    'a macro that calls itself twice':
+      '{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}',
+  };
+
+  it.each(Object.entries(endless))('ends with an error for a template of %s', async (_, source) => {
+    const encoder = chatEncoder(tokenizerWith(source), fields);
+    const messages = [
+      { role: 'user', content: 'a' },
+      { role: 'assistant', content: 'b' },
+    ];
+    const start = performance.now();
+    const { message } = await failure(() => encoder.encode({ messages }, 9), 'invalid-data');
+    expect(message).toMatch(/tokenizer\.json: its chat template: it (takes|counts)/);
+    expect(performance.now() - start).toBeLessThan(8000);
+  });
+
   it('counts a token that reaches over the start of an answer to the answer', () => {
     const glued = '{% for m in messages %}{{ m.content }}{% endfor %}';
     const tokenizer = tokenizerWith(glued);

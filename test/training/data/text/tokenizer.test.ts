@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { OnnxLoraError } from '../../../../src/errors.js';
 import { TextTokenizer } from '../../../../src/training/data/text/tokenizer.js';
 import { longestFirst } from '../../../../src/training/data/text/truncation.js';
 import { failure, temporaryFolder } from '../../../support/files.js';
@@ -44,6 +45,43 @@ describe('a tokenizer', () => {
     await failure(() => TextTokenizer.open(other), 'unsupported');
     await failure(() => TextTokenizer.open(folder.path), 'file-not-found');
     await failure(() => TextTokenizer.open(join(folder.path, 'none.json')), 'file-not-found');
+  });
+
+  it.each([
+    ['pre_tokenizer', { type: 'Split', pattern: { Regex: '(a+)+b' }, behavior: 'Isolated' }],
+    ['normalizer', { type: 'Replace', pattern: { Regex: '(a+)+b' }, content: '' }],
+  ])('whose %s never ends is stopped', async (part, value) => {
+    const path = join(tokenizerPath('wordpiece'), 'tokenizer.json');
+    const stored = { ...JSON.parse(readFileSync(path, 'utf8')), [part]: value };
+    const file = folder.write(Buffer.from(JSON.stringify(stored)), 'tokenizer.json');
+    const tokenizer = TextTokenizer.open(file);
+    const { message } = await failure(() => tokenizer.encode(['a'.repeat(60)]), 'invalid-data');
+    expect(message).toContain('a text of 60 characters cannot be tokenized: it takes longer than');
+  });
+
+  it('that fails at a long text says so', async () => {
+    const tokenizer = TextTokenizer.open(tokenizerPath('unigram'));
+    const text = 'a'.repeat(150_000);
+    const { message } = await failure(() => tokenizer.encode([text]), 'invalid-data');
+    expect(message).toContain('a text of 150000 characters cannot be tokenized');
+  });
+
+  it.each([
+    { normalizer: 3 },
+    { pre_tokenizer: { type: 'Sequence', pretokenizers: 7 } },
+    { post_processor: { type: 'TemplateProcessing', single: null } },
+    { added_tokens: 'x' },
+    { added_tokens: [null] },
+    { decoder: [] },
+  ])('with a part of another kind is told: %o', async (part) => {
+    const path = join(tokenizerPath('wordpiece'), 'tokenizer.json');
+    const stored = { ...JSON.parse(readFileSync(path, 'utf8')), ...part };
+    const file = folder.write(Buffer.from(JSON.stringify(stored)), 'tokenizer.json');
+    try {
+      TextTokenizer.open(file).encode(['a b', 'c']);
+    } catch (error) {
+      expect(error).toBeInstanceOf(OnnxLoraError);
+    }
   });
 
   it('without a token for what is unknown says what it met', async () => {
