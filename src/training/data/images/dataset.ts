@@ -4,6 +4,9 @@ import type { Dataset, SampleSpec } from '../dataset.js';
 import { type PixelPlan, readPixels, shapeOf } from './pixels.js';
 import type { Targets } from './targets.js';
 
+/** Images that are decoded side by side: each may take a gigabyte, and libvips uses several threads for one. */
+const AT_A_TIME = 4;
+
 export interface ImageSamples {
   /** What to call them in a message. */
   readonly label: string;
@@ -66,13 +69,16 @@ export class ImageDataset implements Dataset {
 
   private async images(wanted: readonly number[]): Promise<TensorValue> {
     const { paths, pixels } = this.samples;
-    const decoded = await Promise.all(wanted.map((sample) => readPixels(paths[sample]!, pixels)));
     const shape = shapeOf(pixels);
     const size = shape.reduce((product, length) => product * length, 1);
     const data = new Float32Array(wanted.length * size);
-    decoded.forEach((values, i) => {
-      data.set(values, i * size);
-    });
+    let next = 0;
+    const decode = async () => {
+      for (let i = next++; i < wanted.length; i = next++) {
+        data.set(await readPixels(paths[wanted[i]!]!, pixels), i * size);
+      }
+    };
+    await Promise.all(Array.from({ length: AT_A_TIME }, decode));
     return { dtype: 'float32', dims: [wanted.length, ...shape], data };
   }
 }

@@ -1,5 +1,5 @@
 /** From an image file to the numbers that a model takes. */
-import sharp from 'sharp';
+import sharp, { type Metadata } from 'sharp';
 import { OnnxLoraError } from '../../../errors.js';
 import type { ChannelOrder, Fit, Kernel } from './choices.js';
 
@@ -41,6 +41,21 @@ export async function readPixels(path: string, plan: PixelPlan): Promise<Float32
   return normalized(data, [height, width], plan);
 }
 
+/**
+ * Of a file, and of what it is scaled to: a photograph has some dozens of megapixels. A compressed file of
+ * some hundred bytes may stand for thousands of them, at up to eight bytes each.
+ */
+export const MAX_PIXELS = 2 ** 26;
+
+/** Larger ones are decoded one after the other. */
+const LARGE_PIXELS = 2 ** 23;
+
+/** What an image may take: most are ready in milliseconds. */
+const DECODE_SECONDS = 30;
+
+/** What image folders and the README name; other kinds may hold programs, or links to other files. */
+const FORMATS: readonly (string | undefined)[] = ['png', 'jpeg', 'webp', 'gif', 'heif', 'tiff'];
+
 const SHARP_KERNELS = {
   nearest: 'nearest',
   bilinear: 'linear',
@@ -53,7 +68,11 @@ const SHARP_FITS = { crop: 'outside', stretch: 'fill', pad: 'inside' } as const;
 async function decoded(path: string, plan: PixelPlan) {
   const { channels, scaled = plan } = plan;
   try {
-    const { data, info } = await sharp(path, { failOn: 'error' })
+    const image = sharp(path, { failOn: 'error', limitInputPixels: false });
+    const header = await image.metadata();
+    checkHeader(header, plan);
+    const made = image
+      .timeout({ seconds: DECODE_SECONDS })
       .autoOrient()
       .flatten({ background: '#fff' })
       .toColourspace(channels === 'gray' ? 'b-w' : 'srgb')
@@ -63,8 +82,10 @@ async function decoded(path: string, plan: PixelPlan) {
         // Decoders that shrink while they read save time, and give other pixels.
         fastShrinkOnLoad: false,
       })
-      .raw()
-      .toBuffer({ resolveWithObject: true });
+      .raw();
+    const run = () => made.toBuffer({ resolveWithObject: true });
+    const isLarge = header.width * header.height > LARGE_PIXELS;
+    const { data, info } = await (isLarge ? oneByOne(run) : run());
     return centre(data, info, plan);
   } catch (error) {
     throw new OnnxLoraError('invalid-data', `${path}: ${(error as Error).message}`, {
@@ -72,6 +93,31 @@ async function decoded(path: string, plan: PixelPlan) {
       cause: error,
     });
   }
+}
+
+let last: Promise<unknown> = Promise.resolve();
+
+function oneByOne<T>(run: () => Promise<T>): Promise<T> {
+  const result = last.then(run, run);
+  last = result.catch(() => undefined);
+  return result;
+}
+
+/** Before anything is decoded. */
+function checkHeader({ format, width, height }: Metadata, plan: PixelPlan): void {
+  if (!FORMATS.includes(format)) throw new Error(`images of the kind ${format} are not read`);
+  if (width * height > MAX_PIXELS) throw new Error(tooLarge('it has', width, height));
+  if (plan.fit !== 'crop') return;
+  // Narrow ones cover a square by growing.
+  const { scaled = plan } = plan;
+  const side = Math.max(scaled.width, scaled.height);
+  const factor = side / Math.min(width, height);
+  const [wide, high] = [Math.ceil(width * factor), Math.ceil(height * factor)];
+  if (wide * high > MAX_PIXELS) throw new Error(tooLarge('scaled to be cut, it has', wide, high));
+}
+
+function tooLarge(what: string, width: number, height: number): string {
+  return `${what} ${width} x ${height} pixels, at most ${MAX_PIXELS} are read`;
 }
 
 /** Cuts height x width from the middle, where the image is larger. */

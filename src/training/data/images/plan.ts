@@ -6,6 +6,9 @@ import type { ChannelOrder, Fit, Kernel } from './choices.js';
 import type { PixelPlan } from './pixels.js';
 import { type ProcessorPlan, readProcessor } from './processor.js';
 
+/** What is fed for one image. Models take a megapixel, those of satellite images some dozens. */
+const MAX_INPUT_PIXELS = 2 ** 26;
+
 /** What a user can say about images. */
 export interface ImageOptions {
   /** `224`, or height x width as in `48x320`. Default: what the model's input says. */
@@ -51,6 +54,10 @@ export function planImages(inputs: readonly ValueInfo[], options: ImageOptions):
     throw invalid(`the input ${name} has ${channelDim} channels, ${channels} has ${count}`);
   }
   const size = sizeOf(name, sides, options, stored);
+  const largest = Math.max(...[size, stored.scaled ?? size].map((one) => one.height * one.width));
+  if (largest > MAX_INPUT_PIXELS) {
+    throw invalid(`images are to have ${largest} pixels, at most ${MAX_INPUT_PIXELS} are made`);
+  }
   const pixels: PixelPlan = {
     ...size,
     ...{ channels, layout, fit: options.fit ?? stored.fit ?? 'crop' },

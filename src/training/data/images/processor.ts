@@ -1,10 +1,12 @@
 /** What an image model wants, from its inputs, its `preprocessor_config.json` and the user. */
-import { readFileSync } from 'node:fs';
 import * as v from 'valibot';
 import { OnnxLoraError } from '../../../errors.js';
-import { fileError } from '../../../onnx/source.js';
+import { readWholeFile } from '../../../formats/whole-file.js';
 import type { Kernel } from './choices.js';
 import type { PixelPlan } from './pixels.js';
+
+/** Such a file has a kilobyte. */
+const MAX_BYTES = 2 ** 20;
 
 const channel = v.pipe(v.number(), v.finite());
 const side = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(16384));
@@ -92,12 +94,7 @@ function kernelOf(path: string, { resample }: Config): { kernel?: Kernel } {
 }
 
 function parse(path: string): unknown {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    throw fileError(path, error);
-  }
+  const text = readWholeFile(path, MAX_BYTES).toString();
   try {
     return JSON.parse(text);
   } catch (error) {

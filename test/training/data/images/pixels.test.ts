@@ -1,8 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { crc32 } from '../../../../src/formats/crc32.js';
 import { type PixelPlan, readPixels } from '../../../../src/training/data/images/pixels.js';
 
 const plan: PixelPlan = {
@@ -133,3 +135,40 @@ it('names a file that is cut off', async () => {
   writeFileSync(path, whole.subarray(0, whole.length / 2));
   await expect(readPixels(path, plan)).rejects.toMatchObject({ code: 'invalid-data' });
 });
+
+describe('images', () => {
+  it.each([
+    ['sides that nothing has', [30_000, 30_000], 'it has 30000 x 30000 pixels, at most 67108864'],
+    ['a side that grows when the other is scaled', [60_000, 1], 'scaled to be cut, it has'],
+  ])('of a few bytes with %s are refused before they are decoded', async (_, sides, problem) => {
+    const path = join(folder(), 'a.png');
+    writeFileSync(path, header(sides as [number, number]));
+    const square = { ...plan, height: 224, width: 224 };
+    await expect(readPixels(path, square)).rejects.toThrow(problem);
+  });
+
+  it('are not made of drawings, whatever the file is called', async () => {
+    const path = join(folder(), 'a.png');
+    writeFileSync(path, '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>');
+    await expect(readPixels(path, plan)).rejects.toThrow('images of the kind svg are not read');
+  });
+});
+
+/** A PNG file that ends behind the beginning of its pixels. */
+function header([width, height]: readonly [number, number]): Buffer {
+  const fields = Buffer.alloc(13);
+  fields.writeUInt32BE(width);
+  fields.writeUInt32BE(height, 4);
+  fields.set([8, 2, 0, 0, 1], 8);
+  const pixels = deflateSync(Buffer.alloc(1000));
+  const chunks = [chunk('IHDR', fields), chunk('IDAT', pixels), chunk('IEND', Buffer.alloc(0))];
+  return Buffer.concat([Buffer.from('89504e470d0a1a0a', 'hex'), ...chunks]);
+}
+
+function chunk(name: string, data: Buffer): Buffer {
+  const body = Buffer.concat([Buffer.from(name, 'latin1'), data]);
+  const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];
+  length.writeUInt32BE(data.length);
+  sum.writeUInt32BE(crc32(body));
+  return Buffer.concat([length, body, sum]);
+}
