@@ -1,7 +1,7 @@
 /** From a value back to the constant tensor it is made of. */
 import { type DataTypeName, findDataType } from '../onnx/dtype.js';
 import type { TensorPlace } from '../onnx/external.js';
-import type { Graph, Node, Tensor } from '../onnx/model.js';
+import { elementCount, type Graph, type Node, type Tensor } from '../onnx/model.js';
 import type { ValueIndex } from './uses.js';
 
 /** A constant value: a stored tensor, and the nodes that turn it into the value. */
@@ -13,7 +13,10 @@ export interface Constant {
   readonly node: Node | undefined;
   /** The initializer is a graph input too, whose caller may give another value. */
   readonly overridable: boolean;
-  /** Identity, Cast, Transpose and DequantizeLinear nodes, the one next to the tensor first. */
+  /**
+   * Identity, Cast, Transpose and DequantizeLinear nodes, the one next to the tensor first; of a weight
+   * those that compute with other constants too.
+   */
   readonly steps: readonly Node[];
   /** Shape and type of the value behind the last step. */
   readonly dims: readonly number[];
@@ -34,7 +37,26 @@ export function traceConstant(
   name: string,
   maxSteps = MAX_STEPS,
 ): Constant | undefined {
+  return trace(values, graph, name, maxSteps, false);
+}
+
+/**
+ * As {@link traceConstant}, through what computes a weight of constants too: quantizers write it as
+ * integers times a scale. The tensor is then the one that holds the matrix.
+ */
+export function traceWeight(values: ValueIndex, graph: Graph, name: string): Constant | undefined {
+  return trace(values, graph, name, MAX_STEPS, true);
+}
+
+function trace(
+  values: ValueIndex,
+  graph: Graph,
+  name: string,
+  maxSteps: number,
+  computes: boolean,
+): Constant | undefined {
   const steps: Node[] = [];
+  const sides = new Map<Node, readonly Constant[]>();
   let value = values.resolve(graph, name);
   while (value && steps.length <= maxSteps) {
     const { producer, initializer } = value;
@@ -42,14 +64,69 @@ export function traceConstant(
     if (stored) {
       const origin = { tensor: stored, graph: value.graph, overridable: value.isInput };
       const node = initializer ? undefined : producer;
-      return { ...origin, node, steps, ...shapeAfter(values, stored, steps, maxSteps) };
+      const shape = shapeAfter(stored, steps, sides);
+      return shape && { ...origin, node, steps, ...shape };
     }
-    if (!producer || !isStep(producer)) return undefined;
-    if (!sideInputs(values, producer, maxSteps)) return undefined;
+    const step = producer && stepOf(values, producer, maxSteps, computes);
+    if (!step) return undefined;
+    sides.set(producer, step.sides);
     steps.unshift(producer);
-    value = values.resolve(producer.graph, producer.inputs[0]!);
+    value = values.resolve(producer.graph, step.main);
   }
   return undefined;
+}
+
+/** The value that a node passes on or computes with, and the constants that it takes beside it. */
+function stepOf(
+  values: ValueIndex,
+  node: Node,
+  maxSteps: number,
+  computes: boolean,
+): { main: string; sides: readonly Constant[] } | undefined {
+  if (isStep(node) || (computes && node.opType === 'QuantizeLinear' && node.domain === '')) {
+    const sides = sideInputs(values, node, maxSteps);
+    return sides && { main: node.inputs[0]!, sides };
+  }
+  if (!computes || !isArithmetic(node)) return undefined;
+  const [first, second] = node.inputs as [string, string];
+  const [a, b] = [first, second].map((name) =>
+    traceConstant(values, node.graph, name, MAX_SIDE_STEPS),
+  );
+  const isFirst = b && (!a || elementCount(a.dims) >= elementCount(b.dims));
+  if (isFirst) return { main: first, sides: [b] };
+  return a && { main: second, sides: [a] };
+}
+
+// Beyond this many nodes an expression is not looked at.
+const MAX_EXPRESSION_NODES = 256;
+
+/** Whether a value is computed by nodes of any kind from constants alone. */
+export function isMadeOfConstants(values: ValueIndex, graph: Graph, name: string): boolean {
+  const open = [values.resolve(graph, name)];
+  const nodes = new Set<Node>();
+  for (const value of open) {
+    if (!value) return false;
+    const { producer, initializer } = value;
+    if (initializer || (producer && nodes.has(producer))) continue;
+    if (!producer || nodes.size >= MAX_EXPRESSION_NODES) return false;
+    nodes.add(producer);
+    const inputs = producer.inputs.filter((input) => input !== '');
+    open.push(...inputs.map((input) => values.resolve(producer.graph, input)));
+  }
+  return true;
+}
+
+/** Whether a node computes with constants and does not only pass one on. */
+export function isComputing(node: Node): boolean {
+  const { opType, domain } = node;
+  return domain === '' && (QUANTIZING.has(opType) || isArithmetic(node));
+}
+
+const QUANTIZING = new Set(['QuantizeLinear', 'DequantizeLinear']);
+const ARITHMETIC = new Set(['Add', 'Sub', 'Mul', 'Div']);
+
+function isArithmetic({ opType, domain, inputs }: Node): boolean {
+  return domain === '' && ARITHMETIC.has(opType) && inputs.length === 2;
 }
 
 /** The stored tensor that a name stands for in `graph`: an initializer, or the value of a Constant. */
@@ -95,8 +172,8 @@ function isSwap(node: Node): boolean {
 function sideInputs(values: ValueIndex, node: Node, maxSteps: number): Constant[] | undefined {
   const limit = Math.min(maxSteps - 1, MAX_SIDE_STEPS);
   const constants: Constant[] = [];
-  // Only DequantizeLinear has further inputs: scale and zero point.
-  for (const name of node.opType === 'DequantizeLinear' ? node.inputs.slice(1, 3) : []) {
+  // Only these have further inputs: scale and zero point.
+  for (const name of QUANTIZING.has(node.opType) ? node.inputs.slice(1, 3) : []) {
     if (name === '') continue;
     const constant = traceConstant(values, node.graph, name, limit);
     if (!constant) return undefined;
@@ -105,16 +182,33 @@ function sideInputs(values: ValueIndex, node: Node, maxSteps: number): Constant[
   return constants;
 }
 
-function shapeAfter(values: ValueIndex, tensor: Tensor, steps: readonly Node[], maxSteps: number) {
+/** undefined where a step makes more numbers than it takes, which a small file could do without end. */
+function shapeAfter(
+  tensor: Tensor,
+  steps: readonly Node[],
+  sides: ReadonlyMap<Node, readonly Constant[]>,
+): { dims: readonly number[]; dtype: DataTypeName | undefined } | undefined {
   let dims: readonly number[] = tensor.dims;
   let dtype = findDataType(tensor.dataType);
   for (const step of steps) {
+    const [side, zeroPoint] = sides.get(step) ?? [];
     if (step.opType === 'Transpose') dims = [...dims].reverse();
     if (step.opType === 'Cast') dtype = findDataType(step.attributes.get('to')?.i ?? 0);
     // The output has the type of the scale.
-    if (step.opType === 'DequantizeLinear') {
-      dtype = sideInputs(values, step, maxSteps)?.[0]?.dtype;
-    }
+    if (step.opType === 'DequantizeLinear') dtype = side?.dtype;
+    if (step.opType === 'QuantizeLinear') dtype = quantizedType(step, zeroPoint);
+    if (isArithmetic(step) && !isStretchedTo(side!.dims, dims)) return undefined;
   }
   return { dims, dtype };
+}
+
+function quantizedType({ attributes }: Node, zeroPoint: Constant | undefined) {
+  const given = findDataType(attributes.get('output_dtype')?.i ?? 0);
+  return zeroPoint?.dtype ?? given ?? 'uint8';
+}
+
+/** Whether broadcasting with a value of these dims leaves the others as they are. */
+function isStretchedTo(side: readonly number[], dims: readonly number[]): boolean {
+  const lead = dims.length - side.length;
+  return lead >= 0 && side.every((size, axis) => size === 1 || size === dims[axis + lead]);
 }

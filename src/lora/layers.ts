@@ -1,4 +1,5 @@
 /** The layers of a model as a user selects them: nodes that share a weight are one. */
+import { isComputing } from '../graph/constants.js';
 import type { Node } from '../onnx/model.js';
 import { modulePath } from './module-path.js';
 import type { PatchedModel } from './patched.js';
@@ -39,7 +40,11 @@ function weightKey({ node, weight }: LinearLayer): string {
   const at = weight.constant
     ? weight.constant.tensor.field.start
     : `${node.graph.field.start}/${weight.name}`;
-  return [at, weight.transposed, weight.factor, weight.in, weight.out].join();
+  // Of one tensor with two scales there are two weights; a DequantizeLinear for each reader is one.
+  const computed = (weight.constant?.steps ?? [])
+    .filter((step) => isComputing(step) && step.opType !== 'DequantizeLinear')
+    .map((step) => step.field.start);
+  return [at, ...computed, weight.transposed, weight.factor, weight.in, weight.out].join();
 }
 
 function layerOf(patched: PatchedModel, findings: Finding[], names: WeightNames): Layer {

@@ -2,10 +2,11 @@ import { type FloatName, isConvertible, toFloat64 } from '../onnx/dtype.js';
 import type { TensorReader } from '../onnx/tensor.js';
 import { storedWeight } from './fold/folded-weight.js';
 import type { Weight } from './targets/index.js';
+import { isComputed } from './targets/weight.js';
 
 /** Whether a weight is stored as floating-point numbers, and not quantized. */
-export function isStoredFloat({ constant, storedDtype }: Weight): boolean {
-  return constant !== undefined && isConvertible(storedDtype);
+export function isStoredFloat(weight: Weight): boolean {
+  return weight.constant !== undefined && isConvertible(weight.storedDtype) && !isComputed(weight);
 }
 
 /**

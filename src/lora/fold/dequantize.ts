@@ -4,8 +4,8 @@
  */
 
 import { OnnxLoraError } from '../../errors.js';
-import { traceConstant } from '../../graph/constants.js';
-import type { ValueIndex } from '../../graph/uses.js';
+import { isComputing, isStep, storedTensor } from '../../graph/constants.js';
+import type { Value, ValueIndex } from '../../graph/uses.js';
 import type { FloatName } from '../../onnx/dtype.js';
 import { type Piece, totalLength } from '../../onnx/edit.js';
 import { type AttributeValue, initializerRecord, nodeRecord, record } from '../../onnx/encode.js';
@@ -25,7 +25,7 @@ export interface WeightContext {
   readonly reader: TensorReader;
 }
 
-/** The output of a DequantizeLinear over constants. Computed when its first row is asked for. */
+/** What a node makes of constants: a DequantizeLinear, a Mul. Computed when its first row is asked for. */
 export function dequantizedTensor(
   context: WeightContext,
   node: Node,
@@ -107,7 +107,7 @@ async function evaluate(
   const attributes = Object.fromEntries(kept.map(([name, value]) => [name, attributeValue(value)]));
   const pieces = [
     ...nodeRecord({ ...node, inputs, outputs: [output], attributes }),
-    ...constants.flatMap((name) => constantRecord(context, node, name)),
+    ...constantRecords(context, node, constants),
     ...fed.flatMap((name) => record(GraphField.input, floatValue(name))),
     ...record(GraphField.output, floatValue(output)),
   ];
@@ -130,22 +130,47 @@ function attributeValue(attribute: {
   return attribute.f !== undefined ? { float: attribute.f } : { ints: attribute.ints };
 }
 
-function constantRecord(
-  { values, reader, model }: WeightContext,
-  node: Node,
-  name: string,
-): Piece[] {
-  const constant = traceConstant(values, node.graph, name);
-  if (!constant || constant.steps.length > 0) {
-    throw new OnnxLoraError(
-      'unsupported',
-      `${nodeLabel(node)}: its input ${name} is not stored in the file, so its weight cannot be folded into`,
-      { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
+// Exporters put a few nodes between a stored tensor and what reads it.
+const MAX_NODES = 64;
+
+/** The constants of these names, with the nodes that make them of stored tensors. */
+function constantRecords(context: WeightContext, node: Node, names: readonly string[]): Piece[] {
+  const { values, reader, model } = context;
+  const done = new Map<string, Value | undefined>();
+  const add = (reading: Node, name: string): Piece[] => {
+    const value = values.resolve(reading.graph, name);
+    if (done.has(name) && done.get(name) === value) return [];
+    if (done.has(name) || done.size >= MAX_NODES) throw notStored(node, name);
+    done.set(name, value);
+    const stored = storedTensor(values, reading.graph, name);
+    if (stored) {
+      const { tensor } = stored;
+      const dtype = dtypeOf(tensor, model);
+      return initializerRecord({ name, dtype, dims: tensor.dims, data: reader.bytes(tensor) });
+    }
+    const made = value?.producer;
+    if (!made || !(isStep(made) || isComputing(made))) throw notStored(node, name);
+    const inputs = made.inputs.filter((input) => input !== '');
+    const attributes = Object.fromEntries(
+      [...made.attributes].map(([key, { field }]) => [
+        key,
+        { raw: model.source.read(field.value, field.end), captures: [] },
+      ]),
     );
-  }
-  const { tensor } = constant;
-  const dtype = dtypeOf(tensor, model);
-  return initializerRecord({ name, dtype, dims: tensor.dims, data: reader.bytes(tensor) });
+    return [
+      ...inputs.flatMap((input) => add(made, input)),
+      ...nodeRecord({ ...made, outputs: [name], attributes }),
+    ];
+  };
+  return names.flatMap((name) => add(node, name));
+}
+
+function notStored(node: Node, name: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `${nodeLabel(node)}: its input ${name} is not made of constants of the file, so its weight cannot be folded into`,
+    { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
+  );
 }
 
 function floatValue(name: string): Uint8Array {

@@ -5,7 +5,7 @@
  */
 import type { Factors } from '../../analysis/norms.js';
 import { OnnxLoraError } from '../../errors.js';
-import type { Constant } from '../../graph/constants.js';
+import { type Constant, isComputing, isStep } from '../../graph/constants.js';
 import type { NameAuthority } from '../../graph/names.js';
 import { finalReaders } from '../../graph/readers.js';
 import type { Value } from '../../graph/uses.js';
@@ -154,7 +154,7 @@ export class Folding {
   /** The numbers a new weight starts from, and the steps that still stand behind it. */
   private splitBase(layer: LinearLayer, constant: Constant) {
     const { tensor, steps } = constant;
-    const at = steps.findLastIndex((step) => step.opType === 'DequantizeLinear');
+    const at = steps.findLastIndex(isComputing);
     const turns = steps.slice(0, at + 1).filter((step) => step.opType === 'Transpose').length;
     const turned = turns % 2 === 1;
     const dims = turned ? [...tensor.dims].reverse() : tensor.dims;
@@ -297,13 +297,20 @@ export class Folding {
       if (this.removed.has(step)) continue;
       this.removed.add(step);
       graphEdit(this.root, step.graph).remove(step.field);
-      for (const name of step.inputs.slice(1)) this.removeUnusedValue(step, name);
+      for (const name of step.inputs) this.removeUnusedValue(step, name);
     }
     this.removeStored(this.valueOf(constant));
   }
 
   private removeUnusedValue(node: Node, name: string): void {
-    this.removeStored(this.context.values.resolve(node.graph, name));
+    const value = this.context.values.resolve(node.graph, name);
+    const made = value?.producer;
+    if (!made || !(isStep(made) || isComputing(made))) this.removeStored(value);
+    else if (this.isUnused(value) && !this.removed.has(made)) {
+      this.removed.add(made);
+      graphEdit(this.root, made.graph).remove(made.field);
+      for (const input of made.inputs) this.removeUnusedValue(made, input);
+    }
   }
 
   private removeStored(value: Value | undefined): void {
@@ -335,7 +342,7 @@ function unfoldable({ node }: LinearLayer, problem: string): OnnxLoraError {
 }
 
 function isQuantized({ steps }: Constant): boolean {
-  return steps.some((step) => step.opType === 'DequantizeLinear');
+  return steps.some(isComputing);
 }
 
 function storageOf({ layer }: FoldSite): unknown {

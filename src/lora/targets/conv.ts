@@ -1,12 +1,12 @@
 import type { ValueIndex } from '../../graph/uses.js';
 import type { Node } from '../../onnx/model.js';
 import type { Finding } from './target.js';
-import { constantInput, findWeight } from './weight.js';
+import { findWeight, weightInput } from './weight.js';
 
 /** A convolution whose kernel is one pixel: a linear layer over the channels. */
 export function pointwiseConv(values: ValueIndex, node: Node): Finding {
   const groups = node.attributes.get('group')?.i ?? 1;
-  const kernel = constantInput(values, node, 1)?.dims.slice(2);
+  const kernel = weightInput(values, node, 1)?.dims.slice(2);
   if (kernel?.some((size) => size !== 1)) {
     return { node, refusal: `its kernel is ${kernel.join(' x ')}, only 1x1 is a linear layer` };
   }

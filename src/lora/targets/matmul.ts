@@ -1,7 +1,8 @@
+import { isMadeOfConstants } from '../../graph/constants.js';
 import type { ValueIndex } from '../../graph/uses.js';
 import type { Node } from '../../onnx/model.js';
 import type { Finding, Geometry } from './target.js';
-import { constantInput, findWeight } from './weight.js';
+import { findWeight, weightInput } from './weight.js';
 
 /** MatMul with a constant matrix on either side: `Y = X · W`, or `Y = Wᵀ · X`. */
 export function matMul(values: ValueIndex, node: Node): Finding {
@@ -35,11 +36,11 @@ export interface Operands {
 /** The linear layer in `alpha · A' · B'` with one constant operand. */
 export function product(values: ValueIndex, node: Node, operands: Operands): Finding {
   const { transA, transB, alpha, flat } = operands;
-  const left = constantInput(values, node, 0);
-  const right = constantInput(values, node, 1);
+  const left = weightInput(values, node, 0);
+  const right = weightInput(values, node, 1);
   if (left && right) return { node, refusal: 'both its operands are constant' };
   if (!left && !right) {
-    return { node, refusal: 'both its operands are computed: there is no weight to adapt' };
+    return { node, refusal: withoutWeight(values, node) };
   }
   // A' is [.., rows, in] and B' [in, out] where the weight is on the right; on the left the weight
   // is [out, in], the input [.., in, columns] and the output [.., out, columns].
@@ -52,4 +53,10 @@ export function product(values: ValueIndex, node: Node, operands: Operands): Fin
     : { kind: 'matrix', inputColumns: !transB, outputColumns: true, flat };
   const input = node.inputs[right ? 0 : 1]!;
   return { node, input, output: node.outputs[0]!, weight, geometry };
+}
+
+function withoutWeight(values: ValueIndex, { graph, inputs }: Node): string {
+  const constant = inputs.slice(0, 2).find((name) => isMadeOfConstants(values, graph, name));
+  if (constant === undefined) return 'both its operands are computed: there is no weight to adapt';
+  return `its weight ${constant} is computed of constants, expected one stored matrix that is at most cast, transposed, quantized, or scaled and shifted by smaller constants, in 16 nodes`;
 }

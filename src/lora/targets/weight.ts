@@ -1,4 +1,4 @@
-import { type Constant, traceConstant } from '../../graph/constants.js';
+import { type Constant, isComputing, traceConstant, traceWeight } from '../../graph/constants.js';
 import type { ValueIndex } from '../../graph/uses.js';
 import { findDataType, isConvertible } from '../../onnx/dtype.js';
 import type { Node } from '../../onnx/model.js';
@@ -18,7 +18,7 @@ export interface WeightUse {
 /** The weight behind an input of a node, or the reason why it cannot take an adapter. */
 export function findWeight(values: ValueIndex, node: Node, use: WeightUse): Weight | string {
   const name = node.inputs[use.input]!;
-  const constant = traceConstant(values, node.graph, name);
+  const constant = traceWeight(values, node.graph, name);
   if (!constant) return `its weight ${name} is computed, not constant`;
   const { tensor, dims, dtype } = constant;
   const matrix = dims.slice(0, 2);
@@ -52,6 +52,16 @@ export function findWeight(values: ValueIndex, node: Node, use: WeightUse): Weig
 /** Whether an input of the node is constant. */
 export function constantInput(values: ValueIndex, node: Node, input: number): Constant | undefined {
   return traceConstant(values, node.graph, node.inputs[input] ?? '');
+}
+
+/** The weight of a node, computed of constants or stored. */
+export function weightInput(values: ValueIndex, node: Node, input: number): Constant | undefined {
+  return traceWeight(values, node.graph, node.inputs[input] ?? '');
+}
+
+/** Whether a weight is computed of what is stored: dequantized, or scaled. */
+export function isComputed({ constant }: Weight): boolean {
+  return constant?.steps.some(isComputing) ?? false;
 }
 
 /** Whether the operator reads its weight from a DequantizeLinear. */
