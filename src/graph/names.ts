@@ -3,6 +3,8 @@ import { allGraphs, type Model } from '../onnx/model.js';
 /** Hands out names that the model does not use yet, in any of its graphs. */
 export class NameAuthority {
   private readonly taken = new Set<string>();
+  /** The number that a wanted name got last: thousands of nodes may want the same one. */
+  private readonly numbers = new Map<string, number>();
 
   constructor(model: Model) {
     for (const graph of allGraphs(model.graph)) {
@@ -23,7 +25,9 @@ export class NameAuthority {
   /** `wanted` itself, or with the first number behind it that makes it new. */
   fresh(wanted: string): string {
     let name = wanted;
-    for (let i = 1; this.taken.has(name); i++) name = `${wanted}_${i}`;
+    let number = this.numbers.get(wanted) ?? 0;
+    while (this.taken.has(name)) name = `${wanted}_${++number}`;
+    this.numbers.set(wanted, number);
     this.taken.add(name);
     return name;
   }

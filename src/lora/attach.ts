@@ -51,8 +51,8 @@ function placeOf(
   linear: LinearLayer,
   { magnitude }: AdapterTensors,
 ): { anchor: Node; product?: string | undefined } {
-  const { model, values, sites } = patched;
-  const earlier = sites.find(({ target }) => target === linear.node);
+  const { model, values } = patched;
+  const [earlier] = patched.sitesBeside(linear.node);
   if (earlier) return { anchor: patched.outermost(linear.node), product: earlier.site.product };
   // DoRA scales what the layer computes, and not its bias.
   const sum = magnitude === undefined ? joinedSum(model, values, linear) : undefined;

@@ -286,7 +286,9 @@ function describeTargets(
 ): InspectedTarget[] {
   const sites = new Map<Node, AttachedSite[]>();
   for (const site of patched.sites) {
-    sites.set(site.target, [...(sites.get(site.target) ?? []), site]);
+    const known = sites.get(site.target);
+    if (known) known.push(site);
+    else sites.set(site.target, [site]);
   }
   const slots = patched.slotsByTarget();
   const described = findLayers(patched)

@@ -271,7 +271,11 @@ export function chooseLayers(
 
 function noTarget(model: Model, skipped: readonly Skipped[]): OnnxLoraError {
   const reasons = new Map<string, Skipped[]>();
-  for (const one of skipped) reasons.set(one.reason, [...(reasons.get(one.reason) ?? []), one]);
+  for (const one of skipped) {
+    const alike = reasons.get(one.reason);
+    if (alike) alike.push(one);
+    else reasons.set(one.reason, [one]);
+  }
   const most = [...reasons.values()].sort((a, b) => b.length - a.length)[0] ?? [];
   const [first] = most;
   const more = most.length > 1 ? ` and ${most.length - 1} more` : '';

@@ -54,6 +54,8 @@ export class PatchedModel {
   readonly ownTensors: ReadonlySet<string>;
   readonly values: ValueIndex;
 
+  /** The sites beside each node, in the order they were added. */
+  private readonly beside = new Map<Node, AttachedNodes[]>();
   private readonly nodesByName = new Map<string, Node>();
 
   /** @throws OnnxLoraError `invalid-manifest` where manifest and graph do not fit together */
@@ -92,6 +94,11 @@ export class PatchedModel {
       (set.biases ?? []).map(({ site }) => ({ set, ...this.attach(site) })),
     );
     this.slotSites = slots.flatMap((slot) => slot.sites.map((site) => this.attach(site)));
+    for (const site of [...this.sites, ...this.slotSites]) {
+      const known = this.beside.get(site.target);
+      if (known) known.push(site);
+      else this.beside.set(site.target, [site]);
+    }
   }
 
   /**
@@ -126,13 +133,17 @@ export class PatchedModel {
 
   /** What to call a layer's node: a name that stays the same however many adapters are added. */
   label(target: Node): string {
-    const attached = [...this.sites, ...this.slotSites].find((site) => site.target === target);
-    return attached?.site.node ?? nodeLabel(target);
+    return this.sitesBeside(target)[0]?.site.node ?? nodeLabel(target);
+  }
+
+  /** The adapters or slots beside a layer's node, the one next to it first. */
+  sitesBeside(target: Node): readonly AttachedNodes[] {
+    return this.beside.get(target) ?? [];
   }
 
   /** The node that now carries the output of a layer's node: itself, or the last adapter's Add. */
   outermost(target: Node): Node {
-    return this.sites.filter((site) => site.target === target).at(-1)?.add ?? target;
+    return this.sitesBeside(target).at(-1)?.add ?? target;
   }
 
   /** The node right below an adapter: the layer's own, the Add of its bias, or another adapter's. */

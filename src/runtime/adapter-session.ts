@@ -132,7 +132,7 @@ export class AdapterSession {
         { hint: 'Unload it first, or give the new one another name.' },
       );
     }
-    const adapters = loadAdapter(this.patched, this.slots, path);
+    const adapters = loadAdapter(this.patched, path);
     const loaded = { name, path, slots: adapters.size, bytes: bytesOf(adapters) };
     this.loaded.set(name, { ...loaded, adapters });
     return loaded;

@@ -22,24 +22,37 @@ export class HomeFinder {
   /** The path in the graph of a module of PyTorch; undefined for one outside the part that it holds. */
   readonly locate: (module: string) => string | undefined;
   private readonly layers: readonly Layer[];
-  /** The nodes of all layers, in the order in which adapters of single nodes are listed. */
-  private readonly places: readonly { readonly name: string; readonly node: Node }[];
+  private readonly byNode = new Map<Node, Layer>();
+  private readonly byName = new Map<string, Set<Layer>>();
+  /** The nodes of all layers by name, in the order in which adapters of single nodes are listed. */
+  private readonly places = new Map<string, { readonly at: number; readonly node: Node }[]>();
+  /** The adapters of the file that name the same nodes. */
+  private readonly alike = new Map<string, Map<StoredAdapter, number>>();
+  private readonly records: ReadonlySet<string>;
 
   /**
    * @param prefix see {@link renamePaths}; by default paths are aligned
    * @throws OnnxLoraError `adapter-mismatch`, `invalid-argument` as those do
    */
-  constructor(
-    patched: PatchedModel,
-    private readonly file: AdapterFile,
-    prefix: string | undefined,
-  ) {
+  constructor(patched: PatchedModel, file: AdapterFile, prefix: string | undefined) {
     this.layers = findLayers(patched);
-    this.places = findLayers(patched, true).flatMap(({ nodes, nodeNames }) =>
-      nodes.map((node, i) => ({ node, name: nodeNames[i]! })),
-    );
+    this.records = new Set(file.adapters.map(({ record }) => record.name));
+    for (const adapter of file.adapters) {
+      const alike = into(this.alike, keyOf(adapter), () => new Map());
+      alike.set(adapter, alike.size);
+    }
     const layers = new ModuleIndex<Layer>();
-    for (const layer of this.layers) for (const module of layer.modules) layers.add(module, layer);
+    for (const layer of this.layers) {
+      for (const module of layer.modules) layers.add(module, layer);
+      for (const node of layer.nodes) this.byNode.set(node, layer);
+      for (const name of layer.nodeNames) into(this.byName, name, () => new Set()).add(layer);
+    }
+    let at = 0;
+    for (const { nodes, nodeNames } of findLayers(patched, true)) {
+      for (const [i, node] of nodes.entries()) {
+        into(this.places, nodeNames[i]!, () => []).push({ at: at++, node });
+      }
+    }
     this.index = { patched, layers, nodes: new ModuleIndex<Node>() };
     this.locate = prefix === undefined ? this.alignment(file) : renamePaths(prefix);
   }
@@ -89,12 +102,10 @@ export class HomeFinder {
 
   /** The layers whose nodes the adapter names: several where branches of an If use the same names. */
   private named(adapter: StoredAdapter, own = this.ownNodes(adapter)): Layer[] {
-    const wanted = new Set(adapter.nodes);
-    return this.layers.filter((layer) =>
-      own
-        ? layer.nodes.some((node) => own.has(node))
-        : layer.nodeNames.some((name) => wanted.has(name)),
-    );
+    const named = own
+      ? [...own].flatMap((node) => this.byNode.get(node) ?? [])
+      : adapter.nodes.flatMap((name) => [...(this.byName.get(name) ?? [])]);
+    return [...new Set(named)];
   }
 
   /**
@@ -104,22 +115,21 @@ export class HomeFinder {
   private ownNodes(adapter: StoredAdapter): ReadonlySet<Node> | undefined {
     const ofSlot = adapter.nodes.length > 1 ? undefined : this.slotNode(adapter.record.name);
     if (ofSlot) return ofSlot;
-    const key = adapter.nodes.join('\n');
-    const alike = this.file.adapters.filter(({ nodes }) => nodes.join('\n') === key);
-    if (alike.length < 2 || key === '') return undefined;
-    const wanted = new Set(adapter.nodes);
-    const places = this.places.filter(({ name }) => wanted.has(name));
+    const alike = this.alike.get(keyOf(adapter));
+    if (!alike || alike.size < 2 || adapter.nodes.length === 0) return undefined;
+    const named = [...new Set(adapter.nodes)].flatMap((name) => this.places.get(name) ?? []);
     const count = adapter.nodes.length;
-    if (places.length !== alike.length * count) return undefined;
-    const start = alike.indexOf(adapter) * count;
-    return new Set(places.slice(start, start + count).map(({ node }) => node));
+    if (named.length !== alike.size * count) return undefined;
+    const start = alike.get(adapter)! * count;
+    const inOrder = named.sort((a, b) => a.at - b.at).slice(start, start + count);
+    return new Set(inOrder.map(({ node }) => node));
   }
 
   /** The node of one of several slots that differ in their numbers only; see `slotNames`. */
   private slotNode(slot: string): ReadonlySet<Node> | undefined {
     const { name, number = '0' } = /^(?<name>.*?)(?:#(?<number>\d+))?$/s.exec(slot)!.groups!;
-    if (!this.file.adapters.some(({ record }) => record.name === `${name}#1`)) return undefined;
-    const place = this.places.filter((one) => one.name === name)[Number(number)];
+    if (!this.records.has(`${name}#1`)) return undefined;
+    const place = this.places.get(name!)?.[Number(number)];
     return place && new Set([place.node]);
   }
 
@@ -140,6 +150,19 @@ export class HomeFinder {
       this.at(this.locate(fused.path)).map((layer) => ({ layer, fused })),
     );
   }
+}
+
+/** What a map has for a key, put there first where it has nothing. */
+function into<K, V>(map: Map<K, V>, key: K, make: () => V): V {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const made = make();
+  map.set(key, made);
+  return made;
+}
+
+function keyOf({ nodes }: StoredAdapter): string {
+  return nodes.join('\n');
 }
 
 /** The one of several layers that can take an adapter. */

@@ -2,6 +2,7 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { FloatName } from '../../onnx/dtype.js';
 import type { NewTensor } from '../../onnx/encode.js';
+import type { Node } from '../../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { ModuleParameter } from '../binding/module-parameters.js';
 import { magnitudeOf, readFactors } from '../factors/factors.js';
@@ -54,12 +55,10 @@ export function contentsOfModel(
   const layers = findLayers(patched).flatMap(({ linear, modules }) =>
     linear.map((layer, i) => ({ ...layer, module: modules[i]! })),
   );
-  const targetsOf = (adapter: PatchedAdapter) =>
-    patched.sites.filter((site) => site.adapter === adapter).map(({ target }) => target);
-  const layerOf = (adapter: PatchedAdapter) => {
-    const targets = targetsOf(adapter);
-    return layers.find(({ node }) => targets.includes(node));
-  };
+  const byNode = new Map(layers.map((layer) => [layer.node, layer]));
+  const targets = targetsOf(patched);
+  const layerOf = (adapter: PatchedAdapter) =>
+    targets.get(adapter)?.flatMap((target) => byNode.get(target) ?? [])[0];
   const slotOf = slotFinder(patched);
   const adapters = set.adapters.map((adapter): OutgoingAdapter => {
     const layer = layerOf(adapter);
@@ -71,14 +70,19 @@ export function contentsOfModel(
       isConv1d: layer?.node.opType === 'Gemm' && !layer.weight.transposed,
       values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
       magnitude: magnitudeOf(patched, reader, adapter),
-      slot: slotOf(targetsOf(adapter)),
+      slot: slotOf(targets.get(adapter) ?? []),
     };
   });
+  const byTensor = new Map(
+    layers.flatMap((layer) =>
+      layer.weight.constant ? [[layer.weight.constant.tensor, layer] as const] : [],
+    ),
+  );
   const trained = [...(set.replaced ?? []), ...(set.biases ?? [])].map(({ tensor: name }) => {
     const tensor = patched.initializer(name);
     const data = reader.span(tensor) ?? reader.bytes(tensor);
     const dtype = dtypeOf(tensor, patched.model);
-    const found = layers.find(({ weight }) => weight.constant?.tensor === tensor);
+    const found = byTensor.get(tensor);
     const layer = found && { module: found.module, isOutIn: found.weight.transposed };
     return { name, dtype, dims: tensor.dims, data, layer };
   });
@@ -86,6 +90,17 @@ export function contentsOfModel(
   const [first] = set.adapters;
   const renaming = first && renamingOf(layerOf(first)?.module, first.name);
   return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined, renaming };
+}
+
+/** The nodes beside which each adapter stands. */
+function targetsOf({ sites }: PatchedModel): Map<PatchedAdapter, Node[]> {
+  const targets = new Map<PatchedAdapter, Node[]>();
+  for (const { adapter, target } of sites) {
+    const known = targets.get(adapter);
+    if (known) known.push(target);
+    else targets.set(adapter, [target]);
+  }
+  return targets;
 }
 
 function renamingOf(inModel: string | undefined, name: string): string | undefined {

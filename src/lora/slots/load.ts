@@ -7,7 +7,7 @@ import { openAdapter } from '../files/open-adapter.js';
 import { factorsOf, type NewAdapter, structureOf } from '../insert.js';
 import type { PatchedModel } from '../patched.js';
 import type { Structure } from '../structure.js';
-import type { Slot, SlotManifest } from './manifest.js';
+import type { Slot } from './manifest.js';
 
 /** What an adapter has for one layer: as compact as in its file, with the scale multiplied into B. */
 export interface SlotAdapter {
@@ -24,18 +24,14 @@ export type SlotAdapters = ReadonlyMap<Slot, SlotAdapter>;
  * slot for; `unsupported` for adapters that change more than slots take: DoRA, heads, trained tensors;
  * those of reading
  */
-export function loadAdapter(
-  patched: PatchedModel,
-  slots: SlotManifest,
-  path: string,
-): SlotAdapters {
+export function loadAdapter(patched: PatchedModel, path: string): SlotAdapters {
   const file = openAdapter(path);
   try {
     const { adapters, extras } = bindAdapters(patched, file);
     if (extras.head) throw refusal(path, 'a head');
     if (extras.tensors?.length) throw refusal(path, 'trained tensors of the model');
     const byTarget = patched.slotsByTarget();
-    const homes = adapters.map((adapter) => [adapter, slotsOf(slots, byTarget, adapter)] as const);
+    const homes = adapters.map((adapter) => [adapter, slotsOf(byTarget, adapter)] as const);
     const homeless = homes.flatMap(([{ record }, found]) => (found ? [] : [record.name]));
     if (homeless.length > 0) throw noSlot(path, patched.model.source.label, homeless);
     return new Map(
@@ -50,17 +46,15 @@ export function loadAdapter(
 }
 
 /** The slots that stand beside the adapter's nodes and no others; undefined where a node has none. */
-function slotsOf(
-  { slots }: SlotManifest,
-  byTarget: ReadonlyMap<Node, Slot>,
-  { layer }: NewAdapter,
-): Slot[] | undefined {
+function slotsOf(byTarget: ReadonlyMap<Node, Slot>, { layer }: NewAdapter): Slot[] | undefined {
   const counts = new Map<Slot | undefined, number>();
   for (const node of layer.nodes) {
     const slot = byTarget.get(node);
     counts.set(slot, (counts.get(slot) ?? 0) + 1);
   }
-  const within = slots.filter((slot) => counts.get(slot) === slot.sites.length);
+  const within = [...counts].flatMap(([slot, count]) =>
+    slot && slot.sites.length === count ? [slot] : [],
+  );
   return within.length === counts.size ? within : undefined;
 }
 

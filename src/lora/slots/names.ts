@@ -59,13 +59,26 @@ export function slotDtype({ linear }: Layer): Slot['dtype'] {
 export function slotFinder(
   patched: PatchedModel,
 ): (nodes: readonly Node[]) => Pick<Slot, 'name' | 'dtype'> | undefined {
-  const named = [false, true].map((perNode) => slotNames(findLayers(patched, perNode)));
-  const slots = named.flatMap((names) => [...names]);
-  return (nodes) => {
-    const found = slots.find(
-      ([layer]) =>
-        layer.nodes.length === nodes.length && layer.nodes.every((node, i) => node === nodes[i]),
-    );
-    return found && { name: found[1], dtype: slotDtype(found[0]) };
+  const ofLayers = slotsByNode(findLayers(patched, false));
+  const ofNodes = slotsByNode(findLayers(patched, true));
+  return ([first, ...others]) => {
+    if (!first) return undefined;
+    const shared = ofLayers.get(first);
+    const isWhole = shared?.layer.nodes.length === others.length + 1;
+    const found =
+      isWhole && others.every((node) => ofLayers.get(node) === shared) ? shared : undefined;
+    const slot = found ?? (others.length === 0 ? ofNodes.get(first) : undefined);
+    return slot && { name: slot.name, dtype: slotDtype(slot.layer) };
   };
+}
+
+/** The slot of each node's layer; none where the layer takes no adapter. */
+function slotsByNode(layers: readonly Layer[]): Map<Node, { layer: Layer; name: string }> {
+  const able = [...slotNames(layers)].filter(([{ linear }]) => linear.length > 0);
+  return new Map(
+    able.flatMap(([layer, name]) => {
+      const slot = { layer, name };
+      return layer.nodes.map((node) => [node, slot] as const);
+    }),
+  );
 }
