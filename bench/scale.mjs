@@ -11,9 +11,9 @@ import { statSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import onnxProto from 'onnx-proto';
 import { apply, extract, inspect, merge, patch, unpatch } from '../dist/src/index.js';
 import { inTemporaryFolder, saveResults, table } from './common.mjs';
+import { expertsModel } from './experts.mjs';
 
 const { values: args } = parseArgs({
   options: {
@@ -22,45 +22,6 @@ const { values: args } = parseArgs({
   },
 });
 const counts = args.layers.split(',').map(Number);
-
-const SIZE = 4;
-const { ModelProto, TensorProto } = onnxProto.onnx;
-
-/** Layers in a row; every expert's names are as long as a PyTorch exporter makes them. */
-export function expertsModel(layers, isShared = false) {
-  const path = (i) =>
-    `model.layers.${Math.floor(i / 384)}.mlp.experts.${Math.floor(i / 3) % 128}.${['gate_proj', 'up_proj', 'down_proj'][i % 3]}`;
-  const weight = (i) => (isShared ? 'model.embed_tokens.weight' : `${path(i)}.weight`);
-  const value = (i) => (i === layers ? 'y' : i === 0 ? 'x' : `/${path(i).replaceAll('.', '/')}_output_0`);
-  const tensor = (name) => ({
-    name,
-    dims: [SIZE, SIZE],
-    dataType: TensorProto.DataType.FLOAT,
-    rawData: new Uint8Array(new Float32Array(SIZE * SIZE).fill(0.01).buffer),
-  });
-  const node = (i) => ({
-    opType: 'MatMul',
-    name: isShared ? '' : `/${path(i).replaceAll('.', '/')}/MatMul`,
-    input: [value(i), weight(i)],
-    output: [value(i + 1)],
-  });
-  const all = Array.from({ length: layers }, (_, i) => i);
-  const io = (name) => ({
-    name,
-    type: { tensorType: { elemType: 1, shape: { dim: [{ dimParam: 'n' }, { dimValue: SIZE }] } } },
-  });
-  return ModelProto.encode({
-    irVersion: 8,
-    opsetImport: [{ domain: '', version: 17 }],
-    graph: {
-      name: 'graph',
-      node: all.map(node),
-      initializer: isShared ? [tensor(weight(0))] : all.map((i) => tensor(weight(i))),
-      input: [io('x')],
-      output: [io('y')],
-    },
-  }).finish();
-}
 
 const small = { rank: 2, blocks: 2, force: true };
 

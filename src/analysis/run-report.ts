@@ -51,7 +51,7 @@ function statistics({ curve, best, inspected, seconds, peakMemoryBytes }: RunRep
   const { adapterParameters, percent } = inspected.summary;
   const evaluated = best
     ? statistic('Best evaluation', formatMeasure(best.loss), `loss at step ${best.step}`)
-    : statistic('Steps', formatCount(curve.steps.length), 'without evaluation');
+    : statistic('Steps', formatCount(curve.steps.at(-1)?.step ?? 0), 'without evaluation');
   return markup`<dl class="stats">
 ${statistic('Loss', last === undefined ? '–' : formatMeasure(last), first === undefined ? '' : `${formatMeasure(first)} at the first step`)}
 ${evaluated}

@@ -7,7 +7,8 @@ import { OnnxLoraError } from '../errors.js';
 import { show } from '../formats/json.js';
 import type { MessageEdit } from '../onnx/edit.js';
 import { metadataRecord } from '../onnx/encode.js';
-import type { Model } from '../onnx/model.js';
+import type { Entry, Model } from '../onnx/model.js';
+import { packManifest, unpackManifest } from './manifest-text.js';
 import { scalings, structures } from './structure.js';
 
 /** A name in the graph. */
@@ -144,11 +145,31 @@ export function readManifests(model: Model): ModelManifest[] {
   return model.metadata
     .filter(({ key }) => isManifestKey(key))
     .map((entry) => {
-      const where = `${model.source.label}: ${entry.key}`;
-      const manifest = parseManifest(modelManifest, entry.value(), where);
+      const manifest = readManifest(modelManifest, model, entry);
       if (manifestKey(manifest.set) === entry.key) return manifest;
+      const where = `${model.source.label}: ${entry.key}`;
       throw invalidManifest(where, `it is of the set ${show(manifest.set)}`);
     });
+}
+
+/**
+ * A manifest of the schema from a metadata entry of a model.
+ * @throws OnnxLoraError `invalid-manifest`
+ */
+export function readManifest<T>(
+  schema: v.GenericSchema<unknown, T>,
+  { source }: Model,
+  entry: Entry,
+): T {
+  const where = `${source.label}: ${entry.key}`;
+  let json: string;
+  try {
+    json = unpackManifest(entry.value(), source.size);
+  } catch (error) {
+    if (error instanceof OnnxLoraError) throw error;
+    throw invalidManifest(where, (error as Error).message);
+  }
+  return parseManifest(schema, json, where);
 }
 
 /** The metadata value of an adapter set. The schema gives the keys their order. */
@@ -157,7 +178,7 @@ export function encodeManifest(manifest: ModelManifest): string {
 }
 
 /**
- * A record as JSON.
+ * A record as the text of a metadata entry.
  * @throws OnnxLoraError `unsupported` for what readers would refuse: names that are too long
  */
 export function encodeRecord<T>(
@@ -166,7 +187,7 @@ export function encodeRecord<T>(
   what: string,
 ): string {
   const result = v.safeParse(schema, record);
-  if (result.success) return JSON.stringify(result.output);
+  if (result.success) return packManifest(JSON.stringify(result.output));
   const issue = result.issues[0];
   throw new OnnxLoraError(
     'unsupported',

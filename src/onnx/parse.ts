@@ -33,6 +33,7 @@ import { type ByteSource, FileSource } from './source.js';
 import {
   type Field,
   fieldsOf,
+  MAX_TEXT_BYTES,
   malformed,
   messageRange,
   readFloats,
@@ -449,7 +450,8 @@ class Parser {
       if (item.number === EntryField.key) key = this.text(item);
       if (item.number === EntryField.value) value = item;
     }
-    return { field, key, value: () => (value ? this.text(value) : '') };
+    const text = () => (value ? readString(this.source, value, MAX_TEXT_BYTES) : '');
+    return { field, key, value: text };
   }
 
   private dimensions(field: Field): number[] {

@@ -27,6 +27,12 @@ export interface Field extends Range {
 const MAX_STRING_BYTES = 16 * 1024 * 1024;
 
 /**
+ * Values of metadata are read when asked for, and some are long for a reason: the manifest of adapters
+ * beside 18,432 layers, as it was written before such ones were deflated, has 31 MB.
+ */
+export const MAX_TEXT_BYTES = 256 * 1024 * 1024;
+
+/**
  * The fields of the message in `range`, in file order.
  * @throws OnnxLoraError `invalid-model` where a field runs past the end of its message
  */
@@ -163,11 +169,11 @@ export function readFloats(source: ByteSource, field: Field): number[] {
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** A string field. Bytes that are not UTF-8 come as lone surrogates, so that they can go back. */
-export function readString(source: ByteSource, field: Field): string {
+export function readString(source: ByteSource, field: Field, maxBytes = MAX_STRING_BYTES): string {
   expectWireType(source, field, WireType.Bytes, 'a string');
   const length = field.end - field.value;
-  if (length > MAX_STRING_BYTES) {
-    throw malformed(source, field.start, `a string of at most ${MAX_STRING_BYTES} bytes`, length);
+  if (length > maxBytes) {
+    throw malformed(source, field.start, `a string of at most ${maxBytes} bytes`, length);
   }
   const bytes = source.read(field.value, field.end);
   try {

@@ -3,6 +3,7 @@ import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync }
 import { OnnxLoraError } from '../errors.js';
 import { fileError } from '../onnx/source.js';
 import { checkOutput } from '../onnx/write.js';
+import { Course } from './course.js';
 
 /** What is known of one update. */
 export interface StepRecord {
@@ -31,10 +32,9 @@ export interface LogListener {
   add(record: LogRecord): void;
 }
 
-/** Appends to the file as things happen; without a path it only remembers. */
+/** Appends to the file as things happen, and remembers what a picture of the run needs. */
 export class RunLog {
-  readonly records: LogRecord[] = [];
-
+  private readonly course = new Course();
   private readonly listeners: LogListener[] = [];
 
   private constructor(private readonly path: string | undefined) {}
@@ -72,7 +72,7 @@ export class RunLog {
         const record = parse(path, line);
         isBehind ||= record.step > resumedFrom;
         if (isBehind) continue;
-        this.records.push(record);
+        this.course.add(record);
         length += Buffer.byteLength(line);
       }
     }
@@ -80,12 +80,17 @@ export class RunLog {
     withFile(path, () => truncateSync(path, length));
   }
 
+  /** Those of a long run thinned out: see {@link Course}. */
+  get records(): readonly LogRecord[] {
+    return this.course.records();
+  }
+
   listen(listener: LogListener): void {
     this.listeners.push(listener);
   }
 
   add(record: LogRecord): void {
-    this.records.push(record);
+    this.course.add(record);
     for (const listener of this.listeners) listener.add(record);
     const { path } = this;
     if (path !== undefined) withFile(path, () => appendFileSync(path, lineOf(record)));

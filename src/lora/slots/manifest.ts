@@ -3,7 +3,7 @@
 import * as v from 'valibot';
 import type { Model } from '../../onnx/model.js';
 import { slotModes } from '../choices.js';
-import { encodeRecord, name, parseManifest, site, size } from '../manifest.js';
+import { encodeRecord, name, readManifest, site, size } from '../manifest.js';
 
 export const slotDtypes = ['float32', 'float64', 'float16'] as const;
 
@@ -40,7 +40,7 @@ export const slotsKey = 'onnx_lora.slots';
  */
 export function readSlots(model: Model): SlotManifest | undefined {
   const entry = model.metadata.find(({ key }) => key === slotsKey);
-  return entry && parseManifest(slotManifest, entry.value(), `${model.source.label}: ${slotsKey}`);
+  return entry && readManifest(slotManifest, model, entry);
 }
 
 /** The metadata value. The schema gives the keys their order. */
