@@ -25,6 +25,7 @@ export function soleSum(values: ValueIndex, summand: Node): Sum | undefined {
 function soleAdd([use, ...others]: readonly Use[]): Sum | undefined {
   const { node, index } = use ?? {};
   if (node?.opType !== 'Add' || node.domain !== '' || others.length > 0) return undefined;
+  if (!node.outputs[0]) return undefined;
   return { node, addend: node.inputs[1 - index!]! };
 }
 
@@ -98,13 +99,22 @@ function readersOf(values: ValueIndex, node: Node): Use[] {
   return readers;
 }
 
-function usesOf(values: ValueIndex, { graph, outputs }: Node): readonly Use[] {
-  return values.resolve(graph, outputs[0] ?? '')?.uses ?? [];
+/** Of a damaged model, in which two nodes make one value, the last one's. */
+function usesOf(values: ValueIndex, node: Node): readonly Use[] {
+  const value = values.resolve(node.graph, node.outputs[0] ?? '');
+  return value?.producer === node ? value.uses : [];
 }
 
-function hasFixedSizes({ graph }: Model): boolean {
-  return graph.inputs.every(
-    ({ name, shape }) =>
-      graph.initializers.has(name) || shape?.every((size) => typeof size === 'number'),
+/** Asked for each layer, and before IR 4 a model has as many inputs as weights. */
+const fixedSizes = new WeakMap<Model, boolean>();
+
+function hasFixedSizes(model: Model): boolean {
+  const known = fixedSizes.get(model);
+  if (known !== undefined) return known;
+  const { inputs, initializers } = model.graph;
+  const areFixed = inputs.every(
+    ({ name, shape }) => initializers.has(name) || shape?.every((size) => typeof size === 'number'),
   );
+  fixedSizes.set(model, areFixed);
+  return areFixed;
 }

@@ -55,7 +55,10 @@ export class NewDataFile {
   finish(root: MessageEdit): Piece[] {
     const contents = new Contents();
     const offsets = new Map<Field, number>();
-    for (const moved of this.touched()) this.moveFile(moved, contents, offsets);
+    const places = placesByLocation(this.model);
+    for (const moved of this.touched()) {
+      this.moveFile(moved, places.get(moved) ?? [], contents, offsets);
+    }
     const { location } = this;
     for (const place of allTensors(this.model)) {
       const offset = offsets.get(place.tensor.field);
@@ -72,19 +75,23 @@ export class NewDataFile {
     return contents.pieces;
   }
 
-  private moveFile(location: string, contents: Contents, offsets: Map<Field, number>): void {
+  private moveFile(
+    location: string,
+    places: readonly TensorPlace[],
+    contents: Contents,
+    offsets: Map<Field, number>,
+  ): void {
     const source = this.files.source(location);
-    const places = [...allTensors(this.model)].filter((place) => locationOf(place) === location);
-    const changed = places
-      .filter(({ tensor }) => this.changes.has(tensor.field))
-      .sort((a, b) => offsetOf(a) - offsetOf(b));
+    const sorted = [...places].sort((a, b) => offsetOf(a) - offsetOf(b));
+    const shared = overlapping(sorted);
+    const changed = sorted.filter(({ tensor }) => this.changes.has(tensor.field));
     const pieces: Piece[] = [];
     const apart: TensorPlace[] = [];
     let at = 0;
     for (const place of changed) {
       const { data } = this.changes.get(place.tensor.field)!;
       const start = offsetOf(place);
-      if (places.some((other) => other !== place && overlap(other, place))) apart.push(place);
+      if (shared.has(place)) apart.push(place);
       else {
         pieces.push({ source, start: at, end: start }, data);
         at = start + data.length;
@@ -140,8 +147,30 @@ function offsetOf({ tensor }: TensorPlace): number {
   return tensor.data.kind === 'external' ? tensor.data.offset : 0;
 }
 
-function overlap(a: TensorPlace, b: TensorPlace): boolean {
-  const end = ({ tensor }: TensorPlace) =>
-    tensor.data.kind === 'external' ? tensor.data.offset + (tensor.data.length ?? Infinity) : 0;
-  return offsetOf(a) < end(b) && offsetOf(b) < end(a);
+function endOf({ tensor }: TensorPlace): number {
+  if (tensor.data.kind !== 'external') return 0;
+  return tensor.data.offset + (tensor.data.length ?? Number.POSITIVE_INFINITY);
+}
+
+/** Those of the places, in the order of their offsets, that have bytes in common with another. */
+function overlapping(sorted: readonly TensorPlace[]): Set<TensorPlace> {
+  const found = new Set<TensorPlace>();
+  let [furthest] = sorted;
+  for (const place of sorted.slice(1)) {
+    if (offsetOf(place) < endOf(furthest!) && offsetOf(furthest!) < endOf(place)) {
+      found.add(place).add(furthest!);
+    }
+    if (endOf(place) > endOf(furthest!)) furthest = place;
+  }
+  return found;
+}
+
+function placesByLocation(model: Model): Map<string, TensorPlace[]> {
+  const places = new Map<string, TensorPlace[]>();
+  for (const place of allTensors(model)) {
+    const known = places.get(locationOf(place));
+    if (known) known.push(place);
+    else places.set(locationOf(place), [place]);
+  }
+  return places;
 }

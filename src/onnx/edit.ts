@@ -20,6 +20,7 @@ export interface Span extends Range {
 export type Piece = Uint8Array | Span | Computed;
 
 interface Splice extends Range {
+  readonly isRemoval?: boolean;
   pieces(): Piece[];
 }
 
@@ -27,6 +28,8 @@ interface Splice extends Range {
 export class MessageEdit {
   private readonly splices: Splice[] = [];
   private readonly children = new Map<number, MessageEdit>();
+  /** Where the fields start that are taken out, and the nested ones with them. */
+  private readonly removed = new Set<number>();
 
   constructor(
     private readonly source: ByteSource,
@@ -43,8 +46,11 @@ export class MessageEdit {
     this.replace(field, this.headerLike(field, totalLength(payload)), ...payload);
   }
 
+  /** Takes a field out, whatever else is said of what is in it; may be called again. */
   remove(field: Field): void {
-    this.replace(field);
+    if (this.removed.has(field.start)) return;
+    this.removed.add(field.start);
+    this.splices.push({ start: field.start, end: field.end, isRemoval: true, pieces: () => [] });
   }
 
   /** Adds records behind a field; several calls keep their order. */
@@ -92,7 +98,7 @@ export class MessageEdit {
   pieces(): Piece[] {
     const result: Piece[] = [];
     let offset = this.range.start;
-    for (const splice of inFileOrder(this.splices)) {
+    for (const splice of inFileOrder(this.splices.filter((one) => !this.isVoid(one)))) {
       if (splice.start < offset) throw new Error(`overlapping edits at byte ${splice.start}`);
       if (splice.start > offset) result.push(this.span(offset, splice.start));
       for (const piece of splice.pieces()) result.push(piece);
@@ -100,6 +106,11 @@ export class MessageEdit {
     }
     if (offset < this.range.end) result.push(this.span(offset, this.range.end));
     return result;
+  }
+
+  /** An edit inside of a field that is taken out. */
+  private isVoid({ start, end, isRemoval }: Splice): boolean {
+    return !isRemoval && end > start && this.removed.has(start);
   }
 
   /**
