@@ -31,6 +31,12 @@ export function metadataOf(model: Uint8Array, key: string): string | undefined {
  */
 export function float32Of(model: Uint8Array, name: string): Float32Array<ArrayBuffer> {
   const { start, end } = rawDataOf(indexed(model), name);
+  if ((end - start) % Float32Array.BYTES_PER_ELEMENT !== 0) {
+    throw new OnnxLoraError(
+      'invalid-model',
+      `initializer ${name} has ${end - start} bytes, expected float32 numbers`,
+    );
+  }
   // In the file they need not be aligned. (`slice` of a Buffer would be no copy.)
   return new Float32Array(new Uint8Array(model.subarray(start, end)).buffer);
 }

@@ -2,9 +2,10 @@
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
 import { OnnxLoraError } from '../errors.js';
 import { stepScalars } from '../training/optimizer.js';
-import { STEP_MANIFEST_KEY, type StepManifest } from '../training/step-format.js';
+import type { StepManifest } from '../training/step-format.js';
 import { adapterBytes } from './adapter-bytes.js';
-import { float32Of, metadataOf } from './onnx-file.js';
+import { float32Of } from './onnx-file.js';
+import { stepManifestOf } from './step-manifest.js';
 
 /** ONNX Runtime: the module onnxruntime-web, onnxruntime-node or onnxruntime-react-native. */
 export type Ort = Pick<typeof import('onnxruntime-node'), 'InferenceSession' | 'Tensor'>;
@@ -47,13 +48,17 @@ export class StepTrainer {
     model: Uint8Array,
     options: InferenceSession.SessionOptions = {},
   ): Promise<StepTrainer> {
-    const manifest = manifestOf(model);
+    const manifest = stepManifestOf(model);
     const { size, vectors } = manifest.state;
     const vector = (data: Float32Array) => new ort.Tensor('float32', data, [size]);
-    const state = vectors.map(({ input, initial }) => {
-      const values = initial === 0 ? new Float32Array(size) : float32Of(model, initial.initializer);
-      return [input, vector(values)] as const;
-    });
+    const stored = vectors.map(({ initial }) =>
+      initial === 0 ? undefined : stateOf(model, initial.initializer, size),
+    );
+    // Zeros only behind the stored ones: those are as large as the file says.
+    const state = vectors.map(({ input }, i) => [
+      input,
+      vector(stored[i] ?? new Float32Array(size)),
+    ]);
     const session = await ort.InferenceSession.create(model, options);
     return new StepTrainer(ort, session, manifest, Object.fromEntries(state));
   }
@@ -159,13 +164,11 @@ export class StepTrainer {
   }
 }
 
-function manifestOf(model: Uint8Array): StepManifest {
-  const text = metadataOf(model, STEP_MANIFEST_KEY);
-  const manifest: StepManifest | undefined = text === undefined ? undefined : JSON.parse(text);
-  if (manifest?.version === 1 || manifest?.version === 2) return manifest;
+function stateOf(model: Uint8Array, name: string, size: number): Float32Array {
+  const values = float32Of(model, name);
+  if (values.length === size) return values;
   throw new OnnxLoraError(
     'invalid-model',
-    `the model is no step graph: expected a manifest of version 1 or 2 in its metadata (${STEP_MANIFEST_KEY}), found ${manifest ? `version ${manifest.version}` : 'none'}`,
-    { hint: 'Step graphs are written by: onnx-lora train MODEL --emit-step-graph step.onnx …' },
+    `initializer ${name} has ${values.length} numbers, expected the ${size} of the state`,
   );
 }

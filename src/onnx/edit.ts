@@ -20,7 +20,8 @@ export interface Span extends Range {
 export type Piece = Uint8Array | Span | Computed;
 
 interface Splice extends Range {
-  readonly isRemoval?: boolean;
+  /** An edit of what is in a field. */
+  readonly isNested?: boolean;
   pieces(): Piece[];
 }
 
@@ -50,7 +51,7 @@ export class MessageEdit {
   remove(field: Field): void {
     if (this.removed.has(field.start)) return;
     this.removed.add(field.start);
-    this.splices.push({ start: field.start, end: field.end, isRemoval: true, pieces: () => [] });
+    this.replace(field);
   }
 
   /** Adds records behind a field; several calls keep their order. */
@@ -78,7 +79,7 @@ export class MessageEdit {
       const body = child.pieces();
       return [this.headerLike(field, totalLength(body)), ...body];
     };
-    this.splices.push({ start: field.start, end: field.end, pieces });
+    this.splices.push({ start: field.start, end: field.end, isNested: true, pieces });
     return child;
   }
 
@@ -109,8 +110,8 @@ export class MessageEdit {
   }
 
   /** An edit inside of a field that is taken out. */
-  private isVoid({ start, end, isRemoval }: Splice): boolean {
-    return !isRemoval && end > start && this.removed.has(start);
+  private isVoid({ start, isNested = false }: Splice): boolean {
+    return isNested && this.removed.has(start);
   }
 
   /**

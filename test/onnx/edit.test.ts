@@ -125,6 +125,20 @@ describe('edits', () => {
     expect(await collect(edit.pieces())).toEqual(Uint8Array.of(8, 1, 1, 2, 3, 9));
   });
 
+  // A set whose factors are in a data file is both moved and taken out when it is merged.
+  it('inside of what is removed are void, whichever comes first', async () => {
+    for (const isRemovedFirst of [true, false]) {
+      const { edit, fields } = editOf(
+        concat(bytesField(1, bytesField(2, 'inner')), bytesField(3, 'kept')),
+      );
+      const [removed] = fields;
+      if (isRemovedFirst) edit.remove(removed!);
+      edit.child(removed!).append(bytesField(4, 'more'));
+      edit.remove(removed!);
+      expect(await collect(edit.pieces())).toEqual(bytesField(3, 'kept'));
+    }
+  });
+
   it('refuse two changes of one field', () => {
     const { edit, fields } = editOf(varintField(1, 1));
     edit.remove(fields[0]!);
