@@ -90,6 +90,14 @@ export const trainCommand = defineCommand({
       summary: 'batches that make one update, as if they were one',
       example: '--accumulate 4',
     },
+    lossScale: {
+      type: 'string',
+      group: 'Optimizer',
+      value: 'N|auto',
+      default: 'auto',
+      summary: 'a power of two that the loss is multiplied by for the backward pass',
+      example: '--loss-scale 1024',
+    },
     lr: {
       type: 'number',
       group: 'Optimizer',

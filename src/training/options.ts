@@ -51,6 +51,13 @@ export interface TrainOptions
   readonly shuffle?: boolean | undefined;
   readonly seed?: number | undefined;
 
+  /**
+   * A power of two that the loss is multiplied by for the backward pass, and the gradient divided by
+   * behind it. Default `auto`, which is 1: the backward pass of half precision is float32, where nothing
+   * that training has a use for is lost.
+   */
+  readonly lossScale?: number | string | undefined;
+
   readonly optimizer?: OptimizerName | undefined;
   /** The highest learning rate; default 5e-4. */
   readonly lr?: number | undefined;
@@ -128,9 +135,9 @@ type Defaulted =
   | 'onProgress';
 
 /** Options with nothing left open. */
-export type ResolvedOptions = Omit<TrainOptions, Defaulted | 'betas'> & {
+export type ResolvedOptions = Omit<TrainOptions, Defaulted | 'betas' | 'lossScale'> & {
   readonly [K in Defaulted]-?: NonNullable<TrainOptions[K]>;
-} & { readonly betas: readonly [number, number] };
+} & { readonly betas: readonly [number, number]; readonly lossScale: number };
 
 /**
  * Fills in the defaults.
@@ -142,6 +149,7 @@ export function resolveOptions(options: TrainOptions): ResolvedOptions {
     ...options,
     batchSize: options.batchSize ?? 8,
     accumulate: options.accumulate ?? 1,
+    lossScale: scaleOf(options.lossScale),
     shuffle: options.shuffle ?? true,
     seed: options.seed ?? 0,
     optimizer: options.optimizer ?? 'adamw',
@@ -170,6 +178,19 @@ function pairOf(betas: readonly number[]): readonly [number, number] {
   throw invalid(
     `betas are ${betas.join(', ')}, expected two numbers`,
     'For example 0.9 and 0.999.',
+  );
+}
+
+// Beyond it float32 itself would overflow.
+const MAX_LOSS_SCALE = 2 ** 64;
+
+function scaleOf(given: TrainOptions['lossScale'] = 'auto'): number {
+  if (given === 'auto') return 1;
+  const scale = Number(given);
+  if (scale >= 1 && scale <= MAX_LOSS_SCALE && Number.isInteger(Math.log2(scale))) return scale;
+  throw invalid(
+    `lossScale is ${given}, expected auto or a power of two from 1 to 2^64`,
+    'For example 1024. Other numbers would round the gradient.',
   );
 }
 

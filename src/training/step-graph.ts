@@ -3,6 +3,7 @@
  * ordinary inference session. State goes in and out as flat vectors.
  */
 import { differentiate } from '../autodiff/differentiate.js';
+import type { ValueType } from '../autodiff/value.js';
 import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
 import { fuseTransposes } from '../graph/fuse-transposes.js';
 import { prune } from '../graph/prune.js';
@@ -22,6 +23,8 @@ import {
 import { flatGradient, sizeOf } from './parameters.js';
 
 export interface StepOptions extends OptimizerOptions {
+  /** A power of two that the loss is multiplied by for the backward pass; default 1. */
+  readonly lossScale?: number;
   /** Batches that make one update, as if they were one: each counts by the weight of its loss. */
   readonly accumulate: number;
   /** Whether com.microsoft operators may be used: they have kernels on the CPU only. */
@@ -62,14 +65,17 @@ export async function buildStepGraph(
   prune(graph);
   const names = reached.map(({ name }) => name);
   const types = await inferTypes(graph, forward.probe);
-  const gradients = differentiate(graph, types, loss, names, { seed, composites });
+  const { lossScale = 1 } = options;
+  const start = { ...seed, gradient: multiplied(graph, types, seed.gradient, lossScale) };
+  const gradients = differentiate(graph, types, loss, names, { seed: start, composites });
   const state = [
     'theta',
     ...momentsOf(options),
     ...(options.accumulate > 1 ? ['accumulated'] : []),
   ];
   declareInputs(graph, state, size, options);
-  const gradient = withZeros(graph, flatGradient(graph, reached, gradients), size - trained);
+  const flat = unscaled(graph, flatGradient(graph, reached, gradients), lossScale);
+  const gradient = withZeros(graph, flat, size - trained);
   const { norm, ...updated } = update(graph, gradient, weight, options);
   const updates = trained === size ? updated.updates : onlyUpTo(graph, trained, updated.updates);
   const results = {
@@ -116,6 +122,26 @@ function onlyUpTo(
 
 // "To the end", in a size that every runtime takes.
 const MAX_INT32 = 2 ** 31 - 1;
+
+/** A value of the graph times a number, with its type. */
+function multiplied(
+  graph: GraphBuilder,
+  types: Map<string, ValueType>,
+  value: string,
+  factor: number,
+): string {
+  const type = types.get(value);
+  if (factor === 1 || !type) return value;
+  const product = graph.op('Mul', [value, graph.scalar(type.dtype, factor)], {}, 'scaled_loss');
+  types.set(product, type);
+  return product;
+}
+
+/** The flat gradient of what the loss was before it was scaled: float32, where clipping starts. */
+function unscaled(graph: GraphBuilder, flat: string, scale: number): string {
+  if (scale === 1) return flat;
+  return graph.op('Mul', [flat, graph.scalar('float32', 1 / scale)], {}, 'unscaled');
+}
 
 function declareInputs(
   graph: GraphBuilder,

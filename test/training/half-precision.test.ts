@@ -6,6 +6,7 @@ import { runTraining } from '../../src/training/run.js';
 import { temporaryFolder } from '../support/files.js';
 import { zooSamples } from '../support/samples.js';
 import { zooModel } from '../support/zoo.js';
+import { logOf, tinyRun, trainTiny } from './tiny.js';
 
 const files = temporaryFolder();
 
@@ -15,4 +16,21 @@ test('a float16 model learns, gradients of gathered rows included', async () => 
   const options = { data, loss: 'cross-entropy', lr: 1e-2, epochs: 3, provider: 'cpu' } as const;
   const result = await runTraining(output, resolveOptions({ ...options, output: files.fresh() }));
   expect(result.loss!.best).toBeLessThan(0.5 * result.loss!.first);
+});
+
+test('a loss that is scaled gives the same run', async () => {
+  const run = await tinyRun(files);
+  const options = { steps: 4, accumulate: 2 };
+  const log = (name: string) => files.fresh(`${name}.jsonl`);
+  const [plain, scaled] = [log('plain'), log('scaled')];
+  await trainTiny(files, run, { ...options, log: plain });
+  await trainTiny(files, run, { ...options, log: scaled, lossScale: 2 ** 16 });
+  expect(logOf(scaled)).toEqual(logOf(plain));
+});
+
+test('a scale that is not a power of two is refused', () => {
+  const options = { data: 'data.npz', loss: 'mse', lossScale: '1000' } as const;
+  expect(() => resolveOptions(options)).toThrow(
+    /lossScale is 1000, expected auto or a power of two/,
+  );
 });
