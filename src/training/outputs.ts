@@ -1,11 +1,13 @@
 /** The files that a run leaves. */
-import { dirname } from 'node:path';
+import { accessSync, constants } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { kindOf } from '../formats/path-kind.js';
 import { adapterFilesAt } from '../lora/files/adapter-output.js';
 import { inputFiles, inputsOf } from '../lora/inputs.js';
 import { Claim } from '../onnx/claim.js';
 import type { Model } from '../onnx/model.js';
+import { fileError } from '../onnx/source.js';
 import { checkDistinct, checkOutput } from '../onnx/write.js';
 import { checkpointFile } from './checkpoint.js';
 import type { ResolvedOptions } from './options.js';
@@ -57,11 +59,30 @@ function hasFolder(path: string): boolean {
   return kindOf(dirname(path)) === 'folder';
 }
 
+/** It is made where there is none, in a folder that is there and may be written to. */
 function checkFolder(option: string, path: string | undefined): void {
-  if (path === undefined || ['none', 'folder'].includes(kindOf(path))) return;
-  throw new OnnxLoraError('invalid-argument', `${path} is a file, expected a folder`, {
-    hint: `Name a folder with --${option}; it is made where there is none.`,
-  });
+  if (path === undefined) return;
+  let there = resolve(path);
+  while (kindOf(there) === 'none' && dirname(there) !== there) there = dirname(there);
+  if (kindOf(there) === 'folder') {
+    checkWritable(there);
+    return;
+  }
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${there === resolve(path) ? path : there} is a file, expected a folder`,
+    {
+      hint: `Name a folder with --${option}; it is made where there is none.`,
+    },
+  );
+}
+
+function checkWritable(folder: string): void {
+  try {
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw fileError(folder, error);
+  }
 }
 
 function given(...paths: readonly (string | undefined)[]): string[] {

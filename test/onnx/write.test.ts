@@ -135,6 +135,28 @@ describe('a failure', () => {
   });
 });
 
+describe('files that are replaced together', () => {
+  it('leave the last one, which makes the others into something, as it was where they fail', async () => {
+    const place = folder();
+    const [first, last] = [join(place, 'first'), join(place, 'last')];
+    writeFileSync(first, 'old');
+    writeFileSync(last, 'old');
+    const chunks = () => {
+      // Nothing can be renamed to a folder.
+      rmSync(first);
+      mkdirSync(join(first, 'below'), { recursive: true });
+      return [text('new')];
+    };
+    const written = [
+      { path: first, pieces: [text('new')] },
+      { path: last, pieces: [{ length: 3, chunks }] },
+    ];
+    await failure(() => writeFiles(written, [], { force: true }), 'not-a-file');
+    expect(readFileSync(last, 'utf8')).toBe('old');
+    expect(readdirSync(place)).toEqual(['first', 'last']);
+  });
+});
+
 describe('an output', () => {
   const write = (path: string, inputs: string[] = [], force = false) =>
     writeFiles([{ path, pieces: [text('new')] }], inputs, { force });

@@ -112,3 +112,15 @@ describe('two runs at a time', () => {
     },
   );
 });
+
+it.each(['checkpoint', 'tensorboard'] as const)(
+  'a folder for %s below a file is refused before any work',
+  async (key) => {
+    const file = files.write(new Uint8Array(1), 'file');
+    const started = trainTiny(files, await tinyRun(files), {
+      steps: 2,
+      [key]: join(file, 'folder'),
+    });
+    expect((await failure(() => started, 'invalid-argument')).message).toContain('is a file');
+  },
+);
