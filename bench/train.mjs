@@ -72,6 +72,8 @@ const LABELS = 4;
 // ONNX Runtime's, so that no ratio of times means anything.
 const BUSY_LOAD = 0.5;
 const TARGETS = { step: 0.8, firstStep: 0.5, peakMemory: 0.6 };
+// Of what the run takes without it.
+const GUARD_TARGET = 0.05;
 
 /**
  * A model with what it takes to train it.
@@ -230,6 +232,15 @@ function figures({ ours, peft, inference }) {
   };
 }
 
+/** What the comparison with the file costs, as a share of the run around it: both in the same run. */
+function guardShare({ ours }) {
+  const shares = ours.map(({ result: { guard, seconds } }) => {
+    if (guard.passed !== true) throw new Error(`the guard says ${JSON.stringify(guard)}`);
+    return guard.seconds / (seconds - guard.seconds);
+  });
+  return spread(shares);
+}
+
 function summary({ ours, peft, unit }) {
   const one = { unit, ours: spread(ours) };
   return peft.length ? { ...one, peft: spread(peft), ratio: pairedRatio(ours, peft) } : one;
@@ -269,13 +280,18 @@ async function compare(folder) {
       `${one.parameters} parameters, ${threads} threads; median (p25–p75) of ${rounds} rounds`,
   );
   printSummaries(summaries, load > BUSY_LOAD);
+  const guard = guardShare(runs);
+  const met = guard.median <= GUARD_TARGET ? 'met' : 'missed';
+  console.log(
+    `guard, share of a run of ${steps} steps: ${withSpread(guard, 3)}, at most ${GUARD_TARGET}: ${met}`,
+  );
   if (load > BUSY_LOAD) console.log(`load ${load.toFixed(1)} at the start: times say nothing`);
   const peer = runs.peft.at(-1)?.result;
   if (peer)
     console.log(
       `torch ${peer.torch}; ${(peer.importBytes / MB).toFixed(0)} MB of PEFT's memory are there once its imports are done`,
     );
-  return { model: args.python ? args.exporter : 'generated', load, summaries, peer };
+  return { model: args.python ? args.exporter : 'generated', load, summaries, guard, peer };
 }
 
 /**
