@@ -20,6 +20,7 @@ import { defaultOutput } from './default-output.js';
 import { addDropout, NOISE } from './layers/dropout.js';
 import type { Dialect } from './layers/factor-gradients.js';
 import { rewriteAdapters } from './layers/rewrite.js';
+import { batchFirst } from './losses/batch-axis.js';
 import { addLoss, type LossName, type LossOptions } from './losses/index.js';
 import type { Doubt } from './losses/loss.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
@@ -202,11 +203,13 @@ function withLoss(
   probe: SizeProbe,
   options: LossGraphOptions,
 ): LossGraph {
-  const output = outputOf(patched, graph, types, options.modelOutput);
-  const added = addLoss(graph, options.loss, output, options.lossOptions, types);
-  const { loss, weight, gradient, inputs: lossInputs, doubt } = added;
+  const own = outputOf(patched, graph, types, options.modelOutput);
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
+  const turned = batchFirst(graph, own, inputs, options.loss);
+  const added = addLoss(graph, options.loss, turned, options.lossOptions, types);
+  const { loss, weight, gradient, inputs: lossInputs, doubt } = added;
+  const output = { ...own, shape: turned.shape };
   if (options.forGpu) replaceBooleans(graph, types);
   const narrowed = options.forGpu ? narrowInputs(graph) : new Set<string>();
   const seed = { value: gradient.of, gradient: gradient.value };

@@ -114,25 +114,36 @@ function ctcRules({ feeds }: FeedPlan, needs: DataNeeds): Rule[] {
 
 /**
  * Frames enough to spell the labels: one for each, and a blank between two that are the same. Without them
- * no way spells the row, and its loss would count as 0.
+ * no way spells the row, and its loss counts as 0 (PyTorch's zero_infinity): that is told, and an error
+ * where no sample is left.
  */
 function roomRule(labels: Feed, lengths: Feed, frames: Feed | undefined, needs: DataNeeds): Rule {
   const fixed = needs.output.shape?.[1];
   const most = needs.frames ?? (typeof fixed === 'number' ? fixed : Number.POSITIVE_INFINITY);
+  let [short, all] = [0, 0];
+  let first = '';
   return {
     feeds: [labels, lengths, ...(frames ? [frames] : [])],
-    find([text, length, given]): Fault | undefined {
+    find([text, length, given]) {
       const { taken, width } = text!;
       for (const [row, count] of length!.taken.entries()) {
-        const found = Math.min(most, given?.taken[row] ?? most);
+        const room = Math.min(most, given?.taken[row] ?? most);
         const own = taken.subarray(row * width, row * width + count);
         const repeats = own.filter((label, i) => i > 0 && label === own[i - 1]).length;
-        if (count + repeats <= found) continue;
-        const expected = `at most what ${found} frames can spell: a frame for each label, and one between two that are the same (${repeats} here)`;
-        return { key: lengths.key, row, element: 0, found: count, expected };
+        if (count + repeats > room) {
+          first ||= `the first is sample ${all}, with ${count} labels, ${repeats} of them repeated, in ${room} frames`;
+          short++;
+        }
+        all++;
       }
       return undefined;
     },
+    lack: () =>
+      short < all ? undefined : `no sample has frames enough to spell its labels: ${first}`,
+    remark: () =>
+      short > 0
+        ? `${short} of ${all} samples have too few frames to spell their labels, and a loss of 0; ${first}`
+        : undefined,
   };
 }
 

@@ -505,23 +505,28 @@ describe('labels of ctc that the frames cannot spell', () => {
     label_lengths: ['int64', [2], [3, 3]],
     input_lengths: ['int64', [2], frames],
   });
-  const find = async (columns: Columns, needs: DataNeeds = ctc) => {
+  const notesOf = async (columns: Columns, needs: DataNeeds = ctc) => {
+    const notes: string[] = [];
     const dataset = await openDataset(folder.write(safetensors(columns), 'data.safetensors'));
     try {
-      return (await failure(() => checkDataset(dataset, needs), 'invalid-data')).message;
+      await checkDataset(dataset, needs, { onNote: (note) => notes.push(note) });
+      return notes.join();
     } finally {
       dataset.close();
     }
   };
 
   it('are told, with the blanks between repeated ones', async () => {
-    expect(await find(spoken([1, 2, 3, 1, 1, 2], [3, 3]))).toMatch(
-      /key label_lengths, sample 1: found 3, expected at most what 3 frames can spell.*\(1 here\)/,
+    expect(await notesOf(spoken([1, 2, 3, 1, 1, 2], [3, 3]))).toMatch(
+      /1 of 2 samples have too few frames .* sample 1, with 3 labels, 1 of them repeated, in 3 frames/,
     );
+    expect(await notesOf(spoken([1, 2, 3, 1, 1, 2], [3, 4]))).toBe('');
   });
 
-  it('also where the model has fewer frames than the data say', async () => {
+  it('are an error where nothing else is left, as where the model has fewer frames', async () => {
     const needs = { ...ctc, frames: 2 };
-    expect(await find(spoken([1, 2, 3, 1, 2, 3], [4, 4]), needs)).toContain('what 2 frames');
+    const run = () => notesOf(spoken([1, 2, 3, 1, 2, 3], [4, 4]), needs);
+    const { message } = await failure(run, 'invalid-data');
+    expect(message).toMatch(/no sample has frames enough to spell its labels: .* in 2 frames/);
   });
 });

@@ -1,0 +1,57 @@
+/** Outputs whose first axis is not the one of samples. */
+import { OnnxLoraError } from '../../errors.js';
+import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
+import type { Dim } from '../../onnx/model.js';
+import type { LossName, ModelOutput } from './loss.js';
+import { unsqueeze } from './operators.js';
+
+/**
+ * The output with samples along its first axis: [frames, batch, classes] for ctc is turned, and a model for
+ * batches of 1 that leaves the axis out gets it back.
+ * @param inputs of the model, samples first
+ * @throws OnnxLoraError `invalid-argument` for an output that does not follow the batch
+ */
+export function batchFirst(
+  graph: GraphBuilder,
+  output: ModelOutput,
+  inputs: readonly ValueSpec[],
+  loss: LossName,
+): ModelOutput {
+  const batch = batchOf(inputs);
+  const { shape } = output;
+  if (batch === undefined || loss === 'mnr' || !shape || shape[0] === batch) return output;
+  const [frames, samples, classes] = shape;
+  if (loss === 'ctc' && shape.length === 3 && samples === batch) {
+    const name = graph.op('Transpose', [output.name], { perm: { ints: [1, 0, 2] } });
+    return { ...output, name, shape: [samples, frames!, classes!] };
+  }
+  if (batch === 1 && isFixed(shape[0] ?? 0)) {
+    return { ...output, name: unsqueeze(graph, output.name, 0), shape: [1, ...shape] };
+  }
+  if (typeof batch === 'string' && isFixed(shape[0] ?? 0)) {
+    throw withoutBatch(output, shape, batch);
+  }
+  return output;
+}
+
+/** The first axis that all inputs have in common. */
+function batchOf(inputs: readonly ValueSpec[]): Dim | undefined {
+  const [first, ...others] = inputs.map(({ shape }) => shape?.[0]);
+  const isCommon = first !== null && others.every((dim) => dim === first);
+  return isCommon ? first : undefined;
+}
+
+function isFixed(dim: Dim): boolean {
+  return typeof dim === 'number';
+}
+
+function withoutBatch({ name }: ModelOutput, shape: readonly Dim[], batch: string) {
+  const found = `[${shape.map((dim) => dim ?? '?').join(', ')}]`;
+  return new OnnxLoraError(
+    'invalid-argument',
+    `the output ${name} is ${found}, whose first axis does not follow the axis ${batch} of the inputs: expected an output for each sample`,
+    {
+      hint: 'Export the model without what takes the mean over the batch, or squeezes it away; or choose another output with --model-output.',
+    },
+  );
+}

@@ -1,0 +1,74 @@
+/** Outputs whose first axis is not the one of samples. */
+import { expect, it } from 'vitest';
+import { evaluate } from '../../../src/training/evaluate.js';
+import { randomNumbers } from '../../support/adapters.js';
+import { failure, temporaryFolder } from '../../support/files.js';
+import { model, type NodeProto, node, tensor, value } from '../../support/models.js';
+import { safetensors } from '../data/data.js';
+
+const files = temporaryFolder();
+const [SAMPLES, FRAMES, CLASSES] = [3, 5, 4];
+
+function modelOf(
+  input: (number | string)[],
+  tail: readonly NodeProto[],
+  shape: (number | string)[],
+): string {
+  const bytes = model({
+    nodes: [node('MatMul', ['x', 'w'], 'z', {}, 'layer'), ...tail],
+    initializers: [tensor('w', [6, CLASSES]), tensor('first', [1], [0], 'int64')],
+    inputs: [value('x', input)],
+    outputs: [value('y', shape)],
+  });
+  return files.write(bytes);
+}
+
+const numbers = (...dims: number[]) => {
+  const count = dims.reduce((a, b) => a * b, 1);
+  return ['float32', dims, [...randomNumbers(1, count)]] as const;
+};
+const how = { provider: 'cpu', threads: 1 } as const;
+
+it('ctc turns [frames, batch, classes]', async () => {
+  const x = numbers(SAMPLES, FRAMES, 6);
+  const labels = ['int64', [SAMPLES, 2], [1, 2, 2, 1, 3, 0]] as const;
+  const label_lengths = ['int64', [SAMPLES], [2, 2, 1]] as const;
+  const data = files.write(safetensors({ x, labels, label_lengths } as never), 'd.safetensors');
+  const input = ['batch', FRAMES, 6];
+  const plain = modelOf(input, [node('Identity', ['z'], 'y')], ['batch', FRAMES, CLASSES]);
+  const turn = [node('Softmax', ['z'], 'p', { axis: -1 })];
+  turn.push(node('Transpose', ['p'], 'y', { perm: [1, 0, 2] }));
+  const turned = modelOf(input, turn, [FRAMES, 'batch', CLASSES]);
+  const options = { ...how, data, loss: 'ctc', batchSize: 2 } as const;
+  const [expected, found] = [await evaluate(plain, options), await evaluate(turned, options)];
+  expect(found.loss).toBeCloseTo(expected.loss, 5);
+  // Measures read what the loss reads.
+  expect(found.cer).toBe(expected.cer);
+});
+
+it('a batch of 1 that the model takes the axis from is given it back', async () => {
+  const labels = ['int64', [SAMPLES], [1, 3, 0]] as const;
+  const data = files.write(
+    safetensors({ x: numbers(SAMPLES, 6), labels } as never),
+    'd.safetensors',
+  );
+  const squeezed = [node('Squeeze', ['z', 'first'], 'y')];
+  const plain = modelOf([1, 6], [node('Identity', ['z'], 'y')], [1, CLASSES]);
+  const options = { ...how, data, loss: 'cross-entropy', batchSize: 1 } as const;
+  const expected = await evaluate(plain, options);
+  const found = await evaluate(modelOf([1, 6], squeezed, [CLASSES]), options);
+  expect(found.loss).toBeCloseTo(expected.loss, 6);
+  expect(found.accuracy).toBe(expected.accuracy);
+});
+
+it('an output without samples is told', async () => {
+  const data = files.write(
+    safetensors({ x: numbers(SAMPLES, 6), target: numbers(SAMPLES, CLASSES) } as never),
+    'd.safetensors',
+  );
+  const mean = [node('ReduceMean', ['z'], 'y', { axes: [0], keepdims: 0 })];
+  const path = modelOf(['batch', 6], mean, [CLASSES]);
+  const run = () => evaluate(path, { ...how, data, loss: 'mse', batchSize: 2 });
+  const { message } = await failure(run, 'invalid-argument');
+  expect(message).toMatch(/output y is \[4\], whose first axis does not follow the axis batch/);
+});
