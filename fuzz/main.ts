@@ -74,11 +74,12 @@ function commandOf({ reader, seed, number }: Case): string {
 async function runFor(tallies: readonly Tally[], seconds: number): Promise<void> {
   const each = Math.min(TURN_SECONDS, seconds / tallies.length);
   const end = performance.now() + 1000 * seconds;
-  for (let turn = 0; performance.now() < end; turn++) {
+  for (let turn = 0; turn < tallies.length || performance.now() < end; turn++) {
     const tally = tallies[turn % tallies.length]!;
-    const turnEnd = Math.min(end, performance.now() + 1000 * each);
-    do await runCase(tally, tally.cases);
-    while (performance.now() < turnEnd);
+    // Its seeds are made before the clock runs.
+    await runCase(tally, tally.cases);
+    const turnEnd = performance.now() + 1000 * each;
+    while (performance.now() < turnEnd) await runCase(tally, tally.cases);
   }
 }
 
