@@ -19,7 +19,8 @@ export interface Reader {
 /** Files from an object of names and contents. */
 export function filesOf(files: Readonly<Record<string, Uint8Array | string>>): Files {
   const bytes = (content: Uint8Array | string) =>
-    typeof content === 'string' ? new TextEncoder().encode(content) : content;
+    // A copy: slices of a Buffer would share its bytes, and damage would stay in the seed.
+    new Uint8Array(typeof content === 'string' ? new TextEncoder().encode(content) : content);
   return new Map(Object.entries(files).map(([name, content]) => [name, bytes(content)]));
 }
 

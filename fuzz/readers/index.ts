@@ -19,6 +19,12 @@ export const readers = {
   config: async () => (await import('./config.js')).configReader,
   checkpoint: async () => (await import('./checkpoint.js')).checkpointReader,
   'step-manifest': async () => (await import('./step-manifest.js')).stepManifestReader,
+  rows: async () => (await import('./rows.js')).rowsReader,
+  parquet: async () => (await import('./parquet.js')).parquetReader,
+  image: async () => (await import('./image.js')).imageReader,
+  npz: async () => (await import('./npz.js')).npzReader,
+  tokenizer: async () => (await import('./tokenizer.js')).tokenizerReader,
+  processor: async () => (await import('./processor.js')).processorReader,
 } as const satisfies Readonly<Record<string, () => Promise<Reader>>>;
 
 export type ReaderName = keyof typeof readers;
