@@ -225,7 +225,7 @@ function backward(
       if (!gradient) throw new Refusal(`the gradient of its input ${input} is not supported`);
       if (gradient === 'none') return;
       const value = gradient();
-      checkShape(node, c, input, value);
+      checkShape(c, input, value);
       gradients.add(input, value);
     });
   });
@@ -246,16 +246,17 @@ function checkOutputs(node: NewNode, { outputs = [0] }: GradientRule, dy: readon
   throw new Refusal(`the gradient of its output ${ignored} is not supported`);
 }
 
-/** A rule that gives a gradient of another shape than the input is a bug that would train wrongly. */
-function checkShape(node: NewNode, c: Calculus, input: string, gradient: string): void {
+/** A gradient of another shape than its input would train wrongly. */
+function checkShape(c: Calculus, input: string, gradient: string): void {
   const [expected, found] = [c.shape(input), c.shape(gradient)];
   if (!expected || !found) return;
   const differs = (a: ValueType['shape'], b: ValueType['shape']) =>
     a!.length !== b!.length ||
     a!.some((dim, i) => typeof dim === 'number' && typeof b![i] === 'number' && dim !== b![i]);
   if (!differs(expected, found)) return;
-  throw new Error(
-    `the gradient rule of ${node.opType} (${node.name}) gives [${found}] for the input ${input} of [${expected}]`,
+  throw new Refusal(
+    `its gradient for ${input} has the shape [${found}], the value has [${expected}]`,
+    'Shapes that the file states contradict each other, or the rule is wrong. Check the file with onnx.checker and shape inference.',
   );
 }
 

@@ -143,7 +143,7 @@ export async function openUnmerged(path: string, options: MergeOptions): Promise
     );
   }
   if (!Number.isFinite(Math.fround(scale))) {
-    const problem = `scale is ${scale}, expected a number of float32, up to 3.4e38`;
+    const problem = `scale is ${scale}, expected a finite number that float32 holds, up to 3.4e38`;
     throw new OnnxLoraError('invalid-argument', problem);
   }
   if (adapter === undefined) checkNoBindOptions(options);

@@ -336,7 +336,7 @@ function checkedScale(scale: number): number {
   if (Number.isFinite(Math.fround(scale))) return scale;
   throw new OnnxLoraError(
     'invalid-argument',
-    `alpha gives the scale ${scale}, expected a number of float32, up to 3.4e38`,
+    `alpha gives the scale ${scale}, expected a finite number that float32 holds, up to 3.4e38`,
   );
 }
 

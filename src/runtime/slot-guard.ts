@@ -104,7 +104,7 @@ function failure(label: string, maxRelDiff: number, tolerance: number): OnnxLora
     'verification',
     `${label} with empty slots does not compute what its base does: its outputs differ by ${maxRelDiff.toPrecision(2)} of their greatest number, tolerance ${tolerance}`,
     {
-      hint: 'Open it with { optimization: "disabled" }. If that does not help, please report it with the model: npm bugs onnx-lora; { guard: false } opens it all the same.',
+      hint: 'Open it with { optimization: "disabled" }. If that does not help, keep the model and this message for whoever maintains your copy of onnx-lora; { guard: false } opens it all the same.',
     },
   );
 }

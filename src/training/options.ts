@@ -242,7 +242,7 @@ function checkFloats(options: object): void {
     const numbers = [value].flat().filter((one) => typeof one === 'number');
     const bad = numbers.find((number) => !Number.isFinite(Math.fround(number)));
     if (bad !== undefined)
-      throw invalid(`${key} is ${bad}, expected a number of float32, up to 3.4e38`);
+      throw invalid(`${key} is ${bad}, expected a finite number that float32 holds, up to 3.4e38`);
   }
 }
 

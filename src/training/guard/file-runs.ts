@@ -1,4 +1,5 @@
 /** Runs of a model's file as it is, on one batch. */
+import { OnnxLoraError } from '../../errors.js';
 import { collect, MessageEdit } from '../../onnx/edit.js';
 import { record, stringRecord } from '../../onnx/encode.js';
 import { GraphField, ValueInfoField } from '../../onnx/fields.js';
@@ -46,10 +47,23 @@ export class FileRuns {
     }
   }
 
+  /** Some files in half precision need optimizations to be loaded at all: they get the fewest that do. */
   private async open(inner: readonly string[]): Promise<Session> {
+    try {
+      return await this.openAt('disabled', inner);
+    } catch (error) {
+      if (!(error instanceof OnnxLoraError) || error.code !== 'runtime') throw error;
+      return await this.openAt('basic', inner);
+    }
+  }
+
+  private async openAt(
+    optimization: 'disabled' | 'basic',
+    inner: readonly string[],
+  ): Promise<Session> {
     const { model, threads } = this;
     // One run: laying weights out for many would take longer than it saves, and copies them.
-    const options = { threads, optimization: 'disabled', prepacking: false } as const;
+    const options = { threads, optimization, prepacking: false } as const;
     const path = inner.length === 0 ? pathOf(model) : undefined;
     if (path !== undefined) return openSession(path, options);
     const whole = await withOutputs(model, inner);

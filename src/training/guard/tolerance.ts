@@ -14,14 +14,22 @@ const ON_OTHER_PROVIDERS = 8e-3;
  */
 const QUANTIZED_ACTIVATIONS = 2e-2;
 
-/** As a share of the greatest number of an output of the given type. */
+/**
+ * As a share of the greatest number of the output.
+ * @param computed types of the output and of numbers that are fed in the place of the file's
+ */
 export function guardTolerance(
   model: Model,
-  output: DataTypeName | undefined,
+  computed: readonly DataTypeName[],
   provider: ProviderName,
 ): number {
   const nodes = nodesOf(model);
-  const types = [output, ...inputTypes(model), ...nodes.flatMap(castTypes), ...weightTypes(model)];
+  const types = [
+    ...computed,
+    ...inputTypes(model),
+    ...nodes.flatMap(castTypes),
+    ...weightTypes(model),
+  ];
   const floats = types.filter((dtype) => dtype !== undefined && isFloating(dtype));
   const least = [
     defaultTolerance([], floats as DataTypeName[]),
