@@ -25,10 +25,10 @@ export function batchFirst(
     const name = graph.op('Transpose', [output.name], { perm: { ints: [1, 0, 2] } });
     return { ...output, name, shape: [samples, frames!, classes!] };
   }
-  if (batch === 1 && isFixed(shape[0] ?? 0)) {
+  if (batch === 1 && hasFixedFirst(shape)) {
     return { ...output, name: unsqueeze(graph, output.name, 0), shape: [1, ...shape] };
   }
-  if (typeof batch === 'string' && isFixed(shape[0] ?? 0)) {
+  if (typeof batch === 'string' && hasFixedFirst(shape)) {
     throw withoutBatch(output, shape, batch);
   }
   return output;
@@ -41,8 +41,9 @@ function batchOf(inputs: readonly ValueSpec[]): Dim | undefined {
   return isCommon ? first : undefined;
 }
 
-function isFixed(dim: Dim): boolean {
-  return typeof dim === 'number';
+/** Whether the first axis is surely not one of samples: a number, or none. An open one may be. */
+function hasFixedFirst(shape: readonly Dim[]): boolean {
+  return shape.length === 0 || typeof shape[0] === 'number';
 }
 
 function withoutBatch({ name }: ModelOutput, shape: readonly Dim[], batch: string) {

@@ -1,6 +1,8 @@
 /** Outputs whose first axis is not the one of samples. */
 import { expect, it } from 'vitest';
+import { GraphBuilder } from '../../../src/graph/builder.js';
 import { evaluate } from '../../../src/training/evaluate.js';
+import { batchFirst } from '../../../src/training/losses/batch-axis.js';
 import { randomNumbers } from '../../support/adapters.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { model, type NodeProto, node, tensor, value } from '../../support/models.js';
@@ -71,4 +73,13 @@ it('an output without samples is told', async () => {
   const run = () => evaluate(path, { ...how, data, loss: 'mse', batchSize: 2 });
   const { message } = await failure(run, 'invalid-argument');
   expect(message).toMatch(/output y is \[4\], whose first axis does not follow the axis batch/);
+});
+
+it('an output of open sizes is taken for samples first', () => {
+  const graph = new GraphBuilder([{ domain: '', version: 17 }]);
+  const output = { name: 'y', dtype: 'float32', shape: [null, CLASSES] } as const;
+  for (const batch of ['batch', 1, 8]) {
+    const inputs = [{ name: 'x', dtype: 'float32', shape: [batch, 6] }] as const;
+    expect(batchFirst(graph, output, inputs, 'cross-entropy')).toBe(output);
+  }
 });
