@@ -1,5 +1,5 @@
 /** How adapters are shown, wherever a command lists them. */
-import type { Skipped } from '../src/lora/patch.js';
+import type { Skipped } from '../src/lora/patch-options.js';
 import type { AdapterSummary, ParameterShare } from '../src/lora/report.js';
 import type { SlotSummary } from '../src/lora/slots/summary.js';
 import type { Column } from './table.js';

@@ -1,7 +1,7 @@
 /** Options of the commands that read data: train and eval. */
 import { providerNames } from '../src/runtime/provider-names.js';
 import { channelOrders, fits, kernels } from '../src/training/data/images/choices.js';
-import { lossNames } from '../src/training/losses/loss.js';
+import { lossNames } from '../src/training/data/loss-name.js';
 import type { OptionSpecs } from './command.js';
 
 /** On what. */

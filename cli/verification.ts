@@ -1,7 +1,7 @@
 /** The check of a result by running models, as commands that do it show it. */
 import { OnnxLoraError } from '../src/errors.js';
-import type { Verification } from '../src/runtime/compare.js';
 import type { ProviderName } from '../src/runtime/provider-names.js';
+import type { Verification } from '../src/runtime/verification.js';
 import type { GuardReport } from '../src/training/guard/guard.js';
 import { duration, measure, plural, printable } from './text.js';
 import type { Ui } from './ui.js';

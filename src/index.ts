@@ -13,7 +13,8 @@ export {
   fitStructure,
   type StructureFit,
 } from './analysis/fit-structure.js';
-export { type SvdOptions, type TruncatedSvd, truncatedSvd } from './analysis/svd.js';
+export { type SvdOptions, truncatedSvd } from './analysis/svd.js';
+export type { TruncatedSvd } from './analysis/truncated-svd.js';
 
 // What a loss wants of whole weights.
 export {
@@ -70,19 +71,18 @@ export type { AdapterFile, StoredAdapter } from './lora/files/adapter-file.js';
 export type { PeftModule, PeftOptions, PeftSummary } from './lora/files/export-peft.js';
 export { openAdapter } from './lora/files/open-adapter.js';
 export { type FitLayer, type FitOptions, type FitRest, type FitResult, fit } from './lora/fit.js';
-export {
-  type InspectedHead,
-  type InspectedSet,
-  type InspectedSlots,
-  type InspectedTarget,
-  type InspectedValue,
-  type InspectedWeight,
-  type InspectOptions,
-  type InspectResult,
-  type InspectSummary,
-  inspect,
-  type ModelFacts,
-} from './lora/inspect.js';
+export { type InspectOptions, inspect } from './lora/inspect.js';
+export type {
+  InspectedHead,
+  InspectedSet,
+  InspectedSlots,
+  InspectedTarget,
+  InspectedValue,
+  InspectedWeight,
+  InspectResult,
+  InspectSummary,
+  ModelFacts,
+} from './lora/inspection.js';
 export { findLayers, type Layer } from './lora/layers.js';
 export {
   type AdapterRecord,
@@ -90,14 +90,10 @@ export {
   type PatchedAdapter,
   readManifests,
 } from './lora/manifest.js';
-export { type MergedWeight, type MergeOptions, type MergeResult, merge } from './lora/merge.js';
-export {
-  type AdapterOptions,
-  type PatchOptions,
-  type PatchResult,
-  patch,
-  type Skipped,
-} from './lora/patch.js';
+export { type MergedWeight, type MergeResult, merge } from './lora/merge.js';
+export type { AdapterOptions } from './lora/new-adapters.js';
+export { patch } from './lora/patch.js';
+export type { PatchOptions, PatchResult, Skipped } from './lora/patch-options.js';
 export type { AdapterSummary, ParameterShare } from './lora/report.js';
 export { matcher, type Selectable, type Selection, select } from './lora/select.js';
 export type { SlotSummary } from './lora/slots/summary.js';
@@ -117,9 +113,10 @@ export {
   type LinearLayer,
   type Weight,
 } from './lora/targets/index.js';
+export type { MergeOptions } from './lora/unmerged.js';
 export { type UnpatchOptions, type UnpatchResult, unpatch } from './lora/unpatch.js';
 export { type VerifyOptions, verifyModels } from './lora/verify.js';
-
+export type { ByteSource } from './onnx/byte-source.js';
 // The file.
 export type { DataTypeName, FloatName } from './onnx/dtype.js';
 export { ExternalFiles } from './onnx/external.js';
@@ -134,7 +131,7 @@ export {
   type ValueInfo,
 } from './onnx/model.js';
 export { openModel, parseModel } from './onnx/parse.js';
-export { type ByteSource, FileSource, MemorySource } from './onnx/source.js';
+export { FileSource, MemorySource } from './onnx/source.js';
 export { TensorReader } from './onnx/tensor.js';
 export type { Progress, WorkOptions, WriteOptions } from './onnx/write.js';
 
@@ -146,12 +143,7 @@ export {
   type LoadedAdapter,
   type WeightedAdapter,
 } from './runtime/adapter-session.js';
-export {
-  type CompareOptions,
-  compareModels,
-  type ModelSource,
-  type Verification,
-} from './runtime/compare.js';
+export { type CompareOptions, compareModels, type ModelSource } from './runtime/compare.js';
 export type { GivenFeeds, RuntimeTensor } from './runtime/given-feeds.js';
 export { inferTypes } from './runtime/infer-types.js';
 export type { PlacedNode, Placement } from './runtime/placement.js';
@@ -178,8 +170,10 @@ export {
   type StateSlot,
 } from './runtime/stateful-session.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
+export type { Verification } from './runtime/verification.js';
 // Training.
-export { type Dataset, openDataset, type SampleSpec } from './training/data/dataset.js';
+export type { Dataset, SampleSpec } from './training/data/dataset.js';
+export { openDataset } from './training/data/open-dataset.js';
 export type { DataOptions, DataRequest } from './training/data/request.js';
 export { type Encoding, TextTokenizer } from './training/data/text/tokenizer.js';
 export {
@@ -190,10 +184,10 @@ export {
 export type { Expectation } from './training/expectations.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
 export type { GuardReport } from './training/guard/guard.js';
-export type { EvalRecord, LogRecord, StepRecord } from './training/log.js';
 export { addLoss, type LossName, type LossOptions, lossNames } from './training/losses/index.js';
 export { type OptimizerName, type OptimizerOptions, optimizers } from './training/optimizer.js';
 export type { TrainOptions } from './training/options.js';
+export type { EvalRecord, LogRecord, StepRecord } from './training/records.js';
 export type { TrainResult } from './training/run.js';
 export { learningRate, type Schedule, type ScheduleName, schedules } from './training/schedule.js';
 export { buildStepGraph, type StepGraph, type StepOptions } from './training/step-graph.js';

@@ -4,7 +4,7 @@ import type {
   InspectedTarget,
   InspectedValue,
   InspectResult,
-} from '../../src/lora/inspect.js';
+} from '../../src/lora/inspection.js';
 import type { AdapterSummary } from '../../src/lora/report.js';
 import { by, rankText } from '../adapters.js';
 import { defineCommand } from '../command.js';

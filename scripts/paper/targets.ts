@@ -2,7 +2,7 @@
 import { Matrix, QrDecomposition } from 'ml-matrix';
 import { uniformInt } from 'pure-rand/distribution/uniformInt';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
-import { generatorFor, normal } from '../../src/lora/start/init.js';
+import { generatorFor, normal } from '../../src/random.js';
 
 /** All targets are square, of this size. */
 export const SIZE = 256;

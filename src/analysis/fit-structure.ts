@@ -4,9 +4,9 @@
  * value decomposition solves it (Eckart and Young). A = U·√s and B = √s·Vᵀ share the size of ΔW.
  */
 import { type Block, blocksOf, type Structure, shapeOfA, shapeOfB } from '../lora/structure.js';
-import type { Floats } from './norms.js';
-import { product, sumOfSquares } from './products.js';
-import { type SvdOptions, type TruncatedSvd, truncatedSvd } from './svd.js';
+import { type Floats, product, sumOfSquares } from './products.js';
+import { type SvdOptions, truncatedSvd } from './svd.js';
+import type { TruncatedSvd } from './truncated-svd.js';
 
 /** An adapter's numbers, to be scaled by 1, and how close ΔW they come. */
 export interface StructureFit {

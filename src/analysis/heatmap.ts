@@ -1,5 +1,5 @@
 /** Maps of |ΔW[n, j]|, one an adapter, on one scale: where the adapters learned. */
-import type { BlockNorms, InspectedTarget, InspectResult } from '../lora/inspect.js';
+import type { BlockNorms, InspectedTarget, InspectResult } from '../lora/inspection.js';
 import type { AdapterSummary } from '../lora/report.js';
 import { formatNorm, pathOf } from './format.js';
 import { type Markup, markup } from './markup.js';

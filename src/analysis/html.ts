@@ -6,7 +6,7 @@ import type {
   InspectedValue,
   InspectResult,
   ModelFacts,
-} from '../lora/inspect.js';
+} from '../lora/inspection.js';
 import type { AdapterSummary } from '../lora/report.js';
 import { formatAligned, formatBytes, formatCount, pathOf } from './format.js';
 import { heatmaps } from './heatmap.js';

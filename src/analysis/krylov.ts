@@ -5,7 +5,7 @@
  * Randomized block Krylov methods, https://arxiv.org/abs/1504.05477.
  */
 import { Matrix as Dense, EigenvalueDecomposition } from 'ml-matrix';
-import { generatorFor, normal } from '../lora/start/init.js';
+import { generatorFor, normal } from '../random.js';
 import {
   type DoubleMatrix,
   type Matrix,
@@ -13,7 +13,7 @@ import {
   sumOfSquares,
   transposedProduct,
 } from './products.js';
-import type { TruncatedSvd } from './svd.js';
+import type { TruncatedSvd } from './truncated-svd.js';
 
 // Vectors beyond those asked for, and how many blocks of them are kept before the best vectors found
 // become the start of another round.

@@ -7,8 +7,7 @@
  * [A, Ag]·[B; Bg], whose square falls apart into |AB|² + 2⟨AB, AgBg⟩ + |AgBg|², each of that kind.
  */
 import { type Block, blocksOf, type Structure, shapeOfA } from '../lora/structure.js';
-
-export type Floats = Float32Array | Float64Array;
+import type { Floats } from './products.js';
 
 /** The numbers of an adapter, row-major in the shapes of structure.ts. */
 export interface Factors {

@@ -3,7 +3,6 @@
 import { dataTypeNumber } from '../onnx/dtype.js';
 import { onnx } from '../onnx/proto.js';
 import { openSession, type Session } from '../runtime/session.js';
-import type { Floats } from './norms.js';
 
 /** A matrix of float32 or float64 numbers, row-major. */
 export interface Matrix {
@@ -113,3 +112,5 @@ function gemm(dtype: 'float32' | 'float64', isTransposed: boolean): Uint8Array {
     },
   }).finish();
 }
+
+export type Floats = Float32Array | Float64Array;

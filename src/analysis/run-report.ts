@@ -1,6 +1,6 @@
 /** A training run as a page: how it went, what it was told, what it changed. */
 import { basename } from 'node:path';
-import type { BlockNorms, InspectResult } from '../lora/inspect.js';
+import type { BlockNorms, InspectResult } from '../lora/inspection.js';
 import { type Confusion, confusionSection } from './confusion.js';
 import { type LossCurve, lossCurveSvg } from './curve.js';
 import { formatBytes, formatCount, formatMeasure, formatSeconds } from './format.js';

@@ -4,29 +4,8 @@
  */
 import { Matrix as DenseMatrix, SingularValueDecomposition } from 'ml-matrix';
 import { krylovSvd } from './krylov.js';
-import type { Floats } from './norms.js';
-import { type Matrix, sumOfSquares } from './products.js';
-
-/** The largest singular values of a matrix A [rows, columns] with their vectors. */
-export interface TruncatedSvd {
-  readonly rows: number;
-  readonly columns: number;
-  /** How many there are: what was asked for, or the rank of A where that is less. */
-  readonly rank: number;
-  /** Left singular vectors, the columns of U [rows, rank], row-major. */
-  readonly u: Float64Array;
-  /** Singular values, the largest first. */
-  readonly s: Float64Array;
-  /** Right singular vectors, the columns of V [columns, rank], row-major. */
-  readonly v: Float64Array;
-  /** |A|², the square of the Frobenius norm. */
-  readonly squares: number;
-  /**
-   * |A − U·diag(s)·Vᵀ|², computed and not estimated: V has orthonormal columns and U·diag(s) is A·V,
-   * so that it is |A|² − |A·V|².
-   */
-  readonly residual: number;
-}
+import { type Floats, type Matrix, sumOfSquares } from './products.js';
+import type { TruncatedSvd } from './truncated-svd.js';
 
 export interface SvdOptions {
   /** Of the random start of the method for large matrices. Default 0. */

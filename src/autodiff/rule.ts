@@ -85,3 +85,9 @@ function get<K extends keyof AttributeKinds>(
 ): AttributeKinds[K] | undefined {
   return value && kind in value ? (value as unknown as AttributeKinds)[kind] : undefined;
 }
+
+/**
+ * Writes a node's outputs by simpler operators. Undefined for an output that it does not give.
+ * @throws Refusal for a use of the operator that it does not know
+ */
+export type Decomposition = (context: NodeContext) => readonly (string | undefined)[];

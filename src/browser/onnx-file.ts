@@ -3,9 +3,9 @@
  * their initializers. External data is not looked at.
  */
 import { OnnxLoraError } from '../errors.js';
+import type { ByteSource } from '../onnx/byte-source.js';
 import { EntryField, GraphField, ModelField, TensorField } from '../onnx/fields.js';
 import { MemorySource } from '../onnx/memory-source.js';
-import type { ByteSource } from '../onnx/source.js';
 import { fieldsOf, messageRange, type Range, readString } from '../onnx/wire.js';
 
 /**

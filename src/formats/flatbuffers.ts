@@ -4,7 +4,7 @@
  * costs no memory. Source: https://flatbuffers.dev/internals
  */
 import { OnnxLoraError } from '../errors.js';
-import type { ByteSource } from '../onnx/source.js';
+import type { ByteSource } from '../onnx/byte-source.js';
 
 const IDENTIFIER_BYTES = 4;
 const VTABLE_HEADER_BYTES = 4;

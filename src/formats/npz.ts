@@ -2,8 +2,9 @@
 import { inflateRawSync } from 'node:zlib';
 import { type Entry, getFileNameLowLevel, openPromise, type ZipFile } from 'yauzl';
 import { OnnxLoraError } from '../errors.js';
+import type { ByteSource } from '../onnx/byte-source.js';
 import type { DataTypeName } from '../onnx/dtype.js';
-import { type ByteSource, FileSource, MemorySource } from '../onnx/source.js';
+import { FileSource, MemorySource } from '../onnx/source.js';
 import { crc32 } from './crc32.js';
 import { MAX_NPY_PREFIX, parseNpyHeader } from './npy.js';
 

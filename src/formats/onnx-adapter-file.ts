@@ -7,6 +7,7 @@
  *     root_type Adapter;  file_identifier "TORT";
  */
 import { OnnxLoraError } from '../errors.js';
+import type { ByteSource } from '../onnx/byte-source.js';
 import {
   byteLength,
   type DataTypeName,
@@ -18,7 +19,7 @@ import {
 import { type Piece, pieceLength } from '../onnx/edit.js';
 import type { NewTensor } from '../onnx/encode.js';
 import { elementCount } from '../onnx/model.js';
-import { type ByteSource, FileSource } from '../onnx/source.js';
+import { FileSource } from '../onnx/source.js';
 import { rootTable, type Table } from './flatbuffers.js';
 
 const IDENTIFIER = 'TORT';

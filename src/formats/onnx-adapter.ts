@@ -9,12 +9,13 @@
  */
 import { basename, extname } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
+import { factorsOf } from '../lora/factors/factors.js';
 import { plainFactors, plainRank } from '../lora/factors/plain.js';
 import type { AdapterContents } from '../lora/files/adapter-contents.js';
 import type { AdapterFile, StoredAdapter } from '../lora/files/adapter-file.js';
 import { finiteBytes } from '../lora/finite.js';
-import { factorsOf, structureOf } from '../lora/insert.js';
 import { parseSlotInput, slotInputs } from '../lora/slots/names.js';
+import { structureOf } from '../lora/structure.js';
 import { byteLength, isConvertible } from '../onnx/dtype.js';
 import type { Piece } from '../onnx/edit.js';
 import type { NewTensor } from '../onnx/encode.js';

@@ -16,7 +16,8 @@ import type { Grid } from './fit/candidates.js';
 import { OpenedModel } from './fit/opened.js';
 import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
 import type { Layer } from './layers.js';
-import { chooseLayers, type Skipped } from './patch.js';
+import { chooseLayers } from './patch.js';
+import type { Skipped } from './patch-options.js';
 import type { Selection } from './select.js';
 import type { StructureName } from './structure.js';
 

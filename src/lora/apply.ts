@@ -10,7 +10,7 @@ import type { AdapterFile } from './files/adapter-file.js';
 import { openAdapter } from './files/open-adapter.js';
 import { adapterNorm, type Insertion, insertAdapters } from './insert.js';
 import { defaultOutput, writeWithData } from './output.js';
-import type { PatchOptions, PatchResult } from './patch.js';
+import type { PatchOptions, PatchResult } from './patch-options.js';
 import { PatchedModel } from './patched.js';
 import { describeAdapters } from './report.js';
 

@@ -9,7 +9,8 @@ import { joinedSum } from './bias-sum.js';
 import type { Site } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 import type { Structure } from './structure.js';
-import { type AdapterTensors, adapterSubgraph } from './subgraph/subgraph.js';
+import { adapterSubgraph } from './subgraph/subgraph.js';
+import type { AdapterTensors } from './subgraph/tensors.js';
 import type { LinearLayer } from './targets/index.js';
 
 /** A model that is being edited. */

@@ -30,3 +30,8 @@ export const slotModes = ['required', 'optional'] as const;
  * `optional`: inputs that are initializers too, of rank 0, for those that do not (Python, C#, C++).
  */
 export type SlotMode = (typeof slotModes)[number];
+
+/** What a start at random is where `init` is another one: its numbers are used where that has none. */
+export function randomInit(init: InitName | undefined): RandomInit {
+  return randomInits.find((name) => name === init) ?? 'kaiming';
+}

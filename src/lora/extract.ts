@@ -9,11 +9,11 @@ import { type AdapterContents, contentsOfModel } from './files/adapter-contents.
 import { adapterFilePieces } from './files/adapter-file.js';
 import { checkAdapterOutput, formatOf, writeAdapters } from './files/adapter-output.js';
 import type { PeftOptions, PeftSummary } from './files/export-peft.js';
-import { adapterParameters } from './insert.js';
 import { inputFiles } from './output.js';
 import { PatchedModel } from './patched.js';
 import { headParameters } from './report.js';
 import { relativeToBase } from './start/relative.js';
+import { adapterParameters } from './structure.js';
 
 export interface ExtractOptions extends WriteOptions, PeftOptions {
   readonly output: string;

@@ -1,8 +1,8 @@
 /** Numbers that have to be finite in the type that they are stored in. */
-import type { Floats } from '../analysis/norms.js';
+import type { Floats } from '../analysis/products.js';
 import { OnnxLoraError } from '../errors.js';
+import type { ByteSource } from '../onnx/byte-source.js';
 import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../onnx/dtype.js';
-import type { ByteSource } from '../onnx/source.js';
 
 /** The least that rounds to infinity: half a step beyond the greatest number. */
 const LIMITS: Readonly<Record<FloatName, number>> = {

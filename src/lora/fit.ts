@@ -11,7 +11,8 @@ import {
 import type { PeftSummary } from './files/export-peft.js';
 import { storedPieces } from './files/stored-pieces.js';
 import { type Grid, gridsFor, structureAt } from './fit/candidates.js';
-import { type ChangedTensor, type Changes, findChanges } from './fit/changes.js';
+import type { ChangedTensor } from './fit/changed.js';
+import { type Changes, findChanges } from './fit/changes.js';
 import { contentsOfFit } from './fit/contents.js';
 import {
   type Comparison,

@@ -13,10 +13,9 @@ import { MessageEdit } from '../onnx/edit.js';
 import { type NewNode, nodeRecord, outputRecord } from '../onnx/encode.js';
 import { type Dim, type Model, nodeLabel, standardOpset, type ValueInfo } from '../onnx/model.js';
 import { addInitializer } from '../onnx/rewrite.js';
-import type { NewHead } from './insert.js';
+import { generatorFor } from '../random.js';
 import { type Head, type ModelManifest, replaceManifest } from './manifest.js';
 import type { PatchedModel } from './patched.js';
-import { generatorFor } from './start/init.js';
 
 export const poolings = ['mean', 'cls', 'none'] as const;
 
@@ -310,4 +309,16 @@ function checkUnread(
     `${model.source.label}: ${nodeLabel(reader)} reads ${output}, the output of a head that is to be taken out`,
     { node: reader.name, hint: 'Take the adapter set of that node out as well, or first.' },
   );
+}
+
+/** A trainable output layer to insert. */
+export interface NewHead {
+  readonly plan: HeadPlan;
+  /** The hidden states; may be left out where the model has one output. */
+  readonly output?: string | undefined;
+  readonly seed: number;
+  /** Its numbers where it was trained already: weight [H, classes] and bias [classes], float32. */
+  readonly trained?:
+    | { readonly features: number; readonly weight: Uint8Array; readonly bias: Uint8Array }
+    | undefined;
 }

@@ -1,6 +1,6 @@
 /** Puts adapters into a model, as an edit of its bytes. */
 
-import { type Factors, totalNorm } from '../analysis/norms.js';
+import { totalNorm } from '../analysis/norms.js';
 import { OnnxLoraError } from '../errors.js';
 import { NameAuthority } from '../graph/names.js';
 import type { NewDataFile } from '../onnx/data-file.js';
@@ -12,11 +12,11 @@ import { addInitializer } from '../onnx/rewrite.js';
 import { version } from '../version.js';
 import { insertBias, type NewBias } from './added-bias.js';
 import { attachSubgraph } from './attach.js';
+import { type FactorName, factorsOf, type NewAdapter } from './factors/factors.js';
 import { bytesWithoutOverflow } from './finite.js';
-import { type HeadPlan, insertHead } from './head.js';
+import { insertHead, type NewHead } from './head.js';
 import type { Layer } from './layers.js';
 import {
-  type AdapterShape,
   type AddedBias,
   encodeManifest,
   type Head,
@@ -27,34 +27,9 @@ import {
 } from './manifest.js';
 import type { PatchedModel } from './patched.js';
 import { replaceTensors } from './replaced.js';
-import { parameterCount, type Structure, shapeOfA, shapeOfB } from './structure.js';
+import { type Structure, shapeOfA, shapeOfB, structureOf } from './structure.js';
 import { checkDora } from './subgraph/dora.js';
-import type { AdapterTensors } from './subgraph/subgraph.js';
-
-/** The factors of an adapter that have numbers. */
-export type FactorName = 'a' | 'b' | 'generalA' | 'generalB';
-
-/** An adapter to insert: its record without the names it will get in the graph, and its numbers. */
-export interface NewAdapter {
-  readonly layer: Layer;
-  readonly record: AdapterShape;
-  /** Row-major values of a factor; called when the file is written, one factor at a time. */
-  values(factor: FactorName): Float64Array;
-  /** DoRA's magnitudes, [out]: the norm that each column of W + ΔW is brought to. */
-  readonly magnitude?: (() => Float64Array) | undefined;
-}
-
-/** A trainable output layer to insert. */
-export interface NewHead {
-  readonly plan: HeadPlan;
-  /** The hidden states; may be left out where the model has one output. */
-  readonly output?: string | undefined;
-  readonly seed: number;
-  /** Its numbers where it was trained already: weight [H, classes] and bias [classes], float32. */
-  readonly trained?:
-    | { readonly features: number; readonly weight: Uint8Array; readonly bias: Uint8Array }
-    | undefined;
-}
+import type { AdapterTensors } from './subgraph/tensors.js';
 
 /** What belongs to an adapter set beside its adapters. */
 export interface Extras {
@@ -67,13 +42,6 @@ export interface Extras {
   readonly labels?: readonly string[] | undefined;
   /** Where they come from, for errors. */
   readonly from?: string | undefined;
-}
-
-/** All numbers of an adapter. */
-export function factorsOf({ record, values }: Pick<NewAdapter, 'record' | 'values'>): Factors {
-  const factors = { a: values('a'), b: values('b') };
-  if (record.hybridRank === 0) return factors;
-  return { ...factors, generalA: values('generalA'), generalB: values('generalB') };
 }
 
 /** |ΔW| of an adapter before it is inserted. */
@@ -271,15 +239,4 @@ class Inserter {
 /** Factors are kept in float32, whatever a half-precision or quantized layer computes in. */
 export function factorDtype(layer: Layer): FloatName {
   return layer.linear[0]!.weight.dtype === 'float64' ? 'float64' : 'float32';
-}
-
-/** The structure that an adapter's record describes. */
-export function structureOf(record: AdapterShape): Structure {
-  const { structure, grid, blockRank, hybridRank } = record;
-  return { structure, grid, blockRank, hybridRank, in: record.in, out: record.out };
-}
-
-/** The trainable numbers of an adapter, its magnitudes among them. */
-export function adapterParameters(record: AdapterShape, hasMagnitude = false): number {
-  return parameterCount(structureOf(record)) + (hasMagnitude ? record.out : 0);
 }

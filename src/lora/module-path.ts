@@ -1,3 +1,4 @@
+import { OnnxLoraError } from '../errors.js';
 import { type Node, nodeLabel } from '../onnx/model.js';
 import { GENERATED } from './weight-name.js';
 
@@ -37,4 +38,23 @@ export function uniqueName(module: string, names: Map<string, number>): string {
   const count = names.get(module) ?? 0;
   names.set(module, count + 1);
   return count === 0 ? module : `${module}#${count}`;
+}
+
+/**
+ * Paths whose beginning the user gives another: the adapter's wrapper for the model's.
+ * @param rename `OLD=NEW`, either of them may be empty
+ * @throws OnnxLoraError `invalid-argument` for a text that is no such pair
+ */
+export function renamePaths(rename: string): (path: string) => string {
+  const [old, now, ...rest] = rename
+    .split('=')
+    .map((prefix) => (prefix === '' ? '' : `${prefix}.`));
+  if (old === undefined || now === undefined || rest.length > 0) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `the prefix is ${JSON.stringify(rename)}, expected OLD=NEW`,
+      { hint: 'For example --peft-prefix bert=auto_model, or --peft-prefix =model to add one.' },
+    );
+  }
+  return (path) => (path.startsWith(old) ? now + path.slice(old.length) : path);
 }

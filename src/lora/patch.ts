@@ -5,123 +5,24 @@ import { ExternalFiles } from '../onnx/external.js';
 import { type Model, nodeLabel } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
-import { checkOutput, type WriteOptions } from '../onnx/write.js';
-import type { Verification } from '../runtime/compare.js';
-import { type BindOptions, checkNoBindOptions } from './binding/bind-options.js';
-import type { InitName, patchStructures, RandomInit, SlotMode } from './choices.js';
-import { parseHead } from './head.js';
+import { checkOutput } from '../onnx/write.js';
+import { checkNoBindOptions } from './binding/bind-options.js';
+import type { SlotMode } from './choices.js';
+import { type NewHead, parseHead } from './head.js';
 import { inputFiles, inputsOf } from './inputs.js';
-import {
-  adapterNorm,
-  type FactorName,
-  insertAdapters,
-  type NewAdapter,
-  type NewHead,
-  structureOf,
-} from './insert.js';
+import { adapterNorm, insertAdapters } from './insert.js';
 import { findLayers, type Layer } from './layers.js';
-import { uniqueName } from './module-path.js';
+import { type AdapterOptions, planAdapters } from './new-adapters.js';
 import { defaultOutput, writeModel, writeWithData } from './output.js';
+import type { PatchOptions, PatchResult, Skipped } from './patch-options.js';
 import { PatchedModel } from './patched.js';
-import { numberPatterns, structurePatterns } from './patterns.js';
-import {
-  type AdapterSummary,
-  describeAdapters,
-  type ParameterShare,
-  parameterShare,
-  parametersOf,
-} from './report.js';
-import { patternValues, type Selection, select } from './select.js';
+import { describeAdapters, parameterShare, parametersOf } from './report.js';
+import { type Selection, select } from './select.js';
 import { emptyFeeds } from './slots/feeds.js';
 import { insertSlots } from './slots/insert.js';
 import { slotNames } from './slots/names.js';
-import { type SlotSummary, slotSummary } from './slots/summary.js';
-import { generatorFor, initialA } from './start/init.js';
-import { randomInit, type StartData, startAdapters, startDataOptions } from './start/start.js';
-import {
-  planStructure,
-  type Scaling,
-  type StructureName,
-  scaleOf,
-  shapeOfA,
-  shapeOfB,
-} from './structure.js';
-import type { VerifyOptions } from './verify.js';
-
-export interface AdapterOptions extends Selection {
-  /** R, the rank of the LoRA with as many parameters. Default 16. */
-  readonly rank?: number | undefined;
-  /** K, the most blocks along a dimension. Default 4. */
-  readonly blocks?: number | undefined;
-  readonly structure?: StructureName | undefined;
-  /** `PATTERN=STRUCTURE[:K]`, for layers that want another. The first that matches wins. */
-  readonly structurePattern?: readonly string[] | undefined;
-  /** Default 2R. */
-  readonly alpha?: number | undefined;
-  readonly scaling?: Scaling | undefined;
-  /** Rank of a global part beside the grid (GraLoRA's `hybrid_r`). Default 0. */
-  readonly hybrid?: number | undefined;
-  readonly init?: InitName | undefined;
-  readonly seed?: number | undefined;
-  /** `PATTERN=R`, for layers that want another rank. The first that matches wins. */
-  readonly rankPattern?: readonly string[] | undefined;
-  /** `PATTERN=ALPHA` */
-  readonly alphaPattern?: readonly string[] | undefined;
-  /** An adapter for each node, even where nodes share a weight. */
-  readonly perNode?: boolean | undefined;
-}
-
-export interface PatchOptions
-  extends Omit<AdapterOptions, 'structure'>,
-    WriteOptions,
-    Pick<VerifyOptions, 'samples' | 'provider'>,
-    BindOptions,
-    StartData {
-  readonly structure?: (typeof patchStructures)[number] | undefined;
-  /** Default `<model>.lora.onnx` beside the model. */
-  readonly output?: string | undefined;
-  /** Name of the adapter set. Default `default`. */
-  readonly name?: string | undefined;
-  /**
-   * Slots instead of adapters: each layer takes its factors as graph inputs, run by run. `required`
-   * (or true) for AdapterSession and the browser, `optional` for ONNX Runtime in Python, C# and C++.
-   */
-  readonly slots?: SlotMode | boolean | undefined;
-  /** Take the adapters of this file instead of new ones. */
-  readonly adapter?: string | undefined;
-  /** A trainable output layer: `linear:CLASSES[:mean|cls|none]`. */
-  readonly head?: string | undefined;
-  /**
-   * The hidden states that the head reads, or the output that the loss of `init: 'gradient'` looks at.
-   * May be left out where the model has one.
-   */
-  readonly modelOutput?: string | undefined;
-  /** Run base and patched model, whose outputs must be equal. Default false. */
-  readonly verify?: boolean | undefined;
-}
-
-export interface PatchResult {
-  readonly output: string;
-  readonly adapters: readonly AdapterSummary[];
-  /** The slots, where those were asked for. */
-  readonly slots?: readonly SlotSummary[];
-  readonly skipped: readonly Skipped[];
-  readonly parameters: ParameterShare;
-  /**
-   * Where `init: 'pissa'` split weights: the largest |W - (W' + ΔW)| / |W| of one, which is its rounding.
-   */
-  readonly deviation?: number;
-  /** With `adapter`, tensors of the model that got other numbers. */
-  readonly replaced?: readonly string[];
-  /** What the model has no place for, where that is allowed; with `adapter`. */
-  readonly unmatched?: readonly string[];
-  readonly verification?: Verification;
-}
-
-export interface Skipped {
-  readonly node: string;
-  readonly reason: string;
-}
+import { slotSummary } from './slots/summary.js';
+import { startAdapters, startDataOptions } from './start/start.js';
 
 /**
  * Inserts adapters into the model at `path`, or slots for them, and writes the patched model. New
@@ -290,78 +191,4 @@ function noTarget(model: Model, skipped: readonly Skipped[]): OnnxLoraError {
       hint: 'See every layer and its reason with: onnx-lora inspect MODEL --why',
     },
   );
-}
-
-/** New adapters for the layers, as the options say. */
-export function planAdapters(layers: readonly Layer[], options: AdapterOptions): NewAdapter[] {
-  const {
-    rank = 16,
-    blocks = 4,
-    structure = 'localized',
-    hybrid = 0,
-    scaling = 'standard',
-  } = options;
-  const { seed = 0 } = options;
-  const init = randomInit(options.init);
-  const ranks = patternValues(layers, numberPatterns(options.rankPattern, 'rank'), 'rank');
-  const alphas = patternValues(layers, numberPatterns(options.alphaPattern, 'alpha'), 'alpha');
-  const patterns = structurePatterns(options.structurePattern);
-  const chosen = patternValues(layers, patterns, 'structure');
-  const names = new Map<string, number>();
-  return layers.map((layer) => {
-    const weight = layer.linear[0]!.weight;
-    const layerRank = ranks.get(layer) ?? rank;
-    const alpha = alphas.get(layer) ?? options.alpha ?? 2 * layerRank;
-    const plan = planStructure(weight.in, weight.out, {
-      structure,
-      blocks,
-      ...chosen.get(layer),
-      rank: layerRank,
-      hybridRank: hybrid,
-    });
-    const record = {
-      ...plan,
-      name: uniqueName(layer.module, names),
-      weight: weight.name,
-      rank: layerRank,
-      alpha,
-      scaling,
-      scale: checkedScale(scaleOf(alpha, layerRank, hybrid, scaling)),
-    };
-    return { layer, record, values: startValues(record, init, seed) };
-  });
-}
-
-function checkedScale(scale: number): number {
-  if (Number.isFinite(Math.fround(scale))) return scale;
-  throw new OnnxLoraError(
-    'invalid-argument',
-    `alpha gives the scale ${scale}, expected a finite number that float32 holds, up to 3.4e38`,
-  );
-}
-
-function startValues(
-  record: NewAdapter['record'],
-  init: RandomInit,
-  seed: number,
-): (factor: FactorName) => Float64Array {
-  const structure = structureOf(record);
-  const { hybridRank } = structure;
-  const sizes: Record<FactorName, number> = {
-    a: size(shapeOfA(structure)),
-    b: size(shapeOfB(structure)),
-    generalA: structure.in * hybridRank,
-    generalB: hybridRank * structure.out,
-  };
-  return (factor) => {
-    if (factor === 'b' || factor === 'generalB') return new Float64Array(sizes[factor]);
-    const random = generatorFor(seed, record.name, factor);
-    const general = { ...structure, grid: [1, 1] as const };
-    const [shape, rank] = factor === 'a' ? [structure, record.rank] : [general, hybridRank];
-    return initialA(init, shape, rank, sizes[factor], random);
-  };
-}
-
-function size(dims: readonly number[]): number {
-  return dims.reduce((product, dim) => product * dim, 1);
 }

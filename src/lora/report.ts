@@ -3,9 +3,8 @@
 import { findDataType, isFloating } from '../onnx/dtype.js';
 import { allTensors } from '../onnx/external.js';
 import { elementCount, type Model } from '../onnx/model.js';
-import { adapterParameters } from './insert.js';
 import { type Head, type ModelManifest, type PatchedAdapter, readManifests } from './manifest.js';
-import type { StructureName } from './structure.js';
+import { adapterParameters, type StructureName } from './structure.js';
 
 export interface AdapterSummary {
   readonly name: string;

@@ -161,3 +161,14 @@ export function* blocksOf(s: Structure): Generator<Block> {
     }
   }
 }
+
+/** The structure that an adapter's record describes. */
+export function structureOf(record: Structure): Structure {
+  const { structure, grid, blockRank, hybridRank } = record;
+  return { structure, grid, blockRank, hybridRank, in: record.in, out: record.out };
+}
+
+/** The trainable numbers of an adapter, its magnitudes among them. */
+export function adapterParameters(record: Structure, hasMagnitude = false): number {
+  return parameterCount(structureOf(record)) + (hasMagnitude ? record.out : 0);
+}

@@ -6,8 +6,8 @@ import { fork } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { OnnxLoraError } from '../errors.js';
-import type { Verification } from '../runtime/compare.js';
-import type { MergeOptions } from './merge.js';
+import type { Verification } from '../runtime/verification.js';
+import type { MergeOptions } from './unmerged.js';
 import type { FromCheck, ToCheck } from './verify-messages.js';
 
 const CHILD = fileURLToPath(new URL('./verify-child.js', import.meta.url));

@@ -1,8 +1,8 @@
 /** What a check in a process of its own is told, and what it tells. */
 import type { ErrorCode } from '../errors.js';
 import type { Progress } from '../onnx/write.js';
-import type { Verification } from '../runtime/compare.js';
-import type { MergeOptions } from './merge.js';
+import type { Verification } from '../runtime/verification.js';
+import type { MergeOptions } from './unmerged.js';
 
 export interface ToCheck {
   readonly path: string;

@@ -7,13 +7,13 @@ import {
   compareModels,
   type ModelSource,
   openSource,
-  type Verification,
 } from '../runtime/compare.js';
 import { loadSamples } from '../runtime/load-samples.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { findWorkingInputs } from '../runtime/samples.js';
 import type { Feeds } from '../runtime/tensor-value.js';
+import type { Verification } from '../runtime/verification.js';
 
 export interface VerifyOptions {
   /** A .safetensors file with the model's inputs, instead of random ones. */

@@ -1,6 +1,6 @@
 import { type FloatName, isConvertible, toFloat64 } from '../onnx/dtype.js';
 import type { TensorReader } from '../onnx/tensor.js';
-import { storedWeight } from './fold/folded-weight.js';
+import { storedWeight } from './fold/base-weight.js';
 import type { Weight } from './targets/index.js';
 import { isComputed } from './targets/weight.js';
 

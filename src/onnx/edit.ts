@@ -2,7 +2,7 @@
  * Edits of a message as splices of its bytes: what is not named is copied as it came, unknown
  * fields included. Only the lengths in front of the enclosing messages are written anew.
  */
-import type { ByteSource } from './source.js';
+import type { ByteSource } from './byte-source.js';
 import type { Field, Range } from './wire.js';
 
 /** Bytes that are computed when they are written, a chunk at a time. */

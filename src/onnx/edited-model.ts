@@ -1,8 +1,9 @@
 /** An edited model that is read without being written first. */
+
+import type { ByteSource, FilePlace } from './byte-source.js';
 import { collect, type MessageEdit, type Piece, pieceLength } from './edit.js';
 import type { Model } from './model.js';
 import { parseModel } from './parse.js';
-import type { ByteSource, FilePlace } from './source.js';
 
 /**
  * The model as `edit` leaves it: its new bytes are in memory, all others where they are. It goes by the

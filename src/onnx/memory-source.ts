@@ -1,5 +1,5 @@
 /** A source apart from those that read files: pages in a browser use it too. */
-import type { ByteSource } from './source.js';
+import type { ByteSource } from './byte-source.js';
 
 /** Bytes already in memory. */
 export class MemorySource implements ByteSource {

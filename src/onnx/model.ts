@@ -3,7 +3,7 @@
  * so that an edit can replace it and copy all the rest. Weights stay in the file.
  */
 
-import type { ByteSource } from './source.js';
+import type { ByteSource } from './byte-source.js';
 import type { Field, Range } from './wire.js';
 
 /** A key and value of a `metadata_props`. */

@@ -1,5 +1,6 @@
 /** From wire records to the elements of model.ts. */
 import { OnnxLoraError } from '../errors.js';
+import type { ByteSource } from './byte-source.js';
 import {
   AttributeField,
   DimField,
@@ -29,7 +30,7 @@ import type {
   TensorData,
   ValueInfo,
 } from './model.js';
-import { type ByteSource, FileSource } from './source.js';
+import { FileSource } from './source.js';
 import {
   type Field,
   fieldsOf,

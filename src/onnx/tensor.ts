@@ -1,5 +1,6 @@
 /** The numbers of a tensor, wherever the file keeps them. */
 import { OnnxLoraError } from '../errors.js';
+import type { ByteSource } from './byte-source.js';
 import {
   byteLength,
   type DataTypeName,
@@ -13,7 +14,6 @@ import type { Span } from './edit.js';
 import { type ExternalFiles, tooShort } from './external.js';
 import { TensorField } from './fields.js';
 import { elementCount, type Model, type Tensor } from './model.js';
-import type { ByteSource } from './source.js';
 import { eachVarint, type Field, type Range } from './wire.js';
 
 /** Reads the tensors of one model; keeps external data files open until closed. */

@@ -5,7 +5,7 @@
  * Format: https://protobuf.dev/programming-guides/encoding/
  */
 import { OnnxLoraError } from '../errors.js';
-import type { ByteSource } from './source.js';
+import type { ByteSource } from './byte-source.js';
 
 export const WireType = { Varint: 0, Fixed64: 1, Bytes: 2, Fixed32: 5 } as const;
 

@@ -11,6 +11,7 @@ import type { ProviderName } from './provider-names.js';
 import { openSession, type Session } from './session.js';
 import type { Feeds } from './tensor-value.js';
 import { defaultTolerance, roundingLevel } from './tolerance.js';
+import type { Verification } from './verification.js';
 
 /**
  * A model in a file, or its bytes and the folder of its external data; with what to feed to inputs that
@@ -33,33 +34,6 @@ export interface CompareOptions extends WorkOptions {
    * where the rest leaves a doubt.
    */
   readonly nudged?: (() => Promise<ModelSource | undefined>) | undefined;
-}
-
-/** What a comparison found. */
-export interface Verification {
-  /** Batches of inputs that both models ran with. */
-  readonly samples: number;
-  /** Over all outputs, samples and elements; infinite where one model gives NaN and the other not. */
-  readonly maxAbsDiff: number;
-  /** The same as a share of the greatest element of the reference's output, over all outputs. */
-  readonly maxRelDiff: number;
-  readonly tolerance: number;
-  /**
-   * For every output: greatest difference <= tolerance * greatest element; and where it is known what the
-   * adapters move, the difference is not a part of that.
-   */
-  readonly passed: boolean;
-  /** The output that is worst by that measure. */
-  readonly output?: string;
-  /** What the adapters move, measured as the difference is; where the model without them was run. */
-  readonly moved?: { readonly maxAbsDiff: number; readonly maxRelDiff: number };
-  /**
-   * Whether the samples prove the fold: the adapters move the outputs by so much more than rounding that
-   * half of them could not be missing unseen.
-   */
-  readonly proven?: boolean;
-  /** Why it was not passed, or proves nothing. */
-  readonly reason?: string;
 }
 
 /**

@@ -1,10 +1,10 @@
 /** What the runs of a comparison come to: differences against rounding, and against what adapters move. */
 import { OnnxLoraError } from '../errors.js';
-import type { Verification } from './compare.js';
 import { Differences, type OutputDifference, type Outputs } from './difference.js';
 import { type Effect, EffectSums, type FoldVerdict, judgeFold } from './effect.js';
 import type { TensorValue } from './tensor-value.js';
 import { type RoundingLevel, smallestStep } from './tolerance.js';
+import type { Verification } from './verification.js';
 
 /** What counts as rounding. */
 export interface Rounding extends RoundingLevel {

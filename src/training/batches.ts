@@ -6,7 +6,7 @@ import type { Feeds } from '../runtime/tensor-value.js';
 import { type CheckedData, checkDataset } from './data/check.js';
 import { convertBatch } from './data/convert.js';
 import type { Dataset } from './data/dataset.js';
-import { DEFAULT_IGNORE_INDEX } from './data/match.js';
+import { DEFAULT_IGNORE_INDEX } from './data/ignore-index.js';
 import { narrowFeeds } from './data/narrow.js';
 import { BatchOrder } from './data/order.js';
 import type { ScanOptions } from './data/scan.js';

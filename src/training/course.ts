@@ -1,5 +1,5 @@
 /** What a run remembers of its steps: enough to draw it, whatever its length. */
-import type { EvalRecord, LogRecord, StepRecord } from './log.js';
+import type { EvalRecord, LogRecord, StepRecord } from './records.js';
 
 /** Several times the pixels that a picture has for them. */
 const MAX_KEPT = 2 ** 14;

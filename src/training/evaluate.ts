@@ -13,8 +13,9 @@ import { checkOutput, type WorkOptions, type WriteOptions, writeFiles } from '..
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { Batches } from './batches.js';
-import { type Dataset, openDataset } from './data/dataset.js';
+import type { Dataset } from './data/dataset.js';
 import { modelInputs } from './data/model-inputs.js';
+import { openDataset } from './data/open-dataset.js';
 import type { DataOptions } from './data/request.js';
 import { Evaluator } from './evaluator.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';

@@ -4,28 +4,7 @@ import { OnnxLoraError } from '../errors.js';
 import { fileError } from '../onnx/source.js';
 import { checkOutput } from '../onnx/write.js';
 import { Course } from './course.js';
-
-/** What is known of one update. */
-export interface StepRecord {
-  /** Counted from 1. */
-  readonly step: number;
-  /** Passes over the data, with the part of the present one. */
-  readonly epoch: number;
-  readonly loss: number;
-  /** Before clipping. */
-  readonly gradNorm: number;
-  readonly lr: number;
-  readonly ms: number;
-  readonly samplesPerSecond: number;
-}
-
-/** What is known of one evaluation. */
-export interface EvalRecord {
-  readonly step: number;
-  readonly eval: Readonly<Record<string, number>>;
-}
-
-export type LogRecord = StepRecord | EvalRecord;
+import type { EvalRecord, LogRecord } from './records.js';
 
 /** Whoever else wants to know. */
 export interface LogListener {

@@ -1,10 +1,9 @@
 /** The page that tells a run. */
-import type { RunReport } from '../analysis/run-report.js';
-import { runReportPage } from '../analysis/run-report.js';
+import { type RunReport, runReportPage } from '../analysis/run-report.js';
 import { inspectBlocks } from '../lora/inspect.js';
 import { writeFiles } from '../onnx/write.js';
 import type { Settings } from './checkpoint.js';
-import type { LogRecord } from './log.js';
+import type { LogRecord } from './records.js';
 
 export interface ReportedRun
   extends Pick<RunReport, 'best' | 'confusion' | 'classNames' | 'seconds' | 'peakMemoryBytes'> {

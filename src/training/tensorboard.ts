@@ -3,7 +3,7 @@ import { appendFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileHeader, restartRecord, scalarRecord } from '../formats/event-file.js';
 import { fileError } from '../onnx/source.js';
-import type { LogRecord } from './log.js';
+import type { LogRecord } from './records.js';
 
 /** A file of events in a folder that may hold those of earlier runs, which stay. */
 export class TensorBoardLog {

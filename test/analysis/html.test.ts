@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { inspectPage } from '../../src/analysis/html.js';
 import { escapeText, markup } from '../../src/analysis/markup.js';
 import { script } from '../../src/analysis/page-style.js';
-import type { InspectedTarget, InspectResult } from '../../src/lora/inspect.js';
+import type { InspectedTarget, InspectResult } from '../../src/lora/inspection.js';
 import type { AdapterSummary } from '../../src/lora/report.js';
 
 const EVIL = `"><script>alert('1')</script><img src=x onerror=alert(1)>&amp;\u0000\u202e\n</style>`;

@@ -1,7 +1,8 @@
 import { Matrix, SingularValueDecomposition } from 'ml-matrix';
 import { expect, test } from 'vitest';
-import { type TruncatedSvd, truncatedSvd } from '../../src/analysis/svd.js';
-import { generatorFor, normal } from '../../src/lora/start/init.js';
+import { truncatedSvd } from '../../src/analysis/svd.js';
+import type { TruncatedSvd } from '../../src/analysis/truncated-svd.js';
+import { generatorFor, normal } from '../../src/random.js';
 
 /** The reference: every singular value, by ml-matrix. */
 function singularValues(data: Float64Array, rows: number, columns: number): number[] {

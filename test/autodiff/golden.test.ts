@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { differentiate } from '../../src/autodiff/differentiate.js';
 import { loadGraph } from '../../src/graph/load.js';
-import type { FactorName } from '../../src/lora/insert.js';
+import type { FactorName } from '../../src/lora/factors/factors.js';
 import { PatchedModel } from '../../src/lora/patched.js';
 import { toIntegers } from '../../src/onnx/dtype.js';
 import { collect } from '../../src/onnx/edit.js';

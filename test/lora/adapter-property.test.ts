@@ -5,9 +5,9 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { NewAdapter } from '../../src/lora/insert.js';
+import type { NewAdapter } from '../../src/lora/factors/factors.js';
 import { foldAdapters } from '../../src/lora/merge.js';
-import type { AdapterOptions } from '../../src/lora/patch.js';
+import type { AdapterOptions } from '../../src/lora/new-adapters.js';
 import { structures } from '../../src/lora/structure.js';
 import { unpatch } from '../../src/lora/unpatch.js';
 import type { FloatName } from '../../src/onnx/dtype.js';

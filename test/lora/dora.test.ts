@@ -5,7 +5,7 @@ import { describe, expect, it, test } from 'vitest';
 import { openSafetensors } from '../../src/formats/safetensors.js';
 import { apply } from '../../src/lora/apply.js';
 import { extract } from '../../src/lora/extract.js';
-import type { NewAdapter } from '../../src/lora/insert.js';
+import type { NewAdapter } from '../../src/lora/factors/factors.js';
 import { inspect } from '../../src/lora/inspect.js';
 import { merge } from '../../src/lora/merge.js';
 import { unpatch } from '../../src/lora/unpatch.js';

@@ -13,8 +13,9 @@ import { onnx } from 'onnx-proto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { insertAdapters } from '../../src/lora/insert.js';
 import { type InspectOptions, inspect } from '../../src/lora/inspect.js';
+import { type AdapterOptions, planAdapters } from '../../src/lora/new-adapters.js';
 import { writeModel } from '../../src/lora/output.js';
-import { type AdapterOptions, chooseLayers, patch, planAdapters } from '../../src/lora/patch.js';
+import { chooseLayers, patch } from '../../src/lora/patch.js';
 import { PatchedModel } from '../../src/lora/patched.js';
 import { openModel } from '../../src/onnx/parse.js';
 

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import type { NewAdapter } from '../../src/lora/insert.js';
+import type { NewAdapter } from '../../src/lora/factors/factors.js';
 import { patch } from '../../src/lora/patch.js';
 import { PatchedModel } from '../../src/lora/patched.js';
 import { unpatch } from '../../src/lora/unpatch.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { NewAdapter } from '../../src/lora/insert.js';
+import type { NewAdapter } from '../../src/lora/factors/factors.js';
 import { foldAdapters, merge } from '../../src/lora/merge.js';
 import { verifyMerged } from '../../src/lora/references.js';
 import { patchFile, randomNumbers, trained } from '../support/adapters.js';

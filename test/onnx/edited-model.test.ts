@@ -1,11 +1,12 @@
 /** An edited model that is read without being written. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import type { ByteSource } from '../../src/onnx/byte-source.js';
 import { collect, MessageEdit } from '../../src/onnx/edit.js';
 import { editedModel } from '../../src/onnx/edited-model.js';
 import { parseModel } from '../../src/onnx/parse.js';
 import { addInitializer, renameTensor } from '../../src/onnx/rewrite.js';
-import { type ByteSource, FileSource, MemorySource } from '../../src/onnx/source.js';
+import { FileSource, MemorySource } from '../../src/onnx/source.js';
 import { temporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';
 

@@ -1,10 +1,12 @@
 /** Adapters with numbers of the test's choice, inserted into models. */
-import type { Extras, FactorName, NewAdapter } from '../../src/lora/insert.js';
-import { insertAdapters, structureOf } from '../../src/lora/insert.js';
+
+import type { FactorName, NewAdapter } from '../../src/lora/factors/factors.js';
+import { type Extras, insertAdapters } from '../../src/lora/insert.js';
+import { type AdapterOptions, planAdapters } from '../../src/lora/new-adapters.js';
 import { writeModel } from '../../src/lora/output.js';
-import { type AdapterOptions, chooseLayers, planAdapters } from '../../src/lora/patch.js';
+import { chooseLayers } from '../../src/lora/patch.js';
 import { PatchedModel } from '../../src/lora/patched.js';
-import { shapeOfA, shapeOfB } from '../../src/lora/structure.js';
+import { shapeOfA, shapeOfB, structureOf } from '../../src/lora/structure.js';
 import { collect, type MessageEdit } from '../../src/onnx/edit.js';
 import type { Model } from '../../src/onnx/model.js';
 import { openModel, parseModel } from '../../src/onnx/parse.js';

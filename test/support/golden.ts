@@ -1,6 +1,6 @@
 /** PEFT's recorded adapters as ours: put in by hand, through the zoo's answer key. */
 import type { SafetensorsFile } from '../../src/formats/safetensors.js';
-import type { FactorName, NewAdapter } from '../../src/lora/insert.js';
+import type { FactorName, NewAdapter } from '../../src/lora/factors/factors.js';
 import { insertAdapters } from '../../src/lora/insert.js';
 import { findLayers } from '../../src/lora/layers.js';
 import { PatchedModel } from '../../src/lora/patched.js';

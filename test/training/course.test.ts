@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Course } from '../../src/training/course.js';
-import type { StepRecord } from '../../src/training/log.js';
+import type { StepRecord } from '../../src/training/records.js';
 
 const record = (step: number): StepRecord => ({
   ...{ step, epoch: 0, loss: 1 / step, gradNorm: 1, lr: 0.1, ms: 1, samplesPerSecond: 1 },

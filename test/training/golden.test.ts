@@ -1,7 +1,7 @@
 /** Twenty training steps of whole models against the ones that PEFT and torch.optim.AdamW took. */
 import { describe, expect, test } from 'vitest';
 import type { SafetensorsFile } from '../../src/formats/safetensors.js';
-import type { FactorName } from '../../src/lora/insert.js';
+import type { FactorName } from '../../src/lora/factors/factors.js';
 import { PatchedModel } from '../../src/lora/patched.js';
 import { toIntegers } from '../../src/onnx/dtype.js';
 import { collect } from '../../src/onnx/edit.js';

@@ -1,6 +1,7 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { RunLog, type StepRecord } from '../../src/training/log.js';
+import { RunLog } from '../../src/training/log.js';
+import type { StepRecord } from '../../src/training/records.js';
 import { failure, temporaryFolder } from '../support/files.js';
 
 const files = temporaryFolder();

@@ -9,7 +9,7 @@ import { TensorReader } from '../../src/onnx/tensor.js';
 import { providerInfo } from '../../src/runtime/providers.js';
 import { openStatefulSession } from '../../src/runtime/stateful-session.js';
 import { Batches } from '../../src/training/batches.js';
-import { openDataset } from '../../src/training/data/dataset.js';
+import { openDataset } from '../../src/training/data/open-dataset.js';
 import { buildForward } from '../../src/training/forward.js';
 import { batchShapes } from '../../src/training/layers/data-shapes.js';
 import { resolveOptions, type TrainOptions } from '../../src/training/options.js';

@@ -5,9 +5,8 @@
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
-import type { NodeContext } from '../rule.js';
+import type { Decomposition, NodeContext } from '../rule.js';
 import { broadcast } from '../shapes.js';
-import type { Decomposition } from './index.js';
 
 /** Heads side by side: q [B, H, S, D], k [B, H or fewer, T, D], v [B, as k, T, E]. */
 interface Heads {

@@ -1,8 +1,7 @@
 /** com.microsoft FusedGemm and FusedConv: Gemm and Conv with an activation behind. */
 import type { Attributes } from '../../graph/builder.js';
 import { Refusal } from '../refusal.js';
-import type { NodeContext } from '../rule.js';
-import type { Decomposition } from './index.js';
+import type { Decomposition, NodeContext } from '../rule.js';
 
 /** `activation(α · A · B + β · C)` */
 export const fusedGemm: Decomposition = (context) => {

@@ -5,15 +5,9 @@
 import type { NewNode } from '../../onnx/encode.js';
 import type { Calculus } from '../calculus.js';
 import { Refusal } from '../refusal.js';
-import { type NodeContext, nodeContext } from '../rule.js';
+import { type Decomposition, nodeContext } from '../rule.js';
 import { attention, multiHeadAttention, scaledDotProductAttention } from './attention.js';
 import { fusedConv, fusedGemm } from './fused-activation.js';
-
-/**
- * Writes a node's outputs by simpler operators. Undefined for an output that it does not give.
- * @throws Refusal for a use of the operator that it does not know
- */
-export type Decomposition = (context: NodeContext) => readonly (string | undefined)[];
 
 const decompositions: Readonly<Record<string, Decomposition>> = {
   Attention: scaledDotProductAttention,

@@ -1,11 +1,13 @@
 /** `patch --structure auto`: advice on the layers that get adapters, taken at once. */
 import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
+import type { WriteOptions } from '../../onnx/write.js';
 import type { Layer } from '../layers.js';
-import type { AdapterOptions, PatchOptions } from '../patch.js';
+import type { AdapterOptions } from '../new-adapters.js';
 import type { PatchedModel } from '../patched.js';
 import { numberPatterns } from '../patterns.js';
 import { patternValues } from '../select.js';
+import type { StartOptions } from '../start/start.js';
 import { adviseLayers } from './advise-layers.js';
 import { gradientEvidence, weightEvidence } from './evidence.js';
 
@@ -18,7 +20,7 @@ export async function autoStructures(
   patched: PatchedModel,
   reader: TensorReader,
   layers: readonly Layer[],
-  options: Omit<PatchOptions, 'structure'>,
+  options: Omit<AdapterOptions, 'structure'> & StartOptions & WriteOptions,
 ): Promise<Pick<AdapterOptions, 'structure' | 'blocks' | 'structurePattern'>> {
   const { rank = 16, data, loss, blocks, seed, signal, onProgress, onNote } = options;
   if (blocks !== undefined) {

@@ -8,8 +8,7 @@ import {
   capturedByRank,
   decompose,
 } from '../../analysis/fit-structure.js';
-import type { Floats } from '../../analysis/norms.js';
-import { sumOfSquares } from '../../analysis/products.js';
+import { type Floats, sumOfSquares } from '../../analysis/products.js';
 import type { SvdOptions } from '../../analysis/svd.js';
 import { type Grid, gridsFor, type Size } from '../fit/candidates.js';
 import { blocksOf, parameterCount, planStructure, type Structure } from '../structure.js';

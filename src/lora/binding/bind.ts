@@ -5,8 +5,10 @@ import { ExternalFiles } from '../../onnx/external.js';
 import type { Node } from '../../onnx/model.js';
 import { TensorReader } from '../../onnx/tensor.js';
 import type { NewBias } from '../added-bias.js';
+import type { NewAdapter } from '../factors/factors.js';
 import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
-import type { Extras, NewAdapter } from '../insert.js';
+import type { ModuleParameter } from '../files/module-parameter.js';
+import type { Extras } from '../insert.js';
 import type { Layer } from '../layers.js';
 import type { PatchedModel } from '../patched.js';
 import { isFoldedIntoConv } from '../weight-name.js';
@@ -14,7 +16,7 @@ import type { BindOptions } from './bind-options.js';
 import { type FusedPlace, fuseAdapters, type Member, needsProof } from './fused.js';
 import { fusedLayout } from './fused-layout.js';
 import { HomeFinder } from './home.js';
-import { addNodes, bindParameter, type ModuleParameter } from './module-parameters.js';
+import { addNodes, bindParameter } from './module-parameters.js';
 import { type Problem, unboundError } from './unbound.js';
 
 /** The adapters of a file with their layers in a model. */

@@ -3,10 +3,11 @@
  * by side, so the adapters do too.
  */
 
+import { type FactorName, factorsOf, type NewAdapter } from '../factors/factors.js';
 import { plainFactors, plainRank } from '../factors/plain.js';
 import type { StoredAdapter } from '../files/adapter-file.js';
-import { type FactorName, factorsOf, type NewAdapter, structureOf } from '../insert.js';
 import type { Layer } from '../layers.js';
+import { structureOf } from '../structure.js';
 
 const QUERY = ['q_proj', 'query', 'q', 'wq', 'to_q', 'q_lin'];
 const KEY = ['k_proj', 'key', 'k', 'wk', 'to_k', 'k_lin'];

@@ -2,11 +2,12 @@
 import type { Node } from '../../onnx/model.js';
 import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
 import { findLayers, type Layer } from '../layers.js';
+import { renamePaths } from '../module-path.js';
 import type { PatchedModel } from '../patched.js';
 import { nearMisses } from '../select.js';
 import type { LinearLayer } from '../targets/index.js';
 import { type FusedPlace, fusedPlaces } from './fused.js';
-import { alignPaths, isCallOf, ModuleIndex, renamePaths } from './module-match.js';
+import { alignPaths, isCallOf, ModuleIndex } from './module-match.js';
 import type { ModelIndex } from './module-parameters.js';
 import type { Homeless } from './unbound.js';
 

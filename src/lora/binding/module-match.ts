@@ -88,25 +88,6 @@ export function alignPaths(
   return applied(same?.alignment ?? best[0]?.alignment ?? SAME);
 }
 
-/**
- * Paths whose beginning the user gives another: the adapter's wrapper for the model's.
- * @param rename `OLD=NEW`, either of them may be empty
- * @throws OnnxLoraError `invalid-argument` for a text that is no such pair
- */
-export function renamePaths(rename: string): (path: string) => string {
-  const [old, now, ...rest] = rename
-    .split('=')
-    .map((prefix) => (prefix === '' ? '' : `${prefix}.`));
-  if (old === undefined || now === undefined || rest.length > 0) {
-    throw new OnnxLoraError(
-      'invalid-argument',
-      `the prefix is ${JSON.stringify(rename)}, expected OLD=NEW`,
-      { hint: 'For example --peft-prefix bert=auto_model, or --peft-prefix =model to add one.' },
-    );
-  }
-  return (path) => (path.startsWith(old) ? now + path.slice(old.length) : path);
-}
-
 /** Paths by each of their proper suffixes. */
 function pathsBySuffix(paths: readonly string[]): ReadonlyMap<string, ReadonlySet<string>> {
   const bySuffix = new Map<string, Set<string>>();

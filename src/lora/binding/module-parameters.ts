@@ -11,6 +11,7 @@ import { dtypeOf, TensorReader } from '../../onnx/tensor.js';
 import type { NewBias } from '../added-bias.js';
 import { biasOf } from '../bias.js';
 import { transposed } from '../factors/plain.js';
+import type { ModuleParameter } from '../files/module-parameter.js';
 import { finiteBytes } from '../finite.js';
 import type { Layer } from '../layers.js';
 import { modulePath } from '../module-path.js';
@@ -19,20 +20,6 @@ import type { LinearLayer, Weight } from '../targets/index.js';
 import { isFoldedIntoConv } from '../weight-name.js';
 import { isCallOf, type ModuleIndex, withoutCall } from './module-match.js';
 import type { Homeless } from './unbound.js';
-
-/** A parameter of a module with its new numbers, not yet bound to a tensor of the model. */
-export interface ModuleParameter {
-  readonly module: string;
-  /** `weight`, `bias`, or what the module calls it. */
-  readonly parameter: string;
-  /** As PyTorch has it: the weight of a linear layer is [out, in]. */
-  readonly shape: readonly number[];
-  /** Whether the numbers stand for the old ones or are added to them. */
-  readonly change: 'replace' | 'add';
-  /** The weight of a linear layer may be [in, out] instead: the adapter is for a model that mixes both. */
-  readonly mayBeTurned: boolean;
-  values(): Float64Array;
-}
 
 /** A constant of the model that holds a parameter. */
 interface Home {

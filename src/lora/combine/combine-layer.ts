@@ -3,13 +3,18 @@
 import { fitStructure } from '../../analysis/fit-structure.js';
 import type { Factors } from '../../analysis/norms.js';
 import { OnnxLoraError } from '../../errors.js';
+import { generatorFor } from '../../random.js';
 import type { CombineMethod } from '../choices.js';
 import { denseDelta, plainFactors } from '../factors/plain.js';
 import { truncated } from '../factors/truncate.js';
 import type { OutgoingAdapter } from '../files/adapter-contents.js';
-import { structureOf } from '../insert.js';
-import { generatorFor } from '../start/init.js';
-import { isPlain, planStructure, type Structure, type StructureName } from '../structure.js';
+import {
+  isPlain,
+  planStructure,
+  type Structure,
+  type StructureName,
+  structureOf,
+} from '../structure.js';
 import { areAlike, concatenated } from './concatenate.js';
 import type { CombinedLayer, Part } from './layers.js';
 import { dropped, ties, weightedSum } from './task-arithmetic.js';

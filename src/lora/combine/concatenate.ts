@@ -1,11 +1,11 @@
 /** The weighted sum of several adapters of one layer, exactly: factors side by side. */
 import type { Factors } from '../../analysis/norms.js';
+import { factorsOf } from '../factors/factors.js';
 import { plainFactors, plainRank } from '../factors/plain.js';
 import { blockTerms, generalTerms, putTerm, type Term } from '../factors/terms.js';
 import type { StoredAdapter } from '../files/adapter-file.js';
-import { factorsOf, structureOf } from '../insert.js';
 import type { AdapterShape } from '../manifest.js';
-import { type Structure, shapeOfA, shapeOfB } from '../structure.js';
+import { type Structure, shapeOfA, shapeOfB, structureOf } from '../structure.js';
 
 /** An adapter of a layer, and what its ΔW is multiplied with. */
 export interface Contribution {

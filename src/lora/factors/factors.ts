@@ -2,10 +2,10 @@
 import type { Factors } from '../../analysis/norms.js';
 import type { Tensor } from '../../onnx/model.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import { structureOf } from '../insert.js';
-import { invalidManifest, type PatchedAdapter } from '../manifest.js';
+import type { Layer } from '../layers.js';
+import { type AdapterShape, invalidManifest, type PatchedAdapter } from '../manifest.js';
 import type { PatchedModel } from '../patched.js';
-import { shapeOfA, shapeOfB } from '../structure.js';
+import { shapeOfA, shapeOfB, structureOf } from '../structure.js';
 
 /**
  * Reads the factors of one adapter.
@@ -63,4 +63,24 @@ function checkShape(label: string, tensor: Tensor, shape: readonly number[]): vo
   const [found, expected] = [tensor.dims.join(', '), shape.join(', ')];
   if (found === expected) return;
   throw invalidManifest(label, `${tensor.name} has the shape [${found}], expected [${expected}]`);
+}
+
+/** The factors of an adapter that have numbers. */
+export type FactorName = 'a' | 'b' | 'generalA' | 'generalB';
+
+/** An adapter to insert: its record without the names it will get in the graph, and its numbers. */
+export interface NewAdapter {
+  readonly layer: Layer;
+  readonly record: AdapterShape;
+  /** Row-major values of a factor; called when the file is written, one factor at a time. */
+  values(factor: FactorName): Float64Array;
+  /** DoRA's magnitudes, [out]: the norm that each column of W + ΔW is brought to. */
+  readonly magnitude?: (() => Float64Array) | undefined;
+}
+
+/** All numbers of an adapter. */
+export function factorsOf({ record, values }: Pick<NewAdapter, 'record' | 'values'>): Factors {
+  const factors = { a: values('a'), b: values('b') };
+  if (record.hybridRank === 0) return factors;
+  return { ...factors, generalA: values('generalA'), generalB: values('generalB') };
 }

@@ -1,8 +1,7 @@
 /** Any adapter as plain LoRA: one product of two thin matrices. */
 import type { Factors } from '../../analysis/norms.js';
-import type { StoredAdapter } from '../files/adapter-file.js';
-import { factorsOf, structureOf } from '../insert.js';
-import type { Structure } from '../structure.js';
+import { type Structure, structureOf } from '../structure.js';
+import { factorsOf, type NewAdapter } from './factors.js';
 import { blockTerms, generalTerms } from './terms.js';
 
 /** `ΔW = s · a · b` with a [in, rank] and b [rank, out], row-major. */
@@ -41,7 +40,7 @@ export function plainFactors(s: Structure, factors: Factors): PlainFactors {
 }
 
 /** ΔW [in, out] with its scale, as it is added to the weight. */
-export function denseDelta(adapter: Pick<StoredAdapter, 'record' | 'values'>): Float64Array {
+export function denseDelta(adapter: Pick<NewAdapter, 'record' | 'values'>): Float64Array {
   const { record } = adapter;
   const { a, b, rank } = plainFactors(structureOf(record), factorsOf(adapter));
   const scaled = a.map((value) => value * record.scale);

@@ -4,7 +4,6 @@ import type { FloatName } from '../../onnx/dtype.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import type { Node } from '../../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
-import type { ModuleParameter } from '../binding/module-parameters.js';
 import { magnitudeOf, readFactors } from '../factors/factors.js';
 import { findLayers } from '../layers.js';
 import type { ModelManifest, PatchedAdapter } from '../manifest.js';
@@ -12,6 +11,7 @@ import type { PatchedModel } from '../patched.js';
 import type { Slot } from '../slots/manifest.js';
 import { slotFinder } from '../slots/names.js';
 import type { AdapterFile, StoredAdapter } from './adapter-file.js';
+import type { ModuleParameter } from './module-parameter.js';
 
 /** An adapter with what other programs want to know of its layer. */
 export interface OutgoingAdapter extends StoredAdapter {

@@ -10,13 +10,13 @@ import type { Piece } from '../../onnx/edit.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { NewBias } from '../added-bias.js';
-import type { ModuleParameter } from '../binding/module-parameters.js';
+import type { FactorName, NewAdapter } from '../factors/factors.js';
 import { checkFinite } from '../finite.js';
-import type { Extras, FactorName, NewAdapter } from '../insert.js';
-import { structureOf } from '../insert.js';
+import type { Extras } from '../insert.js';
 import { type FileManifest, type ModelManifest, parseFileManifest } from '../manifest.js';
 import type { PatchedModel } from '../patched.js';
-import { shapeOfA, shapeOfB } from '../structure.js';
+import { shapeOfA, shapeOfB, structureOf } from '../structure.js';
+import type { ModuleParameter } from './module-parameter.js';
 
 export const FORMAT = 'onnx-lora';
 

@@ -9,10 +9,10 @@
 
 import { OnnxLoraError } from '../../errors.js';
 import type { PeftType } from '../choices.js';
+import { factorsOf } from '../factors/factors.js';
 import { type PlainFactors, plainFactors, plainRank } from '../factors/plain.js';
 import { truncated } from '../factors/truncate.js';
-import { factorsOf, structureOf } from '../insert.js';
-import { isPlain } from '../structure.js';
+import { isPlain, structureOf } from '../structure.js';
 import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
 import { alphaFor, graloraConfig, loraConfig, type PeftConfig } from './export-peft/config.js';
 import { peftModules, renamer, trainedParameters } from './export-peft/names.js';

@@ -9,11 +9,11 @@ import {
 } from '../../formats/peft/folder.js';
 import type { Part } from '../../formats/peft/keys.js';
 import { patternValue } from '../../formats/peft/pattern.js';
-import type { ModuleParameter } from '../binding/module-parameters.js';
+import type { FactorName } from '../factors/factors.js';
 import { product, transposed } from '../factors/plain.js';
-import type { FactorName } from '../insert.js';
 import { scaleOf } from '../structure.js';
 import { type AdapterFile, readFinite, type StoredAdapter } from './adapter-file.js';
+import type { ModuleParameter } from './module-parameter.js';
 
 /**
  * Opens an adapter of PEFT; numbers are read when asked for.

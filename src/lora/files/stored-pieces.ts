@@ -4,10 +4,10 @@ import { type SafetensorsTensor, safetensorsPieces } from '../../formats/safeten
 import { byteLength, type FloatName } from '../../onnx/dtype.js';
 import type { Piece } from '../../onnx/edit.js';
 import { version } from '../../version.js';
+import type { FactorName } from '../factors/factors.js';
 import { finiteBytes } from '../finite.js';
-import { type FactorName, structureOf } from '../insert.js';
 import type { FileManifest } from '../manifest.js';
-import { shapeOfA, shapeOfB } from '../structure.js';
+import { shapeOfA, shapeOfB, structureOf } from '../structure.js';
 import type { AdapterContents } from './adapter-contents.js';
 import { FORMAT } from './adapter-file.js';
 

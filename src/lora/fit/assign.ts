@@ -5,7 +5,7 @@ import { finalReaders } from '../../graph/readers.js';
 import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { findLayers, type Layer } from '../layers.js';
 import { type Selection, select } from '../select.js';
-import type { ChangedLayer, ChangedTensor } from './changes.js';
+import type { ChangedLayer, ChangedTensor } from './changed.js';
 import type { OpenedModel } from './opened.js';
 
 /** The constants of both models, and those of them that differ. */

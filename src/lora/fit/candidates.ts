@@ -5,7 +5,7 @@ import {
   capturedByRank,
   decompose,
 } from '../../analysis/fit-structure.js';
-import type { Floats } from '../../analysis/norms.js';
+import type { Floats } from '../../analysis/products.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { FitStructure } from '../choices.js';
 import {

@@ -7,31 +7,10 @@ import { byteLength, isConvertible } from '../../onnx/dtype.js';
 import { elementCount, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
-import type { Layer } from '../layers.js';
 import type { Selection } from '../select.js';
 import { assign } from './assign.js';
+import type { ChangedLayer, ChangedTensor } from './changed.js';
 import type { OpenedModel } from './opened.js';
-
-/** A stored tensor that differs. */
-export interface ChangedPair {
-  /** What the base model calls it. */
-  readonly name: string;
-  readonly base: Tensor;
-  readonly tuned: Tensor;
-}
-
-/** A layer of the base model whose weight differs. */
-export interface ChangedLayer extends ChangedPair {
-  readonly layer: Layer;
-}
-
-/** A constant that differs and that no adapter stands for. */
-export interface ChangedTensor extends ChangedPair {
-  /** Why it is no adapter's. */
-  readonly reason: string;
-  /** Why no adapter file replaces it either; undefined where one can. */
-  readonly obstacle: string | undefined;
-}
 
 export interface Changes {
   readonly layers: readonly ChangedLayer[];

@@ -3,7 +3,7 @@ import { dtypeOf } from '../../onnx/tensor.js';
 import type { AdapterContents, OutgoingAdapter, TrainedTensor } from '../files/adapter-contents.js';
 import { factorDtype } from '../insert.js';
 import { uniqueName } from '../module-path.js';
-import type { ChangedTensor } from './changes.js';
+import type { ChangedTensor } from './changed.js';
 import { type FittedLayer, type LayerFit, rankOfFit } from './fit-layers.js';
 import type { OpenedModel } from './opened.js';
 

@@ -23,7 +23,7 @@ import {
   structureAt,
   untilRounding,
 } from './candidates.js';
-import type { ChangedLayer } from './changes.js';
+import type { ChangedLayer } from './changed.js';
 import type { OpenedModel } from './opened.js';
 import { weightDelta } from './weight-delta.js';
 

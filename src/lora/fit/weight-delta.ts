@@ -4,8 +4,8 @@ import { OnnxLoraError } from '../../errors.js';
 import { toFloat64 } from '../../onnx/dtype.js';
 import type { Tensor } from '../../onnx/model.js';
 import { floatTypeOf } from '../../onnx/tensor.js';
-import { storedWeight } from '../fold/folded-weight.js';
-import type { ChangedLayer, ChangedPair } from './changes.js';
+import { storedWeight } from '../fold/base-weight.js';
+import type { ChangedLayer, ChangedPair } from './changed.js';
 import type { OpenedModel } from './opened.js';
 
 /** ΔW of one layer. */

@@ -16,7 +16,7 @@ import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import { openSession } from '../../runtime/session.js';
 import type { Feeds } from '../../runtime/tensor-value.js';
 import type { LinearLayer } from '../targets/index.js';
-import type { BaseWeight } from './folded-weight.js';
+import type { BaseWeight } from './base-weight.js';
 
 /** What is needed to look at a model's weights. */
 export interface WeightContext {

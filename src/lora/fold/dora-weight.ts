@@ -2,7 +2,8 @@ import { OnnxLoraError } from '../../errors.js';
 import { byteLength, fromFloat64 } from '../../onnx/dtype.js';
 import type { Computed } from '../../onnx/edit.js';
 import { checkFold } from '../finite.js';
-import type { BaseWeight, FoldNorms } from './folded-weight.js';
+import type { BaseWeight } from './base-weight.js';
+import type { FoldNorms } from './folded-weight.js';
 import type { RowFactors } from './row-factors.js';
 import { sums } from './sums.js';
 

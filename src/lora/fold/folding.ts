@@ -18,12 +18,13 @@ import { NodeField } from '../../onnx/fields.js';
 import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
 import { encodeString, fieldsOf } from '../../onnx/wire.js';
-import { structureOf } from '../insert.js';
 import type { AdapterShape } from '../manifest.js';
+import { structureOf } from '../structure.js';
 import type { LinearLayer } from '../targets/index.js';
+import { type BaseWeight, storedWeight } from './base-weight.js';
 import { dequantizedTensor, type WeightContext, weightByIdentity } from './dequantize.js';
 import { doraWeight } from './dora-weight.js';
-import { type BaseWeight, type FoldNorms, foldedWeight, storedWeight } from './folded-weight.js';
+import { type FoldNorms, foldedWeight } from './folded-weight.js';
 import { RowFactors } from './row-factors.js';
 
 /** ΔW of one adapter, its numbers read when they are needed. */

@@ -1,5 +1,4 @@
-import type { Floats } from '../../analysis/norms.js';
-import { sumOfSquares } from '../../analysis/products.js';
+import { type Floats, sumOfSquares } from '../../analysis/products.js';
 import { type FloatName, fromFloat64, toFloat64 } from '../../onnx/dtype.js';
 import { Kernel } from './kernel.js';
 

@@ -1,4 +1,4 @@
-import type { BaseWeight } from './folded-weight.js';
+import type { BaseWeight } from './base-weight.js';
 import { Panel, TILE } from './panel.js';
 import type { RowFactors } from './row-factors.js';
 

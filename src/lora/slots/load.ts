@@ -1,12 +1,13 @@
 /** Adapters of a file as the slots of a model take them. */
-import type { Factors, Floats } from '../../analysis/norms.js';
+import type { Factors } from '../../analysis/norms.js';
+import type { Floats } from '../../analysis/products.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { Node } from '../../onnx/model.js';
 import { bindAdapters } from '../binding/bind.js';
+import { factorsOf, type NewAdapter } from '../factors/factors.js';
 import { openAdapter } from '../files/open-adapter.js';
-import { factorsOf, type NewAdapter, structureOf } from '../insert.js';
 import type { PatchedModel } from '../patched.js';
-import type { Structure } from '../structure.js';
+import { type Structure, structureOf } from '../structure.js';
 import type { Slot } from './manifest.js';
 
 /** What an adapter has for one layer: as compact as in its file, with the scale multiplied into B. */

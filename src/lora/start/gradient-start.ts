@@ -14,9 +14,9 @@ import {
 } from '../../analysis/weight-gradients.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import { type FactorName, type NewAdapter, structureOf } from '../insert.js';
+import type { FactorName, NewAdapter } from '../factors/factors.js';
 import type { PatchedModel } from '../patched.js';
-import { blocksOf, type Structure, shapeOfA } from '../structure.js';
+import { blocksOf, type Structure, shapeOfA, structureOf } from '../structure.js';
 
 /** Where A comes from: the data and the loss that say where weights are pulled. */
 export type GradientStartOptions = GradientOptions;

@@ -16,14 +16,15 @@ import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../onnx/d
 import type { NewTensor } from '../../onnx/encode.js';
 import { nodeLabel } from '../../onnx/model.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import { type BaseWeight, storedWeight } from '../fold/folded-weight.js';
+import type { FactorName, NewAdapter } from '../factors/factors.js';
+import { type BaseWeight, storedWeight } from '../fold/base-weight.js';
 import { RowFactors } from '../fold/row-factors.js';
 import { sums } from '../fold/sums.js';
-import { type FactorName, factorDtype, type NewAdapter, structureOf } from '../insert.js';
+import { factorDtype } from '../insert.js';
 import type { Layer } from '../layers.js';
 import type { AdapterShape } from '../manifest.js';
 import type { PatchedModel } from '../patched.js';
-import type { Structure } from '../structure.js';
+import { type Structure, structureOf } from '../structure.js';
 import type { Weight } from '../targets/index.js';
 import { isStoredFloat, weightValues } from '../weight-values.js';
 

@@ -6,8 +6,8 @@ import type { NewTensor } from '../../onnx/encode.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
-import { type InitName, type RandomInit, randomInits } from '../choices.js';
-import type { NewAdapter } from '../insert.js';
+import type { InitName } from '../choices.js';
+import type { NewAdapter } from '../factors/factors.js';
 import type { PatchedModel } from '../patched.js';
 import type { PrincipalStart } from './principal-start.js';
 
@@ -33,11 +33,6 @@ export const startDataOptions = [
 
 export interface StartOptions extends SharedOptions, StartData {
   readonly init?: InitName | undefined;
-}
-
-/** What a start at random is where `init` is another one: its numbers are used where that has none. */
-export function randomInit(init: InitName | undefined): RandomInit {
-  return randomInits.find((name) => name === init) ?? 'kaiming';
 }
 
 /** Adapters with their numbers, and tensors that the model gets with them. */

@@ -14,8 +14,8 @@ import type { PatchedModel } from '../patched.js';
 import { isPlain, type Structure } from '../structure.js';
 import type { LinearLayer } from '../targets/index.js';
 import { stackedA, stackedB } from './stacked.js';
-import type { AdapterTensors } from './subgraph.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
+import type { AdapterTensors } from './tensors.js';
 
 type DoraTensors = AdapterTensors & { readonly magnitude: string };
 

@@ -19,21 +19,7 @@ import { isDequantized } from '../targets/weight.js';
 import { doraChange } from './dora.js';
 import { stackedA, stackedB } from './stacked.js';
 import { type Subgraph, SubgraphBuilder } from './subgraph-builder.js';
-
-/** The initializers of one adapter. */
-export interface AdapterTensors {
-  readonly a: string;
-  readonly b: string;
-  /** The global part of a hybrid. */
-  readonly generalA?: string | undefined;
-  readonly generalB?: string | undefined;
-  /** Left out where B has the scale in it. */
-  readonly scale?: string | undefined;
-  /** DoRA: the norms that the columns of W + ΔW are brought to. */
-  readonly magnitude?: string | undefined;
-  /** Type of all of them. */
-  readonly dtype: FloatName;
-}
+import type { AdapterTensors } from './tensors.js';
 
 /**
  * The nodes that compute `output = base + ΔW-product of the layer's input`.

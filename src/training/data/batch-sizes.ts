@@ -2,12 +2,7 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { FeedPlan } from './convert.js';
 import type { Dataset } from './dataset.js';
-import type { GraphNeeds } from './match.js';
-
-export interface Batches {
-  readonly batchSize: number;
-  readonly shuffle: boolean;
-}
+import type { Batches, GraphNeeds } from './needs.js';
 
 /**
  * Checks the batch size against inputs with a fixed batch axis, and against mnr, whose batches are

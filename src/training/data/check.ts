@@ -1,23 +1,12 @@
 /** What can be known about a dataset before the first step. */
 import { OnnxLoraError } from '../../errors.js';
-import type { IndexBounds } from '../../runtime/index-bounds.js';
-import { type Batches, checkBatches } from './batch-sizes.js';
+import { checkBatches } from './batch-sizes.js';
 import type { FeedPlan } from './convert.js';
 import type { Dataset } from './dataset.js';
-import { type GraphNeeds, matchKeys } from './match.js';
+import { matchKeys } from './match.js';
+import type { DataNeeds } from './needs.js';
 import { type ScanOptions, scan } from './scan.js';
 import { valueRules } from './value-rules.js';
-
-export interface DataNeeds extends GraphNeeds {
-  /** ctc: the class that stands for no label; default 0. */
-  readonly blank?: number | undefined;
-  /** ctc: frames of the output, where its shape says them for the sizes of the data only. */
-  readonly frames?: number | undefined;
-  /** Which integers model inputs may hold, by input, where it is known; see `IndexTracer`. */
-  readonly indexBounds?: ReadonlyMap<string, IndexBounds | undefined> | undefined;
-  /** How batches are made, where it is known. */
-  readonly batches?: Batches | undefined;
-}
 
 /** A dataset that fits a graph. */
 export interface CheckedData extends FeedPlan {

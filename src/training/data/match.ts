@@ -4,25 +4,10 @@ import { OnnxLoraError } from '../../errors.js';
 import type { ValueSpec } from '../../graph/builder.js';
 import { type DataTypeName, isFloating } from '../../onnx/dtype.js';
 import type { Dim } from '../../onnx/model.js';
-import type { LossName } from '../losses/index.js';
-import type { ModelOutput } from '../losses/loss.js';
 import { type Feed, type FeedPlan, isTaken, type OwnLabels } from './convert.js';
 import type { Dataset, SampleSpec } from './dataset.js';
-
-/** What a graph has to be fed. */
-export interface GraphNeeds {
-  /** Of the model, with its batch axis. */
-  readonly inputs: readonly ValueSpec[];
-  /** Of the loss; see `addLoss`. */
-  readonly lossInputs: readonly ValueSpec[];
-  readonly loss: LossName;
-  /** What the loss looks at. */
-  readonly output: Pick<ModelOutput, 'shape'>;
-  /** Labels with this value do not count; default -100. */
-  readonly ignoreIndex?: number | undefined;
-}
-
-export const DEFAULT_IGNORE_INDEX = -100;
+import { DEFAULT_IGNORE_INDEX } from './ignore-index.js';
+import type { GraphNeeds } from './needs.js';
 
 /** Losses read one of them, and files have the other. */
 const ALIASES: Readonly<Record<string, string>> = { labels: 'target', target: 'labels' };

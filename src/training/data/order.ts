@@ -1,7 +1,7 @@
 /** Which samples make which batch. */
 import { uniformInt } from 'pure-rand/distribution/uniformInt';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
-import { generatorFor } from '../../lora/start/init.js';
+import { generatorFor } from '../../random.js';
 
 export interface OrderOptions {
   /** Samples of the dataset. */

@@ -1,8 +1,8 @@
 /** What files of texts or images are asked for: numbers for the inputs of one model and one loss. */
 import type { ValueInfo } from '../../onnx/model.js';
 import type { WorkOptions } from '../../onnx/write.js';
-import type { LossName } from '../losses/index.js';
 import type { ImageOptions } from './images/plan.js';
+import type { LossName } from './loss-name.js';
 import type { TextOptions } from './text/options.js';
 
 /** What a user can say about rows of files that are no tensors. */

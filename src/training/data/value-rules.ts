@@ -1,8 +1,8 @@
 /** What has to hold for the numbers of a dataset. */
 import { isFloating } from '../../onnx/dtype.js';
-import type { DataNeeds } from './check.js';
 import type { Feed, FeedPlan } from './convert.js';
-import { DEFAULT_IGNORE_INDEX } from './match.js';
+import { DEFAULT_IGNORE_INDEX } from './ignore-index.js';
+import type { DataNeeds } from './needs.js';
 import type { Column, Fault, Rule } from './scan.js';
 
 type Accepts = (taken: number, given: number) => boolean;

@@ -6,7 +6,7 @@ import type { OpenSessionOptions } from '../../runtime/session.js';
 import type { TensorValue } from '../../runtime/tensor-value.js';
 import type { FileRuns } from './file-runs.js';
 import { runGraph } from './graph-run.js';
-import type { Guarded } from './guard.js';
+import type { Guarded } from './guarded.js';
 
 /** A value of both that differs by more than rounding. */
 export interface Difference {

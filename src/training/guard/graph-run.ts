@@ -4,7 +4,7 @@ import { collect } from '../../onnx/edit.js';
 import type { Outputs } from '../../runtime/difference.js';
 import { type OpenSessionOptions, openSession } from '../../runtime/session.js';
 import { folderOf } from '../evaluator.js';
-import type { Guarded } from './guard.js';
+import type { Guarded } from './guarded.js';
 
 /**
  * The values of these names.

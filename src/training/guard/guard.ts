@@ -4,31 +4,15 @@
  * file without any optimization, which is what the file says; the graph runs as it is going to.
  */
 import { OnnxLoraError } from '../../errors.js';
-import type { GraphBuilder } from '../../graph/builder.js';
-import { type Model, nodeLabel } from '../../onnx/model.js';
+import { nodeLabel } from '../../onnx/model.js';
 import { deviationOf } from '../../runtime/deviation.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
-import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
+import type { TensorValue } from '../../runtime/tensor-value.js';
 import { FileRuns } from './file-runs.js';
 import { type Difference, firstDifference } from './first-difference.js';
 import { runGraph } from './graph-run.js';
+import type { Guarded } from './guarded.js';
 import { guardTolerance } from './tolerance.js';
-
-/** What is compared. */
-export interface Guarded {
-  /** The file; one that was edited in memory counts as it is there. */
-  readonly model: Model;
-  /** What was built from it, and behind it what it was when no node was taken out yet. */
-  readonly graphs: readonly [GraphBuilder, ...GraphBuilder[]];
-  /** The output that the loss looks at, of the file and of the graph. */
-  readonly output: string;
-  /** Values that have another meaning in the graph than in the file. */
-  readonly moved?: ReadonlySet<string> | undefined;
-  /** What nodes of the graph are to read instead: what a training step draws at random left out. */
-  readonly read?: ReadonlyMap<string, string> | undefined;
-  /** The first batch, with what else the graph reads. */
-  readonly feeds: Feeds;
-}
 
 export interface GuardOptions {
   /** What the graph runs on; the file runs on the CPU. */

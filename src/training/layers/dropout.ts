@@ -10,10 +10,10 @@ import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import type { Site } from '../../lora/manifest.js';
 import type { AttachedNodes } from '../../lora/patched.js';
-import { generatorFor } from '../../lora/start/init.js';
 import { dataTypeNumber } from '../../onnx/dtype.js';
 import type { NewNode } from '../../onnx/encode.js';
 import type { Dim } from '../../onnx/model.js';
+import { generatorFor } from '../../random.js';
 
 /** The input with the random numbers: float32, uniform in [0, 1). */
 export const NOISE = 'noise';

@@ -2,7 +2,8 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import type { Dim } from '../../onnx/model.js';
-import type { LossName, ModelOutput } from './loss.js';
+import type { LossName } from '../data/loss-name.js';
+import type { ModelOutput } from '../data/needs.js';
 import { unsqueeze } from './operators.js';
 
 /**

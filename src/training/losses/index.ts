@@ -4,26 +4,21 @@ import type { ValueTypes } from '../../autodiff/value.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import { isConvertible } from '../../onnx/dtype.js';
+import type { LossName } from '../data/loss-name.js';
+import type { ModelOutput } from '../data/needs.js';
 import { bce } from './bce.js';
 import { causalLm } from './causal-lm.js';
 import { crossEntropy } from './cross-entropy.js';
 import { ctc } from './ctc.js';
 import { kl } from './kl.js';
 import { logitsOf, mayBeProbabilities, widened } from './logits.js';
-import type {
-  AddInput,
-  Logits,
-  Loss,
-  LossInGraph,
-  LossName,
-  LossOptions,
-  ModelOutput,
-} from './loss.js';
+import type { AddInput, Logits, Loss, LossInGraph, LossOptions } from './loss.js';
 import { mnr } from './mnr.js';
 import { mse } from './mse.js';
 import { addDistance } from './probabilities.js';
 
-export { type LossInGraph, type LossName, type LossOptions, lossNames } from './loss.js';
+export { type LossName, lossNames } from '../data/loss-name.js';
+export type { LossInGraph, LossOptions } from './loss.js';
 
 const losses: Readonly<Record<LossName, Loss>> = {
   'cross-entropy': crossEntropy,

@@ -2,9 +2,7 @@
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { Dim } from '../../onnx/model.js';
-
-export const lossNames = ['cross-entropy', 'causal-lm', 'mse', 'bce', 'ctc', 'mnr', 'kl'] as const;
-export type LossName = (typeof lossNames)[number];
+import type { ModelOutput } from '../data/needs.js';
 
 export interface LossOptions {
   /**
@@ -29,13 +27,6 @@ export interface LossOptions {
   readonly scale?: number | undefined;
   /** kl: what both sides' logits are divided by; default 1. */
   readonly temperature?: number | undefined;
-}
-
-/** A model output with what is known of it; a null shape says nothing. */
-export interface ModelOutput {
-  readonly name: string;
-  readonly dtype: DataTypeName;
-  readonly shape: readonly Dim[] | null;
 }
 
 /** A model output in the type that losses are computed in. */

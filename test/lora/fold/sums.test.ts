@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import type { BaseWeight } from '../../../src/lora/fold/folded-weight.js';
+import type { BaseWeight } from '../../../src/lora/fold/base-weight.js';
 import { foldedWeight } from '../../../src/lora/fold/folded-weight.js';
 import { RowFactors } from '../../../src/lora/fold/row-factors.js';
 import { sums } from '../../../src/lora/fold/sums.js';

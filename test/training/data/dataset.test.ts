@@ -7,7 +7,7 @@ import { byteLength, type DataTypeName } from '../../../src/onnx/dtype.js';
 import { elementCount } from '../../../src/onnx/model.js';
 import { tensorToFloat64 } from '../../../src/runtime/tensor-value.js';
 import { checkDataset } from '../../../src/training/data/check.js';
-import { openDataset } from '../../../src/training/data/dataset.js';
+import { openDataset } from '../../../src/training/data/open-dataset.js';
 import { bytesOf, npy, npz, zip } from '../../formats/npz-writer.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { safetensors } from './data.js';

@@ -1,6 +1,6 @@
 /** Names as PyTorch has them: module paths, and parameters that were trained with the adapters. */
 import { OnnxLoraError } from '../../../errors.js';
-import { renamePaths } from '../../binding/module-match.js';
+import { renamePaths } from '../../module-path.js';
 import type { AdapterContents, TrainedTensor } from '../adapter-contents.js';
 
 /** From a module path of the ONNX model to the one in PyTorch. */

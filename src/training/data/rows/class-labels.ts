@@ -1,10 +1,10 @@
 import { tensorFromNumbers } from '../../../runtime/tensor-value.js';
 import type { SampleSpec } from '../dataset.js';
-import { DEFAULT_IGNORE_INDEX } from '../match.js';
+import { DEFAULT_IGNORE_INDEX } from '../ignore-index.js';
 import { BadRow } from './bad-row.js';
 import { brief } from './brief.js';
 import { ClassNames } from './class-names.js';
-import type { LabelCollector, LabelOptions, Labels } from './labels.js';
+import type { LabelCollector, LabelOptions, Labels } from './label-collector.js';
 
 /**
  * One class a row. Where all labels are whole numbers, they are the numbers of classes; else they are

@@ -1,7 +1,7 @@
 import { tensorFromNumbers } from '../../../runtime/tensor-value.js';
 import { BadRow } from './bad-row.js';
 import { ClassNames } from './class-names.js';
-import type { LabelCollector, LabelOptions, Labels } from './labels.js';
+import type { LabelCollector, LabelOptions, Labels } from './label-collector.js';
 import { numberLabels } from './number-labels.js';
 
 /**

@@ -1,6 +1,6 @@
 /** Comma- or tab-separated values with the names of the fields on the first line (RFC 4180). */
 import { OnnxLoraError } from '../../../errors.js';
-import type { ByteSource } from '../../../onnx/source.js';
+import type { ByteSource } from '../../../onnx/byte-source.js';
 import { BadRow } from './bad-row.js';
 import { linesOf } from './lines.js';
 import { type OpenFormat, type Row, type RowRecord, textOf } from './row.js';

@@ -1,6 +1,6 @@
 /** A file of any size by its lines. */
 import { OnnxLoraError } from '../../../errors.js';
-import type { ByteSource } from '../../../onnx/source.js';
+import type { ByteSource } from '../../../onnx/byte-source.js';
 
 export interface Line {
   /** Without its end; valid until the next line is taken. */

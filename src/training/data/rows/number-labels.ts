@@ -1,7 +1,7 @@
 import { tensorFromNumbers } from '../../../runtime/tensor-value.js';
 import { BadRow } from './bad-row.js';
 import { brief } from './brief.js';
-import type { LabelCollector } from './labels.js';
+import type { LabelCollector } from './label-collector.js';
 
 /** A number a row, or a list of them that is as long in every row. */
 export function numberLabels(key: 'target' | 'teacher'): LabelCollector {

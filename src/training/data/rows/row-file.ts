@@ -2,7 +2,8 @@
 import { extname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../../../errors.js';
-import { type ByteSource, FileSource } from '../../../onnx/source.js';
+import type { ByteSource } from '../../../onnx/byte-source.js';
+import { FileSource } from '../../../onnx/source.js';
 import type { WorkOptions } from '../../../onnx/write.js';
 import { BadRow } from './bad-row.js';
 import { separatedValues } from './csv.js';

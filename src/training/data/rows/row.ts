@@ -1,5 +1,5 @@
 /** Rows of files that are no tensors, and the formats they come in. */
-import type { ByteSource } from '../../../onnx/source.js';
+import type { ByteSource } from '../../../onnx/byte-source.js';
 import { BadRow } from './bad-row.js';
 
 /** Values by field. */

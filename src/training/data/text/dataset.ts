@@ -2,10 +2,10 @@
 import { OnnxLoraError } from '../../../errors.js';
 import { type TensorValue, tensorFromNumbers } from '../../../runtime/tensor-value.js';
 import type { Dataset, SampleSpec } from '../dataset.js';
-import { DEFAULT_IGNORE_INDEX } from '../match.js';
+import { DEFAULT_IGNORE_INDEX } from '../ignore-index.js';
 import type { DataRequest } from '../request.js';
 import { fieldOf } from '../rows/fields.js';
-import type { Labels } from '../rows/labels.js';
+import type { Labels } from '../rows/label-collector.js';
 import { RowFile } from '../rows/row-file.js';
 import type { EncodedText, RowEncoder } from './encoder.js';
 import type { TextFields } from './fields.js';

@@ -1,6 +1,6 @@
 /** Which fields hold the texts of a row. */
 import { OnnxLoraError } from '../../../errors.js';
-import type { LossName } from '../../losses/index.js';
+import type { LossName } from '../loss-name.js';
 import { firstOf, labelNames } from '../rows/fields.js';
 import type { Row } from '../rows/row.js';
 import type { TextOptions } from './options.js';

@@ -2,7 +2,8 @@
 import { classList, readClassFile } from '../classes.js';
 import type { DataRequest } from '../request.js';
 import { fieldOf } from '../rows/fields.js';
-import { type LabelCollector, labelCollector } from '../rows/labels.js';
+import type { LabelCollector } from '../rows/label-collector.js';
+import { labelCollector } from '../rows/labels.js';
 import type { Row } from '../rows/row.js';
 import {
   chatEncoder,

@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import sharp from 'sharp';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { ValueInfo } from '../../../../src/onnx/model.js';
-import { openDataset } from '../../../../src/training/data/dataset.js';
+import { openDataset } from '../../../../src/training/data/open-dataset.js';
 import type { DataRequest } from '../../../../src/training/data/request.js';
 
 const inputs = [{ name: 'x', dataType: 1, shape: ['n', 1, 2, 2] }] as unknown as ValueInfo[];

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { dataTypeNumber } from '../../../../src/onnx/dtype.js';
 import type { ValueInfo } from '../../../../src/onnx/model.js';
-import { type Dataset, openDataset } from '../../../../src/training/data/dataset.js';
+import type { Dataset } from '../../../../src/training/data/dataset.js';
+import { openDataset } from '../../../../src/training/data/open-dataset.js';
 import type { DataRequest } from '../../../../src/training/data/request.js';
 import { failure, temporaryFolder } from '../../../support/files.js';
 import { recorded, tokenizerPath } from './tokenizers.js';

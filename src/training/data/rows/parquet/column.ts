@@ -4,7 +4,7 @@ import { assembleLists } from 'hyparquet/src/assemble.js';
 import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
 import { getMaxDefinitionLevel, getMaxRepetitionLevel } from 'hyparquet/src/schema.js';
 import type { ColumnDecoder, DecodedArray, SchemaTree } from 'hyparquet/src/types.js';
-import type { ByteSource } from '../../../../onnx/source.js';
+import type { ByteSource } from '../../../../onnx/byte-source.js';
 import { withinTime } from '../../../../time-limit.js';
 import { type Cursor, cursorOf, readRuns } from './bits.js';
 import type { Codecs } from './codecs.js';

@@ -4,7 +4,7 @@ import { assembleNested } from 'hyparquet/src/assemble.js';
 import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
 import { getTreePath } from 'hyparquet/src/schema.js';
 import type { DecodedArray } from 'hyparquet/src/types.js';
-import type { ByteSource } from '../../../../onnx/source.js';
+import type { ByteSource } from '../../../../onnx/byte-source.js';
 import { withinTime } from '../../../../time-limit.js';
 import { type Codecs, codecsFor } from './codecs.js';
 import { ColumnReader, Open } from './column.js';

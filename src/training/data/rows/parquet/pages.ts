@@ -1,7 +1,7 @@
 /** The pages of a column in one group of rows: their headers, checked, and their bytes, unpacked. */
 import type { ColumnMetaData } from 'hyparquet';
 import { deserializeTCompactProtocol } from 'hyparquet/src/thrift.js';
-import type { ByteSource } from '../../../../onnx/source.js';
+import type { ByteSource } from '../../../../onnx/byte-source.js';
 import type { Codecs } from './codecs.js';
 import { limit, MAX_HEADER_BYTES, MAX_PAGE_BYTES, MAX_PAGE_VALUES } from './limits.js';
 

@@ -1,0 +1,24 @@
+/** Where bytes stand: the file, and the offset of the first. */
+export interface FilePlace {
+  readonly path: string;
+  readonly start: number;
+}
+
+/** Random access to bytes that need not be in memory: a file of any size, or a buffer. */
+export interface ByteSource {
+  /** What to call it in a message: the path, or a word for bytes that have none. */
+  readonly label: string;
+  /** The file's path; undefined for bytes in memory. */
+  readonly path: string | undefined;
+  /** Size in bytes. */
+  readonly size: number;
+  /** One byte; the caller stays below `size`. */
+  byteAt(offset: number): number;
+  /** A copy of the bytes from `start` to `end` (exclusive). */
+  read(start: number, end: number): Uint8Array;
+  /** Fills `target` from `start` on; throws where the source ends before. */
+  readInto(target: Uint8Array, start: number): void;
+  /** Where a file has the bytes from `start` to `end`, in one piece; undefined where none has. */
+  placeOf(start: number, end: number): FilePlace | undefined;
+  close(): void;
+}

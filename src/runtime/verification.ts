@@ -1,0 +1,26 @@
+/** What a comparison found. */
+export interface Verification {
+  /** Batches of inputs that both models ran with. */
+  readonly samples: number;
+  /** Over all outputs, samples and elements; infinite where one model gives NaN and the other not. */
+  readonly maxAbsDiff: number;
+  /** The same as a share of the greatest element of the reference's output, over all outputs. */
+  readonly maxRelDiff: number;
+  readonly tolerance: number;
+  /**
+   * For every output: greatest difference <= tolerance * greatest element; and where it is known what the
+   * adapters move, the difference is not a part of that.
+   */
+  readonly passed: boolean;
+  /** The output that is worst by that measure. */
+  readonly output?: string;
+  /** What the adapters move, measured as the difference is; where the model without them was run. */
+  readonly moved?: { readonly maxAbsDiff: number; readonly maxRelDiff: number };
+  /**
+   * Whether the samples prove the fold: the adapters move the outputs by so much more than rounding that
+   * half of them could not be missing unseen.
+   */
+  readonly proven?: boolean;
+  /** Why it was not passed, or proves nothing. */
+  readonly reason?: string;
+}

@@ -1,0 +1,1 @@
+export const DEFAULT_IGNORE_INDEX = -100;

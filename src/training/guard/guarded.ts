@@ -1,0 +1,19 @@
+import type { GraphBuilder } from '../../graph/builder.js';
+import type { Model } from '../../onnx/model.js';
+import type { Feeds } from '../../runtime/tensor-value.js';
+
+/** What is compared. */
+export interface Guarded {
+  /** The file; one that was edited in memory counts as it is there. */
+  readonly model: Model;
+  /** What was built from it, and behind it what it was when no node was taken out yet. */
+  readonly graphs: readonly [GraphBuilder, ...GraphBuilder[]];
+  /** The output that the loss looks at, of the file and of the graph. */
+  readonly output: string;
+  /** Values that have another meaning in the graph than in the file. */
+  readonly moved?: ReadonlySet<string> | undefined;
+  /** What nodes of the graph are to read instead: what a training step draws at random left out. */
+  readonly read?: ReadonlyMap<string, string> | undefined;
+  /** The first batch, with what else the graph reads. */
+  readonly feeds: Feeds;
+}
