@@ -7,7 +7,7 @@
  * An operation on two models has an array of them as its input.
  */
 const { operation, input, options } = JSON.parse(process.argv[2]);
-const library = await import(`../dist/src/lora/${operation}.js`);
+const library = await import(`../dist/src/commands/${operation}.js`);
 const start = performance.now();
 const result = await library[operation](...[input].flat(), options);
 const ms = performance.now() - start;

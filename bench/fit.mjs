@@ -162,7 +162,7 @@ function report(results) {
 
 /** The decomposition alone, of a matrix without any structure: the worst case. */
 async function decompositions() {
-  const { truncatedSvd } = await import('../dist/src/analysis/svd.js');
+  const { truncatedSvd } = await import('../dist/src/linalg/svd.js');
   const rows = [];
   for (const size of [1024, 2048, 4096]) {
     const random = uniform(size);

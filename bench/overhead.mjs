@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import ort from 'onnxruntime-node';
-import { patch } from '../dist/src/lora/patch.js';
+import { patch } from '../dist/src/commands/patch.js';
 import {
   against,
   inTemporaryFolder,
@@ -53,8 +53,8 @@ async function build(folder) {
   for (const structure of ['diagonal', 'localized']) {
     for (const k of blocks) await add(`${structure} K=${k}`, { structure, blocks: k });
   }
-  if (existsSync(new URL('../dist/src/lora/merge.js', import.meta.url))) {
-    const { merge } = await import('../dist/src/lora/merge.js');
+  if (existsSync(new URL('../dist/src/commands/merge.js', import.meta.url))) {
+    const { merge } = await import('../dist/src/commands/merge.js');
     paths.merged = join(folder, 'merged.onnx');
     await merge(paths[`localized K=${blocks[0]}`], { output: paths.merged, verify: false });
   }

@@ -13,9 +13,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import ort from 'onnxruntime-node';
+import { apply } from '../dist/src/commands/apply.js';
+import { merge } from '../dist/src/commands/merge.js';
 import { openSafetensors } from '../dist/src/formats/safetensors.js';
-import { apply } from '../dist/src/lora/apply.js';
-import { merge } from '../dist/src/lora/merge.js';
 import { toIntegers } from '../dist/src/onnx/dtype.js';
 import { inTemporaryFolder, largestDifference, saveResults, session, table } from './common.mjs';
 

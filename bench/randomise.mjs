@@ -3,7 +3,7 @@
  * zeros would be no test of a merge.
  */
 import { closeSync, openSync, writeSync } from 'node:fs';
-import { PatchedModel } from '../dist/src/lora/patched.js';
+import { PatchedModel } from '../dist/src/adapters/model/patched.js';
 import { dataTypeName, fromFloat64 } from '../dist/src/onnx/dtype.js';
 import { openModel } from '../dist/src/onnx/parse.js';
 import { randomValues, uniform } from './models.mjs';

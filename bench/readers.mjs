@@ -14,10 +14,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import ort from 'onnxruntime-node';
+import { apply } from '../dist/src/commands/apply.js';
+import { foldAdapters } from '../dist/src/commands/merge.js';
+import { patch } from '../dist/src/commands/patch.js';
 import { encodeSafetensors, openSafetensors } from '../dist/src/formats/safetensors.js';
-import { apply } from '../dist/src/lora/apply.js';
-import { foldAdapters } from '../dist/src/lora/merge.js';
-import { patch } from '../dist/src/lora/patch.js';
 import { inTemporaryFolder, saveResults, session, table } from './common.mjs';
 import { randomiseAdapters } from './randomise.mjs';
 

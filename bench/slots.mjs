@@ -7,10 +7,10 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { extract } from '../dist/src/lora/extract.js';
-import { merge } from '../dist/src/lora/merge.js';
-import { patch } from '../dist/src/lora/patch.js';
-import { AdapterSession } from '../dist/src/runtime/adapter-session.js';
+import { AdapterSession } from '../dist/src/adapters/slots/adapter-session.js';
+import { extract } from '../dist/src/commands/extract.js';
+import { merge } from '../dist/src/commands/merge.js';
+import { patch } from '../dist/src/commands/patch.js';
 import { openSession } from '../dist/src/runtime/session.js';
 import { tensorFromNumbers } from '../dist/src/runtime/tensor-value.js';
 import {

@@ -52,8 +52,8 @@ async function read() {
 
 /** As `train` does: every row is looked at, then batches are made in a shuffled order. */
 async function open() {
-  const { openDataset } = await import('../dist/src/training/data/dataset.js');
-  const { BatchOrder } = await import('../dist/src/training/data/order.js');
+  const { openDataset } = await import('../dist/src/data/dataset.js');
+  const { BatchOrder } = await import('../dist/src/data/order.js');
   const input = (name) => ({ name, shape: ['batch', 'tokens'], dataType: INT64 });
   const inputs = ['input_ids', 'attention_mask', 'token_type_ids'].map(input);
   const start = performance.now();

@@ -10,7 +10,7 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { TextTokenizer } from '../dist/src/training/data/text/tokenizer.js';
+import { TextTokenizer } from '../dist/src/data/text/tokenizer.js';
 import { inTemporaryFolder, saveResults, table } from './common.mjs';
 
 const { values: args, positionals } = parseArgs({

@@ -16,8 +16,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import ort from 'onnxruntime-node';
+import { patch } from '../dist/src/commands/patch.js';
 import { encodeSafetensors } from '../dist/src/formats/safetensors.js';
-import { patch } from '../dist/src/lora/patch.js';
 import {
   inTemporaryFolder,
   median,

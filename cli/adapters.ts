@@ -1,7 +1,8 @@
 /** How adapters are shown, wherever a command lists them. */
-import type { Skipped } from '../src/lora/patch-options.js';
-import type { AdapterSummary, ParameterShare } from '../src/lora/report.js';
-import type { SlotSummary } from '../src/lora/slots/summary.js';
+
+import type { AdapterSummary, ParameterShare } from '../src/adapters/model/summary.js';
+import type { SlotSummary } from '../src/adapters/slots/summary.js';
+import type { Skipped } from '../src/commands/patch-options.js';
 import type { Column } from './table.js';
 import { count, measure, percent, plural, printable } from './text.js';
 import type { Ui } from './ui.js';

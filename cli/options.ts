@@ -1,6 +1,6 @@
 /** Options that several commands share, so that they read the same everywhere. */
-import { adapterFormats, inits, patchStructures } from '../src/lora/choices.js';
-import { scalings } from '../src/lora/structure.js';
+import { adapterFormats, inits, patchStructures } from '../src/adapters/structure/choices.js';
+import { scalings } from '../src/adapters/structure/structure.js';
 import { providerNames } from '../src/runtime/provider-names.js';
 import type { OptionSpecs } from './command.js';
 

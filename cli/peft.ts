@@ -1,6 +1,7 @@
 /** PEFT folders, as commands that write them describe them. */
-import { peftTypes } from '../src/lora/choices.js';
-import type { PeftModule, PeftSummary } from '../src/lora/files/export-peft.js';
+
+import type { PeftModule, PeftSummary } from '../src/adapters/files/export-peft.js';
+import { peftTypes } from '../src/adapters/structure/choices.js';
 import type { OptionSpecs } from './command.js';
 import type { Column } from './table.js';
 import { measure, printable } from './text.js';

@@ -1,7 +1,8 @@
 /** Options of the commands that read data: train and eval. */
+
+import { channelOrders, fits, kernels } from '../src/data/images/choices.js';
+import { lossNames } from '../src/data/loss-name.js';
 import { providerNames } from '../src/runtime/provider-names.js';
-import { channelOrders, fits, kernels } from '../src/training/data/images/choices.js';
-import { lossNames } from '../src/training/data/loss-name.js';
 import type { OptionSpecs } from './command.js';
 
 /** On what. */

@@ -2,7 +2,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { extract } from '../src/lora/extract.js';
+import { extract } from '../src/commands/extract.js';
 import { MODEL } from './models/reader.js';
 import { baseModels, patchedModels } from './models/seeds.js';
 import type { Files } from './reader.js';

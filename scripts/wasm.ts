@@ -1,11 +1,11 @@
 /**
- * Makes src/lora/fold/kernel-bytes.ts of kernel.wat: `npm run wasm`, after every change of the latter.
+ * Makes src/adapters/fold/kernel-bytes.ts of kernel.wat: `npm run wasm`, after every change of the latter.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import init from 'wabt';
 
-const folder = new URL('../src/lora/fold/', import.meta.url);
+const folder = new URL('../src/adapters/fold/', import.meta.url);
 
 /** The text of the module that holds the kernel's bytes. */
 export async function kernelModule() {

@@ -4,6 +4,7 @@
  * `OnnxLoraError`.
  */
 
+export type { AdapterOptions } from './adapters/edit/new-adapters.js';
 // Best fits.
 export {
   type BlockDecomposition,
@@ -12,49 +13,28 @@ export {
   fitOf,
   fitStructure,
   type StructureFit,
-} from './analysis/fit-structure.js';
-export { type SvdOptions, truncatedSvd } from './analysis/svd.js';
-export type { TruncatedSvd } from './analysis/truncated-svd.js';
-
-// What a loss wants of whole weights.
+} from './adapters/factors/fit-structure.js';
+export type { AdapterFile, StoredAdapter } from './adapters/files/adapter-file.js';
+export type { PeftModule, PeftOptions, PeftSummary } from './adapters/files/export-peft.js';
+export { openAdapter } from './adapters/files/open-adapter.js';
+export { findLayers, type Layer } from './adapters/model/layers.js';
 export {
-  type GradientOptions,
-  type RefusedGradient,
-  type WeightGradient,
-  weightGradients,
-} from './analysis/weight-gradients.js';
-
-// Reverse mode over graphs.
+  type AdapterRecord,
+  type ModelManifest,
+  type PatchedAdapter,
+  readManifests,
+} from './adapters/model/manifest.js';
+export type { AdapterSummary, ParameterShare } from './adapters/model/summary.js';
+// ONNX Runtime.
 export {
-  type Composite,
-  type DifferentiateOptions,
-  differentiate,
-} from './autodiff/differentiate.js';
-export type { GradientRule, RuleContext } from './autodiff/rule.js';
-export type { ValueType, ValueTypes } from './autodiff/value.js';
-
-// The errors.
-export { type ErrorCode, type ErrorDetails, OnnxLoraError } from './errors.js';
-
-// Adapter files.
-export { openSafetensors, type SafetensorsFile } from './formats/safetensors.js';
-
-// The graph.
-export { type Attributes, GraphBuilder, type ValueSpec } from './graph/builder.js';
-export { type Constant, traceConstant } from './graph/constants.js';
-export { loadGraph } from './graph/load.js';
-export { prune } from './graph/prune.js';
-export { type Use, type Value, ValueIndex } from './graph/uses.js';
-export {
-  type AdvisedChoice,
-  type AdvisedScore,
-  type AdvisedTarget,
-  type AdviseOptions,
-  type AdviseResult,
-  advise,
-  type Basis,
-} from './lora/advise.js';
-export { type ApplyOptions, type ApplyResult, apply } from './lora/apply.js';
+  type AdapterRunOptions,
+  AdapterSession,
+  type AdapterSessionOptions,
+  type LoadedAdapter,
+  type WeightedAdapter,
+} from './adapters/slots/adapter-session.js';
+export type { SlotGuardReport } from './adapters/slots/slot-guard.js';
+export type { SlotSummary } from './adapters/slots/summary.js';
 // The commands, and how layers and structures are chosen.
 export {
   type AdapterFormat,
@@ -65,38 +45,7 @@ export {
   inits,
   type SlotMode,
   slotModes,
-} from './lora/choices.js';
-export { type ExtractOptions, type ExtractResult, extract } from './lora/extract.js';
-export type { AdapterFile, StoredAdapter } from './lora/files/adapter-file.js';
-export type { PeftModule, PeftOptions, PeftSummary } from './lora/files/export-peft.js';
-export { openAdapter } from './lora/files/open-adapter.js';
-export { type FitLayer, type FitOptions, type FitRest, type FitResult, fit } from './lora/fit.js';
-export { type InspectOptions, inspect } from './lora/inspect.js';
-export type {
-  InspectedHead,
-  InspectedSet,
-  InspectedSlots,
-  InspectedTarget,
-  InspectedValue,
-  InspectedWeight,
-  InspectResult,
-  InspectSummary,
-  ModelFacts,
-} from './lora/inspection.js';
-export { findLayers, type Layer } from './lora/layers.js';
-export {
-  type AdapterRecord,
-  type ModelManifest,
-  type PatchedAdapter,
-  readManifests,
-} from './lora/manifest.js';
-export { type MergedWeight, type MergeResult, merge } from './lora/merge.js';
-export type { AdapterOptions } from './lora/new-adapters.js';
-export { patch } from './lora/patch.js';
-export type { PatchOptions, PatchResult, Skipped } from './lora/patch-options.js';
-export type { AdapterSummary, ParameterShare } from './lora/report.js';
-export { matcher, type Selectable, type Selection, select } from './lora/select.js';
-export type { SlotSummary } from './lora/slots/summary.js';
+} from './adapters/structure/choices.js';
 export {
   planStructure,
   type Scaling,
@@ -105,17 +54,73 @@ export {
   type StructureOptions,
   scalings,
   structures,
-} from './lora/structure.js';
+} from './adapters/structure/structure.js';
 export {
   type Finding,
   findLinearLayers,
   type Geometry,
   type LinearLayer,
   type Weight,
-} from './lora/targets/index.js';
-export type { MergeOptions } from './lora/unmerged.js';
-export { type UnpatchOptions, type UnpatchResult, unpatch } from './lora/unpatch.js';
-export { type VerifyOptions, verifyModels } from './lora/verify.js';
+} from './adapters/targets/index.js';
+export { matcher, type Selectable, type Selection, select } from './adapters/targets/select.js';
+// Reverse mode over graphs.
+export {
+  type Composite,
+  type DifferentiateOptions,
+  differentiate,
+} from './autodiff/differentiate.js';
+export type { GradientRule, RuleContext } from './autodiff/rule.js';
+export {
+  type AdvisedChoice,
+  type AdvisedScore,
+  type AdvisedTarget,
+  type AdviseOptions,
+  type AdviseResult,
+  advise,
+  type Basis,
+} from './commands/advise.js';
+export { type ApplyOptions, type ApplyResult, apply } from './commands/apply.js';
+export {
+  type EvaluateOptions,
+  type EvaluateResult,
+  evaluate,
+} from './commands/evaluate.js';
+export type { Expectation } from './commands/expectations.js';
+export { type ExtractOptions, type ExtractResult, extract } from './commands/extract.js';
+export {
+  type FitLayer,
+  type FitOptions,
+  type FitRest,
+  type FitResult,
+  fit,
+} from './commands/fit.js';
+export { type InspectOptions, inspect } from './commands/inspect.js';
+export { type MergedWeight, type MergeResult, merge } from './commands/merge.js';
+export { patch } from './commands/patch.js';
+export type { PatchOptions, PatchResult, Skipped } from './commands/patch-options.js';
+export type { TrainResult } from './commands/train/run.js';
+export { train } from './commands/train/train.js';
+export type { MergeOptions } from './commands/unmerged.js';
+export { type UnpatchOptions, type UnpatchResult, unpatch } from './commands/unpatch.js';
+export { type VerifyOptions, verifyModels } from './commands/verify.js';
+// Training.
+export type { Dataset, SampleSpec } from './data/dataset.js';
+export { openDataset } from './data/open-dataset.js';
+export type { DataOptions, DataRequest } from './data/request.js';
+export { type Encoding, TextTokenizer } from './data/text/tokenizer.js';
+// The errors.
+export { type ErrorCode, type ErrorDetails, OnnxLoraError } from './errors.js';
+// Adapter files.
+export { openSafetensors, type SafetensorsFile } from './formats/safetensors.js';
+// The graph.
+export { type Attributes, GraphBuilder, type ValueSpec } from './graph/builder.js';
+export { type Constant, traceConstant } from './graph/constants.js';
+export { loadGraph } from './graph/load.js';
+export { prune } from './graph/prune.js';
+export { type Use, type Value, ValueIndex } from './graph/uses.js';
+export type { ValueType, ValueTypes } from './graph/value-type.js';
+export { type SvdOptions, truncatedSvd } from './linalg/svd.js';
+export type { TruncatedSvd } from './linalg/truncated-svd.js';
 export type { ByteSource } from './onnx/byte-source.js';
 // The file.
 export type { DataTypeName, FloatName } from './onnx/dtype.js';
@@ -134,15 +139,17 @@ export { openModel, parseModel } from './onnx/parse.js';
 export { FileSource, MemorySource } from './onnx/source.js';
 export { TensorReader } from './onnx/tensor.js';
 export type { Progress, WorkOptions, WriteOptions } from './onnx/write.js';
-
-// ONNX Runtime.
-export {
-  type AdapterRunOptions,
-  AdapterSession,
-  type AdapterSessionOptions,
-  type LoadedAdapter,
-  type WeightedAdapter,
-} from './runtime/adapter-session.js';
+export type {
+  InspectedHead,
+  InspectedSet,
+  InspectedSlots,
+  InspectedTarget,
+  InspectedValue,
+  InspectedWeight,
+  InspectResult,
+  InspectSummary,
+  ModelFacts,
+} from './report/inspection.js';
 export { type CompareOptions, compareModels, type ModelSource } from './runtime/compare.js';
 export type { GivenFeeds, RuntimeTensor } from './runtime/given-feeds.js';
 export { inferTypes } from './runtime/infer-types.js';
@@ -161,7 +168,6 @@ export {
   resolveProvider,
 } from './runtime/providers.js';
 export { type OpenSessionOptions, openSession, type Session } from './runtime/session.js';
-export type { SlotGuardReport } from './runtime/slot-guard.js';
 export {
   openStatefulSession,
   type State,
@@ -171,25 +177,19 @@ export {
 } from './runtime/stateful-session.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 export type { Verification } from './runtime/verification.js';
-// Training.
-export type { Dataset, SampleSpec } from './training/data/dataset.js';
-export { openDataset } from './training/data/open-dataset.js';
-export type { DataOptions, DataRequest } from './training/data/request.js';
-export { type Encoding, TextTokenizer } from './training/data/text/tokenizer.js';
-export {
-  type EvaluateOptions,
-  type EvaluateResult,
-  evaluate,
-} from './training/evaluate.js';
-export type { Expectation } from './training/expectations.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
 export type { GuardReport } from './training/guard/guard.js';
 export { addLoss, type LossName, type LossOptions, lossNames } from './training/losses/index.js';
 export { type OptimizerName, type OptimizerOptions, optimizers } from './training/optimizer.js';
 export type { TrainOptions } from './training/options.js';
 export type { EvalRecord, LogRecord, StepRecord } from './training/records.js';
-export type { TrainResult } from './training/run.js';
 export { learningRate, type Schedule, type ScheduleName, schedules } from './training/schedule.js';
 export { buildStepGraph, type StepGraph, type StepOptions } from './training/step-graph.js';
-export { train } from './training/train.js';
+// What a loss wants of whole weights.
+export {
+  type GradientOptions,
+  type RefusedGradient,
+  type WeightGradient,
+  weightGradients,
+} from './training/weight-gradients.js';
 export { version } from './version.js';

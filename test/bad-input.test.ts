@@ -3,14 +3,14 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { manifestKey, type Site } from '../src/adapters/model/manifest.js';
+import { apply } from '../src/commands/apply.js';
+import { extract } from '../src/commands/extract.js';
+import { inspect } from '../src/commands/inspect.js';
+import { foldAdapters } from '../src/commands/merge.js';
+import { patch } from '../src/commands/patch.js';
+import { unpatch } from '../src/commands/unpatch.js';
 import { type ErrorCode, OnnxLoraError } from '../src/errors.js';
-import { apply } from '../src/lora/apply.js';
-import { extract } from '../src/lora/extract.js';
-import { inspect } from '../src/lora/inspect.js';
-import { manifestKey, type Site } from '../src/lora/manifest.js';
-import { foldAdapters } from '../src/lora/merge.js';
-import { patch } from '../src/lora/patch.js';
-import { unpatch } from '../src/lora/unpatch.js';
 import { collect, MessageEdit } from '../src/onnx/edit.js';
 import { metadataRecord } from '../src/onnx/encode.js';
 import { allTensors } from '../src/onnx/external.js';
@@ -320,7 +320,7 @@ describe('a manifest', () => {
     return files.write(concat(model({ ...chain, nodes }), ...(entry as Uint8Array[])));
   }
 
-  // Not refused yet (src/lora/patched.ts): a name may belong to one adapter only.
+  // Not refused yet (src/adapters/model/patched.ts): a name may belong to one adapter only.
   it.each<[string, (m: Manifest) => unknown]>([
     ['with an adapter twice', (m) => m.adapters.push(first(m))],
     ['with a site twice', (m) => first(m).sites.push(site(m))],
@@ -330,7 +330,7 @@ describe('a manifest', () => {
     expect(await outcomes(path, ['unpatch', 'merge'])).toEqual(new Set(['invalid-manifest']));
   });
 
-  // Runs for ever (src/lora/unpatch.ts, finalName).
+  // Runs for ever (src/commands/unpatch.ts, finalName).
   it('whose adapter gives its layer the name it reads is refused', async () => {
     const nodes = [node('Add', ['p', 'x'], 'p', {}, 'a'), node('Relu', ['x'], 'p', {}, 'r')];
     const path = await withSites(nodes, [{ node: 'n', base: 'p', nodes: ['a'] }]);
@@ -348,7 +348,7 @@ describe('a manifest', () => {
 /** What a call in a process of its own ends with, before long: the code of its error. */
 function inTime(call: string): string | undefined {
   const root = new URL('..', import.meta.url).href;
-  const modules = ['src/lora/patch.ts', 'src/lora/unpatch.ts', 'test/support/cpu-time.ts'];
+  const modules = ['src/commands/patch.ts', 'src/commands/unpatch.ts', 'test/support/cpu-time.ts'];
   const script = `
     const modules = await Promise.all(${JSON.stringify(modules)}.map((path) => import('${root}' + path)));
     const { patch, unpatch, cpuSeconds } = Object.assign({}, ...modules);
@@ -475,7 +475,7 @@ describe('a graph', () => {
     },
   );
 
-  // Not refused yet (src/lora/targets/index.ts): a TypeError.
+  // Not refused yet (src/adapters/targets/index.ts): a TypeError.
   it.each<[string, ModelParts]>([
     ['a layer without outputs', linear(['x', 'w'], [])],
     ['a layer without an input', linear(['w'], 'y')],
@@ -491,7 +491,7 @@ describe('a graph', () => {
     await outcomes(files.write(model(parts)), ['patch', 'inspect']);
   });
 
-  // An adapter of the claimed size is written (src/lora/targets/weight.ts).
+  // An adapter of the claimed size is written (src/adapters/targets/weight.ts).
   it('whose weight has fewer numbers than its shape says has no target', async () => {
     const initializers = [{ ...tensor('w', [8, 8]), dims: [2 ** 17, 8] }];
     const path = files.write(model({ ...linear(['x', 'w'], 'y'), initializers }));

@@ -1,6 +1,6 @@
+import type { AdvisedScore, AdvisedTarget, AdviseResult } from '../../src/commands/advise.js';
 import { OnnxLoraError } from '../../src/errors.js';
-import type { AdvisedScore, AdvisedTarget, AdviseResult } from '../../src/lora/advise.js';
-import type { Grid } from '../../src/lora/fit/candidates.js';
+import type { Grid } from '../../src/fitting/fit/candidates.js';
 import { by, skippedLines } from '../adapters.js';
 import { defineCommand, kebabCase } from '../command.js';
 import { adapterOptions, forceOption, selectionOptions } from '../options.js';
@@ -88,7 +88,7 @@ export const adviseCommand = defineCommand({
     },
   ],
   async run({ model, verbose, ...options }, ui) {
-    const { advise } = await import('../../src/lora/advise.js');
+    const { advise } = await import('../../src/commands/advise.js');
     if (options.data === undefined) checkIdle(options);
     const result = await advise(model, { ...options, ...ui.work, onNote: ui.note });
     return { result, text: () => textOf(result, verbose ?? false, ui) };

@@ -1,4 +1,4 @@
-import { adapterFormats } from '../../src/lora/choices.js';
+import { adapterFormats } from '../../src/adapters/structure/choices.js';
 import { adapterColumns, noteUnmatched, replacedText, trainableLine } from '../adapters.js';
 import { defineCommand } from '../command.js';
 import { bindOptions, outputOptions } from '../options.js';
@@ -48,7 +48,7 @@ export const applyCommand = defineCommand({
     },
   ],
   async run({ model, adapter, ...options }, ui) {
-    const { apply } = await import('../../src/lora/apply.js');
+    const { apply } = await import('../../src/commands/apply.js');
     const result = await apply(model, adapter, { ...options, ...ui.work });
     const { output, adapters, parameters, replaced, unmatched } = result;
     noteUnmatched(unmatched, ui);

@@ -1,6 +1,6 @@
-import { adapterFormats, combineMethods } from '../../src/lora/choices.js';
-import type { CombinedAdapter } from '../../src/lora/combine.js';
-import { structures } from '../../src/lora/structure.js';
+import { adapterFormats, combineMethods } from '../../src/adapters/structure/choices.js';
+import { structures } from '../../src/adapters/structure/structure.js';
+import type { CombinedAdapter } from '../../src/commands/combine.js';
 import { defineCommand } from '../command.js';
 import { forceOption } from '../options.js';
 import { peftLines, peftOptions } from '../peft.js';
@@ -116,7 +116,7 @@ export const combineCommand = defineCommand({
     },
   ],
   async run({ adapters: paths, ...options }, ui) {
-    const { combine } = await import('../../src/lora/combine.js');
+    const { combine } = await import('../../src/commands/combine.js');
     const result = await combine(paths, { ...options, ...ui.work });
     const { output, format, adapters, peft } = result;
     const text = () =>

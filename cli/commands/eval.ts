@@ -1,6 +1,6 @@
+import type { EvaluateResult } from '../../src/commands/evaluate.js';
+import type { Expectation } from '../../src/commands/expectations.js';
 import { OnnxLoraError } from '../../src/errors.js';
-import type { EvaluateResult } from '../../src/training/evaluate.js';
-import type { Expectation } from '../../src/training/expectations.js';
 import { defineCommand } from '../command.js';
 import { forceOption } from '../options.js';
 import type { Column } from '../table.js';
@@ -67,7 +67,7 @@ export const evalCommand = defineCommand({
   ],
   readOnly: true,
   async run({ model, verbose, ...options }, ui) {
-    const { evaluate } = await import('../../src/training/evaluate.js');
+    const { evaluate } = await import('../../src/commands/evaluate.js');
     const result = await evaluate(model, { ...options, ...ui.work, onNote: ui.note });
     const text = () => {
       const { model: _, samples, skippedRows, warnings: __, provider, seconds, ...rest } = result;

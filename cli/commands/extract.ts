@@ -39,7 +39,7 @@ export const extractCommand = defineCommand({
     },
   ],
   async run({ model, ...options }, ui) {
-    const { extract } = await import('../../src/lora/extract.js');
+    const { extract } = await import('../../src/commands/extract.js');
     const result = await extract(model, { ...options, ...ui.work });
     const { output, format, adapters, peft } = result;
     const text = () =>

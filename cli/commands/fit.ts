@@ -1,6 +1,6 @@
-import { fitStructures } from '../../src/lora/choices.js';
-import type { FitLayer, FitResult } from '../../src/lora/fit.js';
-import { structures } from '../../src/lora/structure.js';
+import { fitStructures } from '../../src/adapters/structure/choices.js';
+import { structures } from '../../src/adapters/structure/structure.js';
+import type { FitLayer, FitResult } from '../../src/commands/fit.js';
 import { by } from '../adapters.js';
 import { defineCommand } from '../command.js';
 import { forceOption, outputFormatOption, selectionOptions } from '../options.js';
@@ -107,7 +107,7 @@ export const fitCommand = defineCommand({
     },
   ],
   async run({ base, tuned, ...options }, ui) {
-    const { fit } = await import('../../src/lora/fit.js');
+    const { fit } = await import('../../src/commands/fit.js');
     const result = await fit(base, tuned, { ...options, ...ui.work });
     noteRest(result, ui);
     return { result, text: () => textOf(result, ui) };

@@ -1,11 +1,11 @@
+import type { AdapterSummary } from '../../src/adapters/model/summary.js';
 import type {
   InspectedSet,
   InspectedSlots,
   InspectedTarget,
   InspectedValue,
   InspectResult,
-} from '../../src/lora/inspection.js';
-import type { AdapterSummary } from '../../src/lora/report.js';
+} from '../../src/report/inspection.js';
 import { by, rankText } from '../adapters.js';
 import { defineCommand } from '../command.js';
 import { forceOption } from '../options.js';
@@ -41,7 +41,7 @@ export const inspectCommand = defineCommand({
     },
   ],
   async run({ model, why, ...options }, ui) {
-    const { inspect } = await import('../../src/lora/inspect.js');
+    const { inspect } = await import('../../src/commands/inspect.js');
     const result = await inspect(model, { ...options, ...ui.work });
     const text = () => {
       const parts = [modelLines(result), why ? reasonLines(result, ui) : layerLines(result, ui)];

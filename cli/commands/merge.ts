@@ -1,4 +1,4 @@
-import type { MergedWeight } from '../../src/lora/merge.js';
+import type { MergedWeight } from '../../src/commands/merge.js';
 import { noteUnmatched, replacedText } from '../adapters.js';
 import { defineCommand } from '../command.js';
 import { bindOptions, checkOptions, nameOption, outputOptions } from '../options.js';
@@ -65,7 +65,7 @@ export const mergeCommand = defineCommand({
     },
   ],
   async run({ model, provider, ...options }, ui) {
-    const { merge } = await import('../../src/lora/merge.js');
+    const { merge } = await import('../../src/commands/merge.js');
     const used = await chosenProvider(provider, ui);
     const result = await merge(model, { ...options, provider: used, ...ui.work });
     const { output, merged, replaced, unmatched, verification } = result;

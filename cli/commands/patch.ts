@@ -1,6 +1,6 @@
+import type { SlotSummary } from '../../src/adapters/slots/summary.js';
+import { slotModes } from '../../src/adapters/structure/choices.js';
 import { OnnxLoraError } from '../../src/errors.js';
-import { slotModes } from '../../src/lora/choices.js';
-import type { SlotSummary } from '../../src/lora/slots/summary.js';
 import {
   adapterColumns,
   noteUnmatched,
@@ -117,8 +117,8 @@ export const patchCommand = defineCommand({
     },
   ],
   async run({ model, verbose, provider, ...options }, ui) {
-    const { patch } = await import('../../src/lora/patch.js');
-    const { slotInputs } = await import('../../src/lora/slots/names.js');
+    const { patch } = await import('../../src/commands/patch.js');
+    const { slotInputs } = await import('../../src/adapters/model/slot-names.js');
     if (options.slots !== undefined) checkIdle(options, notWithSlots, 'slots');
     if (options.adapter !== undefined) {
       checkIdle({ provider, ...options }, notWithAdapter, 'the adapters of a file');

@@ -1,5 +1,5 @@
+import type { TrainResult } from '../../src/commands/train/run.js';
 import { optimizers } from '../../src/training/optimizer.js';
-import type { TrainResult } from '../../src/training/run.js';
 import { schedules } from '../../src/training/schedule.js';
 import { defineCommand } from '../command.js';
 import { forceOption, headOption, nameOption, outputOptions } from '../options.js';
@@ -293,7 +293,7 @@ export const trainCommand = defineCommand({
     },
   ],
   async run({ model, verbose, ...options }, ui) {
-    const { train } = await import('../../src/training/train.js');
+    const { train } = await import('../../src/commands/train/train.js');
     const work = { ...ui.work, onNote: ui.note };
     const result = await train(model, { ...options, ...work });
     return { result, text: () => reportOf(result, verbose ?? false) };

@@ -18,7 +18,7 @@ export const unpatchCommand = defineCommand({
     },
   ],
   async run({ model, ...options }, ui) {
-    const { unpatch } = await import('../../src/lora/unpatch.js');
+    const { unpatch } = await import('../../src/commands/unpatch.js');
     const result = await unpatch(model, { ...options, ...ui.work });
     const { output, removed, slots } = result;
     const what = slots === undefined ? removed.map(printable).join(', ') : plural(slots, 'slot');

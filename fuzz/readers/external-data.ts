@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import onnxProto from 'onnx-proto';
-import { merge } from '../../src/lora/merge.js';
+import { merge } from '../../src/commands/merge.js';
 import { MODEL } from '../models/reader.js';
 import { patchedModels } from '../models/seeds.js';
 import { damageBytes } from '../mutate/bytes.js';

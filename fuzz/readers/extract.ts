@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { extract } from '../../src/lora/extract.js';
+import { extract } from '../../src/commands/extract.js';
 import { MODEL, ofPatchedModels } from '../models/reader.js';
 import type { Reader } from '../reader.js';
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { readPixels } from '../../src/training/data/images/pixels.js';
+import { readPixels } from '../../src/data/images/pixels.js';
 import { damageBytes } from '../mutate/bytes.js';
 import { filesOf, type Reader, withFile } from '../reader.js';
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { inspect } from '../../src/lora/inspect.js';
+import { inspect } from '../../src/commands/inspect.js';
 import { MODEL, ofModels } from '../models/reader.js';
 import type { Reader } from '../reader.js';
 

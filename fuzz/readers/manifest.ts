@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import onnxProto from 'onnx-proto';
+import { inspect } from '../../src/commands/inspect.js';
+import { merge } from '../../src/commands/merge.js';
+import { unpatch } from '../../src/commands/unpatch.js';
 import { OnnxLoraError } from '../../src/errors.js';
-import { inspect } from '../../src/lora/inspect.js';
-import { merge } from '../../src/lora/merge.js';
-import { unpatch } from '../../src/lora/unpatch.js';
 import { MODEL, ofPatchedModels } from '../models/reader.js';
 import { damageJsonText } from '../mutate/json.js';
 import type { Random } from '../random.js';

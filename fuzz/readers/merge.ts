@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { merge } from '../../src/lora/merge.js';
+import { merge } from '../../src/commands/merge.js';
 import { MODEL, ofPatchedModels } from '../models/reader.js';
 import type { Reader } from '../reader.js';
 

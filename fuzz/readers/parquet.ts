@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { unpackParquet } from '../../src/training/data/rows/parquet/unpack.js';
+import { unpackParquet } from '../../src/data/rows/parquet/unpack.js';
 import { damageBytes } from '../mutate/bytes.js';
 import type { Random } from '../random.js';
 import { filesOf, type Reader, withFile } from '../reader.js';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { apply } from '../../src/lora/apply.js';
+import { apply } from '../../src/commands/apply.js';
 import { withAdapters } from '../adapters.js';
 import { MODEL } from '../models/reader.js';
 import { damageJsonText } from '../mutate/json.js';

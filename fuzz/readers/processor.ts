@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { planImages } from '../../src/training/data/images/plan.js';
+import { planImages } from '../../src/data/images/plan.js';
 import { damageJsonText } from '../mutate/json.js';
 import { filesOf, type Reader, withFile } from '../reader.js';
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { RowFile } from '../../src/training/data/rows/row-file.js';
+import { RowFile } from '../../src/data/rows/row-file.js';
 import { damageBytes } from '../mutate/bytes.js';
 import { damageJsonText } from '../mutate/json.js';
 import type { Random } from '../random.js';

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { patch } from '../../src/lora/patch.js';
-import { unpatch } from '../../src/lora/unpatch.js';
+import { patch } from '../../src/commands/patch.js';
+import { unpatch } from '../../src/commands/unpatch.js';
 import { MODEL, ofBaseModels } from '../models/reader.js';
 import { mustHold, type Reader } from '../reader.js';
 

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { BadRow } from '../../src/training/data/rows/bad-row.js';
-import { ChatTemplate } from '../../src/training/data/text/chat.js';
-import { TextTokenizer } from '../../src/training/data/text/tokenizer.js';
+import { BadRow } from '../../src/data/rows/bad-row.js';
+import { ChatTemplate } from '../../src/data/text/chat.js';
+import { TextTokenizer } from '../../src/data/text/tokenizer.js';
 import { damageBytes } from '../mutate/bytes.js';
 import { damageJsonText } from '../mutate/json.js';
 import type { Random } from '../random.js';

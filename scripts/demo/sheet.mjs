@@ -1,6 +1,6 @@
 // A page with a few strips and what the model read on them before and after: it needs no other file.
 import { encode } from 'fast-png';
-import { Markup, markup } from '../../dist/src/analysis/markup.js';
+import { Markup, markup } from '../../dist/src/report/markup.js';
 import { height, width } from './strips.mjs';
 
 /**

@@ -5,16 +5,16 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type AdviseResult, advise } from '../../src/lora/advise.js';
-import { merge } from '../../src/lora/merge.js';
-import type { AdapterOptions } from '../../src/lora/new-adapters.js';
-import { patch } from '../../src/lora/patch.js';
-import type { StructureName } from '../../src/lora/structure.js';
+import type { AdapterOptions } from '../../src/adapters/edit/new-adapters.js';
+import type { StructureName } from '../../src/adapters/structure/structure.js';
+import { type AdviseResult, advise } from '../../src/commands/advise.js';
+import { evaluate } from '../../src/commands/evaluate.js';
+import { merge } from '../../src/commands/merge.js';
+import { patch } from '../../src/commands/patch.js';
+import { runTraining } from '../../src/commands/train/run.js';
 import { collect } from '../../src/onnx/edit.js';
 import { generatorFor } from '../../src/random.js';
-import { evaluate } from '../../src/training/evaluate.js';
 import { resolveOptions, type TrainOptions } from '../../src/training/options.js';
-import { runTraining } from '../../src/training/run.js';
 import { baseDigits, newDigits, writeDigits } from './digits.js';
 import type { Classifier } from './models.js';
 

@@ -5,7 +5,7 @@ import {
   parameterCount,
   planStructure,
   type StructureName,
-} from '../../src/lora/structure.js';
+} from '../../src/adapters/structure/structure.js';
 
 /** A structure on a grid of at most `blocks` per dimension, at any rank. */
 export interface Family {

@@ -1,6 +1,6 @@
 /** Small plots side by side, as one SVG that reads on light and dark pages. */
-import { Markup, markup } from '../../src/analysis/markup.js';
-import { linearScale, roundLinearScale, type Scale } from '../../src/analysis/scale.js';
+import { Markup, markup } from '../../src/report/markup.js';
+import { linearScale, roundLinearScale, type Scale } from '../../src/report/scale.js';
 
 export interface Series {
   /** What it is in the legend; the same in every panel. */

@@ -7,13 +7,13 @@
  */
 import { OnnxLoraError } from '../errors.js';
 import type { GraphBuilder } from '../graph/builder.js';
+import { isDifferentiable, type ValueType, type ValueTypes } from '../graph/value-type.js';
 import type { NewNode } from '../onnx/encode.js';
-import { Calculus } from './calculus.js';
 import { decompose, isComposed } from './decompositions/index.js';
+import { Calculus } from './op-builder.js';
 import { Refusal } from './refusal.js';
 import { type GradientRule, nodeContext, type RuleContext } from './rule.js';
 import { ruleFor } from './rules/index.js';
-import { isDifferentiable, type ValueType, type ValueTypes } from './value.js';
 
 /** Several nodes that have one gradient rule together, cheaper than the chain of their own. */
 export interface Composite {

@@ -4,7 +4,7 @@
  * no gradient of a frozen weight is ever built.
  */
 import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
-import type { Calculus } from './calculus.js';
+import type { Calculus } from './op-builder.js';
 
 /** A node, and what to write others with. */
 export interface NodeContext {

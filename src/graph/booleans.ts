@@ -2,10 +2,11 @@
  * Booleans as numbers: WebGPU moves and combines floats, and has kernels for few operators on
  * booleans.
  */
-import type { ValueTypes } from '../autodiff/value.js';
+
 import { dataTypeNumber } from '../onnx/dtype.js';
 import type { NewNode } from '../onnx/encode.js';
 import type { GraphBuilder } from './builder.js';
+import type { ValueTypes } from './value-type.js';
 
 /** Rewrites the operators on booleans that GPUs lack, by a few that they have. */
 export function replaceBooleans(graph: GraphBuilder, types: ValueTypes): void {

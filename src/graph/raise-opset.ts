@@ -3,12 +3,12 @@
  * 17 only a few operators changed in a way that a graph shows; all others are kept as they are.
  */
 import type onnxProto from 'onnx-proto';
-import type { ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
 import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
 import { onnx } from '../onnx/proto.js';
 import { GraphBuilder } from './builder.js';
 import { raiseResize } from './raise-resize.js';
+import type { ValueTypes } from './value-type.js';
 
 /** The newest opset before the reductions take their axes as inputs. */
 const TRAINING_OPSET = 17;

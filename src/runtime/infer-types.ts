@@ -3,8 +3,9 @@
  * already. The graph is opened with every value as an output and large weights as inputs, so that no
  * weight is read.
  */
-import type { ValueType } from '../autodiff/value.js';
+
 import { GraphBuilder, type ValueSpec } from '../graph/builder.js';
+import type { ValueType } from '../graph/value-type.js';
 import { collect } from '../onnx/edit.js';
 import { elementCount } from '../onnx/model.js';
 import { openSession, type Session } from './session.js';

@@ -5,7 +5,7 @@
  * that symbol, and everything else gets a name for its pair of numbers. Each symbol changes by a factor
  * of its own, so that twice one of them is not taken for another.
  */
-import type { ValueType } from '../autodiff/value.js';
+import type { ValueType } from '../graph/value-type.js';
 import type { Dim } from '../onnx/model.js';
 
 type Pair = readonly [number, number];

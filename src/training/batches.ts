@@ -1,16 +1,17 @@
 /** A dataset as the feeds of a graph, batch by batch. */
+
+import { type CheckedData, checkDataset } from '../data/check.js';
+import { convertBatch } from '../data/convert.js';
+import type { Dataset } from '../data/dataset.js';
+import { DEFAULT_IGNORE_INDEX } from '../data/ignore-index.js';
+import { narrowFeeds } from '../data/narrow.js';
+import { BatchOrder } from '../data/order.js';
+import type { ScanOptions } from '../data/scan.js';
+import { trimPadding } from '../data/trim.js';
 import { ValueIndex } from '../graph/uses.js';
 import type { Model } from '../onnx/model.js';
 import { IndexTracer } from '../runtime/index-bounds.js';
 import type { Feeds } from '../runtime/tensor-value.js';
-import { type CheckedData, checkDataset } from './data/check.js';
-import { convertBatch } from './data/convert.js';
-import type { Dataset } from './data/dataset.js';
-import { DEFAULT_IGNORE_INDEX } from './data/ignore-index.js';
-import { narrowFeeds } from './data/narrow.js';
-import { BatchOrder } from './data/order.js';
-import type { ScanOptions } from './data/scan.js';
-import { trimPadding } from './data/trim.js';
 import type { LossGraph } from './forward.js';
 import type { LossName } from './losses/index.js';
 

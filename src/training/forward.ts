@@ -1,6 +1,10 @@
 /** A patched model as a graph that computes a loss from a flat vector of adapter numbers. */
+
+import { biasesOf } from '../adapters/edit/bias.js';
+import { headOutputsOf } from '../adapters/model/head-outputs.js';
+import type { ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
+import type { PatchedModel } from '../adapters/model/patched.js';
 import type { Composite } from '../autodiff/differentiate.js';
-import type { ValueType, ValueTypes } from '../autodiff/value.js';
 import { OnnxLoraError } from '../errors.js';
 import { ancestorsOf } from '../graph/ancestors.js';
 import { replaceBooleans } from '../graph/booleans.js';
@@ -8,10 +12,7 @@ import { copyOf, type GraphBuilder, type ValueSpec } from '../graph/builder.js';
 import { loadGraph } from '../graph/load.js';
 import { narrowInputs } from '../graph/narrow-integers.js';
 import { raiseOpset } from '../graph/raise-opset.js';
-import { biasesOf } from '../lora/bias.js';
-import { headOutputsOf } from '../lora/head-outputs.js';
-import type { ModelManifest, PatchedAdapter } from '../lora/manifest.js';
-import type { PatchedModel } from '../lora/patched.js';
+import type { ValueType, ValueTypes } from '../graph/value-type.js';
 import type { Dim } from '../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { inferTypes } from '../runtime/infer-types.js';

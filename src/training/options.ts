@@ -1,11 +1,12 @@
 /** What a training run can be told, with the values that stand where nothing is said. */
+
+import type { Dataset } from '../data/dataset.js';
+import { groupOf } from '../data/match.js';
+import type { DataOptions } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
 import type { ValueInfo } from '../onnx/model.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
-import type { Dataset } from './data/dataset.js';
-import { groupOf } from './data/match.js';
-import type { DataOptions } from './data/request.js';
 import type { LossName, LossOptions } from './losses/index.js';
 import type { OptimizerName } from './optimizer.js';
 import type { ScheduleName } from './schedule.js';

@@ -1,6 +1,7 @@
 /** What an emitted step graph says of itself, for those that write it and those that run it. */
+
+import type { AdapterRecord } from '../adapters/model/manifest.js';
 import type { ValueSpec } from '../graph/builder.js';
-import type { AdapterRecord } from '../lora/manifest.js';
 import type { OptimizerName } from './optimizer.js';
 import type { Parameter } from './parameters.js';
 

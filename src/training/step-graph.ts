@@ -3,10 +3,10 @@
  * ordinary inference session. State goes in and out as flat vectors.
  */
 import { differentiate } from '../autodiff/differentiate.js';
-import type { ValueType } from '../autodiff/value.js';
 import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
 import { fuseTransposes } from '../graph/fuse-transposes.js';
 import { prune } from '../graph/prune.js';
+import type { ValueType } from '../graph/value-type.js';
 import { dataTypeNumber } from '../onnx/dtype.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import type { ForwardGraph } from './forward.js';

@@ -1,5 +1,5 @@
 /** Writes what an emitted step graph says of itself, so that any ONNX Runtime can run it. */
-import { fileMetadata } from '../lora/files/adapter-file.js';
+import { fileMetadata } from '../adapters/files/adapter-file.js';
 import { version } from '../version.js';
 import type { ForwardGraph } from './forward.js';
 import { NOISE } from './layers/dropout.js';

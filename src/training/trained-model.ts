@@ -1,8 +1,9 @@
 /** Trained numbers into the model file: only the adapters' own bytes change. */
+
+import { replaceTensors } from '../adapters/edit/replaced.js';
+import { replaceManifest } from '../adapters/model/manifest.js';
+import type { PatchedModel } from '../adapters/model/patched.js';
 import { NameAuthority } from '../graph/names.js';
-import { replaceManifest } from '../lora/manifest.js';
-import type { PatchedModel } from '../lora/patched.js';
-import { replaceTensors } from '../lora/replaced.js';
 import { fromFloat64 } from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
 import { initializerRecord, type NewTensor } from '../onnx/encode.js';

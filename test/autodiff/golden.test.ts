@@ -1,9 +1,9 @@
 /** Gradients of whole models against the ones that PyTorch and PEFT recorded. */
 import { expect, test } from 'vitest';
+import type { FactorName } from '../../src/adapters/factors/factors.js';
+import { PatchedModel } from '../../src/adapters/model/patched.js';
 import { differentiate } from '../../src/autodiff/differentiate.js';
 import { loadGraph } from '../../src/graph/load.js';
-import type { FactorName } from '../../src/lora/factors/factors.js';
-import { PatchedModel } from '../../src/lora/patched.js';
 import { toIntegers } from '../../src/onnx/dtype.js';
 import { collect } from '../../src/onnx/edit.js';
 import { ExternalFiles } from '../../src/onnx/external.js';

@@ -1,9 +1,9 @@
 /** What we write runs in ONNX Runtime Web, and computes there what it does in onnxruntime-node. */
 import type { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { foldAdapters } from '../../src/lora/merge.js';
-import { patch } from '../../src/lora/patch.js';
-import type { SlotSummary } from '../../src/lora/slots/summary.js';
+import type { SlotSummary } from '../../src/adapters/slots/summary.js';
+import { foldAdapters } from '../../src/commands/merge.js';
+import { patch } from '../../src/commands/patch.js';
 import { patchFile, randomNumbers, trained } from '../support/adapters.js';
 import { temporaryFolder } from '../support/files.js';
 import { expectClose, expectSame, feed, run } from '../support/run.js';

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { merge } from '../../src/lora/merge.js';
+import { merge } from '../../src/commands/merge.js';
 import { patchFile, trained } from '../support/adapters.js';
 import { folderWithModel, run } from './run.js';
 

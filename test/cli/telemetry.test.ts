@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import { patch } from '../../src/lora/patch.js';
+import { patch } from '../../src/commands/patch.js';
 import { temporaryFolder } from '../support/files.js';
 import { type TinyRun, tinyModel, tinyRun } from '../training/tiny.js';
 

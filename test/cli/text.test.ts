@@ -1,8 +1,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { tokenizerPath } from '../data/text/tokenizers.js';
 import { insertInto } from '../support/adapters.js';
-import { tokenizerPath } from '../training/data/text/tokenizers.js';
 import { run, temporaryFolder } from './run.js';
 
 const reviews = ['good', 'bad', 'so', 'good'].map((label, i) => ({

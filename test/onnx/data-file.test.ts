@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { foldAdapters } from '../../src/lora/merge.js';
+import { foldAdapters } from '../../src/commands/merge.js';
 import { fromFloat64 } from '../../src/onnx/dtype.js';
 import { ExternalFiles, externalLocations } from '../../src/onnx/external.js';
 import { openModel } from '../../src/onnx/parse.js';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { PatchedModel } from '../../src/lora/patched.js';
-import { removeAdapters } from '../../src/lora/unpatch.js';
+import { PatchedModel } from '../../src/adapters/model/patched.js';
+import { removeAdapters } from '../../src/commands/unpatch.js';
 import { collect, MessageEdit } from '../../src/onnx/edit.js';
 import { MemorySource } from '../../src/onnx/source.js';
 import { type Field, fieldsOf } from '../../src/onnx/wire.js';

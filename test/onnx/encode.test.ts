@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
-import { PatchedModel } from '../../src/lora/patched.js';
-import { removeAdapters } from '../../src/lora/unpatch.js';
+import { PatchedModel } from '../../src/adapters/model/patched.js';
+import { removeAdapters } from '../../src/commands/unpatch.js';
 import { collect, MessageEdit } from '../../src/onnx/edit.js';
 import { insertInto } from '../support/adapters.js';
 import { model, node, tensor } from '../support/models.js';

@@ -1,17 +1,17 @@
 /** 4-bit products in float16 on a CPU: their kernel for 8-bit activations gives other numbers. */
 import { describe, expect, it } from 'vitest';
-import { patch } from '../../src/lora/patch.js';
-import { AdapterSession } from '../../src/runtime/adapter-session.js';
+import { AdapterSession } from '../../src/adapters/slots/adapter-session.js';
+import { evaluate } from '../../src/commands/evaluate.js';
+import { patch } from '../../src/commands/patch.js';
+import { runTraining } from '../../src/commands/train/run.js';
 import { openSession } from '../../src/runtime/session.js';
 import { tensorFromNumbers, tensorToFloat64 } from '../../src/runtime/tensor-value.js';
-import { evaluate } from '../../src/training/evaluate.js';
 import { resolveOptions } from '../../src/training/options.js';
-import { runTraining } from '../../src/training/run.js';
+import { safetensors } from '../data/data.js';
 import { randomNumbers } from '../support/adapters.js';
 import { temporaryFolder } from '../support/files.js';
 import { model, type NodeProto, node, type TensorProto, tensor, value } from '../support/models.js';
 import { maxAbs, maxDifference } from '../support/run.js';
-import { safetensors } from '../training/data/data.js';
 
 const files = temporaryFolder();
 const levels = ['disabled', 'basic', 'extended', 'all'] as const;

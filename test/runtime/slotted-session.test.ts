@@ -1,14 +1,14 @@
 /** A slotted model as the README and docs/adapters.md use it, and held against its base. */
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { extract } from '../../src/lora/extract.js';
-import { patch } from '../../src/lora/patch.js';
-import { PatchedModel } from '../../src/lora/patched.js';
+import { PatchedModel } from '../../src/adapters/model/patched.js';
+import { AdapterSession } from '../../src/adapters/slots/adapter-session.js';
+import { compareWithBase, runBase } from '../../src/adapters/slots/slot-guard.js';
+import { extract } from '../../src/commands/extract.js';
+import { patch } from '../../src/commands/patch.js';
 import { openModel } from '../../src/onnx/parse.js';
-import { AdapterSession } from '../../src/runtime/adapter-session.js';
 import type { GivenFeeds } from '../../src/runtime/given-feeds.js';
 import { openSession } from '../../src/runtime/session.js';
-import { compareWithBase, runBase } from '../../src/runtime/slot-guard.js';
 import { patchFile, randomNumbers, trained } from '../support/adapters.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';

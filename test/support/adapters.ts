@@ -1,12 +1,12 @@
 /** Adapters with numbers of the test's choice, inserted into models. */
 
-import type { FactorName, NewAdapter } from '../../src/lora/factors/factors.js';
-import { type Extras, insertAdapters } from '../../src/lora/insert.js';
-import { type AdapterOptions, planAdapters } from '../../src/lora/new-adapters.js';
-import { writeModel } from '../../src/lora/output.js';
-import { chooseLayers } from '../../src/lora/patch.js';
-import { PatchedModel } from '../../src/lora/patched.js';
-import { shapeOfA, shapeOfB, structureOf } from '../../src/lora/structure.js';
+import { type Extras, insertAdapters } from '../../src/adapters/edit/insert.js';
+import { type AdapterOptions, planAdapters } from '../../src/adapters/edit/new-adapters.js';
+import type { FactorName, NewAdapter } from '../../src/adapters/factors/factors.js';
+import { PatchedModel } from '../../src/adapters/model/patched.js';
+import { shapeOfA, shapeOfB, structureOf } from '../../src/adapters/structure/structure.js';
+import { writeModel } from '../../src/commands/output.js';
+import { chooseLayers } from '../../src/commands/patch.js';
 import { collect, type MessageEdit } from '../../src/onnx/edit.js';
 import type { Model } from '../../src/onnx/model.js';
 import { openModel, parseModel } from '../../src/onnx/parse.js';

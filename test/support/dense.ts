@@ -1,6 +1,6 @@
 /** Adapters as dense matrices, by the definition of their structures. */
-import type { StoredAdapter } from '../../src/lora/files/adapter-file.js';
-import { openAdapter } from '../../src/lora/files/open-adapter.js';
+import type { StoredAdapter } from '../../src/adapters/files/adapter-file.js';
+import { openAdapter } from '../../src/adapters/files/open-adapter.js';
 
 /** ΔW [in, out], an element at a time. */
 export function denseOf({ record, values }: StoredAdapter): Float64Array {

@@ -1,9 +1,10 @@
 /** PEFT's recorded adapters as ours: put in by hand, through the zoo's answer key. */
+
+import { insertAdapters } from '../../src/adapters/edit/insert.js';
+import type { FactorName, NewAdapter } from '../../src/adapters/factors/factors.js';
+import { findLayers } from '../../src/adapters/model/layers.js';
+import { PatchedModel } from '../../src/adapters/model/patched.js';
 import type { SafetensorsFile } from '../../src/formats/safetensors.js';
-import type { FactorName, NewAdapter } from '../../src/lora/factors/factors.js';
-import { insertAdapters } from '../../src/lora/insert.js';
-import { findLayers } from '../../src/lora/layers.js';
-import { PatchedModel } from '../../src/lora/patched.js';
 import { collect } from '../../src/onnx/edit.js';
 import { openModel } from '../../src/onnx/parse.js';
 import type { LossName } from '../../src/training/losses/index.js';

@@ -1,12 +1,12 @@
 /** Decoders with a cache: the loss looks at the logits, and arrays get what texts would. */
 import { describe, expect, it } from 'vitest';
+import { evaluate } from '../../src/commands/evaluate.js';
 import { defaultOutput } from '../../src/training/default-output.js';
-import { evaluate } from '../../src/training/evaluate.js';
+import { safetensors } from '../data/data.js';
+import { tokenizerPath } from '../data/text/tokenizers.js';
 import { insertInto } from '../support/adapters.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';
-import { safetensors } from './data/data.js';
-import { tokenizerPath } from './data/text/tokenizers.js';
 import { trainTiny } from './tiny.js';
 
 const files = temporaryFolder();

@@ -1,8 +1,8 @@
 /** Twenty training steps of whole models against the ones that PEFT and torch.optim.AdamW took. */
 import { describe, expect, test } from 'vitest';
+import type { FactorName } from '../../src/adapters/factors/factors.js';
+import { PatchedModel } from '../../src/adapters/model/patched.js';
 import type { SafetensorsFile } from '../../src/formats/safetensors.js';
-import type { FactorName } from '../../src/lora/factors/factors.js';
-import { PatchedModel } from '../../src/lora/patched.js';
 import { toIntegers } from '../../src/onnx/dtype.js';
 import { collect } from '../../src/onnx/edit.js';
 import { ExternalFiles } from '../../src/onnx/external.js';

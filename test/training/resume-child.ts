@@ -3,8 +3,8 @@
  * Behind the step LAST it waits to be killed.
  */
 import { writeSync } from 'node:fs';
+import { runTraining } from '../../src/commands/train/run.js';
 import { resolveOptions } from '../../src/training/options.js';
-import { runTraining } from '../../src/training/run.js';
 import { waitForever } from '../support/wait.js';
 
 const [model, options, last] = [process.argv[2]!, JSON.parse(process.argv[3]!), process.argv[4]];

@@ -1,6 +1,6 @@
 /** Whole steps of a small model, run one by one. */
 import { describe, expect, it } from 'vitest';
-import { PatchedModel } from '../../src/lora/patched.js';
+import { PatchedModel } from '../../src/adapters/model/patched.js';
 import { collect } from '../../src/onnx/edit.js';
 import { ExternalFiles } from '../../src/onnx/external.js';
 import { TensorReader } from '../../src/onnx/tensor.js';

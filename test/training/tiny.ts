@@ -1,15 +1,15 @@
 /** A patched model of two small layers and data that it can learn: what a whole run needs. */
 import { readFileSync } from 'node:fs';
+import { runTraining, type TrainResult } from '../../src/commands/train/run.js';
 import {
   type ResolvedOptions,
   resolveOptions,
   type TrainOptions,
 } from '../../src/training/options.js';
-import { runTraining, type TrainResult } from '../../src/training/run.js';
+import { safetensors } from '../data/data.js';
 import { insertInto, randomNumbers } from '../support/adapters.js';
 import type { TemporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';
-import { safetensors } from './data/data.js';
 
 export const SAMPLES = 22;
 

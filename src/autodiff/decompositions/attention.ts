@@ -3,7 +3,7 @@
  * Q, K, V and the masks.
  */
 import type { DataTypeName } from '../../onnx/dtype.js';
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { Decomposition, NodeContext } from '../rule.js';
 import { broadcast } from '../shapes.js';

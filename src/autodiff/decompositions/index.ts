@@ -3,7 +3,7 @@
  * graph, so that the backward pass finds what it needs (attention's softmax) and computes nothing twice.
  */
 import type { NewNode } from '../../onnx/encode.js';
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import { type Decomposition, nodeContext } from '../rule.js';
 import { attention, multiHeadAttention, scaledDotProductAttention } from './attention.js';

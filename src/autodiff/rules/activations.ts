@@ -1,5 +1,5 @@
 /** Elementwise functions of one input: dx = dy · f'(x). */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 
 type Derivative = (c: Calculus, x: string, y: string, context: RuleContext) => string;

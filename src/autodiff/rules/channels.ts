@@ -1,5 +1,5 @@
 /** Normalizations and activations with numbers for each channel (axis 1). */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 import { negative } from './activations.js';

@@ -1,6 +1,6 @@
 /** Conv and ConvTranspose: each is the other's gradient with respect to its input. */
 import type { Attributes } from '../../graph/builder.js';
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 import { type Window, windowOf } from './window.js';

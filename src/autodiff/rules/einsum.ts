@@ -1,5 +1,5 @@
 /** Einsum with any number of operands. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 

@@ -1,5 +1,5 @@
 /** com.microsoft operators that fuse an addition with what follows. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { type GradientRule, ofOutputs, type RuleContext } from '../rule.js';
 import { erfGeluSlope, tanhGeluSlope } from './activations.js';
 import {

@@ -1,5 +1,5 @@
 /** Gather, Scatter and TopK: the gradient goes to where the indices point, or comes from there. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 import { movedBack, scatterAdd } from './movement.js';

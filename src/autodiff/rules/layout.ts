@@ -1,5 +1,5 @@
 /** Operators that move numbers without changing them: the gradient moves back. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { exactOutput, type GradientRule, ofOutputs } from '../rule.js';
 
 /** Reshape, Flatten, Squeeze, Unsqueeze */

@@ -1,6 +1,6 @@
 /** Operators that only copy elements: the gradient is added up where they came from. */
 import type { Attributes } from '../../graph/builder.js';
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 

@@ -1,5 +1,5 @@
 /** Softmax, LayerNormalization and RMS normalization. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { type GradientRule, ofOutputs, type RuleContext } from '../rule.js';
 
 /**

@@ -1,5 +1,5 @@
 /** AveragePool, MaxPool, GlobalAveragePool, GlobalMaxPool. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 import { scatterWindows } from './convolution.js';

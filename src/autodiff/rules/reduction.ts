@@ -1,5 +1,5 @@
 /** The Reduce operators. A reduced value broadcasts over the axes it was reduced over. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 

@@ -1,5 +1,5 @@
 /** Slice and Pad: each is the other's gradient. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 import { movedBack } from './movement.js';
 

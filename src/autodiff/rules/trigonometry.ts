@@ -1,5 +1,5 @@
 /** Circular and hyperbolic functions and their inverses. */
-import type { Calculus } from '../calculus.js';
+import type { Calculus } from '../op-builder.js';
 import type { GradientRule } from '../rule.js';
 
 /** A rule from the derivative, given x and y = f(x). */

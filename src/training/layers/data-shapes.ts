@@ -1,8 +1,9 @@
 /** What the data say about shapes before the first batch is made. */
+
+import type { Dataset } from '../../data/dataset.js';
+import { groupOf } from '../../data/match.js';
+import { PADDING_MASK } from '../../data/trim.js';
 import type { Dim, ValueInfo } from '../../onnx/model.js';
-import type { Dataset } from '../data/dataset.js';
-import { groupOf } from '../data/match.js';
-import { PADDING_MASK } from '../data/trim.js';
 
 /** The sizes that stand for the symbols of the model's inputs in a batch of the dataset. */
 export function symbolSizes(

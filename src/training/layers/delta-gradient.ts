@@ -6,8 +6,9 @@
  * with the rows of X and dY those of all samples. Weights may be quantized: their numbers are not
  * needed.
  */
-import type { Calculus } from '../../autodiff/calculus.js';
-import type { Geometry, LinearLayer } from '../../lora/targets/index.js';
+
+import type { Geometry, LinearLayer } from '../../adapters/targets/index.js';
+import type { Calculus } from '../../autodiff/op-builder.js';
 
 /**
  * The nodes for one use of a weight.

@@ -1,6 +1,7 @@
 /** ΔW of an adapter as a matrix, from its factors: work that does not grow with the batch. */
+
+import { isPlain, type Structure } from '../../adapters/structure/structure.js';
 import type { GraphBuilder } from '../../graph/builder.js';
-import { isPlain, type Structure } from '../../lora/structure.js';
 
 /** Value names of an adapter's tensors. */
 export interface FactorValues {

@@ -5,11 +5,11 @@
  */
 
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
-import type { ValueTypes } from '../../autodiff/value.js';
+import type { Site } from '../../adapters/model/manifest.js';
+import type { AttachedNodes } from '../../adapters/model/patched.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
-import type { Site } from '../../lora/manifest.js';
-import type { AttachedNodes } from '../../lora/patched.js';
+import type { ValueTypes } from '../../graph/value-type.js';
 import { dataTypeNumber } from '../../onnx/dtype.js';
 import type { NewNode } from '../../onnx/encode.js';
 import type { Dim } from '../../onnx/model.js';

@@ -8,8 +8,9 @@
  * where ' changes the groups of columns that belong to input blocks for those of output blocks. These
  * are thin products: dW [in, out], which is as much work as the layer itself, is never computed.
  */
-import type { Calculus } from '../../autodiff/calculus.js';
-import { isPlain, type Structure } from '../../lora/structure.js';
+
+import { isPlain, type Structure } from '../../adapters/structure/structure.js';
+import type { Calculus } from '../../autodiff/op-builder.js';
 
 /** How products are written. */
 export interface Dialect {

@@ -4,12 +4,13 @@
  * it is cheaper to add `s · A · B` to W first: the passes over X and Y that the adapter would take fall
  * away, in the forward as in the backward pass. The gradients of A and B are thin products anyhow.
  */
+
+import type { ModelManifest, PatchedAdapter, Site } from '../../adapters/model/manifest.js';
+import { type Structure, structureOf } from '../../adapters/structure/structure.js';
 import type { Composite } from '../../autodiff/differentiate.js';
 import type { GradientRule } from '../../autodiff/rule.js';
-import type { ValueTypes } from '../../autodiff/value.js';
 import type { GraphBuilder } from '../../graph/builder.js';
-import type { ModelManifest, PatchedAdapter, Site } from '../../lora/manifest.js';
-import { type Structure, structureOf } from '../../lora/structure.js';
+import type { ValueTypes } from '../../graph/value-type.js';
 import type { NewNode } from '../../onnx/encode.js';
 import { deltaMatrix } from './delta.js';
 import { type Dialect, factorGradients } from './factor-gradients.js';

@@ -1,9 +1,10 @@
 /** Outputs whose first axis is not the one of samples. */
+
+import type { LossName } from '../../data/loss-name.js';
+import type { ModelOutput } from '../../data/needs.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import type { Dim } from '../../onnx/model.js';
-import type { LossName } from '../data/loss-name.js';
-import type { ModelOutput } from '../data/needs.js';
 import { unsqueeze } from './operators.js';
 
 /**

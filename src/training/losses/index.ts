@@ -1,11 +1,11 @@
 /** The whole list of losses, and how one gets into a graph. */
 
-import type { ValueTypes } from '../../autodiff/value.js';
+import type { LossName } from '../../data/loss-name.js';
+import type { ModelOutput } from '../../data/needs.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
+import type { ValueTypes } from '../../graph/value-type.js';
 import { isConvertible } from '../../onnx/dtype.js';
-import type { LossName } from '../data/loss-name.js';
-import type { ModelOutput } from '../data/needs.js';
 import { bce } from './bce.js';
 import { causalLm } from './causal-lm.js';
 import { crossEntropy } from './cross-entropy.js';
@@ -17,7 +17,7 @@ import { mnr } from './mnr.js';
 import { mse } from './mse.js';
 import { addDistance } from './probabilities.js';
 
-export { type LossName, lossNames } from '../data/loss-name.js';
+export { type LossName, lossNames } from '../../data/loss-name.js';
 export type { LossInGraph, LossOptions } from './loss.js';
 
 const losses: Readonly<Record<LossName, Loss>> = {

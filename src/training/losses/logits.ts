@@ -1,10 +1,11 @@
 /** From a model's output to what its loss is defined on. */
-import type { ValueTypes } from '../../autodiff/value.js';
+
+import type { ModelOutput } from '../../data/needs.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import type { ValueTypes } from '../../graph/value-type.js';
 import type { NewNode } from '../../onnx/encode.js';
 import type { Dim } from '../../onnx/model.js';
-import type { ModelOutput } from '../data/needs.js';
 import type { Logits } from './loss.js';
 import { cast } from './operators.js';
 import { Producers } from './producers.js';

@@ -1,8 +1,9 @@
 /** What a loss is: nodes behind a model's output, the inputs they read, and their own gradient. */
+
+import type { ModelOutput } from '../../data/needs.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { Dim } from '../../onnx/model.js';
-import type { ModelOutput } from '../data/needs.js';
 
 export interface LossOptions {
   /**

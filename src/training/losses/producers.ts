@@ -1,6 +1,7 @@
 /** Reads a graph from a value back: what made it, and the constants that went in. */
-import type { ValueTypes } from '../../autodiff/value.js';
+
 import type { GraphBuilder } from '../../graph/builder.js';
+import type { ValueTypes } from '../../graph/value-type.js';
 import { isConvertible, toFloat64, toIntegers } from '../../onnx/dtype.js';
 import { keyOf, type NewNode } from '../../onnx/encode.js';
 import { type Dim, elementCount } from '../../onnx/model.js';

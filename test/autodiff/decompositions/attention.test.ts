@@ -1,8 +1,8 @@
 /** What attention is differentiated as computes what ONNX Runtime's own kernels do. */
 import { expect, test } from 'vitest';
-import { Calculus } from '../../../src/autodiff/calculus.js';
 import { decompose } from '../../../src/autodiff/decompositions/index.js';
 import { differentiate } from '../../../src/autodiff/differentiate.js';
+import { Calculus } from '../../../src/autodiff/op-builder.js';
 import { type Attributes, GraphBuilder } from '../../../src/graph/builder.js';
 import type { DataTypeName } from '../../../src/onnx/dtype.js';
 import { collect } from '../../../src/onnx/edit.js';

@@ -2,10 +2,10 @@
 import { existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { openAdapter } from '../../../src/adapters/files/open-adapter.js';
+import { apply } from '../../../src/commands/apply.js';
 import type { ErrorCode } from '../../../src/errors.js';
 import { encodeSafetensors } from '../../../src/formats/safetensors.js';
-import { apply } from '../../../src/lora/apply.js';
-import { openAdapter } from '../../../src/lora/files/open-adapter.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { model, node, tensor, value } from '../../support/models.js';
 import {

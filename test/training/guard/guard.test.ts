@@ -1,7 +1,7 @@
 /** Faults planted in the graph that trains, which the guard has to find at the node where they are. */
 import { describe, expect, it } from 'vitest';
+import { PatchedModel } from '../../../src/adapters/model/patched.js';
 import type { GraphBuilder } from '../../../src/graph/builder.js';
-import { PatchedModel } from '../../../src/lora/patched.js';
 import { ExternalFiles } from '../../../src/onnx/external.js';
 import { TensorReader } from '../../../src/onnx/tensor.js';
 import type { TensorValue } from '../../../src/runtime/tensor-value.js';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { Dataset } from '../../../src/data/dataset.js';
 import type { Dim } from '../../../src/onnx/model.js';
-import type { Dataset } from '../../../src/training/data/dataset.js';
 import { batchShapes } from '../../../src/training/layers/data-shapes.js';
 
 const input = (name: string, shape: readonly Dim[]) => ({ name, shape });

@@ -1,12 +1,12 @@
 /** dΔW = Xᵀ · dY for layers in every form, against the product computed here. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { Calculus } from '../../../src/autodiff/calculus.js';
+import { findLinearLayers, type LinearLayer } from '../../../src/adapters/targets/index.js';
+import { Calculus } from '../../../src/autodiff/op-builder.js';
 import type { GraphBuilder } from '../../../src/graph/builder.js';
 import { loadGraph } from '../../../src/graph/load.js';
 import { raiseOpset } from '../../../src/graph/raise-opset.js';
 import { ValueIndex } from '../../../src/graph/uses.js';
-import { findLinearLayers, type LinearLayer } from '../../../src/lora/targets/index.js';
 import { fromFloat64, toFloat64 } from '../../../src/onnx/dtype.js';
 import { collect } from '../../../src/onnx/edit.js';
 import { ExternalFiles } from '../../../src/onnx/external.js';

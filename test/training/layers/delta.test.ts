@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
+import { shapeOfA, shapeOfB } from '../../../src/adapters/structure/structure.js';
 import { GraphBuilder } from '../../../src/graph/builder.js';
-import { shapeOfA, shapeOfB } from '../../../src/lora/structure.js';
 import { collect } from '../../../src/onnx/edit.js';
 import { openSession } from '../../../src/runtime/session.js';
 import { deltaMatrix } from '../../../src/training/layers/delta.js';

@@ -1,6 +1,6 @@
 /** What the adapters of a layer read in training with dropout. */
 import { expect, it } from 'vitest';
-import { PatchedModel } from '../../../src/lora/patched.js';
+import { PatchedModel } from '../../../src/adapters/model/patched.js';
 import { ExternalFiles } from '../../../src/onnx/external.js';
 import { TensorReader } from '../../../src/onnx/tensor.js';
 import { buildForward } from '../../../src/training/forward.js';

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { Calculus } from '../../../src/autodiff/calculus.js';
-import type { ValueType } from '../../../src/autodiff/value.js';
+import { shapeOfA, shapeOfB } from '../../../src/adapters/structure/structure.js';
+import { Calculus } from '../../../src/autodiff/op-builder.js';
 import { GraphBuilder } from '../../../src/graph/builder.js';
-import { shapeOfA, shapeOfB } from '../../../src/lora/structure.js';
+import type { ValueType } from '../../../src/graph/value-type.js';
 import { collect } from '../../../src/onnx/edit.js';
 import type { Dim } from '../../../src/onnx/model.js';
 import { openSession } from '../../../src/runtime/session.js';

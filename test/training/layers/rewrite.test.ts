@@ -1,7 +1,7 @@
 /** Layers in their training form against the same layers as they are in the model. */
 import onnxProto from 'onnx-proto';
 import { describe, expect, it } from 'vitest';
-import { PatchedModel } from '../../../src/lora/patched.js';
+import { PatchedModel } from '../../../src/adapters/model/patched.js';
 import { collect } from '../../../src/onnx/edit.js';
 import { ExternalFiles } from '../../../src/onnx/external.js';
 import { TensorReader } from '../../../src/onnx/tensor.js';

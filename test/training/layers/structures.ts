@@ -7,7 +7,7 @@ import {
   shapeOfA,
   shapeOfB,
   structures,
-} from '../../../src/lora/structure.js';
+} from '../../../src/adapters/structure/structure.js';
 import { randomNumbers } from '../../support/adapters.js';
 
 export interface Factors {

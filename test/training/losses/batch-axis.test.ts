@@ -1,12 +1,12 @@
 /** Outputs whose first axis is not the one of samples. */
 import { expect, it } from 'vitest';
+import { evaluate } from '../../../src/commands/evaluate.js';
 import { GraphBuilder } from '../../../src/graph/builder.js';
-import { evaluate } from '../../../src/training/evaluate.js';
 import { batchFirst } from '../../../src/training/losses/batch-axis.js';
+import { safetensors } from '../../data/data.js';
 import { randomNumbers } from '../../support/adapters.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { model, type NodeProto, node, tensor, value } from '../../support/models.js';
-import { safetensors } from '../data/data.js';
 
 const files = temporaryFolder();
 const [SAMPLES, FRAMES, CLASSES] = [3, 5, 4];

@@ -1,11 +1,11 @@
 /** Models that end in probabilities, however these are written: the loss is the one of their logits. */
 import { describe, expect, it } from 'vitest';
-import { evaluate } from '../../../src/training/evaluate.js';
+import { evaluate } from '../../../src/commands/evaluate.js';
 import type { LossName } from '../../../src/training/losses/index.js';
+import { safetensors } from '../../data/data.js';
 import { insertInto, randomNumbers } from '../../support/adapters.js';
 import { temporaryFolder } from '../../support/files.js';
 import { model, type NodeProto, node, tensor, value } from '../../support/models.js';
-import { safetensors } from '../data/data.js';
 import { logOf, trainTiny } from '../tiny.js';
 
 const files = temporaryFolder();

@@ -1,0 +1,247 @@
+/**
+ * Projections that an ONNX model computes in one layer and PyTorch in several: their outputs lie side
+ * by side, so the adapters do too.
+ */
+
+import { type FactorName, factorsOf, type NewAdapter } from '../factors/factors.js';
+import { plainFactors, plainRank } from '../factors/plain.js';
+import type { StoredAdapter } from '../files/adapter-file.js';
+import type { Layer } from '../model/layers.js';
+import { structureOf } from '../structure/structure.js';
+
+const QUERY = ['q_proj', 'query', 'q', 'wq', 'to_q', 'q_lin'];
+const KEY = ['k_proj', 'key', 'k', 'wk', 'to_k', 'k_lin'];
+const VALUE = ['v_proj', 'value', 'v', 'wv', 'to_v', 'v_lin'];
+const GATE = ['gate_proj', 'w1'];
+const UP = ['up_proj', 'w3'];
+
+/** A fused layer: what it is called, and what lies in its output, from the first column on. */
+interface Fusion {
+  readonly names: readonly string[];
+  readonly parts: readonly (readonly string[])[];
+}
+
+const fusions: readonly Fusion[] = [
+  {
+    names: ['qkv_proj', 'qkv', 'Wqkv', 'c_attn', 'in_proj', 'to_qkv', 'query_key_value'],
+    parts: [QUERY, KEY, VALUE],
+  },
+  { names: ['kv_proj', 'kv', 'Wkv', 'to_kv', 'key_value'], parts: [KEY, VALUE] },
+  { names: ['gate_up_proj', 'gate_up', 'w13'], parts: [GATE, UP] },
+];
+
+/** A name under which many models keep the parts head by head. */
+const OFTEN_BY_HEAD = 'query_key_value';
+
+/** A place for a module in a fused layer. */
+export interface FusedPlace {
+  /** Module path of the fused layer. */
+  readonly path: string;
+  /** Which part of its output is the module's, and how many there are. */
+  readonly part: number;
+  readonly parts: number;
+}
+
+/** Fused layers that could hold a module, by the names that they would have. */
+export function fusedPlaces(module: string): FusedPlace[] {
+  const dot = module.lastIndexOf('.') + 1;
+  const [parent, name] = [module.slice(0, dot), module.slice(dot)];
+  return fusions.flatMap(({ names, parts }) => {
+    const part = parts.findIndex((spellings) => spellings.includes(name));
+    if (part < 0) return [];
+    return names.map((fused) => ({ path: parent + fused, part, parts: parts.length }));
+  });
+}
+
+/** Whether only the graph can say that a layer's parts are not interleaved. */
+export function needsProof({ path }: FusedPlace): boolean {
+  return path.endsWith(OFTEN_BY_HEAD);
+}
+
+/** An adapter of one part of a fused layer. */
+export interface Member {
+  readonly place: FusedPlace;
+  readonly adapter: StoredAdapter;
+}
+
+/** The adapters of the parts, from the first column on; undefined for a part that has none. */
+type Parts = readonly (StoredAdapter | undefined)[];
+
+/**
+ * The adapter of a fused layer from those of its parts; a part without one stays as it is. Parts of one
+ * width with adapters of one kind are a grid of as many columns of blocks; others are stacked into one
+ * block that is zero where a part has nothing to do.
+ * @returns the problem where they do not fit the layer or each other
+ */
+export function fuseAdapters(layer: Layer, members: readonly Member[]): NewAdapter | string {
+  const { weight } = layer.linear[0]!;
+  const parts: (StoredAdapter | undefined)[] = Array(members[0]!.place.parts).fill(undefined);
+  for (const { place, adapter } of members) {
+    const { name, in: inSize } = adapter.record;
+    const other = parts[place.part];
+    if (other) return `${other.record.name} and ${name} are the same part of ${layer.module}`;
+    if (inSize !== weight.in)
+      return `${name} has ${inSize} inputs, ${layer.module} has ${weight.in}`;
+    parts[place.part] = adapter;
+  }
+  const widths = partWidths(weight.out, parts);
+  if (typeof widths === 'string') return `${layer.module} has ${weight.out} outputs, and ${widths}`;
+  const magnitude = fusedMagnitude(parts);
+  if (typeof magnitude === 'string') return magnitude;
+  const name = { name: layer.module, weight: weight.name, in: weight.in, out: weight.out };
+  const fused = isGrid(widths, parts) ? asGrid(name, parts) : asStack(name, widths, parts);
+  return { layer, ...fused, ...(magnitude ? { magnitude } : {}) };
+}
+
+const present = (parts: Parts) => parts.filter((one) => one !== undefined);
+
+/** Keys are as wide as values, a gate as what it gates; queries take the rest. */
+function partWidths(out: number, parts: Parts): number[] | string {
+  const known = (part: number) => parts[part]?.record.out;
+  let widths = [out / 2, out / 2];
+  if (parts.length === 3) {
+    const each = known(2) ?? known(1) ?? (out - known(0)!) / 2;
+    widths = [out - 2 * each, each, each];
+  }
+  const fits = widths.every((width, part) => {
+    return Number.isInteger(width) && width > 0 && width === (known(part) ?? width);
+  });
+  const given = present(parts).map(({ record }) => `${record.name} ${record.out}`);
+  return fits ? widths : `these are no parts of it: ${given.join(', ')}`;
+}
+
+function fusedMagnitude(parts: Parts) {
+  const first = parts.find((one) => one?.magnitude);
+  if (!first) return undefined;
+  const magnitudes = parts.flatMap((one) => one?.magnitude ?? []);
+  if (magnitudes.length < parts.length) {
+    return `${first.record.name} has a magnitude vector (DoRA), and other parts of the same layer have none`;
+  }
+  return () => concatenated(magnitudes.map((magnitude) => magnitude()));
+}
+
+function concatenated(arrays: readonly Float64Array[]): Float64Array {
+  const result = new Float64Array(arrays.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const array of arrays) {
+    result.set(array, at);
+    at += array.length;
+  }
+  return result;
+}
+
+type Fused = Pick<NewAdapter, 'record' | 'values'>;
+type Name = Pick<NewAdapter['record'], 'name' | 'weight' | 'in' | 'out'>;
+
+function isGrid(widths: readonly number[], parts: Parts): boolean {
+  const records = present(parts).map(({ record }) => record);
+  const kind = ({ grid, blockRank, hybridRank, scale }: StoredAdapter['record']) =>
+    [grid, blockRank, hybridRank, scale].join();
+  return (
+    widths.every((width) => width === widths[0]) &&
+    records.every((one) => one.structure !== 'diagonal' && kind(one) === kind(records[0]!))
+  );
+}
+
+/** Kin x (parts · Kout) blocks. B's columns of blocks come one after the other, A's side by side. */
+function asGrid(name: Name, parts: Parts): Fused {
+  const { grid, blockRank, hybridRank, scale, scaling } = present(parts)[0]!.record;
+  const [kIn, kOut] = grid;
+  const width = name.out / parts.length;
+  const rank = parts.length * kOut * blockRank;
+  const general = parts.length * hybridRank;
+  const numbers = (factor: FactorName, size: number) =>
+    parts.map((one) => one?.values(factor) ?? new Float64Array(size));
+  return {
+    record: {
+      ...name,
+      ...{ structure: 'localized', grid: [kIn, parts.length * kOut], rank, blockRank },
+      ...{ hybridRank: general, alpha: scale * (rank + general), scaling, scale },
+    },
+    values: (factor) => {
+      switch (factor) {
+        case 'a':
+          return sideBySide(numbers('a', name.in * kOut * blockRank), name.in);
+        case 'b':
+          return concatenated(numbers('b', kIn * blockRank * width));
+        case 'generalA':
+          return sideBySide(numbers('generalA', name.in * hybridRank), name.in);
+        case 'generalB': {
+          const blocks = numbers('generalB', hybridRank * width);
+          return onDiagonal(blocks.map((values) => ({ values, rows: hybridRank, columns: width })));
+        }
+      }
+    },
+  };
+}
+
+/** One block; where scales differ they are multiplied into B. */
+function asStack(name: Name, widths: readonly number[], parts: Parts): Fused {
+  const records = present(parts).map(({ record }) => record);
+  const rank = records.reduce((sum, record) => sum + plainRank(structureOf(record)), 0);
+  const { scale: first } = records[0]!;
+  const isCommon = records.every((record) => record.scale === first);
+  const scale = isCommon ? first : 1;
+  const plain = (one: StoredAdapter) => plainFactors(structureOf(one.record), factorsOf(one));
+  return {
+    record: {
+      ...name,
+      ...{ structure: 'global', grid: [1, 1], rank, blockRank: rank, hybridRank: 0 },
+      ...{ alpha: scale * rank, scaling: 'standard', scale },
+    },
+    values: (factor) => {
+      if (factor === 'a')
+        return sideBySide(
+          present(parts).map((one) => plain(one).a),
+          name.in,
+        );
+      return onDiagonal(
+        parts.map((one, part) => {
+          const columns = widths[part]!;
+          if (!one) return { values: new Float64Array(0), rows: 0, columns };
+          const { b, rank: rows } = plain(one);
+          const own = isCommon ? 1 : one.record.scale;
+          return { values: b.map((value) => own * value), rows, columns };
+        }),
+      );
+    },
+  };
+}
+
+/** Matrices of the same number of rows next to each other. */
+function sideBySide(matrices: readonly Float64Array[], rows: number): Float64Array {
+  const columns = matrices.map(({ length }) => length / rows);
+  const total = columns.reduce((sum, count) => sum + count, 0);
+  const result = new Float64Array(rows * total);
+  let at = 0;
+  matrices.forEach((matrix, i) => {
+    const count = columns[i]!;
+    for (let row = 0; row < rows; row++) {
+      result.set(matrix.subarray(row * count, (row + 1) * count), row * total + at);
+    }
+    at += count;
+  });
+  return result;
+}
+
+interface Matrix {
+  readonly values: Float64Array;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** Matrices from the upper left to the lower right, zeros around them. */
+function onDiagonal(blocks: readonly Matrix[]): Float64Array {
+  const sum = (size: 'rows' | 'columns') => blocks.reduce((total, block) => total + block[size], 0);
+  const width = sum('columns');
+  const result = new Float64Array(sum('rows') * width);
+  let [row, column] = [0, 0];
+  for (const { values, rows, columns } of blocks) {
+    for (let r = 0; r < rows; r++) {
+      result.set(values.subarray(r * columns, (r + 1) * columns), (row + r) * width + column);
+    }
+    row += rows;
+    column += columns;
+  }
+  return result;
+}

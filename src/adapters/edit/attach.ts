@@ -1,0 +1,61 @@
+/** Puts the nodes of an adapter behind one node of its layer, or behind the bias that is added to it. */
+import type { NameAuthority } from '../../graph/names.js';
+import type { MessageEdit } from '../../onnx/edit.js';
+import { type NewTensor, nodeRecord } from '../../onnx/encode.js';
+import { type Node, standardOpset } from '../../onnx/model.js';
+import { graphEdit } from '../../onnx/rewrite.js';
+import { encodeString } from '../../onnx/wire.js';
+import type { Site } from '../model/manifest.js';
+import type { PatchedModel } from '../model/patched.js';
+import type { Structure } from '../structure/structure.js';
+import { adapterSubgraph } from '../subgraph/subgraph.js';
+import type { AdapterTensors } from '../subgraph/tensors.js';
+import type { LinearLayer } from '../targets/index.js';
+import { joinedSum } from './bias-sum.js';
+
+/** A model that is being edited. */
+export interface EditedModel {
+  readonly patched: PatchedModel;
+  readonly edit: MessageEdit;
+  readonly names: NameAuthority;
+}
+
+/**
+ * The last node that carries the layer's output gets another output name, and the adapter's Add the
+ * one that it had.
+ * @returns the site for the manifest, and the constants that its nodes read
+ */
+export function attachSubgraph(
+  { patched, edit, names }: EditedModel,
+  linear: LinearLayer,
+  structure: Structure,
+  tensors: AdapterTensors,
+  prefix: string,
+): { site: Site; constants: readonly NewTensor[] } {
+  const { anchor, product } = placeOf(patched, linear, tensors);
+  const output = anchor.outputs[0]!;
+  const base = names.fresh(`${prefix}/base`);
+  const context = { names, opset: standardOpset(patched.model) };
+  const at = { prefix, base, output };
+  const { nodes, constants } = adapterSubgraph(linear, structure, tensors, at, context);
+  const graph = graphEdit(edit, anchor.graph);
+  graph.child(anchor.field).setPayload(anchor.outputFields[0]!, encodeString(base));
+  for (const node of nodes) graph.insertAfter(anchor.field, ...nodeRecord(node));
+  const added = nodes.map(({ name }) => name);
+  const site = { node: patched.label(linear.node), base, nodes: added };
+  return { site: product === undefined ? site : { ...site, product }, constants };
+}
+
+/** The node that an adapter joins behind, and the layer's own output where that is another node's. */
+function placeOf(
+  patched: PatchedModel,
+  linear: LinearLayer,
+  { magnitude }: AdapterTensors,
+): { anchor: Node; product?: string | undefined } {
+  const { model, values } = patched;
+  const [earlier] = patched.sitesBeside(linear.node);
+  if (earlier) return { anchor: patched.outermost(linear.node), product: earlier.site.product };
+  // DoRA scales what the layer computes, and not its bias.
+  const sum = magnitude === undefined ? joinedSum(model, values, linear) : undefined;
+  return sum ? { anchor: sum, product: linear.output } : { anchor: linear.node };
+}

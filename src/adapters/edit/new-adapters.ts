@@ -1,0 +1,116 @@
+/** New adapters for chosen layers: structure, rank, scale and initial values. */
+import { OnnxLoraError } from '../../errors.js';
+import { generatorFor } from '../../random.js';
+import type { FactorName, NewAdapter } from '../factors/factors.js';
+import { initialA } from '../factors/init.js';
+import type { Layer } from '../model/layers.js';
+import { type InitName, type RandomInit, randomInit } from '../structure/choices.js';
+import {
+  planStructure,
+  type Scaling,
+  type StructureName,
+  scaleOf,
+  shapeOfA,
+  shapeOfB,
+  structureOf,
+} from '../structure/structure.js';
+import { uniqueName } from '../targets/module-path.js';
+import { numberPatterns, structurePatterns } from '../targets/patterns.js';
+import { patternValues, type Selection } from '../targets/select.js';
+
+export interface AdapterOptions extends Selection {
+  /** R, the rank of the LoRA with as many parameters. Default 16. */
+  readonly rank?: number | undefined;
+  /** K, the most blocks along a dimension. Default 4. */
+  readonly blocks?: number | undefined;
+  readonly structure?: StructureName | undefined;
+  /** `PATTERN=STRUCTURE[:K]`, for layers that want another. The first that matches wins. */
+  readonly structurePattern?: readonly string[] | undefined;
+  /** Default 2R. */
+  readonly alpha?: number | undefined;
+  readonly scaling?: Scaling | undefined;
+  /** Rank of a global part beside the grid (GraLoRA's `hybrid_r`). Default 0. */
+  readonly hybrid?: number | undefined;
+  readonly init?: InitName | undefined;
+  readonly seed?: number | undefined;
+  /** `PATTERN=R`, for layers that want another rank. The first that matches wins. */
+  readonly rankPattern?: readonly string[] | undefined;
+  /** `PATTERN=ALPHA` */
+  readonly alphaPattern?: readonly string[] | undefined;
+  /** An adapter for each node, even where nodes share a weight. */
+  readonly perNode?: boolean | undefined;
+}
+
+/** New adapters for the layers, as the options say. */
+export function planAdapters(layers: readonly Layer[], options: AdapterOptions): NewAdapter[] {
+  const {
+    rank = 16,
+    blocks = 4,
+    structure = 'localized',
+    hybrid = 0,
+    scaling = 'standard',
+  } = options;
+  const { seed = 0 } = options;
+  const init = randomInit(options.init);
+  const ranks = patternValues(layers, numberPatterns(options.rankPattern, 'rank'), 'rank');
+  const alphas = patternValues(layers, numberPatterns(options.alphaPattern, 'alpha'), 'alpha');
+  const patterns = structurePatterns(options.structurePattern);
+  const chosen = patternValues(layers, patterns, 'structure');
+  const names = new Map<string, number>();
+  return layers.map((layer) => {
+    const weight = layer.linear[0]!.weight;
+    const layerRank = ranks.get(layer) ?? rank;
+    const alpha = alphas.get(layer) ?? options.alpha ?? 2 * layerRank;
+    const plan = planStructure(weight.in, weight.out, {
+      structure,
+      blocks,
+      ...chosen.get(layer),
+      rank: layerRank,
+      hybridRank: hybrid,
+    });
+    const record = {
+      ...plan,
+      name: uniqueName(layer.module, names),
+      weight: weight.name,
+      rank: layerRank,
+      alpha,
+      scaling,
+      scale: checkedScale(scaleOf(alpha, layerRank, hybrid, scaling)),
+    };
+    return { layer, record, values: startValues(record, init, seed) };
+  });
+}
+
+function checkedScale(scale: number): number {
+  if (Number.isFinite(Math.fround(scale))) return scale;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `alpha gives the scale ${scale}, expected a finite number that float32 holds, up to 3.4e38`,
+  );
+}
+
+function startValues(
+  record: NewAdapter['record'],
+  init: RandomInit,
+  seed: number,
+): (factor: FactorName) => Float64Array {
+  const structure = structureOf(record);
+  const { hybridRank } = structure;
+  const sizes: Record<FactorName, number> = {
+    a: size(shapeOfA(structure)),
+    b: size(shapeOfB(structure)),
+    generalA: structure.in * hybridRank,
+    generalB: hybridRank * structure.out,
+  };
+  return (factor) => {
+    if (factor === 'b' || factor === 'generalB') return new Float64Array(sizes[factor]);
+    const random = generatorFor(seed, record.name, factor);
+    const general = { ...structure, grid: [1, 1] as const };
+    const [shape, rank] = factor === 'a' ? [structure, record.rank] : [general, hybridRank];
+    return initialA(init, shape, rank, sizes[factor], random);
+  };
+}
+
+function size(dims: readonly number[]): number {
+  return dims.reduce((product, dim) => product * dim, 1);
+}

@@ -1,0 +1,302 @@
+/**
+ * Constants of the model that an adapter set gives other numbers: biases that were trained, a
+ * classifier that came with the adapters, weights that an initialisation took something out of. The
+ * new tensor takes the name, so that nothing that reads it changes. The model's own is set aside: its
+ * record stays in the file under another name, and taking the set out gives it its name back.
+ */
+
+import { OnnxLoraError } from '../../errors.js';
+import { storedTensor } from '../../graph/constants.js';
+import type { NameAuthority } from '../../graph/names.js';
+import type { NewDataFile } from '../../onnx/data-file.js';
+import { byteLength, isConvertible } from '../../onnx/dtype.js';
+import type { Computed, MessageEdit } from '../../onnx/edit.js';
+import { initializerRecord, inputRecord, type NewTensor } from '../../onnx/encode.js';
+import type { TensorPlace } from '../../onnx/external.js';
+import { elementCount, nodeLabel, type Tensor } from '../../onnx/model.js';
+import { addInitializer, renameTensor, setTensorData } from '../../onnx/rewrite.js';
+import { dtypeOf, floatTypeOf, type TensorReader } from '../../onnx/tensor.js';
+import type { ModelManifest, Replacement } from '../model/manifest.js';
+import type { PatchedModel } from '../model/patched.js';
+import { finiteBytes } from '../structure/finite.js';
+
+/** What tensors are put in with. */
+export interface ReplaceContext {
+  readonly edit: MessageEdit;
+  readonly names: NameAuthority;
+  /** What to call the tensors' origin in an error. */
+  readonly from: string;
+  /** Takes the tensors that replace external ones; without it all stand in the model file. */
+  readonly dataFile?: NewDataFile | undefined;
+}
+
+/**
+ * Puts tensors into the places of the model's own; the manifest that is returned remembers both. A
+ * tensor that the set replaced before only gets its new numbers.
+ * @throws OnnxLoraError `adapter-mismatch` for a tensor that has no counterpart of its type and shape
+ * in the main graph; `unsupported` where another set replaced it: only one original can come back
+ */
+export function replaceTensors(
+  patched: PatchedModel,
+  set: ModelManifest,
+  tensors: readonly NewTensor[],
+  context: ReplaceContext,
+): ModelManifest {
+  if (tensors.length === 0) return set;
+  const { edit, names, from } = context;
+  const replaced = new Map((set.replaced ?? []).map((one) => [one.tensor, one]));
+  const given = new Set<string>();
+  for (const tensor of tensors) {
+    const { name } = tensor;
+    if (given.has(name)) throw mismatch(patched, from, tensor, 'it twice');
+    given.add(name);
+    const place = counterpart(patched, tensor, from);
+    checkFree(patched, set, name);
+    if (replaced.has(name)) {
+      edit
+        .child(patched.model.graph.field)
+        .replace(place.tensor.field, ...initializerRecord(tensor));
+      continue;
+    }
+    const original = names.fresh(`lora/${set.set}/original/${name}`);
+    setAside(patched, place, original, edit);
+    addTensor(patched, place, tensor, context);
+    replaced.set(name, { tensor: name, original });
+  }
+  return { ...set, replaced: [...replaced.values()] };
+}
+
+/** The model's own tensor of the name, type and shape. */
+function counterpart(patched: PatchedModel, tensor: NewTensor, from: string): TensorPlace {
+  const { model, values, ownTensors } = patched;
+  const place = storedTensor(values, model.graph, tensor.name);
+  if (!place) {
+    const producer = values.resolve(model.graph, tensor.name)?.producer;
+    throw mismatch(
+      patched,
+      from,
+      tensor,
+      producer ? `what ${nodeLabel(producer)} computes` : 'none',
+    );
+  }
+  if (ownTensors.has(tensor.name)) throw mismatch(patched, from, tensor, 'one of an adapter set');
+  const { dims } = place.tensor;
+  const dtype = dtypeOf(place.tensor, model);
+  if (dtype === tensor.dtype && dims.join() === tensor.dims.join()) return place;
+  throw mismatch(patched, from, tensor, `${dtype} [${dims.join(', ')}]`);
+}
+
+function mismatch(
+  { model }: PatchedModel,
+  from: string,
+  { name, dtype, dims }: NewTensor,
+  found: string,
+): OnnxLoraError {
+  return new OnnxLoraError(
+    'adapter-mismatch',
+    `${from} does not fit ${model.source.label}: expected a constant ${name} of ${dtype} [${dims.join(', ')}], found ${found}`,
+    { hint: 'Adapters fit the model they were trained on.' },
+  );
+}
+
+/**
+ * Checks that no other set replaced a tensor.
+ * @throws OnnxLoraError `unsupported`
+ */
+export function checkFree(
+  { model, sets }: PatchedModel,
+  { set }: ModelManifest,
+  name: string,
+): void {
+  const other = sets.find(
+    (one) => one.set !== set && one.replaced?.some(({ tensor }) => tensor === name),
+  );
+  if (!other) return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${model.source.label}: the adapter set ${JSON.stringify(other.set)} replaced ${name} already`,
+    {
+      hint: `Fold that set first (onnx-lora merge --name ${other.set}), or leave this tensor as it is.`,
+    },
+  );
+}
+
+// Before IR 4 every initializer has to be a graph input as well.
+const FREE_INITIALIZERS = 4;
+
+function setAside(
+  { model }: PatchedModel,
+  place: TensorPlace,
+  name: string,
+  edit: MessageEdit,
+): void {
+  renameTensor(edit, model, place, name);
+  if (place.node || model.irVersion >= FREE_INITIALIZERS) return;
+  const input = inputRecord(name, dtypeOf(place.tensor, model), place.tensor.dims);
+  edit.child(model.graph.field).append(...input);
+}
+
+function addTensor(
+  { model }: PatchedModel,
+  { node, tensor: { data } }: TensorPlace,
+  tensor: NewTensor,
+  { edit, dataFile }: ReplaceContext,
+): void {
+  const isFree = model.irVersion >= FREE_INITIALIZERS;
+  if (dataFile && data.kind === 'external' && isFree) dataFile.add(tensor);
+  // The input of the old one, if there is one, is that of the new one.
+  else if (node) addInitializer(edit, model, tensor);
+  else edit.child(model.graph.field).append(...initializerRecord(tensor));
+}
+
+/** Gives the model its own tensors back. */
+export function restoreTensors(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+): void {
+  const { model } = patched;
+  const graph = edit.child(model.graph.field);
+  for (const replacement of replacementsOf(sets)) {
+    const { tensor } = replacement;
+    graph.remove(patched.initializer(tensor).field);
+    const place = patched.original(replacement);
+    renameTensor(edit, model, place, tensor);
+    removeInput(patched, addedInput(replacement, place), edit);
+  }
+}
+
+/** What a fold does with tensors. */
+interface Fold {
+  /** Whether no node reads the tensor any more. */
+  isRemoved(tensor: Tensor): boolean;
+  /** Whether something was folded into it where it is. */
+  isFolded(tensor: Tensor): boolean;
+  put(tensor: TensorPlace, data: Computed): void;
+}
+
+/** The places of the tensors that sets replaced, by those that replace them. */
+export function originalPlaces(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+): ReadonlyMap<Tensor, TensorPlace> {
+  return new Map(
+    replacementsOf(sets).map((replacement) => {
+      return [patched.initializer(replacement.tensor), patched.original(replacement)];
+    }),
+  );
+}
+
+/**
+ * Moves new tensors into the places of those that they replaced, for good.
+ * @returns the names of those that nothing was folded into
+ */
+export function settleTensors(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+  reader: TensorReader,
+  fold: Fold,
+): string[] {
+  const { model } = patched;
+  const graph = edit.child(model.graph.field);
+  const settled: string[] = [];
+  for (const replacement of replacementsOf(sets)) {
+    const tensor = patched.initializer(replacement.tensor);
+    const place = patched.original(replacement);
+    if (fold.isRemoved(tensor)) {
+      graph.remove((place.node ?? place.tensor).field);
+      continue;
+    }
+    if (!fold.isFolded(tensor)) {
+      fold.put({ tensor, graph: model.graph }, numbersOf(tensor, reader));
+      settled.push(replacement.tensor);
+    }
+    graph.remove(tensor.field);
+    renameTensor(edit, model, place, replacement.tensor);
+    removeInput(patched, addedInput(replacement, place), edit);
+  }
+  return settled;
+}
+
+function numbersOf(tensor: Tensor, reader: TensorReader): Computed {
+  const span = reader.span(tensor);
+  const bytes = () => span?.source.read(span.start, span.end) ?? reader.bytes(tensor);
+  return { length: span ? span.end - span.start : bytes().length, chunks: () => [bytes()] };
+}
+
+/** The input that came with a replacement: before IR 4, that of the initializer that came with it. */
+function addedInput({ tensor, original }: Replacement, { node }: TensorPlace): string {
+  return node ? tensor : original;
+}
+
+/**
+ * Brings new tensors to `base + factor · (new - base)`, added up in float64 and rounded once.
+ * @throws OnnxLoraError `unsupported` for tensors that hold no real numbers
+ */
+export function interpolateTensors(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+  reader: TensorReader,
+  factor: number,
+): void {
+  const { model } = patched;
+  for (const replacement of replacementsOf(sets)) {
+    const tensor = patched.initializer(replacement.tensor);
+    const dtype = dtypeOf(tensor, model);
+    if (!isConvertible(dtype)) throw notScalable(patched, replacement, dtype);
+    const original = patched.original(replacement).tensor;
+    const chunks = function* () {
+      const base = reader.float64(original);
+      const values = reader
+        .float64(tensor)
+        .map((value, i) => base[i]! + factor * (value - base[i]!));
+      yield finiteBytes(dtype, values, `the scaled tensor ${tensor.name}`);
+    };
+    const { name, dims } = tensor;
+    const data = { length: byteLength(dtype, elementCount(dims)), chunks };
+    const record = initializerRecord({ name, dtype, dims, data });
+    edit.child(model.graph.field).replace(tensor.field, ...record);
+  }
+}
+
+/** Brings biases that the model did not have to so many times their numbers: the base has zeros there. */
+export function scaleBiases(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+  reader: TensorReader,
+  factor: number,
+): void {
+  for (const { tensor: name } of sets.flatMap(({ biases = [] }) => biases)) {
+    const tensor = patched.initializer(name);
+    const { model } = patched;
+    const dtype = floatTypeOf(tensor, model);
+    const scaled = reader.float64(tensor).map((value) => value * factor);
+    const data = finiteBytes(dtype, scaled, `the scaled bias ${name}`);
+    setTensorData(
+      edit,
+      { tensor, graph: model.graph },
+      { length: data.length, chunks: () => [data] },
+    );
+  }
+}
+
+function notScalable({ model }: PatchedModel, { tensor }: Replacement, dtype: string) {
+  return new OnnxLoraError(
+    'unsupported',
+    `${model.source.label}: the adapter set replaces ${tensor}, which is ${dtype} and cannot be scaled`,
+    { hint: 'Merge without --scale.' },
+  );
+}
+
+function replacementsOf(sets: readonly ModelManifest[]): Replacement[] {
+  return sets.flatMap(({ replaced = [] }) => replaced);
+}
+
+function removeInput({ model }: PatchedModel, name: string, edit: MessageEdit): void {
+  for (const input of model.graph.inputs) {
+    if (input.name === name) edit.child(model.graph.field).remove(input.field);
+  }
+}

@@ -1,0 +1,146 @@
+/** An adapter set on its way out: of a model, or of a file. */
+import { OnnxLoraError } from '../../errors.js';
+import type { FloatName } from '../../onnx/dtype.js';
+import type { NewTensor } from '../../onnx/encode.js';
+import type { Node } from '../../onnx/model.js';
+import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
+import { magnitudeOf, readFactors } from '../factors/factors.js';
+import { findLayers } from '../model/layers.js';
+import type { ModelManifest, PatchedAdapter } from '../model/manifest.js';
+import type { PatchedModel } from '../model/patched.js';
+import type { Slot } from '../model/slot-manifest.js';
+import { slotFinder } from '../model/slot-names.js';
+import type { AdapterFile, StoredAdapter } from './adapter-file.js';
+import type { ModuleParameter } from './module-parameter.js';
+
+/** An adapter with what other programs want to know of its layer. */
+export interface OutgoingAdapter extends StoredAdapter {
+  /** Type that its numbers are stored in. */
+  readonly dtype: FloatName;
+  /** Axes of a convolution's kernel, all of size 1; 0 for other layers. */
+  readonly kernelAxes: number;
+  /** PyTorch keeps the weight as [in, out]: the Conv1D of transformers. */
+  readonly isConv1d: boolean;
+  /** The slot that it fills in the slotted base; unknown in a file. */
+  readonly slot?: Pick<Slot, 'name' | 'dtype'> | undefined;
+}
+
+/** A tensor of the model itself that was trained. */
+export interface TrainedTensor extends NewTensor {
+  /** The layer whose weight it is, and whether it is [out, in]; unknown in a file. */
+  readonly layer?: { readonly module: string; readonly isOutIn: boolean } | undefined;
+}
+
+/** What is written, whatever the format. */
+export interface AdapterContents {
+  /** Where it comes from, for errors. */
+  readonly label: string;
+  readonly set: string;
+  readonly adapters: readonly OutgoingAdapter[];
+  readonly trained: readonly TrainedTensor[];
+  readonly hasHead: boolean;
+  /**
+   * `OLD=NEW`: adapters that came from PyTorch keep their names, where paths in the model may start
+   * otherwise.
+   */
+  readonly renaming?: string | undefined;
+}
+
+/** An adapter set of a model; numbers are read when asked for. */
+export function contentsOfModel(
+  patched: PatchedModel,
+  set: ModelManifest,
+  reader: TensorReader,
+): AdapterContents {
+  const layers = findLayers(patched).flatMap(({ linear, modules }) =>
+    linear.map((layer, i) => ({ ...layer, module: modules[i]! })),
+  );
+  const byNode = new Map(layers.map((layer) => [layer.node, layer]));
+  const targets = targetsOf(patched);
+  const layerOf = (adapter: PatchedAdapter) =>
+    targets.get(adapter)?.flatMap((target) => byNode.get(target) ?? [])[0];
+  const slotOf = slotFinder(patched);
+  const adapters = set.adapters.map((adapter): OutgoingAdapter => {
+    const layer = layerOf(adapter);
+    return {
+      record: adapter,
+      nodes: adapter.sites.map(({ node }) => node),
+      dtype: dtypeOf(patched.initializer(adapter.a), patched.model) as FloatName,
+      kernelAxes: layer?.geometry.kind === 'channels' ? layer.geometry.spatial : 0,
+      isConv1d: layer?.node.opType === 'Gemm' && !layer.weight.transposed,
+      values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
+      magnitude: magnitudeOf(patched, reader, adapter),
+      slot: slotOf(targets.get(adapter) ?? []),
+    };
+  });
+  const byTensor = new Map(
+    layers.flatMap((layer) =>
+      layer.weight.constant ? [[layer.weight.constant.tensor, layer] as const] : [],
+    ),
+  );
+  const trained = [...(set.replaced ?? []), ...(set.biases ?? [])].map(({ tensor: name }) => {
+    const tensor = patched.initializer(name);
+    const data = reader.span(tensor) ?? reader.bytes(tensor);
+    const dtype = dtypeOf(tensor, patched.model);
+    const found = byTensor.get(tensor);
+    const layer = found && { module: found.module, isOutIn: found.weight.transposed };
+    return { name, dtype, dims: tensor.dims, data, layer };
+  });
+  const { label } = patched.model.source;
+  const [first] = set.adapters;
+  const renaming = first && renamingOf(layerOf(first)?.module, first.name);
+  return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined, renaming };
+}
+
+/** The nodes beside which each adapter stands. */
+function targetsOf({ sites }: PatchedModel): Map<PatchedAdapter, Node[]> {
+  const targets = new Map<PatchedAdapter, Node[]>();
+  for (const { adapter, target } of sites) {
+    const known = targets.get(adapter);
+    if (known) known.push(target);
+    else targets.set(adapter, [target]);
+  }
+  return targets;
+}
+
+function renamingOf(inModel: string | undefined, name: string): string | undefined {
+  if (inModel?.endsWith(`.${name}`)) return `${inModel.slice(0, -name.length - 1)}=`;
+  if (inModel && name.endsWith(`.${inModel}`)) return `=${name.slice(0, -inModel.length - 1)}`;
+  return undefined;
+}
+
+/**
+ * What a file holds. It knows nothing of the layers: they are taken for linear ones.
+ * @throws OnnxLoraError `unsupported` for parameters of modules, whose tensors only a model tells
+ */
+export function contentsOfFile(file: AdapterFile): AdapterContents {
+  const { path, set, adapters, extras, parameters = [], biases = [] } = file;
+  const [whole] = [
+    ...parameters,
+    ...biases.map(({ node }) => ({ module: node, parameter: 'bias' })),
+  ];
+  if (whole) throw withParameters(path, whole);
+  return {
+    label: path,
+    set,
+    adapters: adapters.map((adapter) => ({
+      ...adapter,
+      dtype: 'float32',
+      kernelAxes: 0,
+      isConv1d: false,
+    })),
+    trained: extras.tensors ?? [],
+    hasHead: extras.head !== undefined,
+  };
+}
+
+function withParameters(
+  path: string,
+  { module, parameter }: Pick<ModuleParameter, 'module' | 'parameter'>,
+): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `${path} has parameters that were trained whole (${module}.${parameter}), which have a place in a model only`,
+    { hint: 'Put it into its model with apply, and extract it from there.' },
+  );
+}

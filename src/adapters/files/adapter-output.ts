@@ -1,0 +1,172 @@
+/** Adapter sets as files, in every format that is written. */
+
+import { mkdir, rmdir } from 'node:fs/promises';
+import { extname, join } from 'node:path';
+import { OnnxLoraError } from '../../errors.js';
+import { kindOf } from '../../formats/path-kind.js';
+import { safetensorsPieces } from '../../formats/safetensors.js';
+import type { Piece } from '../../onnx/edit.js';
+import { fileError } from '../../onnx/source.js';
+import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../../onnx/write.js';
+import type { AdapterFormat } from '../structure/choices.js';
+import type { AdapterContents } from './adapter-contents.js';
+import {
+  type PeftContents,
+  type PeftOptions,
+  type PeftSummary,
+  peftContents,
+} from './export-peft.js';
+import { onnxAdapterPieces } from './onnx-adapter.js';
+
+/**
+ * The format that a path names: by its ending, or a PEFT folder where it has none, ends in a slash, or
+ * is a folder already.
+ * @throws OnnxLoraError `invalid-argument` for another ending
+ */
+export function formatOf(output: string): AdapterFormat {
+  const ending = extname(output);
+  if (ending === '.safetensors') return 'safetensors';
+  if (ending === '.onnx_adapter') return 'onnx_adapter';
+  if (ending === '' || /[/\\]$/.test(output) || isFolder(output)) return 'peft';
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${output}: its ending names no adapter format, expected .safetensors, .onnx_adapter, or none for a PEFT folder`,
+    { hint: 'Give the output a known ending, or name the format with --format.' },
+  );
+}
+
+/**
+ * The files that adapters at a path are written to, as far as there is a folder for them.
+ * @throws OnnxLoraError `invalid-argument` as {@link formatOf}
+ */
+export function adapterFilesAt(output: string): string[] {
+  return formatOf(output) === 'peft' ? filesOf(output) : [output];
+}
+
+/** The files that adapters at a path are read from. */
+export function filesOf(path: string): string[] {
+  return isFolder(path) ? [TENSORS, CONFIG].map((name) => join(path, name)) : [path];
+}
+
+const TENSORS = 'adapter_model.safetensors';
+const CONFIG = 'adapter_config.json';
+
+function isFolder(path: string): boolean {
+  return kindOf(path) === 'folder';
+}
+
+export interface AdapterOutputOptions extends WriteOptions, PeftOptions {
+  readonly output: string;
+  /** Default: see {@link formatOf}. */
+  readonly format?: AdapterFormat | undefined;
+}
+
+/** What was written. */
+export interface AdapterOutput {
+  readonly output: string;
+  readonly format: AdapterFormat;
+  readonly peft?: PeftSummary | undefined;
+}
+
+/**
+ * Refuses an output that cannot be written to, before any work is done for it.
+ * @param inputs files that are read
+ * @throws OnnxLoraError `invalid-argument` as {@link formatOf}, and those of `checkOutput`
+ */
+export function checkAdapterOutput(options: AdapterOutputOptions, inputs: readonly string[]): void {
+  const { output, force = false, alsoRead = [] } = options;
+  const isPeft = (options.format ?? formatOf(output)) === 'peft';
+  if (isPeft && kindOf(output) === 'file') {
+    throw new OnnxLoraError('not-a-file', `${output} is a file, expected a folder for PEFT`, {
+      hint: 'Name a folder, which is made where there is none, or another --format.',
+    });
+  }
+  // A folder that is not there yet is made, and holds nothing.
+  const files = isPeft && isFolder(output) ? filesOf(output) : [output];
+  for (const path of files) checkOutput(path, [...inputs, ...alsoRead], force);
+}
+
+/**
+ * Writes an adapter set.
+ * @param own makes the bytes of our own format
+ * @param inputs files that must not be overwritten
+ * @throws OnnxLoraError `unsupported` for what the format cannot say, `invalid-argument` for options
+ * that it does not have, and those of writing
+ */
+export async function writeAdapters(
+  contents: AdapterContents,
+  own: () => Piece[],
+  inputs: readonly string[],
+  options: AdapterOutputOptions,
+): Promise<AdapterOutput> {
+  const { output } = options;
+  const format = options.format ?? formatOf(output);
+  if (format !== 'peft') checkNoPeftOptions(format, options);
+  switch (format) {
+    case 'safetensors':
+      await writeFiles([{ path: output, pieces: own() }], inputs, options);
+      return { output, format };
+    case 'onnx_adapter':
+      await writeFiles([{ path: output, pieces: onnxAdapterPieces(contents) }], inputs, options);
+      return { output, format };
+    case 'peft': {
+      const peft = await peftContents(contents, options);
+      await writeFolder(output, peftFiles(output, peft), inputs, options);
+      return { output, format, peft: peft.summary };
+    }
+  }
+}
+
+function checkNoPeftOptions(format: AdapterFormat, options: PeftOptions): void {
+  const given = {
+    '--peft-type': options.peftType,
+    '--peft-rank': options.peftRank,
+    '--peft-prefix': options.peftPrefix,
+    '--base-model': options.baseModel,
+  };
+  const idle = Object.entries(given).find(([, value]) => value !== undefined);
+  if (!idle) return;
+  throw new OnnxLoraError('invalid-argument', `${idle[0]} has no effect on ${format} files`, {
+    hint: 'It is for PEFT folders: -o FOLDER, or --format peft.',
+  });
+}
+
+/** The configuration comes last: to PEFT, a folder without it is none. */
+function peftFiles(folder: string, { config, tensors }: PeftContents): OutputFile[] {
+  const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
+  return [
+    {
+      path: join(folder, TENSORS),
+      pieces: safetensorsPieces(tensors, { format: 'pt' }),
+    },
+    {
+      path: join(folder, CONFIG),
+      pieces: [Buffer.from(`${JSON.stringify(sorted, null, 2)}\n`)],
+    },
+  ];
+}
+
+/** Writes the files of a folder, which is made where it does not exist; on failure it is as it was. */
+async function writeFolder(
+  folder: string,
+  files: readonly OutputFile[],
+  inputs: readonly string[],
+  options: WriteOptions,
+): Promise<void> {
+  const isNew = !isFolder(folder);
+  if (isNew) await makeFolder(folder);
+  try {
+    await writeFiles(files, inputs, options);
+  } catch (error) {
+    if (isNew) await rmdir(folder);
+    throw error;
+  }
+}
+
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    throw fileError(path, error);
+  }
+}

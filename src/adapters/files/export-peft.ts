@@ -1,0 +1,236 @@
+/**
+ * Adapters for Hugging Face PEFT: what stands in a folder that `PeftModel.from_pretrained` loads.
+ *
+ * PEFT says two of our structures as they are: global ones as LORA, localized ones with a square grid
+ * as GRALORA, where one rank and one number of blocks hold for all modules. Everything else becomes
+ * LORA too: its blocks stand below each other in factors that are zero elsewhere, which is the same ΔW
+ * at a higher rank; or its singular values are cut off at a rank.
+ */
+
+import { OnnxLoraError } from '../../errors.js';
+import { factorsOf } from '../factors/factors.js';
+import { type PlainFactors, plainFactors, plainRank } from '../factors/plain.js';
+import { truncated } from '../factors/truncate.js';
+import type { PeftType } from '../structure/choices.js';
+import { isPlain, structureOf } from '../structure/structure.js';
+import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
+import { alphaFor, graloraConfig, loraConfig, type PeftConfig } from './export-peft/config.js';
+import { peftModules, renamer, trainedParameters } from './export-peft/names.js';
+import {
+  graloraTensors,
+  loraTensors,
+  type PeftTensor,
+  parameterTensor,
+} from './export-peft/tensors.js';
+
+export interface PeftOptions {
+  /** Default: `gralora` where it can say the adapters, else `lora`. */
+  readonly peftType?: PeftType | undefined;
+  /** LORA of at most this rank, by singular values. Default: exact, whatever the rank. */
+  readonly peftRank?: number | undefined;
+  /** `OLD=NEW`: how module paths start in the ONNX model and in PyTorch. */
+  readonly peftPrefix?: string | undefined;
+  /** What PEFT loads the base model from; becomes `base_model_name_or_path`. */
+  readonly baseModel?: string | undefined;
+}
+
+/** An adapter in a PEFT folder. */
+export interface PeftModule {
+  readonly name: string;
+  /** Its module path in PyTorch. */
+  readonly module: string;
+  /** Factor for factor; blocks stacked, which is the same ΔW; or cut off at a rank. */
+  readonly form: 'same' | 'stacked' | 'truncated';
+  readonly rank: number;
+  /** |ΔW - what was written| / |ΔW| by the Frobenius norm. */
+  readonly error: number;
+}
+
+export interface PeftSummary {
+  readonly type: PeftType;
+  /** Why GRALORA cannot say the adapters. */
+  readonly reason?: string | undefined;
+  readonly modules: readonly PeftModule[];
+}
+
+/** What a PEFT folder holds. */
+export interface PeftContents {
+  readonly summary: PeftSummary;
+  readonly config: PeftConfig;
+  readonly tensors: readonly PeftTensor[];
+}
+
+/**
+ * The folder's contents for an adapter set. Numbers are read when they are written, but for those that
+ * are cut off.
+ * @throws OnnxLoraError `unsupported` for what PEFT cannot say, `invalid-argument` for options that do
+ * not fit the adapters
+ */
+export async function peftContents(
+  contents: AdapterContents,
+  options: PeftOptions = {},
+): Promise<PeftContents> {
+  const { label, adapters, hasHead } = contents;
+  if (hasHead) throw headless(label);
+  if (adapters.length === 0) throw withoutAdapters(label);
+  const renamed = renamer(options.peftPrefix);
+  const modules = peftModules(contents, renamed);
+  const trained = trainedParameters(contents, new Set(modules), renamed);
+  const common = {
+    baseModel: options.baseModel,
+    isConv1d: adapters.every(({ isConv1d }) => isConv1d),
+    ...trained,
+  };
+  const reason = whyNotGralora(adapters);
+  const chosen = typeFor(label, reason, options);
+  const { tensors, config, summary } =
+    chosen === 'gralora'
+      ? asGralora(adapters, modules, common)
+      : await asLora(adapters, modules, common, options.peftRank);
+  return {
+    summary: { type: chosen, reason, modules: summary },
+    config,
+    tensors: [...tensors, ...trained.parameters.map(parameterTensor)],
+  };
+}
+
+type Common = Parameters<typeof loraConfig>[2];
+
+interface Written {
+  readonly summary: readonly PeftModule[];
+  readonly config: PeftConfig;
+  readonly tensors: readonly PeftTensor[];
+}
+
+function typeFor(label: string, reason: string | undefined, options: PeftOptions): PeftType {
+  const { peftRank } = options;
+  const type = options.peftType ?? (reason !== undefined || peftRank ? 'lora' : 'gralora');
+  if (type === 'lora') return type;
+  if (peftRank !== undefined) {
+    throw new OnnxLoraError('invalid-argument', 'a rank to cut off at makes LORA, not GRALORA', {
+      hint: 'Leave out --peft-rank, or take --peft-type lora.',
+    });
+  }
+  if (reason === undefined) return type;
+  throw new OnnxLoraError('unsupported', `${label}: GRALORA cannot say it: ${reason}`, {
+    hint: 'Leave out --peft-type: LORA says every structure.',
+  });
+}
+
+/** GRALORA has one rank and one number of blocks for all modules, along both sides. */
+function whyNotGralora(adapters: readonly OutgoingAdapter[]): string | undefined {
+  const first = adapters[0]!.record;
+  if (adapters.every(({ record }) => isPlain(structureOf(record)))) return 'there are no blocks';
+  for (const { record, kernelAxes, magnitude } of adapters) {
+    const { name, structure, grid, blockRank, hybridRank } = record;
+    const [kIn, kOut] = grid;
+    if (structure !== 'localized') return `${name} is ${structure}`;
+    if (magnitude) return `${name} has a magnitude (DoRA)`;
+    if (kernelAxes > 0) return `${name} is a convolution`;
+    if (kIn !== kOut) return `the grid of ${name} is ${kIn} x ${kOut}`;
+    const differs = [
+      kIn !== first.grid[0] && `${kIn} and ${first.grid[0]} blocks`,
+      blockRank !== first.blockRank && `block ranks ${blockRank} and ${first.blockRank}`,
+      hybridRank !== first.hybridRank && `global ranks ${hybridRank} and ${first.hybridRank}`,
+    ].find((difference) => difference !== false);
+    if (differs) return `${name} and ${first.name} have ${differs}`;
+  }
+  return undefined;
+}
+
+function asGralora(
+  adapters: readonly OutgoingAdapter[],
+  modules: readonly string[],
+  common: Common,
+): Written {
+  const { grid, blockRank, hybridRank, ...first } = adapters[0]!.record;
+  const rank = grid[0] * blockRank;
+  const alpha = alphaFor(first, rank + hybridRank, false);
+  return {
+    summary: adapters.map(({ record }, i) => ({
+      name: record.name,
+      module: modules[i]!,
+      form: 'same',
+      rank,
+      error: 0,
+    })),
+    config: graloraConfig(modules, { rank, alpha, blocks: grid[0], hybridRank }, common),
+    tensors: adapters.flatMap((adapter, i) =>
+      graloraTensors(modules[i]!, adapter, adapter.record.scale / first.scale),
+    ),
+  };
+}
+
+async function asLora(
+  adapters: readonly OutgoingAdapter[],
+  modules: readonly string[],
+  common: Common,
+  limit: number | undefined,
+): Promise<Written> {
+  const isRslora = adapters.every(({ record }) => record.scaling === 'rslora');
+  const forms: LoraForm[] = [];
+  for (const adapter of adapters) forms.push(await loraForm(adapter, limit));
+  const scales = adapters.map(({ record }, i) => ({
+    module: modules[i]!,
+    rank: forms[i]!.rank,
+    alpha: alphaFor(record, forms[i]!.rank, isRslora),
+  }));
+  return {
+    summary: adapters.map(({ record }, i) => {
+      const { form, rank, error } = forms[i]!;
+      return { name: record.name, module: modules[i]!, form, rank, error };
+    }),
+    config: loraConfig(scales, { isRslora, isDora: hasMagnitudes(adapters) }, common),
+    tensors: adapters.flatMap((adapter, i) =>
+      loraTensors(modules[i]!, adapter, forms[i]!.rank, forms[i]!.factors),
+    ),
+  };
+}
+
+interface LoraForm extends Pick<PeftModule, 'form' | 'rank' | 'error'> {
+  factors(): PlainFactors;
+}
+
+async function loraForm(
+  adapter: OutgoingAdapter,
+  limit = Number.POSITIVE_INFINITY,
+): Promise<LoraForm> {
+  const structure = structureOf(adapter.record);
+  const exact = () => plainFactors(structure, factorsOf(adapter));
+  const rank = plainRank(structure);
+  if (rank > limit) {
+    const { factors, error } = await truncated(exact(), structure.in, structure.out, limit);
+    return { form: 'truncated', rank: limit, error, factors: () => factors };
+  }
+  const isSame = isPlain(structure) && structure.hybridRank === 0;
+  return { form: isSame ? 'same' : 'stacked', rank, error: 0, factors: exact };
+}
+
+/** PEFT has magnitudes for all modules or for none. */
+function hasMagnitudes(adapters: readonly OutgoingAdapter[]): boolean {
+  const without = adapters.find(({ magnitude }) => !magnitude);
+  const withOne = adapters.find(({ magnitude }) => magnitude);
+  if (!without || !withOne) return withOne !== undefined;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${withOne.record.name} has a magnitude (DoRA) and ${without.record.name} has none, which PEFT cannot say`,
+    { hint: 'Such adapters travel as .safetensors.' },
+  );
+}
+
+function headless(label: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `${label} has a head of its own, for which the PyTorch model has no module`,
+    { hint: 'Adapters with a head travel as .safetensors.' },
+  );
+}
+
+/** PEFT loads no folder that targets nothing. */
+function withoutAdapters(label: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `${label} has an adapter set without adapters, of replaced tensors alone, which PEFT does not load`,
+    { hint: 'Such sets travel as .safetensors.' },
+  );
+}

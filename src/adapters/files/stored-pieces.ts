@@ -1,0 +1,65 @@
+/** Our own adapter file for a set that is in no model: of another file, or combined of several. */
+import { OnnxLoraError } from '../../errors.js';
+import { type SafetensorsTensor, safetensorsPieces } from '../../formats/safetensors.js';
+import { byteLength, type FloatName } from '../../onnx/dtype.js';
+import type { Piece } from '../../onnx/edit.js';
+import { version } from '../../version.js';
+import type { FactorName } from '../factors/factors.js';
+import type { FileManifest } from '../model/manifest.js';
+import { finiteBytes } from '../structure/finite.js';
+import { shapeOfA, shapeOfB, structureOf } from '../structure/structure.js';
+import type { AdapterContents } from './adapter-contents.js';
+import { FORMAT } from './adapter-file.js';
+
+/**
+ * The bytes of the file; numbers are read when they are written.
+ * @throws OnnxLoraError `unsupported` for a head, which only a model has
+ */
+export function storedPieces({ label, set, adapters, trained, hasHead }: AdapterContents): Piece[] {
+  if (hasHead) throw withHead(label);
+  const tensors: SafetensorsTensor<Piece>[] = [];
+  const add = (name: string, dtype: FloatName, shape: number[], values: () => Float64Array) => {
+    const count = shape.reduce((x, y) => x * y, 1);
+    const chunks = () => [finiteBytes(dtype, values(), name)];
+    tensors.push({ name, dtype, shape, data: { length: byteLength(dtype, count), chunks } });
+    return name;
+  };
+  const manifest: FileManifest = {
+    ...{ version: 1, set, createdBy: `onnx-lora ${version}` },
+    adapters: adapters.map(({ record, nodes, dtype, values, magnitude }) => {
+      const structure = structureOf(record);
+      const { hybridRank } = structure;
+      const factor = (name: FactorName, leaf: string, shape: number[]) =>
+        add(`${record.name}.${leaf}`, dtype, shape, () => values(name));
+      return {
+        ...record,
+        // A PEFT folder knows no nodes: its layers are found by their module path.
+        nodes: nodes.length > 0 ? [...nodes] : [record.name],
+        a: factor('a', 'A', shapeOfA(structure)),
+        b: factor('b', 'B', shapeOfB(structure)),
+        ...(hybridRank > 0 && {
+          generalA: factor('generalA', 'A_general', [structure.in, hybridRank]),
+          generalB: factor('generalB', 'B_general', [hybridRank, structure.out]),
+        }),
+        ...(magnitude && {
+          magnitude: add(`${record.name}.magnitude`, dtype, [structure.out], magnitude),
+        }),
+      };
+    }),
+    ...(trained.length > 0 && {
+      replaced: trained.map(({ name, dtype, dims, data }) => {
+        tensors.push({ name: `model.${name}`, dtype, shape: dims, data });
+        return { tensor: name, data: `model.${name}` };
+      }),
+    }),
+  };
+  return safetensorsPieces(tensors, { format: FORMAT, manifest: JSON.stringify(manifest) });
+}
+
+function withHead(label: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `${label} has a head, which goes from a model to a file, but not from file to file`,
+    { hint: 'Put it into its model with apply, and extract it from there.' },
+  );
+}

@@ -1,0 +1,55 @@
+import { byteLength, toFloat64 } from '../../onnx/dtype.js';
+import type { Computed } from '../../onnx/edit.js';
+import { checkFold, type FiniteSquares, staysFinite } from '../structure/finite.js';
+import type { BaseWeight } from './base-weight.js';
+import type { Panel } from './panel.js';
+import type { RowFactors } from './row-factors.js';
+import { sums } from './sums.js';
+
+/** Norms that are known once a weight was folded. */
+export interface FoldNorms {
+  delta: number;
+  weight: number;
+}
+
+/**
+ * The folded weight as bytes that are computed while they are written, each number rounded once.
+ * @param norms filled in when the last panel is done
+ * @param label what to call the weight's layer in an error
+ */
+export function foldedWeight(
+  weight: BaseWeight,
+  deltas: () => readonly RowFactors[],
+  norms: FoldNorms,
+  label: string,
+): Computed {
+  const { dtype, rows, columns } = weight;
+  async function* chunks() {
+    let [deltaSum, weightSum] = [0, 0];
+    for await (const { start, panel } of sums(weight, deltas())) {
+      const { bytes, ...squares } = panel.rounded();
+      const checked = await checkedSquares(weight, start, panel, squares, label);
+      deltaSum += checked.deltaSquares;
+      weightSum += checked.weightSquares;
+      yield bytes;
+    }
+    norms.delta = Math.sqrt(deltaSum);
+    norms.weight = Math.sqrt(weightSum);
+  }
+  return { length: byteLength(dtype, rows * columns), chunks };
+}
+
+/** Looks at every number only where the norms leave room for one that is not finite. */
+async function checkedSquares(
+  { dtype, columns, readRows }: BaseWeight,
+  start: number,
+  { after }: Panel,
+  squares: FiniteSquares,
+  label: string,
+): Promise<FiniteSquares> {
+  const bound = Math.sqrt(squares.deltaSquares) + Math.sqrt(squares.weightSquares);
+  if (staysFinite(bound, dtype)) return squares;
+  // The panel's own rows give way to the rounded ones.
+  const bytes = await readRows(start, start + after.length / columns);
+  return checkFold(label, dtype, toFloat64(dtype, bytes, after.length), after);
+}

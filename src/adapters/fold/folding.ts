@@ -1,0 +1,368 @@
+/**
+ * Folds adapters into the weights of a model, as an edit. A weight that only adapted nodes use is
+ * replaced in place: its bytes change and nothing else. A weight that other nodes use too, or that
+ * is quantized, is left to them: the adapted nodes get a floating-point weight of their own.
+ */
+
+import { OnnxLoraError } from '../../errors.js';
+import { type Constant, isComputing, isStep } from '../../graph/constants.js';
+import type { NameAuthority } from '../../graph/names.js';
+import { finalReaders } from '../../graph/readers.js';
+import type { Value } from '../../graph/uses.js';
+import type { NewDataFile } from '../../onnx/data-file.js';
+import { type FloatName, isConvertible } from '../../onnx/dtype.js';
+import type { Computed, MessageEdit } from '../../onnx/edit.js';
+import { nodeRecord } from '../../onnx/encode.js';
+import type { TensorPlace } from '../../onnx/external.js';
+import { NodeField } from '../../onnx/fields.js';
+import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
+import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
+import { encodeString, fieldsOf } from '../../onnx/wire.js';
+import type { Factors } from '../factors/norms.js';
+import type { AdapterShape } from '../model/manifest.js';
+import { structureOf } from '../structure/structure.js';
+import type { LinearLayer } from '../targets/index.js';
+import { type BaseWeight, storedWeight } from './base-weight.js';
+import { dequantizedTensor, type WeightContext, weightByIdentity } from './dequantize.js';
+import { doraWeight } from './dora-weight.js';
+import { type FoldNorms, foldedWeight } from './folded-weight.js';
+import { RowFactors } from './row-factors.js';
+
+/** ΔW of one adapter, its numbers read when they are needed. */
+export interface Delta {
+  /** Tells it from all others of the same fold. */
+  readonly id: string;
+  readonly record: AdapterShape;
+  factors(): Factors;
+  /** DoRA's magnitudes, [out]. */
+  readonly magnitude?: (() => Float64Array) | undefined;
+}
+
+/** A layer and everything to fold into its weight. */
+export interface FoldSite {
+  readonly layer: LinearLayer;
+  readonly module: string;
+  readonly deltas: readonly Delta[];
+}
+
+/** How a weight took the fold. */
+export type FoldKind = 'in place' | 'split' | 'dequantized';
+
+/** One folded weight. The norms are known when the model is written. */
+export interface Folded {
+  readonly sites: readonly FoldSite[];
+  readonly weight: string;
+  readonly kind: FoldKind;
+  readonly norms: FoldNorms;
+}
+
+/** What goes with the adapters. */
+export interface Leaving {
+  /** Their nodes. */
+  readonly nodes: Iterable<Node>;
+  /** Where the numbers of tensors go that replaced others, and now give way to them. */
+  readonly places: ReadonlyMap<Tensor, TensorPlace>;
+}
+
+export class Folding {
+  readonly folded: Folded[] = [];
+  private readonly rewired = new Map<Node, Set<number>>();
+  private readonly removed: Set<Node | Tensor>;
+  private readonly places: Leaving['places'];
+  private readonly changed = new Set<Tensor>();
+
+  constructor(
+    private readonly context: WeightContext,
+    private readonly root: MessageEdit,
+    private readonly dataFile: NewDataFile,
+    private readonly names: NameAuthority,
+    { places, nodes }: Leaving,
+  ) {
+    this.places = places;
+    this.removed = new Set<Node | Tensor>(nodes);
+  }
+
+  /** Plans the folds of all layers. Weights are read when the edit is written. */
+  plan(sites: readonly FoldSite[]): void {
+    for (const group of groupBy(sites, storageOf)) {
+      const variants = groupBy(group, variantOf);
+      if (variants.length === 1 && this.canReplace(group)) this.replace(group);
+      else this.splitAll(variants);
+    }
+  }
+
+  private canReplace(group: readonly FoldSite[]): boolean {
+    const { constant, storedDtype } = group[0]!.layer.weight;
+    if (!constant || !isConvertible(storedDtype) || isQuantized(constant)) return false;
+    const adapted = new Map(group.map(({ layer }) => [layer.node, layer.weight.input]));
+    const readers = finalReaders(this.context.values, constant);
+    const staying = readers.filter(({ node }) => !node || !this.removed.has(node));
+    return staying.every(({ node, index }) => node !== undefined && adapted.get(node) === index);
+  }
+
+  private replace(group: readonly FoldSite[]): void {
+    const { weight } = group[0]!.layer;
+    const { tensor, graph, node } = weight.constant!;
+    const base = storedWeight(this.context.reader, tensor, weight.storedDtype as FloatName);
+    const data = this.fold(group, base, weight.transposed, 'in place');
+    this.put({ tensor, graph, node, attribute: node?.attributes.get('value') }, data);
+  }
+
+  /** Gives a stored tensor other numbers. */
+  put(stored: TensorPlace, data: Computed): void {
+    const place = this.places.get(stored.tensor) ?? stored;
+    if (place.tensor.data.kind === 'external') this.dataFile.replace(place, data);
+    else setTensorData(this.root, place, data);
+    this.changed.add(stored.tensor);
+  }
+
+  /** Whether something was folded into a tensor where it is. */
+  isFolded(tensor: Tensor): boolean {
+    return this.changed.has(tensor);
+  }
+
+  /** Whether a tensor was taken out, since nothing reads it any more. */
+  isRemoved(tensor: Tensor): boolean {
+    return this.removed.has(tensor);
+  }
+
+  private splitAll(variants: readonly FoldSite[][]): void {
+    for (const variant of variants) this.split(variant);
+    for (const { layer } of variants.flat()) {
+      if (layer.weight.constant) this.removeUnused(layer.weight.constant);
+    }
+  }
+
+  private split(group: readonly FoldSite[]): void {
+    const { layer } = group[0]!;
+    const { constant } = layer.weight;
+    if (!constant) {
+      this.replaceOperator(group);
+      return;
+    }
+    const { base, transposed, dims, steps } = this.splitBase(layer, constant);
+    const quantized = isQuantized(constant);
+    const data = this.fold(group, base, transposed, quantized ? 'dequantized' : 'split');
+    const name = this.addWeight(constant, base.dtype, dims, data);
+    for (const { layer: site } of group) {
+      const value = this.copySteps(site, steps, name);
+      const { node, weight } = site;
+      const edit = graphEdit(this.root, node.graph).child(node.field);
+      edit.setPayload(node.inputFields[weight.input]!, encodeString(value));
+      this.markRewired(node, weight.input);
+    }
+  }
+
+  /** The numbers a new weight starts from, and the steps that still stand behind it. */
+  private splitBase(layer: LinearLayer, constant: Constant) {
+    const { tensor, steps } = constant;
+    const at = steps.findLastIndex(isComputing);
+    const turns = steps.slice(0, at + 1).filter((step) => step.opType === 'Transpose').length;
+    const turned = turns % 2 === 1;
+    const dims = turned ? [...tensor.dims].reverse() : tensor.dims;
+    const transposed = layer.weight.transposed !== turned;
+    if (at < 0 && !isConvertible(layer.weight.storedDtype)) {
+      throw unfoldable(layer, `is stored as ${layer.weight.storedDtype} behind a Cast`);
+    }
+    const base =
+      at < 0
+        ? storedWeight(this.context.reader, tensor, layer.weight.storedDtype as FloatName)
+        : dequantizedTensor(this.context, steps[at]!, dims, this.typeAfter(constant, at, layer));
+    return { base, transposed, dims, steps: steps.slice(at + 1) };
+  }
+
+  private typeAfter(constant: Constant, at: number, layer: LinearLayer): FloatName {
+    const casts = constant.steps.slice(at + 1).some((step) => step.opType === 'Cast');
+    if (!casts) return layer.weight.dtype;
+    throw unfoldable(layer, 'is cast after it is dequantized');
+  }
+
+  private addWeight(
+    constant: Constant,
+    dtype: FloatName,
+    dims: readonly number[],
+    data: Computed,
+  ): string {
+    const from = constant.tensor.name || constant.node?.outputs[0] || 'weight';
+    const name = this.names.fresh(`${from}_merged`);
+    const tensor = { name, dtype, dims, data };
+    const stored = this.places.get(constant.tensor)?.tensor ?? constant.tensor;
+    if (stored.data.kind === 'external') this.dataFile.add(tensor);
+    else addInitializer(this.root, this.context.model, tensor);
+    return name;
+  }
+
+  /** Repeats the nodes between a stored weight and its use in front of one user. */
+  private copySteps({ node }: LinearLayer, steps: readonly Node[], weight: string): string {
+    let value = weight;
+    const graph = graphEdit(this.root, node.graph);
+    for (const step of steps) {
+      if (step.opType === 'Identity') continue;
+      const output = this.names.fresh(`${value}_${step.opType.toLowerCase()}`);
+      const to = step.attributes.get('to')?.i;
+      const attributes = to === undefined ? { perm: { ints: [1, 0] } } : { to: { int: to } };
+      const copy = {
+        name: output,
+        opType: step.opType,
+        inputs: [value],
+        outputs: [output],
+        attributes,
+      };
+      graph.insertBefore(node.field, ...nodeRecord(copy));
+      value = output;
+    }
+    return value;
+  }
+
+  /** A layer that is quantized inside its operator becomes a MatMul. */
+  private replaceOperator(group: readonly FoldSite[]): void {
+    for (const site of group) {
+      const { node, weight } = site.layer;
+      if (node.inputs[5]) {
+        throw new OnnxLoraError(
+          'unsupported',
+          `${nodeLabel(node)}: ${node.opType} with a bias cannot be folded into`,
+          { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
+        );
+      }
+      const data = this.fold(
+        [site],
+        weightByIdentity(this.context, site.layer),
+        false,
+        'dequantized',
+      );
+      const name = this.names.fresh(`${weight.name}_merged`);
+      const dims = [weight.in, weight.out];
+      addInitializer(this.root, this.context.model, { name, dtype: weight.dtype, dims, data });
+      this.becomeMatMul(node, name);
+      node.inputs.forEach((_, index) => {
+        if (index > 0) this.markRewired(node, index);
+      });
+      for (const input of node.inputs.slice(1)) this.removeUnusedValue(node, input);
+    }
+  }
+
+  private becomeMatMul(node: Node, weight: string): void {
+    const edit = graphEdit(this.root, node.graph).child(node.field);
+    const range = { start: node.field.value, end: node.field.end };
+    for (const field of fieldsOf(this.context.model.source, range)) {
+      if (field.number === NodeField.opType) edit.setPayload(field, encodeString('MatMul'));
+      if (field.number === NodeField.domain || field.number === NodeField.attribute)
+        edit.remove(field);
+    }
+    edit.setPayload(node.inputFields[1]!, encodeString(weight));
+    for (const field of node.inputFields.slice(2)) edit.remove(field);
+  }
+
+  private fold(
+    group: readonly FoldSite[],
+    base: BaseWeight,
+    transposed: boolean,
+    kind: FoldKind,
+  ): Computed {
+    const { weight } = group[0]!.layer;
+    const norms: FoldNorms = { delta: 0, weight: 0 };
+    const { deltas } = group[0]!;
+    const label = nodeLabel(group[0]!.layer.node);
+    const rowFactors = (delta: Delta) => {
+      const scale = delta.record.scale / weight.factor;
+      return new RowFactors(structureOf(delta.record), delta.factors(), scale, transposed);
+    };
+    this.folded.push({
+      sites: group,
+      weight: weight.constant?.tensor.name || weight.name,
+      kind,
+      norms,
+    });
+    const [delta] = deltas;
+    const { magnitude } = delta!;
+    if (!magnitude) return foldedWeight(base, () => deltas.map(rowFactors), norms, label);
+    const dora = () => ({
+      ...{ delta: rowFactors(delta!), magnitude: magnitude(), factor: weight.factor, transposed },
+    });
+    return doraWeight(base, dora, norms, label);
+  }
+
+  private valueOf({ graph, tensor, node }: Constant): Value | undefined {
+    return this.context.values.resolve(graph, node ? node.outputs[0]! : tensor.name);
+  }
+
+  private markRewired(node: Node, index: number): void {
+    const inputs = this.rewired.get(node) ?? new Set();
+    this.rewired.set(node, inputs.add(index));
+  }
+
+  /** Removes the nodes and the tensor behind a weight that nobody reads any more. */
+  private removeUnused(constant: Constant): void {
+    for (const step of [...constant.steps].reverse()) {
+      if (!this.isUnused(this.context.values.resolve(step.graph, step.outputs[0]!))) return;
+      if (this.removed.has(step)) continue;
+      this.removed.add(step);
+      graphEdit(this.root, step.graph).remove(step.field);
+      for (const name of step.inputs) this.removeUnusedValue(step, name);
+    }
+    this.removeStored(this.valueOf(constant));
+  }
+
+  private removeUnusedValue(node: Node, name: string): void {
+    const value = this.context.values.resolve(node.graph, name);
+    const made = value?.producer;
+    if (!made || !(isStep(made) || isComputing(made))) this.removeStored(value);
+    else if (this.isUnused(value) && !this.removed.has(made)) {
+      this.removed.add(made);
+      graphEdit(this.root, made.graph).remove(made.field);
+      for (const input of made.inputs) this.removeUnusedValue(made, input);
+    }
+  }
+
+  private removeStored(value: Value | undefined): void {
+    if (!value || !this.isUnused(value) || value.isInput) return;
+    const { producer, initializer, graph } = value;
+    const stored = initializer ?? (producer?.inputs.length === 0 ? producer : undefined);
+    if (!stored || this.removed.has(stored)) return;
+    this.removed.add(stored);
+    graphEdit(this.root, graph).remove(stored.field);
+  }
+
+  private isUnused(value: Value | undefined): boolean {
+    return (value?.uses ?? []).every(({ node, index }) => {
+      return (
+        node !== undefined &&
+        (this.removed.has(node) || (this.rewired.get(node)?.has(index) ?? false))
+      );
+    });
+  }
+}
+
+function unfoldable({ node }: LinearLayer, problem: string): OnnxLoraError {
+  const label = nodeLabel(node);
+  return new OnnxLoraError(
+    'unsupported',
+    `${label}: its weight ${problem}, which cannot be folded into`,
+    { node: label, hint: 'Merge into the model before quantization instead.' },
+  );
+}
+
+function isQuantized({ steps }: Constant): boolean {
+  return steps.some(isComputing);
+}
+
+function storageOf({ layer }: FoldSite): unknown {
+  return layer.weight.constant?.tensor ?? layer.node;
+}
+
+/** Sites that one folded weight can serve. */
+function variantOf({ layer, deltas }: FoldSite): unknown {
+  const { transposed, factor, dtype } = layer.weight;
+  return [transposed, factor, dtype, ...deltas.map(({ id }) => id)].join('\0');
+}
+
+function groupBy<T>(items: readonly T[], key: (item: T) => unknown): T[][] {
+  const groups = new Map<unknown, T[]>();
+  for (const item of items) {
+    const group = groups.get(key(item));
+    if (group) group.push(item);
+    else groups.set(key(item), [item]);
+  }
+  return [...groups.values()];
+}

@@ -1,0 +1,66 @@
+/** The layers of a model as a user selects them: nodes that share a weight are one. */
+import { isComputing } from '../../graph/constants.js';
+import type { Node } from '../../onnx/model.js';
+import { type Finding, findLinearLayers, type LinearLayer } from '../targets/index.js';
+import { modulePath } from '../targets/module-path.js';
+import type { Selectable } from '../targets/select.js';
+import { WeightNames } from '../targets/weight-name.js';
+import type { PatchedModel } from './patched.js';
+
+/** One weight and every node that uses it, or a node that can take no adapter. */
+export interface Layer extends Selectable {
+  /** Module path of the first node. */
+  readonly module: string;
+  readonly nodes: readonly Node[];
+  /** Empty where `refusal` says why. */
+  readonly linear: readonly LinearLayer[];
+  readonly refusal: string | undefined;
+}
+
+/**
+ * The layers in the order of the graph, without the nodes of adapters that are in it already.
+ * @param perNode a layer for each node even where nodes share a weight
+ */
+export function findLayers(patched: PatchedModel, perNode = false): Layer[] {
+  const { model, values, ownNodes } = patched;
+  const groups = new Map<unknown, Finding[]>();
+  for (const finding of findLinearLayers(model, values)) {
+    if (ownNodes.has(finding.node.name)) continue;
+    const key = perNode || 'refusal' in finding ? finding : weightKey(finding);
+    const group = groups.get(key);
+    if (group) group.push(finding);
+    else groups.set(key, [finding]);
+  }
+  const names = new WeightNames(model, values);
+  return [...groups.values()].map((group) => layerOf(patched, group, names));
+}
+
+/** Uses of one stored tensor share an adapter only where they use it the same way. */
+function weightKey({ node, weight }: LinearLayer): string {
+  const at = weight.constant
+    ? weight.constant.tensor.field.start
+    : `${node.graph.field.start}/${weight.name}`;
+  // Of one tensor with two scales there are two weights; a DequantizeLinear for each reader is one.
+  const computed = (weight.constant?.steps ?? [])
+    .filter((step) => isComputing(step) && step.opType !== 'DequantizeLinear')
+    .map((step) => step.field.start);
+  return [at, ...computed, weight.transposed, weight.factor, weight.in, weight.out].join();
+}
+
+function layerOf(patched: PatchedModel, findings: Finding[], names: WeightNames): Layer {
+  const nodes = findings.map(({ node }) => node);
+  const linear = findings.flatMap((finding) => ('refusal' in finding ? [] : [finding]));
+  const first = findings[0]!;
+  const modules = findings.map((finding) =>
+    modulePath(finding.node, names.of(finding), patched.label(finding.node)),
+  );
+  return {
+    module: modules[0]!,
+    modules,
+    nodes,
+    nodeNames: nodes.map((node) => patched.label(node)),
+    isConvolution: first.node.opType.includes('Conv'),
+    linear,
+    refusal: 'refusal' in first ? first.refusal : undefined,
+  };
+}

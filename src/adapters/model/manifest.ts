@@ -1,0 +1,243 @@
+/**
+ * What an adapter set says of itself, in the model's `metadata_props` and in adapter files, so that
+ * no reader has to guess: names, structures, scales, and which nodes and initializers belong to it.
+ */
+import * as v from 'valibot';
+import { OnnxLoraError } from '../../errors.js';
+import { show } from '../../formats/json.js';
+import type { MessageEdit } from '../../onnx/edit.js';
+import { metadataRecord } from '../../onnx/encode.js';
+import type { Entry, Model } from '../../onnx/model.js';
+import { scalings, structures } from '../structure/structure.js';
+import { packManifest, unpackManifest } from './manifest-text.js';
+
+/** A name in the graph. */
+export const name = v.pipe(v.string(), v.minLength(1), v.maxLength(4096));
+export const size = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const finite = v.pipe(v.number(), v.finite());
+
+/** A place where the adapter works: one node of the model. */
+export const site = v.object({
+  /** The node's name, or its output's where it has none. */
+  node: name,
+  /** What the adapter is added to, as the patched model calls it: the layer's output. */
+  base: name,
+  /** The output of the layer's own node, where the adapter joins behind an Add of its bias. */
+  product: v.optional(name),
+  /** The nodes that were added, the last one an Add that carries the layer's old output name. */
+  nodes: v.pipe(v.array(name), v.minLength(1)),
+});
+
+const adapter = v.object({
+  name,
+  /** The value that the layer's node reads its weight from. */
+  weight: name,
+  in: size,
+  out: size,
+  structure: v.picklist(structures),
+  grid: v.pipe(v.tuple([size, size]), v.readonly()),
+  /** R, the LoRA-equivalent rank. */
+  rank: size,
+  blockRank: size,
+  hybridRank: v.optional(count, 0),
+  alpha: finite,
+  scaling: v.picklist(scalings),
+  /** The factor of A · B, whatever alpha and scaling say. */
+  scale: finite,
+  a: name,
+  b: name,
+  generalA: v.optional(name),
+  generalB: v.optional(name),
+  /** DoRA: the norm of each column of W + ΔW, [out]. */
+  magnitude: v.optional(name),
+});
+
+const patchedAdapter = v.object({
+  ...adapter.entries,
+  /** The initializer that holds the scale. */
+  scaleTensor: name,
+  sites: v.pipe(v.array(site), v.minLength(1)),
+});
+
+const setEntries = {
+  version: v.literal(1),
+  /** The adapter set's name. */
+  set: name,
+  createdBy: v.string(),
+  /** The names of the classes, in the order of the model's outputs. */
+  labels: v.optional(v.array(v.string())),
+};
+
+/** A trainable layer behind the model's hidden states. */
+const head = v.object({
+  /** H, the size of the hidden states. */
+  features: size,
+  classes: size,
+  pooling: v.picklist(['mean', 'cls', 'none']),
+  /** The output that it reads, and the one it makes. */
+  input: name,
+  output: name,
+  weight: name,
+  bias: name,
+  nodes: v.pipe(v.array(name), v.minLength(1)),
+  /** Its integer initializers. */
+  constants: v.array(name),
+});
+
+/** A constant of the model that has other numbers, and the name that it has itself meanwhile. */
+const replacement = v.object({ tensor: name, original: name });
+
+/** A bias that the model did not have, and the Add that adds it. */
+const addedBias = v.object({ tensor: name, site });
+
+const modelManifest = v.object({
+  ...setEntries,
+  adapters: v.array(patchedAdapter),
+  /** Every initializer that was added for the adapters. */
+  initializers: v.array(name),
+  head: v.optional(head),
+  replaced: v.optional(v.array(replacement)),
+  biases: v.optional(v.array(addedBias)),
+});
+
+const fileManifest = v.object({
+  ...setEntries,
+  adapters: v.array(v.object({ ...adapter.entries, nodes: v.pipe(v.array(name), v.minLength(1)) })),
+  /** Names of tensors in the file. */
+  head: v.optional(v.omit(head, ['nodes', 'constants', 'output'])),
+  /** Constants of the model with their new numbers. */
+  replaced: v.optional(v.array(v.object({ tensor: name, data: name }))),
+  /** Biases that the model did not have: what they were called, the layer's node, and their numbers. */
+  biases: v.optional(v.array(v.object({ tensor: name, node: name, data: name }))),
+});
+
+export type AdapterRecord = v.InferOutput<typeof adapter>;
+/** The record of an adapter that has no tensors yet. */
+export type AdapterShape = Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB' | 'magnitude'>;
+export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
+export type Head = v.InferOutput<typeof head>;
+export type Replacement = v.InferOutput<typeof replacement>;
+export type AddedBias = v.InferOutput<typeof addedBias>;
+export type Site = v.InferOutput<typeof site>;
+/** One adapter set of a patched model. */
+export type ModelManifest = v.InferOutput<typeof modelManifest>;
+/** One adapter set in a file of its own. */
+export type FileManifest = v.InferOutput<typeof fileManifest>;
+
+const KEY_PREFIX = 'onnx_lora.adapters.';
+
+/** The metadata key of an adapter set. */
+export function manifestKey(set: string): string {
+  return KEY_PREFIX + set;
+}
+
+/** Whether a metadata entry holds an adapter set. */
+export function isManifestKey(key: string): boolean {
+  return key.startsWith(KEY_PREFIX);
+}
+
+/**
+ * The adapter sets of a model, in the order they were added; none for a model that was not patched.
+ * @throws OnnxLoraError `invalid-manifest`
+ */
+export function readManifests(model: Model): ModelManifest[] {
+  return model.metadata
+    .filter(({ key }) => isManifestKey(key))
+    .map((entry) => {
+      const manifest = readManifest(modelManifest, model, entry);
+      if (manifestKey(manifest.set) === entry.key) return manifest;
+      const where = `${model.source.label}: ${entry.key}`;
+      throw invalidManifest(where, `it is of the set ${show(manifest.set)}`);
+    });
+}
+
+/**
+ * A manifest of the schema from a metadata entry of a model.
+ * @throws OnnxLoraError `invalid-manifest`
+ */
+export function readManifest<T>(
+  schema: v.GenericSchema<unknown, T>,
+  { source }: Model,
+  entry: Entry,
+): T {
+  const where = `${source.label}: ${entry.key}`;
+  let json: string;
+  try {
+    json = unpackManifest(entry.value(), source.size);
+  } catch (error) {
+    if (error instanceof OnnxLoraError) throw error;
+    throw invalidManifest(where, (error as Error).message);
+  }
+  return parseManifest(schema, json, where);
+}
+
+/** The metadata value of an adapter set. The schema gives the keys their order. */
+export function encodeManifest(manifest: ModelManifest): string {
+  return encodeRecord(modelManifest, manifest, `the adapter set ${show(manifest.set)}`);
+}
+
+/**
+ * A record as the text of a metadata entry.
+ * @throws OnnxLoraError `unsupported` for what readers would refuse: names that are too long
+ */
+export function encodeRecord<T>(
+  schema: v.GenericSchema<unknown, T>,
+  record: T,
+  what: string,
+): string {
+  const result = v.safeParse(schema, record);
+  if (result.success) return packManifest(JSON.stringify(result.output));
+  const issue = result.issues[0];
+  throw new OnnxLoraError(
+    'unsupported',
+    `${what} cannot be recorded in the model: ${v.getDotPath(issue) ?? 'it'}: ${issue.message}`,
+    { hint: 'Names have 1 to 4096 characters, and scales are finite.' },
+  );
+}
+
+/** Puts a set's manifest in the place of the one that the model has for it. */
+export function replaceManifest(edit: MessageEdit, model: Model, set: ModelManifest): void {
+  const entry = model.metadata.find(({ key }) => key === manifestKey(set.set))!;
+  edit.replace(entry.field, ...metadataRecord(entry.key, encodeManifest(set)));
+}
+
+/** The manifest of an adapter file. */
+export function parseFileManifest(json: string, where: string): FileManifest {
+  return parseManifest(fileManifest, json, where);
+}
+
+/**
+ * A manifest of the schema from its JSON.
+ * @throws OnnxLoraError `invalid-manifest` that begins with `where`
+ */
+export function parseManifest<T>(
+  schema: v.GenericSchema<unknown, T>,
+  json: string,
+  where: string,
+): T {
+  const result = v.safeParse(schema, parseJson(json, where));
+  if (result.success) return result.output;
+  const issue = result.issues[0];
+  const path = v.getDotPath(issue) ?? 'manifest';
+  throw invalidManifest(where, `${path}: ${issue.message}`);
+}
+
+function parseJson(json: string, where: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw invalidManifest(where, (error as Error).message);
+  }
+}
+
+/** The error for a manifest that cannot be right. */
+export function invalidManifest(where: string, problem: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'invalid-manifest',
+    `${where}: the adapter manifest is damaged: ${problem}`,
+    {
+      hint: 'The file was changed by another program. Go back to the file that onnx-lora wrote.',
+    },
+  );
+}

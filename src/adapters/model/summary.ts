@@ -1,0 +1,104 @@
+/** What inspect, patch and apply say about adapters: the JSON of the public contract. */
+
+import { findDataType, isFloating } from '../../onnx/dtype.js';
+import { allTensors } from '../../onnx/external.js';
+import { elementCount, type Model } from '../../onnx/model.js';
+import { adapterParameters, type StructureName } from '../structure/structure.js';
+import { type Head, type ModelManifest, type PatchedAdapter, readManifests } from './manifest.js';
+
+export interface AdapterSummary {
+  readonly name: string;
+  readonly set: string;
+  /** in, out */
+  readonly shape: readonly [number, number];
+  readonly structure: StructureName;
+  readonly grid: readonly [number, number];
+  readonly rank: number;
+  readonly blockRank: number;
+  readonly hybridRank: number;
+  readonly alpha: number;
+  readonly scale: number;
+  readonly parameters: number;
+  /** Names of the tensors. */
+  readonly a: string;
+  readonly b: string;
+  /** DoRA's magnitudes, where it has some. */
+  readonly magnitude?: string;
+  /** Names of the nodes that it works beside. */
+  readonly nodes: readonly string[];
+  /** Frobenius norm of s·A·B. */
+  readonly norm: number;
+}
+
+export function adapterSummary(set: string, adapter: PatchedAdapter, norm: number): AdapterSummary {
+  const { name, structure, grid, rank, blockRank, hybridRank, alpha, scale, a, b } = adapter;
+  const parameters = adapterParameters(adapter, adapter.magnitude !== undefined);
+  const nodes = adapter.sites.map(({ node }) => node);
+  return {
+    name,
+    set,
+    shape: [adapter.in, adapter.out],
+    structure,
+    grid,
+    rank,
+    blockRank,
+    hybridRank,
+    alpha,
+    scale,
+    parameters,
+    a,
+    b,
+    ...(adapter.magnitude === undefined ? {} : { magnitude: adapter.magnitude }),
+    nodes,
+    norm,
+  };
+}
+
+/** The numbers in a head: its weight and its bias. */
+export function headParameters({ features, classes }: Head): number {
+  return classes * (features + 1);
+}
+
+export interface ParameterShare {
+  readonly trainable: number;
+  /** Weights of the model, adapters included. */
+  readonly total: number;
+  readonly percent: number;
+}
+
+export function parameterShare(trainable: number, total: number): ParameterShare {
+  return { trainable, total, percent: total === 0 ? 0 : (100 * trainable) / total };
+}
+
+/** Bookkeeping: indices, shapes, masks. */
+const NOT_PARAMETERS = new Set(['int32', 'int64', 'uint64', 'uint32', 'bool', 'string', undefined]);
+
+/**
+ * The numbers in the model's weights: all tensors but scalars, integers that count or index, and those
+ * that an adapter set replaced.
+ */
+export function parametersOf(model: Model): number {
+  const replaced = readManifests(model).flatMap((set) => set.replaced ?? []);
+  const originals = new Set(replaced.map(({ original }) => original));
+  let count = 0;
+  for (const { tensor, graph, node } of allTensors(model)) {
+    if (graph === model.graph && originals.has(node ? node.outputs[0]! : tensor.name)) continue;
+    const { dims, dataType } = tensor;
+    const dtype = findDataType(dataType);
+    if (NOT_PARAMETERS.has(dtype) || (dims.length === 0 && dtype && isFloating(dtype))) continue;
+    count += elementCount(dims);
+  }
+  return count;
+}
+
+/** The adapters of a manifest and their share of the model's parameters. */
+export function describeAdapters(
+  model: Model,
+  manifest: ModelManifest,
+  norm: (adapterIndex: number) => number,
+): { adapters: AdapterSummary[]; parameters: ParameterShare } {
+  const adapters = manifest.adapters.map((a, i) => adapterSummary(manifest.set, a, norm(i)));
+  const inHead = manifest.head ? headParameters(manifest.head) : 0;
+  const trainable = adapters.reduce((sum, { parameters }) => sum + parameters, inHead);
+  return { adapters, parameters: parameterShare(trainable, parametersOf(model) + trainable) };
+}

@@ -1,0 +1,236 @@
+/** One model in memory and many adapters, chosen at each run. */
+import { OnnxLoraError } from '../../errors.js';
+import { openModel } from '../../onnx/parse.js';
+import { feedsOf, type GivenFeeds } from '../../runtime/given-feeds.js';
+import type { ProviderName } from '../../runtime/provider-names.js';
+import { resolveProvider } from '../../runtime/providers.js';
+import {
+  type OpenSessionOptions,
+  openSession,
+  type Session,
+  type ValueMeta,
+} from '../../runtime/session.js';
+import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
+import { PatchedModel } from '../model/patched.js';
+import type { SlotManifest } from '../model/slot-manifest.js';
+import { activate } from './activate.js';
+import { loadAdapter, type SlotAdapters } from './load.js';
+import { compareWithBase, runBase, type SlotGuardReport } from './slot-guard.js';
+
+export interface AdapterSessionOptions extends Omit<OpenSessionOptions, 'provider'> {
+  /** Default `cpu`; `auto` takes the fastest that works. */
+  readonly provider?: ProviderName | 'auto' | undefined;
+  /** false: do not compare the model with its base when it is opened. */
+  readonly guard?: boolean | undefined;
+}
+
+/** An adapter with the weight that its ΔW gets, which may be negative. */
+export interface WeightedAdapter {
+  readonly name: string;
+  /** Default 1. */
+  readonly weight?: number | undefined;
+}
+
+export interface AdapterRunOptions {
+  /** One adapter, or several at once. Default: none, the base model. */
+  readonly adapters?: string | readonly (string | WeightedAdapter)[] | undefined;
+}
+
+/** What a session says of an adapter in it. */
+export interface LoadedAdapter {
+  readonly name: string;
+  readonly path: string;
+  /** How many slots it fills. */
+  readonly slots: number;
+  /** Memory that its numbers take; while it is at work, the tensors of its inputs come on top. */
+  readonly bytes: number;
+}
+
+interface Loaded extends LoadedAdapter {
+  readonly adapters: SlotAdapters;
+}
+
+// Each holds the inputs of all slots: enough for the adapters that take turns, and an end to it.
+const MAX_ACTIVATIONS = 16;
+
+/**
+ * A slotted model (`patch --slots`) in ONNX Runtime, and adapters of any format, structure and rank:
+ *
+ *     const session = await AdapterSession.open('model.slots.onnx');
+ *     session.load('german', 'german.safetensors');
+ *     await session.run(feeds, { adapters: 'german' });
+ *     await session.run(feeds, { adapters: [{ name: 'german', weight: 0.7 }, 'formal'] });
+ *     await session.run(feeds);   // the base model
+ *
+ * With several adapters it computes `W + Σ weightᵢ · scaleᵢ · Aᵢ · Bᵢ`.
+ */
+export class AdapterSession {
+  private readonly loaded = new Map<string, Loaded>();
+  /** Inputs of the slots by the adapters at work, the last used at the end. */
+  private readonly activations = new Map<string, Feeds>();
+
+  private constructor(
+    private readonly patched: PatchedModel,
+    private readonly slots: SlotManifest,
+    private readonly session: Session,
+    /** How the model with empty slots compares with its base; undefined where that was left out. */
+    readonly guard: SlotGuardReport | undefined,
+  ) {}
+
+  /**
+   * Opens the slotted model at `path`. Its base, which is the file without the slots, runs once on random
+   * inputs, and the model with empty slots has to give the same but for rounding.
+   * @throws OnnxLoraError `invalid-argument` for a model without required slots; `verification` where it
+   * computes something else than its base; `provider`, `runtime`, and those of reading
+   */
+  static async open(
+    path: string,
+    { guard = true, ...options }: AdapterSessionOptions = {},
+  ): Promise<AdapterSession> {
+    const model = openModel(path);
+    try {
+      const patched = new PatchedModel(model);
+      const slots = requiredSlots(patched);
+      const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
+      const how = { ...options, provider };
+      // The base goes before the model comes: only one of them is in memory at a time.
+      const base = guard ? await runBase(patched, options.threads) : undefined;
+      const session = await openSession(path, how);
+      const report = base && (await compareWithBase(patched, slots, session, base));
+      return new AdapterSession(patched, slots, session, report);
+    } catch (error) {
+      model.close();
+      throw error;
+    }
+  }
+
+  get provider(): ProviderName {
+    return this.session.provider;
+  }
+
+  /** The inputs of the model itself. */
+  get inputs(): readonly ValueMeta[] {
+    const own = new Set(this.slots.slots.flatMap(({ a, b }) => [a, b]));
+    return this.session.inputs.filter(({ name }) => !own.has(name));
+  }
+
+  get outputs(): readonly ValueMeta[] {
+    return this.session.outputs;
+  }
+
+  /** The adapters in the order in which they were loaded. */
+  get adapters(): readonly LoadedAdapter[] {
+    return [...this.loaded.values()].map(({ adapters: _, ...adapter }) => adapter);
+  }
+
+  /**
+   * Reads the adapter at `path`: a file of onnx-lora, a folder of PEFT, or an `.onnx_adapter`.
+   * @throws OnnxLoraError `invalid-argument` for a name that is taken; `adapter-mismatch` naming the
+   * layers that have no slot; `unsupported` for adapters that change more than slots take (DoRA, heads,
+   * trained tensors); those of reading
+   */
+  load(name: string, path: string): LoadedAdapter {
+    if (this.loaded.has(name)) {
+      throw new OnnxLoraError(
+        'invalid-argument',
+        `an adapter ${JSON.stringify(name)} is loaded already, from ${this.loaded.get(name)!.path}`,
+        { hint: 'Unload it first, or give the new one another name.' },
+      );
+    }
+    const adapters = loadAdapter(this.patched, path);
+    const loaded = { name, path, slots: adapters.size, bytes: bytesOf(adapters) };
+    this.loaded.set(name, { ...loaded, adapters });
+    return loaded;
+  }
+
+  /**
+   * Forgets an adapter.
+   * @throws OnnxLoraError `no-adapter` for a name that is not loaded
+   */
+  unload(name: string): void {
+    this.find(name);
+    this.loaded.delete(name);
+    for (const key of this.activations.keys()) {
+      if ((JSON.parse(key) as [string, number][]).some(([one]) => one === name)) {
+        this.activations.delete(key);
+      }
+    }
+  }
+
+  /**
+   * Runs the model with the adapters that are named, or without any.
+   * @param feeds the inputs by name, as a Map or an object; tensors of ours or of onnxruntime-node
+   * @returns every output that is a tensor of numbers
+   * @throws OnnxLoraError `no-adapter`, `invalid-argument` for an adapter that is named twice, a
+   * weight that is no number or an input that is no tensor, `runtime`
+   */
+  async run(feeds: GivenFeeds, { adapters = [] }: AdapterRunOptions = {}) {
+    const chosen = typeof adapters === 'string' ? [adapters] : adapters;
+    const shares = chosen.map((one) => (typeof one === 'string' ? { name: one } : one));
+    const active = this.activation(shares.map(({ name, weight = 1 }) => [name, weight]));
+    return await this.session.run(new Map<string, TensorValue>([...feedsOf(feeds), ...active]));
+  }
+
+  /** Frees model and adapters; may be called again. */
+  async release(): Promise<void> {
+    this.loaded.clear();
+    this.activations.clear();
+    this.patched.model.close();
+    await this.session.release();
+  }
+
+  private activation(shares: readonly (readonly [string, number])[]): Feeds {
+    const key = JSON.stringify(shares);
+    const active = this.activations.get(key) ?? this.activate(shares);
+    this.activations.delete(key);
+    this.activations.set(key, active);
+    if (this.activations.size > MAX_ACTIVATIONS) {
+      this.activations.delete(this.activations.keys().next().value!);
+    }
+    return active;
+  }
+
+  private activate(shares: readonly (readonly [string, number])[]): Feeds {
+    const names = new Set<string>();
+    for (const [name, weight] of shares) {
+      if (names.has(name)) throw invalid(`the adapter ${JSON.stringify(name)} is named twice`);
+      if (!Number.isFinite(weight)) {
+        const problem = `the weight of ${JSON.stringify(name)} is ${weight}`;
+        throw invalid(`${problem}, expected a finite number`);
+      }
+      names.add(name);
+    }
+    const found = shares.map(([name, weight]) => ({ slots: this.find(name).adapters, weight }));
+    return activate(this.slots.slots, found, this.provider);
+  }
+
+  private find(name: string): Loaded {
+    const found = this.loaded.get(name);
+    if (found) return found;
+    const names = [...this.loaded.keys()];
+    const loaded = names.length > 0 ? names.join(', ') : 'none';
+    throw new OnnxLoraError(
+      'no-adapter',
+      `no adapter ${JSON.stringify(name)} is loaded, there is: ${loaded}`,
+      { hint: 'Load it first: session.load(name, path).' },
+    );
+  }
+}
+
+function requiredSlots({ slots, model }: PatchedModel): SlotManifest {
+  if (slots?.mode === 'required') return slots;
+  const found = slots ? 'optional slots, which ONNX Runtime for Node ignores' : 'no slots';
+  throw new OnnxLoraError('invalid-argument', `${model.source.label} has ${found}`, {
+    hint: 'Make it from the base model with: onnx-lora patch MODEL --slots',
+  });
+}
+
+function invalid(problem: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', problem);
+}
+
+/** An adapter of several slots is in memory once. */
+function bytesOf(adapters: SlotAdapters): number {
+  const arrays = [...new Set(adapters.values())].flatMap(({ factors }) => Object.values(factors));
+  return arrays.reduce((sum, { byteLength }) => sum + byteLength, 0);
+}

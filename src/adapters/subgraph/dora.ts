@@ -1,0 +1,149 @@
+/**
+ * DoRA (arXiv 2402.09353): an adapter that also brings the columns of the weight to magnitudes m.
+ *
+ *     W' = (W + s·A·B) · diag(g)      g = m / ‖W + s·A·B‖, the norm of each column [out]
+ *     Y' = Y + (g - 1) ∘ (X·W) + g ∘ (X · s·A·B)
+ *
+ * A bias inside the layer's operator is in Y and not in X·W: it is not scaled. The norms are computed in
+ * the graph from W, A and B, which are constants: a runtime does it once, when it loads.
+ */
+import { OnnxLoraError } from '../../errors.js';
+import { nodeLabel } from '../../onnx/model.js';
+import type { Layer } from '../model/layers.js';
+import type { PatchedModel } from '../model/patched.js';
+import { isPlain, type Structure } from '../structure/structure.js';
+import type { LinearLayer } from '../targets/index.js';
+import { stackedA, stackedB } from './stacked.js';
+import type { SubgraphBuilder } from './subgraph-builder.js';
+import type { AdapterTensors } from './tensors.js';
+
+type DoraTensors = AdapterTensors & { readonly magnitude: string };
+
+/**
+ * What is added to a layer's output.
+ * @param base the layer's own output
+ * @param delta that of the factors: `X · s·A·B`
+ */
+export function doraChange(
+  b: SubgraphBuilder,
+  layer: LinearLayer,
+  structure: Structure,
+  tensors: DoraTensors,
+  { base, delta }: { base: string; delta: string },
+): string {
+  const { dtype } = tensors;
+  const gain = b.node('gain', 'Div', [
+    tensors.magnitude,
+    columnNorms(b, layer, structure, tensors),
+  ]);
+  const excess = b.node('excess', 'Sub', [gain, b.number('one', 1, dtype)]);
+  const factor = (leaf: string, value: string) =>
+    alongOutput(b, layer, leaf, b.cast(`${leaf}_cast`, value, dtype, layer.weight.dtype));
+  const product = withoutBias(b, layer, base);
+  const scaledProduct = b.node('scaled_product', 'Mul', [product, factor('excess_axes', excess)]);
+  const scaledDelta = b.node('scaled_delta', 'Mul', [delta, factor('gain_axes', gain)]);
+  return b.node('change', 'Add', [scaledProduct, scaledDelta]);
+}
+
+/** ‖W + s·A·B‖ of every column, [out], in the type of the factors. */
+function columnNorms(
+  b: SubgraphBuilder,
+  { weight }: LinearLayer,
+  structure: Structure,
+  tensors: DoraTensors,
+): string {
+  const { dtype } = tensors;
+  const isTurned = isReadTurned(weight);
+  const update = denseUpdate(b, structure, tensors);
+  const stored = b.cast('weight_cast', weight.name, weight.dtype, dtype);
+  // A kernel has further axes, all of size 1.
+  const dims = isTurned ? [weight.out, weight.in] : [weight.in, weight.out];
+  const isMatrix = weight.constant?.dims.length === 2;
+  const matrix = isMatrix ? stored : b.reshape('weight_matrix', stored, dims);
+  const scaled =
+    weight.factor === 1
+      ? matrix
+      : b.node('weight_scaled', 'Mul', [matrix, b.number('weight_factor', weight.factor, dtype)]);
+  const turned = isTurned ? b.transpose('update_turned', update, [1, 0]) : update;
+  return b.norms('norms', b.node('adapted', 'Add', [scaled, turned]), isTurned ? 1 : 0);
+}
+
+/** Whether the node reads its weight as [out, in]. */
+function isReadTurned({ transposed, constant }: LinearLayer['weight']): boolean {
+  const turns = constant?.steps.filter(({ opType }) => opType === 'Transpose').length ?? 0;
+  return transposed !== (turns % 2 === 1);
+}
+
+/** s·A·B, [in, out] */
+function denseUpdate(b: SubgraphBuilder, structure: Structure, tensors: DoraTensors): string {
+  const { a, b: second, generalA, generalB, scale, dtype } = tensors;
+  const stack = !isPlain(structure);
+  const product = b.node('update', 'MatMul', [
+    stack ? stackedA(b, a, structure, dtype) : a,
+    stack ? stackedB(b, second, structure, dtype) : second,
+  ]);
+  const sum =
+    generalA && generalB
+      ? b.node('update_sum', 'Add', [
+          product,
+          b.node('general_update', 'MatMul', [generalA, generalB]),
+        ])
+      : product;
+  return scale === undefined ? sum : b.node('update_scaled', 'Mul', [sum, scale]);
+}
+
+/** A vector [out] as it meets the layer's output. */
+function alongOutput(
+  b: SubgraphBuilder,
+  { geometry, weight }: LinearLayer,
+  leaf: string,
+  vector: string,
+): string {
+  if (geometry.kind === 'matrix' && !geometry.outputColumns) return vector;
+  const axes = geometry.kind === 'matrix' ? 1 : geometry.spatial;
+  return b.reshape(leaf, vector, [weight.out, ...Array<number>(axes).fill(1)]);
+}
+
+/** X·W: the layer's output without the bias that its operator adds. */
+function withoutBias(b: SubgraphBuilder, layer: LinearLayer, base: string): string {
+  const { node, geometry, weight } = layer;
+  const bias = node.opType === 'Gemm' || geometry.kind === 'channels' ? node.inputs[2] : undefined;
+  if (!bias) return base;
+  if (geometry.kind === 'channels') {
+    return b.node('product', 'Sub', [base, alongOutput(b, layer, 'bias_axes', bias)]);
+  }
+  const beta = node.attributes.get('beta')?.f ?? 1;
+  const scaled =
+    beta === 1 ? bias : b.node('bias_scaled', 'Mul', [bias, b.number('beta', beta, weight.dtype)]);
+  return b.node('product', 'Sub', [base, scaled]);
+}
+
+/**
+ * Refuses DoRA where it has no meaning, and other adapters on a layer with DoRA.
+ * @throws OnnxLoraError `unsupported`
+ */
+export function checkDora(patched: PatchedModel, layer: Layer, hasMagnitude: boolean): void {
+  for (const { node, weight } of layer.linear) {
+    const others = patched.sites.filter(({ target }) => target === node);
+    const scaled = others.find(({ adapter }) => adapter.magnitude !== undefined);
+    if (scaled) throw notAlone(patched, node, scaled.set.set);
+    if (!hasMagnitude) continue;
+    if (others[0]) throw notAlone(patched, node, others[0].set.set);
+    if (weight.constant) continue;
+    const label = nodeLabel(node);
+    throw new OnnxLoraError(
+      'unsupported',
+      `${label}: its weight is packed inside ${node.opType}, and DoRA needs the norms of its columns`,
+      { node: label, hint: 'Use a model whose weights are not packed, or LoRA without DoRA.' },
+    );
+  }
+}
+
+function notAlone({ model }: PatchedModel, node: LinearLayer['node'], set: string): OnnxLoraError {
+  const label = nodeLabel(node);
+  return new OnnxLoraError(
+    'unsupported',
+    `${model.source.label}: ${label} has an adapter of the set ${JSON.stringify(set)}, and DoRA scales what a layer computes by the norm of one weight and one adapter`,
+    { node: label, hint: `Fold that set first: onnx-lora merge --name ${set}` },
+  );
+}

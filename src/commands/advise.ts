@@ -1,0 +1,197 @@
+/** Which structure, grid and rank each layer of a model should get, and how sure that is. */
+
+import type { Layer } from '../adapters/model/layers.js';
+import type { StructureName } from '../adapters/structure/structure.js';
+import type { Selection } from '../adapters/targets/select.js';
+import { OnnxLoraError } from '../errors.js';
+import { type AdvisedLayer, adviseLayers } from '../fitting/advise/advise-layers.js';
+import type { Verdict } from '../fitting/advise/choice.js';
+import {
+  gradientEvidence,
+  type LayerEvidence,
+  tunedEvidence,
+  weightEvidence,
+} from '../fitting/advise/evidence.js';
+import type { PatchAdvice } from '../fitting/advise/patch-options.js';
+import type { Grid } from '../fitting/fit/candidates.js';
+import { OpenedModel } from '../fitting/fit/opened.js';
+import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
+import { checkWhole } from '../training/options.js';
+import type { GradientOptions } from '../training/weight-gradients.js';
+import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
+import { chooseLayers } from './patch.js';
+import type { Skipped } from './patch-options.js';
+
+type OfGradient = Omit<GradientOptions, 'data' | 'loss' | 'memory' | keyof WriteOptions>;
+
+export interface AdviseOptions extends Selection, WriteOptions, OfGradient {
+  /** A tuned model of the same architecture: the advice is about its changes. */
+  readonly tuned?: string | undefined;
+  /** Samples: the advice is about the gradient of `loss` on them. */
+  readonly data?: string | undefined;
+  readonly loss?: GradientOptions['loss'] | undefined;
+  /** R, at which structures are compared; default 16. */
+  readonly rank?: number | undefined;
+  /** The parameters of all adapters together: ranks are chosen too, a layer may get none. */
+  readonly budget?: number | undefined;
+  /** A file for the options that follow, as `patch --config` reads it. */
+  readonly writeConfig?: string | undefined;
+}
+
+/** What the advice is based on, the best evidence first. */
+export type Basis = 'tuned' | 'gradient' | 'weights';
+
+export interface AdvisedScore {
+  readonly structure: StructureName;
+  readonly blocks: number;
+  readonly grid: readonly [number, number];
+  readonly parameters: number;
+  /** |matrix - fit| / |matrix|; with `heldOut` of fits to the other half of the data. */
+  readonly error: number;
+  /** The share of |matrix|² that is captured: 1 - error². */
+  readonly share: number;
+  /** The shares in both halves of the data. */
+  readonly heldOut?: readonly [number, number];
+}
+
+export interface AdvisedTarget {
+  readonly module: string;
+  readonly nodes: readonly string[];
+  readonly shape: readonly [number, number];
+  /** The norm of the matrix that the advice is about. */
+  readonly norm: number;
+  readonly rank: number;
+  readonly scores: readonly AdvisedScore[];
+  /** The cosine between the gradients on two halves of the data. */
+  readonly agreement?: number;
+  readonly choice: AdvisedChoice;
+}
+
+export interface AdvisedChoice extends Grid {
+  /** 0 for a layer that is to get no adapter. */
+  readonly rank: number;
+  readonly parameters: number;
+  readonly verdict: Verdict;
+  /** The best of another structure, which the verdict compares with. */
+  readonly runnerUp?: Grid;
+}
+
+export interface AdviseResult {
+  readonly model: string;
+  readonly basis: Basis;
+  /** What most layers should get. */
+  readonly overall: Grid & { readonly verdict: Verdict; readonly runnerUp?: Grid };
+  readonly layers: readonly AdvisedTarget[];
+  readonly skipped: readonly Skipped[];
+  /** Of all adapters together. */
+  readonly parameters: number;
+  /** The options of `patch` that follow. */
+  readonly patch: PatchAdvice;
+  readonly config?: string;
+}
+
+/**
+ * Measures, for each linear layer of the model at `path`, how well every structure says what is known
+ * of the layer's change, at equal parameters: with `tuned` the change itself, with `data` the gradient,
+ * else the weight, which is little to go by.
+ * @throws OnnxLoraError `invalid-argument`, `no-target`, `no-match`, `invalid-data`, `model-mismatch`,
+ * `unsupported`, and those of reading and writing
+ */
+export async function advise(path: string, options: AdviseOptions = {}): Promise<AdviseResult> {
+  checkOptions(options);
+  const { rank = 16, budget, seed, signal, onProgress, tuned, writeConfig } = options;
+  const opened = OpenedModel.open(path);
+  try {
+    const read = [
+      ...inputFiles(opened.model),
+      ...inputsOf(options),
+      ...(tuned === undefined ? [] : filesOfModel(tuned)),
+    ];
+    if (writeConfig !== undefined) checkOutput(writeConfig, read, options.force ?? false);
+    const { layers, skipped } = chooseLayers(opened.patched, options);
+    const selection = selectionOf(options);
+    const { basis, evidence } = evidenceFor(opened, layers, options);
+    const work = { signal, onProgress };
+    const how = { ...work, rank, rankOf: () => rank, budget, seed, selection };
+    const advice = await adviseLayers(layers, evidence, how);
+    const refused = advice.refused.map(({ layer, refusal }) => ({
+      node: layer.nodeNames[0]!,
+      reason: refusal,
+    }));
+    const result = {
+      ...{ model: path, basis, overall: withoutUndefined(advice.overall) },
+      layers: advice.layers.map(targetOf),
+      skipped: [...skipped, ...refused],
+      parameters: advice.layers.reduce((sum, { choice }) => sum + choice.parameters, 0),
+      patch: advice.patch,
+    };
+    if (writeConfig === undefined) return result;
+    const pieces = [Buffer.from(`${JSON.stringify(advice.patch, null, 2)}\n`)];
+    await writeFiles([{ path: writeConfig, pieces }], read, options);
+    return { ...result, config: writeConfig };
+  } finally {
+    opened.close();
+  }
+}
+
+function checkOptions({ tuned, data, loss, rank, budget }: AdviseOptions): void {
+  checkWhole({ rank, budget }, 1);
+  if (tuned !== undefined && data !== undefined) {
+    throw invalid('tuned and data are both given', 'A tuned model says more: leave the data out.');
+  }
+  if (data !== undefined && loss === undefined) {
+    throw invalid('data needs a loss', 'Name it with --loss, for example --loss cross-entropy.');
+  }
+  if (data === undefined && loss !== undefined) {
+    throw invalid('loss has no effect without data', 'Give samples with --data.');
+  }
+}
+
+function invalid(message: string, hint: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', message, { hint });
+}
+
+function selectionOf({ targets, exclude, layers }: Selection): Selection {
+  return { targets, exclude, layers };
+}
+
+function evidenceFor(
+  opened: OpenedModel,
+  layers: readonly Layer[],
+  options: AdviseOptions,
+): { basis: Basis; evidence: AsyncIterable<LayerEvidence> } {
+  const { tuned, data, loss } = options;
+  const { patched, reader } = opened;
+  if (tuned !== undefined) {
+    const evidence = tunedEvidence(opened, tuned, layers, selectionOf(options), options);
+    return { basis: 'tuned', evidence };
+  }
+  if (data === undefined || loss === undefined) {
+    return { basis: 'weights', evidence: weightEvidence(reader, layers, options) };
+  }
+  const evidence = gradientEvidence(patched, reader, layers, { ...options, data, loss });
+  return { basis: 'gradient', evidence };
+}
+
+function targetOf({ layer, energy, rank, scores, agreement, choice }: AdvisedLayer): AdvisedTarget {
+  const { weight } = layer.linear[0]!;
+  return {
+    module: layer.module,
+    nodes: layer.nodeNames,
+    shape: [weight.in, weight.out],
+    norm: Math.sqrt(energy),
+    rank,
+    scores: scores.map(({ plan, ...score }) => ({ ...score, grid: plan.grid })),
+    ...(agreement === undefined ? {} : { agreement }),
+    choice: { ...withoutUndefined(choice), rank: choice.rank, parameters: choice.parameters },
+  };
+}
+
+function withoutUndefined({
+  structure,
+  blocks,
+  verdict,
+  runnerUp,
+}: Pick<AdvisedLayer['choice'], 'structure' | 'blocks' | 'verdict' | 'runnerUp'>) {
+  return { structure, blocks, verdict, ...(runnerUp ? { runnerUp } : {}) };
+}

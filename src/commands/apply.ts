@@ -1,0 +1,81 @@
+import { basename } from 'node:path';
+import { type Binding, bindAdapters } from '../adapters/binding/bind.js';
+import type { BindOptions } from '../adapters/binding/bind-options.js';
+import { adapterNorm, type Insertion, insertAdapters } from '../adapters/edit/insert.js';
+import type { AdapterFile } from '../adapters/files/adapter-file.js';
+import { openAdapter } from '../adapters/files/open-adapter.js';
+import { PatchedModel } from '../adapters/model/patched.js';
+import { describeAdapters } from '../adapters/model/summary.js';
+import type { AdapterFormat } from '../adapters/structure/choices.js';
+import { NewDataFile } from '../onnx/data-file.js';
+import { ExternalFiles } from '../onnx/external.js';
+import { openModel } from '../onnx/parse.js';
+import type { WriteOptions } from '../onnx/write.js';
+import { defaultOutput, writeWithData } from './output.js';
+import type { PatchOptions, PatchResult } from './patch-options.js';
+
+export interface ApplyOptions
+  extends Pick<PatchOptions, 'output' | 'name' | keyof WriteOptions>,
+    BindOptions {
+  /** Default: what the file or folder looks like. */
+  readonly format?: AdapterFormat | undefined;
+}
+
+export interface ApplyResult extends Omit<PatchResult, 'skipped' | 'slots'> {
+  /** Tensors of the model that got other numbers. */
+  readonly replaced: readonly string[];
+  /** What the model has no place for, where that is allowed. */
+  readonly unmatched: readonly string[];
+}
+
+/**
+ * Inserts adapters into the model at `path`: those of a file of ours, of a folder of PEFT, or of an
+ * .onnx_adapter.
+ * @throws OnnxLoraError `adapter-mismatch`, `invalid-adapter`, and those of reading and writing
+ */
+export async function apply(
+  path: string,
+  adapterPath: string,
+  options: ApplyOptions = {},
+): Promise<ApplyResult> {
+  const model = openModel(path);
+  const files = new ExternalFiles(model);
+  let file: AdapterFile | undefined;
+  try {
+    file = openAdapter(adapterPath, options.format);
+    const patched = new PatchedModel(model);
+    const set = options.name ?? file.set;
+    const output = options.output ?? defaultOutput(path, 'lora');
+    const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
+    const inserted = insertFile(patched, file, set, options, dataFile);
+    const { edit, manifest, adapters, unmatched } = inserted;
+    const alsoRead = [...(options.alsoRead ?? []), adapterPath];
+    await writeWithData(model, edit, output, { ...options, alsoRead }, dataFile);
+    const norms = adapters.map(adapterNorm);
+    const { replaced: tensors = [], biases = [] } = manifest;
+    const replaced = [...tensors, ...biases].map(({ tensor }) => tensor);
+    const described = describeAdapters(model, manifest, (i) => norms[i]!);
+    return { output, ...described, replaced, unmatched };
+  } finally {
+    file?.close();
+    files.close();
+    model.close();
+  }
+}
+
+/**
+ * Inserts the adapters of an open file, and what belongs to them, under the name `set`.
+ * @param dataFile for tensors that replace external ones
+ * @throws OnnxLoraError `adapter-mismatch` and those of inserting
+ */
+export function insertFile(
+  patched: PatchedModel,
+  file: AdapterFile,
+  set: string,
+  options: BindOptions = {},
+  dataFile?: NewDataFile,
+): Insertion & Binding {
+  const binding = bindAdapters(patched, file, options);
+  const { adapters, extras } = binding;
+  return { ...insertAdapters(patched, set, adapters, extras, dataFile), ...binding };
+}

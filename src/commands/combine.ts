@@ -1,0 +1,156 @@
+/** One adapter set of several. */
+
+import { setImmediate } from 'node:timers/promises';
+import {
+  type Combination,
+  combineLayer,
+  type MethodOptions,
+} from '../adapters/combine/combine-layer.js';
+import { type CombinedLayer, checkSummable, combinedLayers } from '../adapters/combine/layers.js';
+import {
+  type AdapterContents,
+  contentsOfFile,
+  type OutgoingAdapter,
+} from '../adapters/files/adapter-contents.js';
+import type { AdapterFile } from '../adapters/files/adapter-file.js';
+import {
+  type AdapterOutput,
+  type AdapterOutputOptions,
+  checkAdapterOutput,
+  filesOf,
+  writeAdapters,
+} from '../adapters/files/adapter-output.js';
+import { openAdapter } from '../adapters/files/open-adapter.js';
+import { storedPieces } from '../adapters/files/stored-pieces.js';
+import type { CombineMethod } from '../adapters/structure/choices.js';
+import type { StructureName } from '../adapters/structure/structure.js';
+import { OnnxLoraError } from '../errors.js';
+import type { WorkOptions } from '../onnx/write.js';
+
+export { type CombineMethod, combineMethods } from '../adapters/structure/choices.js';
+
+export interface CombineOptions extends AdapterOutputOptions, MethodOptions {
+  /** One for each adapter set. Default: 1 each. */
+  readonly weights?: readonly number[] | undefined;
+  /** Default `linear`. */
+  readonly method?: CombineMethod | undefined;
+  /** The set's name. Default `combined`; of one adapter set alone, its own. */
+  readonly name?: string | undefined;
+}
+
+/** How a layer's adapters were combined. */
+export interface CombinedAdapter {
+  readonly name: string;
+  /** Which of the sets adapt the layer, counted from 0. */
+  readonly inputs: readonly number[];
+  readonly structure: StructureName;
+  readonly grid: readonly [number, number];
+  readonly rank: number;
+  /** |ΔW wanted - ΔW written| / |ΔW wanted|, before rounding to float32. */
+  readonly error: number;
+}
+
+export interface CombineResult extends AdapterOutput {
+  readonly set: string;
+  readonly method: CombineMethod;
+  readonly weights: readonly number[];
+  readonly adapters: readonly CombinedAdapter[];
+}
+
+/**
+ * Combines adapter sets of one model, of any format, to one.
+ * @throws OnnxLoraError `invalid-argument`, `adapter-mismatch`, `unsupported`, and those of reading and
+ * writing
+ */
+export async function combine(
+  paths: readonly string[],
+  options: CombineOptions,
+): Promise<CombineResult> {
+  const method = options.method ?? 'linear';
+  const weights = options.weights ?? paths.map(() => 1);
+  checkOptions(paths, weights, method, options);
+  const files: AdapterFile[] = [];
+  const inputs = paths.flatMap(filesOf);
+  try {
+    for (const path of paths) files.push(openAdapter(path));
+    checkAdapterOutput(options, inputs);
+    const sets = files.map(contentsOfFile);
+    const isCopy = method === 'linear' && weights.every((weight) => weight === 1) && !sets[1];
+    if (!isCopy) sets.forEach(checkSummable);
+    const layers = combinedLayers(sets, weights);
+    const made: Combination[] = [];
+    for (const layer of layers) {
+      await nextLayer(layer, made.length, layers.length, options);
+      made.push(await combineLayer(layer, method, options));
+    }
+    const contents: AdapterContents = {
+      ...{ label: paths.join(' + '), set: options.name ?? (isCopy ? sets[0]!.set : 'combined') },
+      adapters: made.map(({ adapter }, i) => named(adapter, layers[i]!.name)),
+      trained: isCopy ? sets[0]!.trained : [],
+      hasHead: isCopy && sets[0]!.hasHead,
+    };
+    const written = await writeAdapters(contents, () => storedPieces(contents), inputs, options);
+    const adapters = layers.map((layer, i) => describe(layer, made[i]!));
+    return { ...written, set: contents.set, method, weights, adapters };
+  } finally {
+    for (const file of files) file.close();
+  }
+}
+
+function checkOptions(
+  paths: readonly string[],
+  weights: readonly number[],
+  method: CombineMethod,
+  { rank, structure, blocks, density }: CombineOptions,
+): void {
+  if (paths.length === 0) throw invalid('there is no adapter set to combine');
+  if (weights.length !== paths.length) {
+    throw invalid(`${weights.length} weights for ${paths.length} adapter sets, expected one each`);
+  }
+  const bad = weights.find((weight) => !Number.isFinite(weight));
+  if (bad !== undefined) throw invalid(`a weight is ${bad}, expected finite numbers`);
+  const idle = Object.entries({ rank, structure, blocks }).find(([, value]) => value !== undefined);
+  if (method === 'linear' && idle) {
+    const hint = 'Take --method svd to fit the sum to a rank or structure.';
+    throw invalid(`${idle[0]} has no effect on linear, which is exact`, hint);
+  }
+  if (blocks !== undefined && (structure ?? 'global') === 'global') {
+    throw invalid('blocks has no effect without a structure that has some', 'Add --structure.');
+  }
+  if (method !== 'ties' && method !== 'dare') {
+    if (density !== undefined) throw invalid(`density has no effect on ${method}`);
+  } else if (density === undefined || !(density > 0 && density <= 1)) {
+    const found = density === undefined ? 'missing' : `${density}`;
+    const hint = 'For example --density 0.2 for ties, 0.5 for dare';
+    throw invalid(`density is ${found}, expected the share that ${method} keeps, 0 to 1`, hint);
+  }
+}
+
+function invalid(problem: string, hint?: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', problem, { hint });
+}
+
+/** A set may begin its paths in another way than those before it. */
+function named(adapter: OutgoingAdapter, name: string): OutgoingAdapter {
+  return { ...adapter, record: { ...adapter.record, name } };
+}
+
+function describe(
+  { name, parts }: CombinedLayer,
+  { adapter, error }: Combination,
+): CombinedAdapter {
+  const { structure, grid, rank } = adapter.record;
+  return { name, inputs: parts.map(({ input }) => input), structure, grid, rank, error };
+}
+
+/** Signals get their turn, for the arithmetic blocks the thread. */
+async function nextLayer(
+  { name }: CombinedLayer,
+  done: number,
+  total: number,
+  { signal, onProgress }: WorkOptions,
+): Promise<void> {
+  onProgress?.({ phase: 'combining', done, total, unit: 'weights', detail: name });
+  await setImmediate();
+  if (signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted; nothing was written');
+}

@@ -1,0 +1,212 @@
+/** What a model is worth on a dataset: its loss, and the measures that fit the loss. */
+import { setImmediate } from 'node:timers/promises';
+import { labelsOf } from '../adapters/model/labels.js';
+import { PatchedModel } from '../adapters/model/patched.js';
+import type { Dataset } from '../data/dataset.js';
+import { modelInputs } from '../data/model-inputs.js';
+import { openDataset } from '../data/open-dataset.js';
+import type { DataOptions } from '../data/request.js';
+import { OnnxLoraError } from '../errors.js';
+import { ExternalFiles } from '../onnx/external.js';
+import type { Model } from '../onnx/model.js';
+import { openModel } from '../onnx/parse.js';
+import { TensorReader } from '../onnx/tensor.js';
+import { checkOutput, type WorkOptions, type WriteOptions, writeFiles } from '../onnx/write.js';
+import { type EvaluationReport, evaluationPage } from '../report/evaluation-page.js';
+import type { ProviderName } from '../runtime/provider-names.js';
+import { resolveProvider } from '../runtime/providers.js';
+import { Batches } from '../training/batches.js';
+import { Evaluator } from '../training/evaluator.js';
+import { buildLossGraph, type LossGraph } from '../training/forward.js';
+import { type GuardReport, guard, guardNote } from '../training/guard/guard.js';
+import { batchShapes, symbolSizes } from '../training/layers/data-shapes.js';
+import { type Metrics, metricsFor } from '../training/metrics/index.js';
+import {
+  checkThreads,
+  checkWhole,
+  type GuardSetting,
+  type LossSettings,
+  lossOptions,
+} from '../training/options.js';
+import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
+import { filesOfModel, inputsOf } from './inputs.js';
+
+export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings, GuardSetting {
+  /** Samples; see `openDataset`. */
+  readonly data: string;
+  /** Default 8. */
+  readonly batchSize?: number | undefined;
+  /** Default auto. */
+  readonly provider?: ProviderName | 'auto' | undefined;
+  /** CPU threads; default one a core. */
+  readonly threads?: number | undefined;
+  /** What has to be reached, as `accuracy>=0.9`. */
+  readonly expect?: readonly string[] | undefined;
+  /** An HTML file for the measures and the classes that are taken for one another. */
+  readonly html?: string | undefined;
+  /** Remarks for people: what is not read, what was chosen. */
+  readonly onNote?: ((text: string) => void) | undefined;
+}
+
+/** The measures stand beside the loss, under their names. */
+export type EvaluateResult = Metrics & {
+  readonly model: string;
+  readonly samples: number;
+  /** Rows of the data that are no samples because something is wrong with them. */
+  readonly skippedRows?: number;
+  /** What is likely not what was meant, for people. */
+  readonly warnings?: readonly string[];
+  /** The mean over everything that counts in the loss. */
+  readonly loss: number;
+  /** One for each of `expect`. */
+  readonly expectations?: readonly Expectation[];
+  /** How the graph that is measured compares with the file on the first batch, unless left out. */
+  readonly guard?: GuardReport;
+  readonly provider: {
+    readonly requested: ProviderName | 'auto';
+    readonly used: ProviderName;
+  };
+  readonly seconds: number;
+};
+
+/**
+ * The loss and the measures of the model at `path`, with or without adapters, over all samples.
+ * Expectations that are not met do not throw: they stand in the result.
+ * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `unsupported`, `provider`, `runtime`,
+ * `verification` where the guard finds another model, `aborted`, and those of reading
+ */
+export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
+  const start = performance.now();
+  const { loss, batchSize = 8, expect = [], html } = options;
+  checkWhole({ batchSize }, 1);
+  checkThreads(options);
+  const inputs = html === undefined ? [] : [...filesOfModel(path), ...inputsOf(options)];
+  if (html !== undefined) checkOutput(html, inputs, options.force ?? false);
+  const names = Object.keys(metricsFor(loss).result());
+  const wanted = parseExpectations(expect, ['loss', ...names]);
+  const measured = await measure(path, { ...options, batchSize });
+  const { measures, provider, samples, skippedRows, warnings, guarded } = measured;
+  const result = {
+    ...{ model: path, samples },
+    ...(skippedRows === undefined ? {} : { skippedRows }),
+    ...(warnings.length > 0 ? { warnings } : {}),
+    ...measures,
+    ...(wanted.length > 0 ? { expectations: checkExpectations(wanted, measures) } : {}),
+    ...(guarded === undefined ? {} : { guard: guarded }),
+    ...{ provider, seconds: (performance.now() - start) / 1000 },
+  };
+  if (html !== undefined) await writePage(html, result, measured, options, inputs);
+  return result;
+}
+
+async function writePage(
+  html: string,
+  { model, samples, provider, seconds, expectations = [] }: EvaluateResult,
+  {
+    measures,
+    confusion,
+    classNames,
+  }: Pick<EvaluationReport, 'measures' | 'confusion' | 'classNames'>,
+  { data, loss, force }: EvaluateOptions,
+  inputs: readonly string[],
+): Promise<void> {
+  const facts = { data, loss, provider: provider.used };
+  const page = evaluationPage({
+    ...{ model, samples, seconds, measures, confusion, classNames, facts },
+    expectations: expectations.map(({ measure, comparison, limit, passed }) => ({
+      ...{ measure, passed },
+      condition: `${comparison} ${limit}`,
+    })),
+  });
+  await writeFiles([{ path: html, pieces: [Buffer.from(page)] }], inputs, { force });
+}
+
+type Options = EvaluateOptions & { readonly batchSize: number };
+
+async function measure(path: string, options: Options) {
+  const model = openModel(path);
+  const files = new ExternalFiles(model);
+  let data: Dataset | undefined;
+  try {
+    const classes = labelsOf(new PatchedModel(model));
+    data = await openDataset(options.data, { ...options, ...modelInputs(model), classes });
+    const { size: samples, skipped: skippedRows } = data;
+    const { graph, batches } = await prepare(model, files, data, options);
+    const { provider: requested = 'auto', threads, onNote } = options;
+    const { used, reason } = await resolveProvider(requested);
+    if (requested === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
+    const guarded = await guardedRun(model, graph, batches, { ...options, provider: used });
+    const optimization = guarded?.optimization;
+    const evaluator = await Evaluator.open(model, graph, { provider: used, threads, optimization });
+    try {
+      const onBatch = (done: number, total: number) => breathe(done, total, options);
+      const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
+      const { measures, leftOut, warnings, problem } = await evaluator.run(
+        batches,
+        metrics,
+        undefined,
+        onBatch,
+      );
+      if (problem) throw notFinite(data, problem);
+      for (const warning of warnings) onNote?.(`warning: ${warning}`);
+      for (const [name, value] of Object.entries(leftOut)) {
+        onNote?.(`${name} is ${value}, which is not a number to compare: it is left out`);
+      }
+      const { confusion } = metrics;
+      const found = { measures, confusion, classNames: data.classes };
+      const more = { warnings, guarded, samples, skippedRows };
+      return { ...found, ...more, provider: { requested, used } };
+    } finally {
+      await evaluator.release();
+    }
+  } finally {
+    data?.close();
+    files.close();
+    model.close();
+  }
+}
+
+async function guardedRun(
+  model: Model,
+  { graph, whole, output }: LossGraph,
+  batches: Batches,
+  { provider, threads, onNote, ...options }: Options & { readonly provider: ProviderName },
+): Promise<GuardReport | undefined> {
+  if (options.guard === false) return undefined;
+  const feeds = await batches.at(0);
+  const guarded = { model, graphs: [graph, whole], output: output.name, feeds } as const;
+  const report = await guard(guarded, { provider, threads });
+  const note = guardNote(report);
+  if (note !== undefined) onNote?.(note);
+  return report;
+}
+
+async function prepare(model: Model, files: ExternalFiles, data: Dataset, options: Options) {
+  const reader = new TensorReader(model, files);
+  const graph = await buildLossGraph(new PatchedModel(model), reader, {
+    loss: options.loss,
+    modelOutput: options.modelOutput,
+    sizes: symbolSizes(model.graph.inputs, data, options.batchSize),
+    inputShapes: batchShapes(model.graph.inputs, data, options.batchSize, false),
+    lossOptions: lossOptions(options, model.graph.inputs, data),
+  });
+  const inOrder = { ...options, shuffle: false, seed: 0 };
+  const batches = await Batches.of(data, model, graph, inOrder, options);
+  if (batches.unused.length > 0) {
+    options.onNote?.(`${data.label}: nothing reads ${batches.unused.join(', ')}`);
+  }
+  return { graph, batches };
+}
+
+function notFinite({ label }: Dataset, problem: string): OnnxLoraError {
+  return new OnnxLoraError('diverged', `${label}: ${problem}`, {
+    hint: 'The model overflows on these inputs, its numbers are damaged, or none of the labels is one that the loss counts.',
+  });
+}
+
+/** Signals get their turn, for a run blocks the thread. */
+async function breathe(done: number, total: number, { signal, onProgress }: WorkOptions) {
+  onProgress?.({ phase: 'evaluating', done, total, unit: 'runs' });
+  await setImmediate();
+  if (signal?.aborted) throw new OnnxLoraError('aborted', `interrupted at run ${done} of ${total}`);
+}

@@ -1,0 +1,83 @@
+import { type AdapterContents, contentsOfModel } from '../adapters/files/adapter-contents.js';
+import { adapterFilePieces } from '../adapters/files/adapter-file.js';
+import { checkAdapterOutput, formatOf, writeAdapters } from '../adapters/files/adapter-output.js';
+import type { PeftOptions, PeftSummary } from '../adapters/files/export-peft.js';
+import { PatchedModel } from '../adapters/model/patched.js';
+import { headParameters } from '../adapters/model/summary.js';
+import type { AdapterFormat } from '../adapters/structure/choices.js';
+import { adapterParameters } from '../adapters/structure/structure.js';
+import { OnnxLoraError } from '../errors.js';
+import { relativeToBase } from '../fitting/init/relative.js';
+import { ExternalFiles } from '../onnx/external.js';
+import { elementCount } from '../onnx/model.js';
+import { openModel } from '../onnx/parse.js';
+import { TensorReader } from '../onnx/tensor.js';
+import type { WriteOptions } from '../onnx/write.js';
+import { inputFiles } from './output.js';
+
+export interface ExtractOptions extends WriteOptions, PeftOptions {
+  readonly output: string;
+  /** The adapter set. May be left out where the model has one. */
+  readonly name?: string | undefined;
+  /** Default: from the output's ending; a path without one is a PEFT folder. */
+  readonly format?: AdapterFormat | undefined;
+}
+
+export interface ExtractResult {
+  readonly output: string;
+  readonly format: AdapterFormat;
+  readonly set: string;
+  /** Names of the adapters. */
+  readonly adapters: readonly string[];
+  /** Numbers of the set: those of adapters, head and trained tensors of the model. */
+  readonly parameters: number;
+  /** How PEFT says the adapters, where that is the format. */
+  readonly peft?: PeftSummary | undefined;
+}
+
+/**
+ * Writes one adapter set of the model at `path` to a file or folder of its own.
+ * @throws OnnxLoraError `no-adapter`, `invalid-argument`, `unsupported` for what the format cannot say,
+ * and those of reading and writing
+ */
+export async function extract(path: string, options: ExtractOptions): Promise<ExtractResult> {
+  const model = openModel(path);
+  const files = new ExternalFiles(model);
+  try {
+    const patched = new PatchedModel(model);
+    const set = theSet(patched, options.name);
+    checkAdapterOutput(options, inputFiles(model));
+    const reader = new TensorReader(model, files);
+    const whole = contentsOfModel(patched, set, reader);
+    const isOwn = (options.format ?? formatOf(options.output)) === 'safetensors';
+    const contents = isOwn ? whole : await relativeToBase(patched, set, reader, whole);
+    const own = () => adapterFilePieces(patched, set, reader);
+    const written = await writeAdapters(contents, own, inputFiles(model), options);
+    return { ...written, ...describe(contents, set.head ? headParameters(set.head) : 0) };
+  } finally {
+    files.close();
+    model.close();
+  }
+}
+
+function describe({ set, adapters, trained }: AdapterContents, ofHead: number) {
+  const counts = [
+    ...adapters.map(({ record, magnitude }) => adapterParameters(record, magnitude !== undefined)),
+    ...trained.map(({ dims }) => elementCount(dims)),
+  ];
+  return {
+    set,
+    adapters: adapters.map(({ record }) => record.name),
+    parameters: counts.reduce((sum, count) => sum + count, ofHead),
+  };
+}
+
+function theSet(patched: PatchedModel, name: string | undefined) {
+  const sets = patched.chosenSets(name);
+  if (sets.length === 1) return sets[0]!;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${patched.model.source.label} has ${sets.length} adapter sets (${sets.map(({ set }) => set).join(', ')}), expected one to extract`,
+    { hint: 'Choose one with --name.' },
+  );
+}

@@ -1,0 +1,276 @@
+import {
+  type AdapterOutputOptions,
+  checkAdapterOutput,
+  writeAdapters,
+} from '../adapters/files/adapter-output.js';
+import type { PeftSummary } from '../adapters/files/export-peft.js';
+import { storedPieces } from '../adapters/files/stored-pieces.js';
+import type { AdapterFormat, FitStructure } from '../adapters/structure/choices.js';
+import { parameterCount, type StructureName } from '../adapters/structure/structure.js';
+import type { Selection } from '../adapters/targets/select.js';
+import { OnnxLoraError } from '../errors.js';
+import { type Grid, gridsFor, structureAt } from '../fitting/fit/candidates.js';
+import type { ChangedTensor } from '../fitting/fit/changed.js';
+import { type Changes, findChanges } from '../fitting/fit/changes.js';
+import { contentsOfFit } from '../fitting/fit/contents.js';
+import {
+  type Comparison,
+  type FittedLayer,
+  fitLayers,
+  type Goal,
+  rankOfFit,
+  sizeOf,
+} from '../fitting/fit/fit-layers.js';
+import { OpenedModel } from '../fitting/fit/opened.js';
+import { changeNorm } from '../fitting/fit/weight-delta.js';
+import { isConvertible } from '../onnx/dtype.js';
+import { isSameFile } from '../onnx/same-file.js';
+import { dtypeOf } from '../onnx/tensor.js';
+import { inputFiles } from './output.js';
+
+export interface FitOptions extends AdapterOutputOptions, Selection {
+  /** Default `auto`: the one that captures the most, for each layer. */
+  readonly structure?: FitStructure | undefined;
+  /** K. Default: 2, 4 and 8 are tried where the structure is `auto`, else 4. */
+  readonly blocks?: number | undefined;
+  /** Every layer gets the parameters of a LoRA of this rank. Default 16, without budget or error. */
+  readonly rank?: number | undefined;
+  /** The parameters of all layers together, given to those where they capture the most. */
+  readonly budget?: number | undefined;
+  /** The fewest parameters with √(Σ|ΔW − fit|² / Σ|ΔW|²) ≤ error over all layers together. */
+  readonly error?: number | undefined;
+  /** Takes tensors that changed and that no adapter stands for into the file, as they are. */
+  readonly includeRest?: boolean | undefined;
+  /** Writes a file without adapters where nothing changed, instead of throwing. */
+  readonly allowEmpty?: boolean | undefined;
+  /** Name of the adapter set; default `default`. */
+  readonly name?: string | undefined;
+  /** Of the randomized decomposition of large weights. Default 0. */
+  readonly seed?: number | undefined;
+}
+
+/** A layer whose weight changed. */
+export interface FitLayer {
+  readonly module: string;
+  /** The first node that uses the weight. */
+  readonly node: string;
+  readonly weight: string;
+  readonly in: number;
+  readonly out: number;
+  /** |ΔW| and |W|, Frobenius norms. */
+  readonly deltaNorm: number;
+  readonly weightNorm: number;
+  /** null where budget or error leave the layer without an adapter. */
+  readonly adapter: {
+    readonly structure: StructureName;
+    readonly grid: readonly [number, number];
+    readonly rank: number;
+    readonly blockRank: number;
+    readonly parameters: number;
+  } | null;
+  /** |ΔW − fit| / |ΔW|. */
+  readonly error: number;
+  /** What each structure would leave with as many parameters. */
+  readonly errors: readonly Comparison[];
+}
+
+/** A constant that changed and that no adapter stands for. */
+export interface FitRest {
+  readonly tensor: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  /** |change|; null for what is no floating-point number. */
+  readonly deltaNorm: number | null;
+  readonly reason: string;
+  /** Whether the file holds it. */
+  readonly included: boolean;
+}
+
+export interface FitResult {
+  readonly output: string;
+  readonly format: AdapterFormat;
+  readonly set: string;
+  readonly layers: readonly FitLayer[];
+  readonly rest: readonly FitRest[];
+  /** Constants that are the same in both models. */
+  readonly unchanged: number;
+  /** Of the adapters. */
+  readonly parameters: number;
+  /** √(Σ|ΔW − fit|² / Σ|ΔW|²) over the layers. */
+  readonly error: number;
+  readonly peft?: PeftSummary | undefined;
+}
+
+/**
+ * Two models of one architecture to adapters that make the first into the second, as close as their
+ * parameters allow: every changed weight is fitted by singular values, block by block.
+ * @param base path of the model that the adapters are for
+ * @param tuned path of the model that it is to become
+ * @throws OnnxLoraError `model-mismatch` where the graphs or types differ, saying where; `unchanged`
+ * where nothing does; `unsupported` for quantized weights; `invalid-model` for NaN; `invalid-argument`;
+ * those of reading and writing
+ */
+export async function fit(base: string, tuned: string, options: FitOptions): Promise<FitResult> {
+  const goal = goalOf(options);
+  checkDistinct(base, tuned);
+  const first = OpenedModel.open(base);
+  let second: OpenedModel | undefined;
+  try {
+    second = OpenedModel.open(tuned);
+    return await fitModels(first, second, goal, options);
+  } finally {
+    first.close();
+    second?.close();
+  }
+}
+
+function goalOf({ rank, budget, error }: FitOptions): Goal {
+  const given = Object.entries({ rank, budget, error }).filter(([, value]) => value !== undefined);
+  if (given.length > 1) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `expected one of rank, budget and error, found ${given.map(([name]) => name).join(' and ')}`,
+    );
+  }
+  if (budget !== undefined) {
+    checkRange('budget', budget, Number.isSafeInteger(budget) && budget > 0, 'a positive integer');
+    return { kind: 'budget', parameters: budget };
+  }
+  if (error !== undefined) {
+    checkRange('error', error, error >= 0 && error < 1, 'a number from 0 to below 1');
+    return { kind: 'error', error };
+  }
+  const chosen = rank ?? 16;
+  checkRange('rank', chosen, Number.isInteger(chosen) && chosen > 0, 'a positive integer');
+  return { kind: 'rank', rank: chosen };
+}
+
+function checkRange(name: string, value: number, isRight: boolean, expected: string): void {
+  if (isRight) return;
+  throw new OnnxLoraError('invalid-argument', `${name} is ${value}, expected ${expected}`);
+}
+
+function checkDistinct(base: string, tuned: string): void {
+  if (!isSameFile(base, tuned)) return;
+  throw new OnnxLoraError('invalid-argument', `${base} and ${tuned} are the same file`, {
+    hint: 'Name the model before training and the one after it.',
+  });
+}
+
+async function fitModels(
+  base: OpenedModel,
+  tuned: OpenedModel,
+  goal: Goal,
+  options: FitOptions,
+): Promise<FitResult> {
+  const inputs = [base, tuned].flatMap(({ model }) => inputFiles(model));
+  checkAdapterOutput(options, inputs);
+  const { targets = ['all'], structure = 'auto', seed = 0, name: set = 'default' } = options;
+  const changes = await findChanges(base, tuned, { ...options, targets }, options);
+  checkChanged(base, tuned, changes, options);
+  const grids = gridsFor(structure, options.blocks);
+  const layers = await fitLayers(base, tuned, changes.layers, { ...options, goal, grids, seed });
+  checkFitted(layers, goal, grids);
+  const rest = await restOf(base, tuned, changes.rest, options);
+  const replaced = options.includeRest ? changes.rest : [];
+  const contents = contentsOfFit(tuned, set, layers, replaced);
+  const written = await writeAdapters(contents, () => storedPieces(contents), inputs, options);
+  return {
+    ...written,
+    set,
+    layers: layers.map(described),
+    rest,
+    unchanged: changes.unchanged,
+    parameters: layers.reduce((sum, layer) => sum + layer.parameters, 0),
+    error: totalError(layers),
+  };
+}
+
+function checkChanged(
+  base: OpenedModel,
+  tuned: OpenedModel,
+  { layers, rest }: Changes,
+  { includeRest, allowEmpty }: FitOptions,
+): void {
+  if (layers.length > 0 || allowEmpty || (includeRest && rest.length > 0)) return;
+  const [first] = rest;
+  if (!first) {
+    throw new OnnxLoraError('unchanged', `${base.label} and ${tuned.label} have the same weights`, {
+      hint: 'With --allow-empty this is no error, and the file has no adapters.',
+    });
+  }
+  throw new OnnxLoraError(
+    'unchanged',
+    `${base.label} and ${tuned.label} differ in no weight of a linear layer; ${rest.length} other tensors differ, the first is ${first.name}: ${first.reason}`,
+    { hint: 'Take them into the file with --include-rest.' },
+  );
+}
+
+/** A budget may be too small for a single adapter. */
+function checkFitted(layers: readonly FittedLayer[], goal: Goal, grids: readonly Grid[]): void {
+  if (goal.kind === 'error' || layers.length === 0 || layers.some(({ fit }) => fit)) return;
+  const units = layers.flatMap(({ changed }) =>
+    grids.map((grid) => parameterCount(structureAt(grid, sizeOf(changed), 1))),
+  );
+  const { kind } = goal;
+  const given = kind === 'rank' ? goal.rank : goal.parameters;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${kind} ${given} leaves no layer an adapter: the smallest has ${Math.min(...units)} parameters`,
+    { hint: `Take a larger ${kind}, or fewer blocks.` },
+  );
+}
+
+async function restOf(
+  base: OpenedModel,
+  tuned: OpenedModel,
+  rest: readonly ChangedTensor[],
+  { includeRest = false }: FitOptions,
+): Promise<FitRest[]> {
+  const described: FitRest[] = [];
+  for (const changed of rest) {
+    const dtype = dtypeOf(changed.base, base.model);
+    const { name, reason, obstacle } = changed;
+    if (includeRest && obstacle !== undefined) {
+      throw new OnnxLoraError(
+        'unsupported',
+        `${base.label}: ${name} differs and ${obstacle}, so that no adapter file replaces it`,
+        { hint: 'Leave out --include-rest; what the file does not hold is listed.' },
+      );
+    }
+    const deltaNorm = isConvertible(dtype) ? await changeNorm(base, tuned, changed) : null;
+    const shape = changed.base.dims;
+    described.push({ tensor: name, dtype, shape, deltaNorm, reason, included: includeRest });
+  }
+  return described;
+}
+
+function described(layer: FittedLayer): FitLayer {
+  const { changed, fit, parameters } = layer;
+  const { weight } = changed.layer.linear[0]!;
+  const adapter = fit && {
+    structure: fit.structure.structure,
+    grid: fit.structure.grid,
+    rank: rankOfFit(fit),
+    blockRank: fit.structure.blockRank,
+    parameters,
+  };
+  return {
+    module: changed.layer.module,
+    node: changed.layer.nodeNames[0]!,
+    weight: weight.name,
+    in: weight.in,
+    out: weight.out,
+    deltaNorm: layer.deltaNorm,
+    weightNorm: layer.weightNorm,
+    adapter: adapter ?? null,
+    error: layer.error,
+    errors: layer.comparisons,
+  };
+}
+
+function totalError(layers: readonly FittedLayer[]): number {
+  const squares = layers.reduce((sum, { deltaNorm }) => sum + deltaNorm ** 2, 0);
+  const left = layers.reduce((sum, { deltaNorm, error }) => sum + (deltaNorm * error) ** 2, 0);
+  return squares === 0 ? 0 : Math.sqrt(left / squares);
+}

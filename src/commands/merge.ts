@@ -1,0 +1,164 @@
+import { basename } from 'node:path';
+import { originalPlaces, settleTensors } from '../adapters/edit/replaced.js';
+import { magnitudeOf, readFactors } from '../adapters/factors/factors.js';
+import type { FoldNorms } from '../adapters/fold/folded-weight.js';
+import { Folding, type FoldKind, type FoldSite } from '../adapters/fold/folding.js';
+import { keepHeadOutputs } from '../adapters/model/head-outputs.js';
+import { keepLabels } from '../adapters/model/labels.js';
+import { findLayers } from '../adapters/model/layers.js';
+import { invalidManifest, type ModelManifest } from '../adapters/model/manifest.js';
+import { PatchedModel } from '../adapters/model/patched.js';
+import type { LinearLayer } from '../adapters/targets/index.js';
+import { NameAuthority } from '../graph/names.js';
+import { NewDataFile } from '../onnx/data-file.js';
+import type { FloatName } from '../onnx/dtype.js';
+import { MessageEdit } from '../onnx/edit.js';
+import { ExternalFiles } from '../onnx/external.js';
+import { nodeLabel } from '../onnx/model.js';
+import { TensorReader } from '../onnx/tensor.js';
+import type { Verification } from '../runtime/verification.js';
+import { defaultOutput, writeWithData } from './output.js';
+import { type MergeOptions, openUnmerged } from './unmerged.js';
+import { removeAdapters } from './unpatch.js';
+
+export interface MergedWeight {
+  /** The first node that uses the weight. */
+  readonly node: string;
+  readonly nodes: readonly string[];
+  readonly module: string;
+  readonly weight: string;
+  readonly kind: FoldKind;
+  /** Frobenius norms of ΔW and of the weight before. */
+  readonly deltaNorm: number;
+  readonly weightNorm: number;
+  /**
+   * Where the scale is negative: the weight is at most this far (Frobenius) from what it was before the
+   * fold that this one undoes.
+   */
+  readonly undoneWithin?: number;
+}
+
+export interface MergeResult {
+  readonly output: string;
+  readonly merged: readonly MergedWeight[];
+  /** Tensors of the model that came with the adapters and took the places of its own. */
+  readonly replaced: readonly string[];
+  /** What the model has no place for, where that is allowed; with `adapter`. */
+  readonly unmatched?: readonly string[];
+  readonly verification?: Verification;
+}
+
+/**
+ * Folds adapters into the weights of the model at `path`: `W + s·A·B`, added up in float64 and
+ * rounded once to the weight's type. The result has the base model's graph; only bytes of weights
+ * differ, except where a weight had to be split off or dequantized (`kind`). Then runs the model
+ * with its adapters and the merged one on the same inputs, unless told not to.
+ * @throws OnnxLoraError `no-adapter`, `invalid-adapter`, `adapter-mismatch`, `unsupported`, and
+ * those of reading and writing. A failed verification is in the result.
+ */
+export async function merge(path: string, options: MergeOptions = {}): Promise<MergeResult> {
+  const result = await foldAdapters(path, options);
+  if (options.verify === false) return result;
+  const { verifyMerged } = await import('./references.js');
+  const verification = await verifyMerged(path, result.output, options);
+  return { ...result, verification };
+}
+
+/** The fold alone. */
+export async function foldAdapters(path: string, options: MergeOptions = {}): Promise<MergeResult> {
+  const { model, name, unmatched } = await openUnmerged(path, options);
+  const files = new ExternalFiles(model);
+  const output = options.output ?? defaultOutput(path, 'merged');
+  const edit = new MessageEdit(model.source, model.range);
+  const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
+  try {
+    const patched = new PatchedModel(model);
+    const sets = patched.chosenSets(name);
+    const reader = new TensorReader(model, files);
+    const context = { model, values: patched.values, reader };
+    const leaving = {
+      nodes: patched.sites.filter(({ set }) => sets.includes(set)).flatMap(({ nodes }) => nodes),
+      places: originalPlaces(patched, sets),
+    };
+    const folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
+    removeAdapters(patched, sets, edit);
+    keepLabels(edit, model, sets);
+    keepHeadOutputs(edit, model, sets);
+    folding.plan(sitesOf(patched, sets, reader));
+    const added = sets.flatMap(({ biases = [] }) => biases.map(({ tensor }) => tensor));
+    const replaced = [...settleTensors(patched, sets, edit, reader, folding), ...added];
+    const naming = sets.length === patched.sets.length ? 'forget' : 'remember';
+    await writeWithData(model, edit, output, options, dataFile, naming);
+    const isUndoing = (options.scale ?? 1) < 0;
+    const merged = folding.folded.map((one) => describe(one, isUndoing));
+    return { output, merged, replaced, ...(unmatched ? { unmatched } : {}) };
+  } finally {
+    files.close();
+    model.close();
+  }
+}
+
+function describe(
+  { sites, weight, kind, norms }: Folding['folded'][number],
+  isUndoing: boolean,
+): MergedWeight {
+  const nodes = sites.map(({ layer }) => nodeLabel(layer.node));
+  const { module, layer } = sites[0]!;
+  const { storedDtype, dtype } = layer.weight;
+  const type = kind === 'dequantized' ? dtype : (storedDtype as FloatName);
+  return {
+    node: nodes[0]!,
+    nodes,
+    module,
+    weight,
+    kind,
+    deltaNorm: norms.delta,
+    weightNorm: norms.weight,
+    ...(isUndoing ? { undoneWithin: undoneWithin(norms, type) } : {}),
+  };
+}
+
+/** Half the distance from 1 to the next number: rounding moves a number by at most this share of it. */
+const ROUNDOFF: Readonly<Record<FloatName, number>> = {
+  bfloat16: 2 ** -8,
+  float16: 2 ** -11,
+  float32: 2 ** -24,
+  float64: 2 ** -53,
+};
+
+/** Two roundings: of W + ΔW, the weight now, when it was folded, and of W, at most |W + ΔW| + |ΔW|. */
+function undoneWithin({ weight, delta }: FoldNorms, dtype: FloatName): number {
+  return ROUNDOFF[dtype] * (weight + (weight + delta));
+}
+
+/** Every adapted layer of the model with the adapters to fold. */
+function sitesOf(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  reader: TensorReader,
+): FoldSite[] {
+  const { model } = patched;
+  const layers = new Map<unknown, { layer: LinearLayer; module: string }>();
+  for (const { linear, module } of findLayers(patched)) {
+    for (const layer of linear) layers.set(layer.node, { layer, module });
+  }
+  const sites = new Map<unknown, FoldSite & { deltas: FoldSite['deltas'][number][] }>();
+  for (const { set, adapter, target } of patched.sites) {
+    if (!sets.includes(set)) continue;
+    const found = layers.get(target);
+    const { weight } = found?.layer ?? {};
+    if (!found || weight?.in !== adapter.in || weight.out !== adapter.out) {
+      const problem = `${nodeLabel(target)} is no layer of ${adapter.in} to ${adapter.out} features`;
+      throw invalidManifest(model.source.label, problem);
+    }
+    const site = sites.get(target) ?? { ...found, deltas: [] };
+    site.deltas.push({
+      id: `${set.set}/${adapter.name}`,
+      record: adapter,
+      factors: () => readFactors(patched, reader, adapter),
+      magnitude: magnitudeOf(patched, reader, adapter),
+    });
+    sites.set(target, site);
+  }
+  return [...sites.values()];
+}

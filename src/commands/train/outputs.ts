@@ -1,0 +1,90 @@
+/** The files that a run leaves. */
+import { accessSync, constants } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { adapterFilesAt } from '../../adapters/files/adapter-output.js';
+import { OnnxLoraError } from '../../errors.js';
+import { kindOf } from '../../formats/path-kind.js';
+import { Claim } from '../../onnx/claim.js';
+import type { Model } from '../../onnx/model.js';
+import { fileError } from '../../onnx/source.js';
+import { checkDistinct, checkOutput } from '../../onnx/write.js';
+import { checkpointFile } from '../../training/checkpoint.js';
+import type { ResolvedOptions } from '../../training/options.js';
+import { inputFiles, inputsOf } from '../inputs.js';
+
+/**
+ * Checks that everything can be written, for that is better known before hours of work.
+ * @param output where the model goes
+ * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`, `not-a-file`
+ */
+export function checkOutputs(model: Model, output: string, options: ResolvedOptions): void {
+  const { saveAdapter, plot, report, log, resume, force, checkpoint, tensorboard } = options;
+  const inputs = runInputs(model, options);
+  const adapterFiles = given(saveAdapter).flatMap(adapterFilesAt);
+  for (const path of given(output, ...adapterFiles, plot, report)) checkOutput(path, inputs, force);
+  // A resumed run goes on with its log, and every run with its checkpoint.
+  for (const path of given(log)) checkOutput(path, inputs, force || resume === true);
+  const checkpoints = given(checkpoint).map(checkpointFile);
+  for (const path of checkpoints.filter(hasFolder)) checkOutput(path, inputs, true);
+  const files = given(output, `${output}.data`, ...adapterFiles, plot, report, log);
+  checkDistinct([...files, ...checkpoints]);
+  for (const option of ['checkpoint', 'tensorboard'] as const) checkFolder(option, options[option]);
+  for (const folder of given(checkpoint, tensorboard)) checkDistinct([...files, folder]);
+}
+
+/**
+ * Claims what two runs at a time would take from each other: the output, and the checkpoints.
+ * @throws OnnxLoraError `output-exists` where another run is at it
+ */
+export function claimOutputs(output: string, { checkpoint }: ResolvedOptions): Claim[] {
+  const claims: Claim[] = [];
+  try {
+    // Where a folder is not there yet, nobody is in it.
+    for (const path of given(output, checkpoint)) {
+      if (kindOf(dirname(path)) === 'folder') claims.push(Claim.take(path));
+    }
+    return claims;
+  } catch (error) {
+    for (const claim of claims) claim.release();
+    throw error;
+  }
+}
+
+/** The files that a run reads. */
+export function runInputs(model: Model, options: ResolvedOptions): string[] {
+  return [...inputFiles(model), ...inputsOf(options)];
+}
+
+function hasFolder(path: string): boolean {
+  return kindOf(dirname(path)) === 'folder';
+}
+
+/** It is made where there is none, in a folder that is there and may be written to. */
+function checkFolder(option: string, path: string | undefined): void {
+  if (path === undefined) return;
+  let there = resolve(path);
+  while (kindOf(there) === 'none' && dirname(there) !== there) there = dirname(there);
+  if (kindOf(there) === 'folder') {
+    checkWritable(there);
+    return;
+  }
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${there === resolve(path) ? path : there} is a file, expected a folder`,
+    {
+      hint: `Name a folder with --${option}; it is made where there is none.`,
+    },
+  );
+}
+
+function checkWritable(folder: string): void {
+  try {
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw fileError(folder, error);
+  }
+}
+
+function given(...paths: readonly (string | undefined)[]): string[] {
+  return paths.filter((path) => path !== undefined);
+}

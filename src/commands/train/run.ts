@@ -1,0 +1,449 @@
+/** A whole training run, from the files it reads to the files it leaves. */
+
+import { headEdit, parseHead } from '../../adapters/edit/head.js';
+import { labelsOf } from '../../adapters/model/labels.js';
+import { PatchedModel } from '../../adapters/model/patched.js';
+import type { Dataset } from '../../data/dataset.js';
+import { modelInputs } from '../../data/model-inputs.js';
+import { openDataset } from '../../data/open-dataset.js';
+import { OnnxLoraError } from '../../errors.js';
+import { collect } from '../../onnx/edit.js';
+import { editedModel } from '../../onnx/edited-model.js';
+import { ExternalFiles } from '../../onnx/external.js';
+import type { Model } from '../../onnx/model.js';
+import { openModel } from '../../onnx/parse.js';
+import { TensorReader } from '../../onnx/tensor.js';
+import { writeFiles } from '../../onnx/write.js';
+import { lossCurveSvg } from '../../report/curve.js';
+import { TensorBoardLog } from '../../report/tensorboard.js';
+import type { ProviderName } from '../../runtime/provider-names.js';
+import { resolveProvider } from '../../runtime/providers.js';
+import { openStatefulSession } from '../../runtime/stateful-session.js';
+import type { TensorValue } from '../../runtime/tensor-value.js';
+import { Batches } from '../../training/batches.js';
+import {
+  checkSettings,
+  hasCheckpoint,
+  readCheckpoint,
+  type Settings,
+} from '../../training/checkpoint.js';
+import { Evaluator, folderOf } from '../../training/evaluator.js';
+import { buildForward, type ForwardGraph, theSet } from '../../training/forward.js';
+import { type GuardReport, guard, guardNote } from '../../training/guard/guard.js';
+import { batchShapes, symbolSizes } from '../../training/layers/data-shapes.js';
+import { RunLog } from '../../training/log.js';
+import { TrainingLoop } from '../../training/loop.js';
+import { lossOptions, type ResolvedOptions } from '../../training/options.js';
+import type { LogRecord } from '../../training/records.js';
+import { INITIAL_THETA, STEP_MANIFEST_KEY } from '../../training/step-format.js';
+import { buildStepGraph, type StepGraph } from '../../training/step-graph.js';
+import { stepGraphManifest } from '../../training/step-manifest.js';
+import { trainedModel } from '../../training/trained-model.js';
+import { extract } from '../extract.js';
+import { defaultOutput, writeModel } from '../output.js';
+import { checkOutputs, claimOutputs, runInputs } from './outputs.js';
+import { curveOf, writeReport } from './report.js';
+import { settingsOf } from './settings.js';
+
+export interface TrainResult {
+  /** The trained model, or the step graph where only that was asked for. */
+  readonly output: string;
+  /** The file with the adapters alone. */
+  readonly adapter?: string;
+  /** Updates done. */
+  readonly steps: number;
+  /** What is likely not what was meant, for people. */
+  readonly warnings?: readonly string[];
+  /** Rows of the data that are no samples because something is wrong with them. */
+  readonly skippedRows?: number;
+  /** The names of the classes by their numbers, where the data have some; they stay with the model. */
+  readonly classes?: readonly string[];
+  readonly loss?: { readonly first: number; readonly last: number; readonly best: number };
+  /** The last evaluation; with `keepBest` the best one's step and loss stand in `best`. */
+  readonly eval?: Readonly<Record<string, number>>;
+  readonly best?: { readonly step: number; readonly loss: number };
+  /** How the training step compares with the file on the first batch, unless that was left out. */
+  readonly guard?: GuardReport;
+  /** Adapted nodes that the output of the loss does not depend on: their adapters stayed as they were. */
+  readonly withoutGradient?: readonly string[];
+  readonly provider?: {
+    readonly requested: ProviderName | 'auto';
+    readonly used: ProviderName;
+    /** Nodes that each provider ran. */
+    readonly nodes: Readonly<Partial<Record<ProviderName, number>>>;
+    /** Nodes that ran on the CPU although another provider was used. */
+    readonly fallbacks: readonly { readonly node: string; readonly op: string }[];
+  };
+  readonly seconds: number;
+  readonly peakMemoryBytes: number;
+}
+
+/**
+ * Trains the adapters of the patched model at `path`.
+ * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `no-adapter`, `unsupported`, `provider`,
+ * `verification` where the guard finds another model, `checkpoint`, `diverged`, `aborted`, and those of
+ * reading and writing
+ */
+export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
+  const { head, modelOutput, ...rest } = options;
+  if (head === undefined) return trainModel(openModel(path), path, options);
+  // The loss looks at what the head makes, not at what it reads.
+  return trainModel(await openWithHead(path, { ...options, head }), path, rest);
+}
+
+/** The model that the run leaves, or the step graph where only that was asked for. */
+function outputOf(path: string, { emitStepGraph, output }: ResolvedOptions): string {
+  return emitStepGraph ?? output ?? defaultOutput(path, 'trained');
+}
+
+/** The model with a new head, which no file has yet. */
+async function openWithHead(
+  path: string,
+  { head, name, modelOutput, seed }: ResolvedOptions & { readonly head: string },
+): Promise<Model> {
+  const model = openModel(path);
+  try {
+    const patched = new PatchedModel(model);
+    const plan = { plan: parseHead(head), output: modelOutput, seed };
+    return await editedModel(model, headEdit(patched, theSet(patched, name), plan));
+  } catch (error) {
+    model.close();
+    throw error;
+  }
+}
+
+async function trainModel(
+  model: Model,
+  path: string,
+  options: ResolvedOptions,
+): Promise<TrainResult> {
+  const files = new ExternalFiles(model);
+  try {
+    const patched = new PatchedModel(model);
+    return await new Run(patched, new TensorReader(model, files), path, options).result();
+  } finally {
+    files.close();
+    model.close();
+  }
+}
+
+const KILO = 1024;
+
+class Run {
+  private readonly start = performance.now();
+  private readonly output: string;
+  private readonly datasets: Dataset[] = [];
+
+  constructor(
+    private readonly patched: PatchedModel,
+    private readonly reader: TensorReader,
+    path: string,
+    private readonly options: ResolvedOptions,
+  ) {
+    this.output = outputOf(path, options);
+  }
+
+  async result(): Promise<TrainResult> {
+    checkOutputs(this.patched.model, this.output, this.options);
+    const claims = claimOutputs(this.output, this.options);
+    try {
+      const data = await this.open(this.options.data, labelsOf(this.patched));
+      return this.options.emitStepGraph === undefined
+        ? await this.train(data)
+        : await this.emit(data);
+    } finally {
+      for (const dataset of this.datasets) dataset.close();
+      for (const claim of claims) claim.release();
+    }
+  }
+
+  private async open(path: string, classes?: readonly string[]): Promise<Dataset> {
+    const known = modelInputs(this.patched.model);
+    const dataset = await openDataset(path, { ...this.options, ...known, classes });
+    this.datasets.push(dataset);
+    return dataset;
+  }
+
+  /** @param provider that it is written for; undefined for any, and batches of any shape */
+  private forward(
+    data: Dataset,
+    provider: ProviderName | undefined,
+    dropout = 0,
+  ): Promise<ForwardGraph> {
+    const { loss, modelOutput, name, trainBias, batchSize } = this.options;
+    const { inputs } = this.patched.model.graph;
+    const sizes = symbolSizes(inputs, data, batchSize);
+    const forGpu = provider !== undefined && provider !== 'cpu';
+    return buildForward(this.patched, this.reader, {
+      ...{ loss, modelOutput, name, trainBias },
+      lossOptions: lossOptions(this.options, inputs, data),
+      sizes,
+      rewrite: { fused: provider === 'cpu' },
+      dropout,
+      forGpu,
+      inputShapes: provider && batchShapes(inputs, data, batchSize, forGpu),
+    });
+  }
+
+  private async batches(data: Dataset, forward: ForwardGraph, shuffle: boolean): Promise<Batches> {
+    const { options } = this;
+    const how = { ...options, shuffle };
+    const batches = await Batches.of(data, this.patched.model, forward, how, options);
+    if (batches.unused.length > 0) {
+      options.onNote(`${data.label}: nothing reads ${batches.unused.join(', ')}`);
+    }
+    return batches;
+  }
+
+  private async train(data: Dataset): Promise<TrainResult> {
+    const { options, patched } = this;
+    const { requested, used, reason } = await resolveProvider(options.provider);
+    if (requested === 'auto') options.onNote(`provider auto: ${used} (${reason})`);
+    const fused = used === 'cpu';
+    const rest = data.size % options.batchSize;
+    if (!fused && rest !== 0) {
+      options.onNote(
+        `the last batch of an epoch has ${rest} of ${options.batchSize} samples: the model's arithmetic on shapes runs on the CPU, and would not if all batches were alike`,
+      );
+    }
+    const forward = await this.forward(data, used, options.dropout);
+    const batches = await this.batches(data, forward, options.shuffle);
+    if (options.trainBias) this.noteLayersWithoutBias(forward);
+    this.noteWithoutGradient(forward);
+    const graph = await buildStepGraph(forward, { ...options, fused });
+    const settings = settingsOf(options, forward, this.datasets, patched.model.source.size);
+    const total = this.updates(batches);
+    const checkpoint = this.checkpoint(graph, settings);
+    const externalFolder = folderOf(patched.model);
+    const guarded = await this.guarded(forward, graph, batches, used);
+    const optimization = guarded?.optimization;
+    const evaluation = await this.evaluation(used, optimization);
+    const session = await openStatefulSession(
+      await collect(graph.graph.modelPieces({}, externalFolder)),
+      {
+        provider: used,
+        externalFolder,
+        threads: options.threads,
+        optimization,
+        memoryPattern: false,
+        state: graph.state,
+        initial: checkpoint ? tensors(checkpoint.vectors, graph) : this.initial(forward, graph),
+        reportPlacement: true,
+      },
+    );
+    const rescueFolder = `${this.output}.checkpoint`;
+    const { noise } = forward;
+    try {
+      // Last, so that a run that cannot start leaves none.
+      const resumedFrom = checkpoint?.progress.step ?? 0;
+      const log = RunLog.open(options.log, options.force, resumedFrom, options.resume);
+      const { tensorboard } = options;
+      if (tensorboard !== undefined) log.listen(TensorBoardLog.open(tensorboard, resumedFrom));
+      const parts = {
+        ...{ session, graph, batches, evaluation, log, settings, total, rescueFolder, noise },
+      };
+      const loop = new TrainingLoop(parts, options);
+      if (checkpoint) loop.restore(checkpoint.progress, checkpoint.vectors.get('best'));
+      const written = await this.finished(loop, async (theta) => {
+        const files = await this.write(forward, theta, log);
+        const { best, confusion } = loop;
+        const run = { output: this.output, files: this.files(), provider: used, settings };
+        const { classes: classNames } = data;
+        const more = { best, confusion, classNames, records: log.records, ...this.cost() };
+        const { report, force } = options;
+        if (report !== undefined) await writeReport(report, { ...run, ...more }, force);
+        return files;
+      });
+      const { nodes, fallbacks } = session.placement ?? { nodes: {}, fallbacks: [] };
+      return {
+        ...written,
+        steps: loop.step,
+        ...(loop.warnings.length > 0 ? { warnings: loop.warnings } : {}),
+        ...(data.skipped === undefined ? {} : { skippedRows: data.skipped }),
+        ...(data.classes === undefined ? {} : { classes: data.classes }),
+        ...(loop.losses ? { loss: loop.losses } : {}),
+        ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
+        ...(loop.best ? { best: { step: loop.best.step, loss: loop.best.loss } } : {}),
+        ...(guarded === undefined ? {} : { guard: guarded }),
+        ...(forward.withoutGradient.length === 0
+          ? {}
+          : { withoutGradient: forward.withoutGradient }),
+        provider: { requested, used, nodes, fallbacks },
+        ...this.cost(),
+      };
+    } finally {
+      await session.release();
+      await evaluation?.evaluator.release();
+    }
+  }
+
+  /** Runs to the end and writes the files; a run whose files cannot be written is kept. */
+  private async finished<T>(loop: TrainingLoop, write: (theta: Float32Array) => Promise<T>) {
+    try {
+      return await write(await loop.run());
+    } catch (error) {
+      throw await loop.keeping(error);
+    }
+  }
+
+  /** Compares the step with the file, both with the adapters that the file has. */
+  private async guarded(
+    forward: ForwardGraph,
+    step: StepGraph,
+    batches: Batches,
+    provider: ProviderName,
+  ): Promise<GuardReport | undefined> {
+    const { threads, onNote } = this.options;
+    if (this.options.guard === false) return undefined;
+    const { whole, output, moved, dropped: read } = forward;
+    const theta = {
+      dtype: 'float32',
+      dims: [step.size],
+      data: this.theta(forward, step.size),
+    } as const;
+    const feeds = new Map<string, TensorValue>([...(await batches.at(0)), ['theta', theta]]);
+    const { model } = this.patched;
+    const guarded = {
+      model,
+      graphs: [step.graph, whole],
+      output: output.name,
+      moved,
+      read,
+      feeds,
+    } as const;
+    const report = await guard(guarded, { provider, threads });
+    const note = guardNote(report);
+    if (note !== undefined) onNote(note);
+    return report;
+  }
+
+  private noteWithoutGradient({ withoutGradient, output }: ForwardGraph): void {
+    if (withoutGradient.length === 0) return;
+    this.options.onNote(
+      `no gradient, for they do not reach ${output.name}: ${withoutGradient.join(', ')}`,
+    );
+  }
+
+  private noteLayersWithoutBias({ withoutBias, set }: ForwardGraph): void {
+    const [first, ...more] = withoutBias;
+    if (first === undefined) return;
+    const sites = set.adapters.flatMap((adapter) => adapter.sites).length;
+    this.options.onNote(
+      `${withoutBias.length} of ${sites} adapted layers have no bias that could train: ${first}${more.length > 0 ? ' and others' : ''}`,
+    );
+  }
+
+  private updates({ perEpoch }: Batches): number {
+    const { steps, epochs = DEFAULT_EPOCHS, accumulate } = this.options;
+    return steps ?? Math.max(1, Math.ceil((epochs * perEpoch) / accumulate));
+  }
+
+  /** The checkpoint to go on from, if that was asked for. */
+  private checkpoint(graph: StepGraph, settings: Settings) {
+    const { checkpoint: folder, resume, force, onNote } = this.options;
+    if (folder === undefined) return undefined;
+    if (!hasCheckpoint(folder)) {
+      if (resume) onNote(`${folder} holds no checkpoint yet: starting from the beginning`);
+      return undefined;
+    }
+    if (!resume && !force) {
+      throw new OnnxLoraError('output-exists', `${folder} holds the checkpoint of another run`, {
+        hint: 'Go on from it with --resume, start anew with --force, or name another folder.',
+      });
+    }
+    if (!resume) return undefined;
+    const names = graph.state.map(({ input }) => input);
+    const checkpoint = readCheckpoint(folder, names, graph.size);
+    const changes = checkSettings(folder, checkpoint.progress.settings, settings, force);
+    onNote(`resuming behind step ${checkpoint.progress.step}`);
+    for (const change of changes) onNote(`with another setting than before: ${change}`);
+    return checkpoint;
+  }
+
+  private initial(forward: ForwardGraph, graph: StepGraph): Map<string, TensorValue> {
+    const vectors = graph.state.map(({ input }) => [input, new Float32Array(graph.size)] as const);
+    const initial = new Map(vectors);
+    initial.set('theta', this.theta(forward, graph.size));
+    return tensors(initial, graph);
+  }
+
+  private theta({ parameters }: ForwardGraph, size: number): Float32Array<ArrayBuffer> {
+    const theta = new Float32Array(size);
+    for (const { name, offset } of parameters) {
+      theta.set(this.reader.float32(this.patched.constant(name)), offset);
+    }
+    return theta;
+  }
+
+  private async evaluation(provider: ProviderName, optimization: GuardReport['optimization']) {
+    const { evalData, threads } = this.options;
+    if (evalData === undefined) return undefined;
+    const data = await this.open(evalData, this.datasets[0]?.classes);
+    const forward = await this.forward(data, provider);
+    const batches = await this.batches(data, forward, false);
+    const evaluator = await Evaluator.open(this.patched.model, forward, {
+      ...{ provider, threads, optimization },
+    });
+    return { evaluator, batches };
+  }
+
+  private async write(forward: ForwardGraph, theta: Float32Array, log: RunLog) {
+    const { saveAdapter, plot, force } = this.options;
+    const { set } = forward;
+    const edit = trainedModel(this.patched, forward, theta, this.datasets[0]?.classes);
+    const alsoRead = runInputs(this.patched.model, this.options);
+    await writeModel(this.patched.model, edit, this.output, { force, alsoRead });
+    if (plot !== undefined) await writePlot(plot, log.records, force);
+    if (saveAdapter === undefined) return { output: this.output };
+    await extract(this.output, { output: saveAdapter, name: set.set, force });
+    return { output: this.output, adapter: saveAdapter };
+  }
+
+  /** In standard operators, which every runtime has. */
+  private async emit(data: Dataset): Promise<TrainResult> {
+    const { options, output } = this;
+    const forward = await this.forward(data, undefined, options.dropout);
+    this.noteWithoutGradient(forward);
+    await this.batches(data, forward, options.shuffle);
+    const step = await buildStepGraph(
+      { ...forward, doubt: undefined },
+      { ...options, fused: false },
+    );
+    const manifest = stepGraphManifest(forward, step, options);
+    const theta = this.theta(forward, step.size);
+    step.graph.addInitializer({
+      name: INITIAL_THETA,
+      dtype: 'float32',
+      dims: [step.size],
+      data: new Uint8Array(theta.buffer),
+    });
+    const pieces = step.graph.modelPieces({ [STEP_MANIFEST_KEY]: manifest });
+    await writeFiles([{ path: output, pieces }], runInputs(this.patched.model, options), options);
+    return { output, steps: 0, ...this.cost() };
+  }
+
+  private files() {
+    const { data, evalData } = this.options;
+    return { model: this.patched.model.source.label, data, evalData };
+  }
+
+  private cost() {
+    const seconds = (performance.now() - this.start) / 1000;
+    return { seconds, peakMemoryBytes: process.resourceUsage().maxRSS * KILO };
+  }
+}
+
+const DEFAULT_EPOCHS = 3;
+
+function tensors(
+  vectors: ReadonlyMap<string, Float32Array>,
+  { state, size }: StepGraph,
+): Map<string, TensorValue> {
+  const value = (data: Float32Array) => ({ dtype: 'float32', dims: [size], data }) as const;
+  return new Map(state.map(({ input }) => [input, value(vectors.get(input)!)]));
+}
+
+async function writePlot(path: string, records: readonly LogRecord[], force: boolean) {
+  const svg = lossCurveSvg(curveOf(records));
+  await writeFiles([{ path, pieces: [Buffer.from(svg)] }], [], { force });
+}

@@ -1,0 +1,41 @@
+/** Training in a thread of its own, so that the caller's stays free. */
+import { Worker } from 'node:worker_threads';
+import { OnnxLoraError } from '../../errors.js';
+import { withoutTelemetry } from '../../runtime/telemetry.js';
+import { resolveOptions, type TrainOptions } from '../../training/options.js';
+import type { FromWorker, ToWorker, WorkerTask } from './messages.js';
+import type { TrainResult } from './run.js';
+
+/**
+ * Trains the adapters of the patched model at `path` with ONNX Runtime, and writes the trained model.
+ * The work is done in a worker thread; when `signal` aborts, it ends behind the step it is at and
+ * leaves a checkpoint.
+ * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `no-adapter`, `unsupported`, `provider`,
+ * `verification` where the guard finds another model, `checkpoint`, `diverged`, `aborted`, and those of
+ * reading and writing
+ */
+export async function train(path: string, options: TrainOptions): Promise<TrainResult> {
+  const { signal, onProgress, onNote, ...rest } = resolveOptions(options);
+  const workerData: WorkerTask = { path, options: rest };
+  // Before the thread begins: from there it can only be asked for.
+  await withoutTelemetry();
+  const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData });
+  const stop = () => worker.postMessage('stop' satisfies ToWorker);
+  if (signal?.aborted) stop();
+  signal?.addEventListener('abort', stop, { once: true });
+  try {
+    return await new Promise((resolve, reject) => {
+      worker.on('message', (message: FromWorker) => {
+        if (message.kind === 'progress') onProgress(message.progress);
+        else if (message.kind === 'note') onNote(message.text);
+        else if (message.kind === 'done') resolve(message.result);
+        else reject(new OnnxLoraError(message.code, message.message, message));
+      });
+      worker.on('error', reject);
+      worker.on('exit', (code) => reject(new Error(`the training thread ended with ${code}`)));
+    });
+  } finally {
+    signal?.removeEventListener('abort', stop);
+    await worker.terminate();
+  }
+}

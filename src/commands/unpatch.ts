@@ -1,0 +1,77 @@
+import { biasSitesOf } from '../adapters/edit/added-bias.js';
+import { detachSites, removeAdded } from '../adapters/edit/detach.js';
+import { removeHeads } from '../adapters/edit/head.js';
+import { restoreTensors } from '../adapters/edit/replaced.js';
+import { type ModelManifest, manifestKey } from '../adapters/model/manifest.js';
+import { PatchedModel } from '../adapters/model/patched.js';
+import { removeSlots } from '../adapters/slots/remove.js';
+import { MessageEdit } from '../onnx/edit.js';
+import { openModel } from '../onnx/parse.js';
+import type { WriteOptions } from '../onnx/write.js';
+import { defaultOutput, writeModel } from './output.js';
+
+export interface UnpatchOptions extends WriteOptions {
+  /** Default `<model>.base.onnx` beside the model. */
+  readonly output?: string | undefined;
+  /** The adapter set to remove. Default: all. */
+  readonly name?: string | undefined;
+}
+
+export interface UnpatchResult {
+  readonly output: string;
+  /** Names of the adapter sets that were removed. */
+  readonly removed: readonly string[];
+  /** How many slots were removed, where the model had any. */
+  readonly slots?: number;
+}
+
+/**
+ * Takes adapters or slots out of the model at `path`. With all sets removed the result is the base model's
+ * file, bit for bit.
+ * @throws OnnxLoraError `no-adapter`, `invalid-manifest`, and those of reading and writing
+ */
+export async function unpatch(path: string, options: UnpatchOptions = {}): Promise<UnpatchResult> {
+  const model = openModel(path);
+  try {
+    const patched = new PatchedModel(model);
+    const { slots } = patched;
+    const isSlotted = slots !== undefined && options.name === undefined;
+    const sets = isSlotted ? [] : patched.chosenSets(options.name);
+    const edit = new MessageEdit(model.source, model.range);
+    removeSlots(patched, edit);
+    removeAdapters(patched, sets, edit);
+    removeHeads(patched, sets, edit);
+    removeBiases(patched, sets, edit);
+    restoreTensors(patched, sets, edit);
+    const output = options.output ?? defaultOutput(path, 'base');
+    const isBase = sets.length === patched.sets.length;
+    await writeModel(model, edit, output, options, { naming: isBase ? 'restore' : 'remember' });
+    const removed = sets.map(({ set }) => set);
+    return { output, removed, ...(slots ? { slots: slots.slots.length } : {}) };
+  } finally {
+    model.close();
+  }
+}
+
+/** Removes the biases that came with sets. */
+export function removeBiases(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+): void {
+  detachSites(patched, biasSitesOf(patched, sets), edit);
+  const names = new Set(sets.flatMap(({ biases = [] }) => biases.map(({ tensor }) => tensor)));
+  removeAdded(patched, names, new Set(), edit);
+}
+
+/** Removes the nodes, initializers and manifests of adapter sets, and gives outputs their names back. */
+export function removeAdapters(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+): void {
+  const sites = patched.sites.filter(({ set }) => sets.includes(set));
+  detachSites(patched, sites, edit);
+  const names = new Set(sets.flatMap(({ initializers }) => initializers));
+  removeAdded(patched, names, new Set(sets.map(({ set }) => manifestKey(set))), edit);
+}

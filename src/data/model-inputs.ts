@@ -1,0 +1,44 @@
+/** What data have to know of a model's inputs, beside their declarations. */
+import { ValueIndex } from '../graph/uses.js';
+import type { Dim, Model, ValueInfo } from '../onnx/model.js';
+import { cacheSizes } from '../runtime/cache-sizes.js';
+import { IndexTracer } from '../runtime/index-bounds.js';
+import { isPast, roleOf } from './text/inputs.js';
+
+export interface ModelInputs {
+  /** With the sizes of caches that the rest of the model tells. */
+  readonly inputs: readonly ValueInfo[];
+  /** How many positions the model has a table for, where that is known. */
+  readonly positions: number | undefined;
+}
+
+export function modelInputs(model: Model): ModelInputs {
+  const { inputs } = model.graph;
+  const values = new ValueIndex(model);
+  const past = inputs.filter(({ name }) => isPast(name));
+  const positions = inputs.find(({ name }) => roleOf(name) === 'positions');
+  const isOpen = past.some(({ shape }) => openAxes(shape).length > 1);
+  const sizes = isOpen ? cacheSizes(model, values) : undefined;
+  return {
+    inputs: sizes
+      ? inputs.map((input) => (past.includes(input) ? withSizes(input, sizes) : input))
+      : inputs,
+    positions: positions && new IndexTracer(model, values).bounds(positions.name)?.limit,
+  };
+}
+
+function openAxes(shape: readonly Dim[] | null): number[] {
+  return (shape ?? []).flatMap((dim, axis) => (axis > 0 && typeof dim !== 'number' ? [axis] : []));
+}
+
+/** The axes of heads and of their size, which are 1 and 3, unless they are named otherwise. */
+function withSizes(input: ValueInfo, { head, heads }: ReturnType<typeof cacheSizes>): ValueInfo {
+  const { shape } = input;
+  if (shape?.length !== 4 || openAxes(shape).length < 2) return input;
+  const sized = shape.map((dim, axis) => {
+    if (typeof dim === 'number') return dim;
+    if (axis === 1) return heads[0] ?? dim;
+    return axis === 3 ? (head[0] ?? dim) : dim;
+  });
+  return { ...input, shape: sized };
+}

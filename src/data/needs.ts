@@ -1,0 +1,42 @@
+/** What a graph and its loss want of a dataset. */
+import type { ValueSpec } from '../graph/builder.js';
+import type { DataTypeName } from '../onnx/dtype.js';
+import type { Dim } from '../onnx/model.js';
+import type { IndexBounds } from '../runtime/index-bounds.js';
+import type { LossName } from './loss-name.js';
+
+export interface Batches {
+  readonly batchSize: number;
+  readonly shuffle: boolean;
+}
+
+/** What a graph has to be fed. */
+export interface GraphNeeds {
+  /** Of the model, with its batch axis. */
+  readonly inputs: readonly ValueSpec[];
+  /** Of the loss; see `addLoss`. */
+  readonly lossInputs: readonly ValueSpec[];
+  readonly loss: LossName;
+  /** What the loss looks at. */
+  readonly output: Pick<ModelOutput, 'shape'>;
+  /** Labels with this value do not count; default -100. */
+  readonly ignoreIndex?: number | undefined;
+}
+
+export interface DataNeeds extends GraphNeeds {
+  /** ctc: the class that stands for no label; default 0. */
+  readonly blank?: number | undefined;
+  /** ctc: frames of the output, where its shape says them for the sizes of the data only. */
+  readonly frames?: number | undefined;
+  /** Which integers model inputs may hold, by input, where it is known; see `IndexTracer`. */
+  readonly indexBounds?: ReadonlyMap<string, IndexBounds | undefined> | undefined;
+  /** How batches are made, where it is known. */
+  readonly batches?: Batches | undefined;
+}
+
+/** A model output with what is known of it; a null shape says nothing. */
+export interface ModelOutput {
+  readonly name: string;
+  readonly dtype: DataTypeName;
+  readonly shape: readonly Dim[] | null;
+}

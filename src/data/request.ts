@@ -1,0 +1,32 @@
+/** What files of texts or images are asked for: numbers for the inputs of one model and one loss. */
+import type { ValueInfo } from '../onnx/model.js';
+import type { WorkOptions } from '../onnx/write.js';
+import type { ImageOptions } from './images/plan.js';
+import type { LossName } from './loss-name.js';
+import type { TextOptions } from './text/options.js';
+
+/** What a user can say about rows of files that are no tensors. */
+export interface RowOptions {
+  /** A file with the name of a class on each line, in their order. Default: the names in the data, sorted. */
+  readonly labels?: string | undefined;
+  /** Leave rows out that cannot be read, and count them. */
+  readonly skipBadRows?: boolean | undefined;
+}
+
+export interface DataOptions extends RowOptions, TextOptions, ImageOptions {}
+
+export interface DataRequest extends DataOptions, WorkOptions {
+  /** Of the model, with their batch axis. */
+  readonly inputs: readonly ValueInfo[];
+  /** How many positions the model has a table for, where that is known. */
+  readonly positions?: number | undefined;
+  readonly loss: LossName;
+  /** Stands for labels that do not count; default -100. */
+  readonly ignoreIndex?: number | undefined;
+  /** ctc: the class that stands for no label; default 0. */
+  readonly blank?: number | undefined;
+  /** The names of the classes, where the model or the data trained on have given them numbers. */
+  readonly classes?: readonly string[] | undefined;
+  /** Remarks for people: what is not read, what was chosen. */
+  readonly onNote?: ((text: string) => void) | undefined;
+}

@@ -1,0 +1,100 @@
+/** Which inputs of a model are made of tokens, by their names. */
+import { OnnxLoraError } from '../../errors.js';
+import { type DataTypeName, findDataType } from '../../onnx/dtype.js';
+import type { ValueInfo } from '../../onnx/model.js';
+import { isFeedable } from '../../runtime/tensor-value.js';
+
+/** What an input of shape [batch, tokens] holds. */
+export type Role = 'ids' | 'mask' | 'types' | 'positions';
+
+export interface SequenceInput {
+  readonly name: string;
+  readonly dtype: DataTypeName;
+  readonly role: Role;
+}
+
+/** Keys and values of tokens before the first one: there are none. */
+export interface PastInput {
+  readonly name: string;
+  readonly dtype: DataTypeName;
+  /** Without the batch axis; 0 at the axis of tokens. */
+  readonly shape: readonly number[];
+}
+
+export interface TextInputs {
+  readonly sequences: readonly SequenceInput[];
+  readonly past: readonly PastInput[];
+  /** How many tokens the model takes, where it takes no other number. */
+  readonly length: number | undefined;
+}
+
+const roles: Readonly<Record<string, Role>> = {
+  input_ids: 'ids',
+  attention_mask: 'mask',
+  input_mask: 'mask',
+  token_type_ids: 'types',
+  segment_ids: 'types',
+  position_ids: 'positions',
+};
+
+/** Whether one of the inputs is for the numbers of tokens. */
+export function takesTokens(inputs: readonly Pick<ValueInfo, 'name'>[]): boolean {
+  return inputs.some(({ name }) => roleOf(name) === 'ids');
+}
+
+export function roleOf(name: string): Role | undefined {
+  return Object.hasOwn(roles, name) ? roles[name] : undefined;
+}
+
+const PAST = /^past_?key|^past[._]|^past_/;
+
+/** Whether an input is a cache of earlier tokens. */
+export function isPast(name: string): boolean {
+  return PAST.test(name);
+}
+
+/**
+ * @throws OnnxLoraError `unsupported` for a model that takes no tokens, or something else that no text
+ * gives
+ */
+export function textInputs(inputs: readonly ValueInfo[]): TextInputs {
+  const past = inputs.filter(({ name }) => PAST.test(name)).map(pastInput);
+  const sequences = inputs.filter(({ name }) => !PAST.test(name)).map(sequenceInput);
+  const ids = sequences.find(({ role }) => role === 'ids');
+  if (!ids) throw unsupported('the model has no input input_ids');
+  const length = inputs.find(({ name }) => name === ids.name)!.shape![1];
+  return { sequences, past, length: typeof length === 'number' ? length : undefined };
+}
+
+export function sequenceInput({ name, shape, dataType }: ValueInfo): SequenceInput {
+  const role = roleOf(name);
+  const dtype = findDataType(dataType);
+  if (!role) throw unsupported(`nothing in a text makes the model's input ${name}`);
+  if (shape?.length === 2 && isFeedable(dtype)) return { name, dtype, role };
+  const found = shape ? `[${shape.map((dim) => dim ?? '?').join(', ')}]` : 'of any shape';
+  throw unsupported(
+    `the model's input ${name} is ${dtype ?? 'no tensor'} ${found}, expected [batch, tokens]`,
+  );
+}
+
+const CACHE_RANK = 4;
+
+/** [batch, heads, tokens, size] or with the axes of heads and tokens changed. */
+export function pastInput({ name, shape, dataType }: ValueInfo): PastInput {
+  const dtype = findDataType(dataType);
+  const rest = shape?.slice(1) ?? [];
+  const free = rest.filter((dim) => typeof dim !== 'number');
+  if (shape?.length === CACHE_RANK && free.length === 1 && isFeedable(dtype)) {
+    return { name, dtype, shape: rest.map((dim) => (typeof dim === 'number' ? dim : 0)) };
+  }
+  const found = shape ? `[${shape.map((dim) => dim ?? '?').join(', ')}]` : 'of any shape';
+  throw unsupported(
+    `the model's input ${name} is ${found}, expected [batch, heads, tokens, size] with any number of tokens, so that it can be empty`,
+  );
+}
+
+function unsupported(problem: string): OnnxLoraError {
+  return new OnnxLoraError('unsupported', problem, {
+    hint: `Texts feed ${Object.keys(roles).join(', ')} and empty past_key_values. Export the model with these alone (without a cache), or give arrays in a .safetensors or .npz file.`,
+  });
+}

@@ -1,0 +1,40 @@
+/** How many tokens a text may have. */
+import { OnnxLoraError } from '../../errors.js';
+import type { DataRequest } from '../request.js';
+import type { TextInputs } from './inputs.js';
+import type { TextTokenizer } from './tokenizer.js';
+
+/** Where neither model nor tokenizer says it. */
+const DEFAULT_LENGTH = 512;
+
+/**
+ * The most tokens of a text, special ones included: what is asked for, else what the model's inputs
+ * have room for, else what the tokenizer says, else 512.
+ * @throws OnnxLoraError `invalid-argument` for more than the model takes, or too few for a token of text
+ */
+export function lengthLimit(
+  tokenizer: TextTokenizer,
+  { length: fixed }: TextInputs,
+  { maxLength, textPairField, positions, onNote }: DataRequest,
+): number {
+  if (maxLength !== undefined && fixed !== undefined && maxLength > fixed) {
+    throw invalid(`max length is ${maxLength}, the model takes ${fixed} tokens`);
+  }
+  const known = maxLength ?? fixed ?? least(tokenizer.maxLength, positions);
+  if (known === undefined) onNote?.(`texts are cut to ${DEFAULT_LENGTH} tokens: see --max-length`);
+  const limit = known ?? DEFAULT_LENGTH;
+  const specials = tokenizer.specials(textPairField !== undefined);
+  if (Number.isInteger(limit) && limit > specials) return limit;
+  throw invalid(
+    `max length is ${limit}, expected more than the ${specials} special tokens of a text`,
+  );
+}
+
+function least(...limits: readonly (number | undefined)[]): number | undefined {
+  const known = limits.filter((limit) => limit !== undefined);
+  return known.length > 0 ? Math.min(...known) : undefined;
+}
+
+function invalid(message: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', message, { hint: 'Set it with --max-length.' });
+}

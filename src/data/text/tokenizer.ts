@@ -1,0 +1,195 @@
+/** Texts as the numbers of tokens. */
+import { createHash } from 'node:crypto';
+import { Tokenizer } from '@huggingface/tokenizers';
+import { OnnxLoraError } from '../../errors.js';
+import { TimeLimit, withinTime } from '../../time-limit.js';
+import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js';
+import { longestFirst } from './truncation.js';
+
+export interface Encoding {
+  readonly ids: readonly number[];
+  /** 0 for the first text and what goes with it, 1 for the second. */
+  readonly types: readonly number[];
+}
+
+export interface EncodeOptions {
+  /** Most tokens, special ones included. */
+  readonly maxLength?: number | undefined;
+  /** Whether the tokens that the tokenizer puts around texts are wanted; default true. */
+  readonly special?: boolean | undefined;
+}
+
+/** Longer than any model takes: tokenizers say so where they do not know. */
+const NO_LENGTH = 1e7;
+
+/** A tokenizer of 35 MB takes two seconds. */
+const OPEN_MS = 20_000;
+
+/** For texts of any length, and for each thousand characters: the slowest tokenizers take 20 ms. */
+const ENCODE_MS = 4000;
+const CHARACTERS_A_MS = 25;
+
+export class TextTokenizer {
+  private isWatched = false;
+  /** What stands behind the end of a shorter text; undefined where the tokenizer has no such token. */
+  readonly padId: number | undefined;
+  /** The highest number of a token. */
+  readonly lastId: number;
+  /** Most tokens that the model was made for, where the tokenizer says so. */
+  readonly maxLength: number | undefined;
+  /** Of its files, to tell it from others. */
+  readonly digest: string;
+
+  private constructor(
+    private readonly files: TokenizerFiles,
+    private readonly tokenizer: Tokenizer,
+  ) {
+    const { pad_token, eos_token, model_max_length } = files.config;
+    const padId = this.idOf(pad_token) ?? storedPadId(files.tokenizer) ?? this.idOf(eos_token);
+    this.padId = padId;
+    this.lastId = tokenizer.model!.vocab.length - 1;
+    const isKnown = typeof model_max_length === 'number' && model_max_length < NO_LENGTH;
+    this.maxLength = isKnown ? model_max_length : undefined;
+    const hash = createHash('sha256').update(files.bytes).update(JSON.stringify(files.config));
+    this.digest = hash.digest('hex').slice(0, 12);
+  }
+
+  /**
+   * @param path a `tokenizer.json`, or a folder with one
+   * @throws OnnxLoraError as {@link readTokenizerFiles}; `unsupported` for a kind that is not known
+   */
+  static open(path: string): TextTokenizer {
+    const files = readTokenizerFiles(path);
+    try {
+      // Its files may hold values of any type anywhere, and expressions that never end.
+      const made = () => new Tokenizer(withAllParts(files.tokenizer), files.config);
+      return new TextTokenizer(files, withinTime(OPEN_MS, made)).tried();
+    } catch (error) {
+      throw new OnnxLoraError('unsupported', `${files.label}: ${(error as Error).message}`, {
+        hint: 'WordPiece, BPE and Unigram tokenizers are read, by @huggingface/tokenizers.',
+      });
+    }
+  }
+
+  /** What to call it in a message: its path. */
+  get label(): string {
+    return this.files.label;
+  }
+
+  get config(): TokenizerFiles['config'] {
+    return this.files.config;
+  }
+
+  /**
+   * One text, or a pair. Too long ones are cut: of a pair the longer one first, at the side that the
+   * tokenizer names.
+   * @throws OnnxLoraError `invalid-data` for a piece of text without a token
+   */
+  encode(
+    [first, second]: readonly [string, string?],
+    { maxLength, special = true }: EncodeOptions = {},
+  ): Encoding {
+    const a = this.tokensOf(first);
+    const b = second === undefined ? null : this.tokensOf(second);
+    const room =
+      (maxLength ?? Number.POSITIVE_INFINITY) - (special ? this.specials(b !== null) : 0);
+    const [keptA, keptB] = longestFirst(a.length, b?.length ?? 0, Math.max(0, room));
+    const { tokens, types } = this.joined(this.cut(a, keptA), b && this.cut(b, keptB), special);
+    return { ids: tokens.map((token) => this.known(token)), types };
+  }
+
+  /** How many tokens are put around one text, or around a pair. */
+  specials(isPair: boolean): number {
+    return this.joined([], isPair ? [] : null, true).tokens.length;
+  }
+
+  /** The first or the last ones of some tokens, as the tokenizer cuts texts. */
+  cut<T>(tokens: readonly T[], kept: number): readonly T[] {
+    const isLeft = this.config.truncation_side === 'left';
+    return isLeft ? tokens.slice(Math.max(0, tokens.length - kept)) : tokens.slice(0, kept);
+  }
+
+  /** Fails where a part of the tokenizer is none. */
+  private tried(): this {
+    this.joined(this.tokensOf('A text.'), null, true);
+    return this;
+  }
+
+  /**
+   * Runs work that encodes texts, and stops it where it takes far longer than such texts do. The texts of a
+   * batch are watched together, because a watch costs as much as a short text.
+   * @param characters of the texts
+   * @throws OnnxLoraError `invalid-data`
+   */
+  watched<T>(characters: number, work: () => T): T {
+    if (this.isWatched) return work();
+    this.isWatched = true;
+    try {
+      return withinTime(ENCODE_MS + Math.ceil(characters / CHARACTERS_A_MS), work);
+    } catch (error) {
+      throw error instanceof TimeLimit ? this.cannotEncode(characters, error) : error;
+    } finally {
+      this.isWatched = false;
+    }
+  }
+
+  private tokensOf(text: string): string[] {
+    try {
+      return this.watched(text.length, () => this.tokenizer.tokenize(text));
+    } catch (error) {
+      throw error instanceof OnnxLoraError ? error : this.cannotEncode(text.length, error);
+    }
+  }
+
+  private cannotEncode(characters: number, error: unknown): OnnxLoraError {
+    const { message } = error as Error;
+    return new OnnxLoraError(
+      'invalid-data',
+      `${this.label}: a text of ${characters} characters cannot be tokenized: ${message}`,
+      {
+        hint: 'Cut long texts into several rows: a model sees no more of each than its --max-length. Short ones need another tokenizer.',
+        cause: error,
+      },
+    );
+  }
+
+  private joined(a: readonly string[], b: readonly string[] | null, special: boolean) {
+    const made = this.tokenizer.post_processor?.([...a], b && [...b], special) ?? {
+      tokens: a,
+      tokens_pair: b,
+    };
+    // Processors that know of no pairs leave them apart.
+    const pair = made.tokens_pair ?? [];
+    const tokens = [...made.tokens, ...pair];
+    const types = [
+      ...(('token_type_ids' in made && made.token_type_ids) || made.tokens.map(() => 0)),
+      ...pair.map(() => 1),
+    ];
+    return { tokens, types };
+  }
+
+  private idOf(token: string | null | undefined): number | undefined {
+    return typeof token === 'string' ? this.tokenizer.token_to_id(token) : undefined;
+  }
+
+  private known(token: string): number {
+    const id = this.idOf(token) ?? this.tokenizer.model!.unk_token_id;
+    if (typeof id === 'number' && id >= 0) return id;
+    throw new OnnxLoraError(
+      'invalid-data',
+      `${this.label}: ${JSON.stringify(token)} is in none of its tokens, and it has none for what is unknown`,
+      { hint: 'Leave such texts out, or use a tokenizer that covers them (byte-level BPE does).' },
+    );
+  }
+}
+
+/** Parts may be left out of the file, the library wants them said. */
+function withAllParts(tokenizer: object): object {
+  const none = { normalizer: null, pre_tokenizer: null, post_processor: null, decoder: null };
+  return { ...none, added_tokens: [], ...tokenizer };
+}
+
+function storedPadId(tokenizer: object): number | undefined {
+  const { padding } = tokenizer as { padding?: { pad_id?: unknown } | null };
+  return typeof padding?.pad_id === 'number' ? padding.pad_id : undefined;
+}

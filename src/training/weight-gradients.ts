@@ -1,0 +1,363 @@
+/**
+ * Where a loss pulls the weights of a model: dL/dΔW of whole layers, over a few batches of data. The
+ * model needs no adapters; `ΔW` stands for what one would add. Memory is bounded: layers whose
+ * gradients do not fit at once take turns, each turn with a pass over the batches.
+ */
+import { setImmediate } from 'node:timers/promises';
+import { labelsOf } from '../adapters/model/labels.js';
+import type { Layer } from '../adapters/model/layers.js';
+import type { PatchedModel } from '../adapters/model/patched.js';
+import { differentiate } from '../autodiff/differentiate.js';
+import { Calculus } from '../autodiff/op-builder.js';
+import { Refusal } from '../autodiff/refusal.js';
+import type { Dataset } from '../data/dataset.js';
+import { modelInputs } from '../data/model-inputs.js';
+import { openDataset } from '../data/open-dataset.js';
+import type { DataOptions } from '../data/request.js';
+import { OnnxLoraError } from '../errors.js';
+import { GraphBuilder } from '../graph/builder.js';
+import { prune } from '../graph/prune.js';
+import { collect } from '../onnx/edit.js';
+import type { TensorReader } from '../onnx/tensor.js';
+import type { WorkOptions } from '../onnx/write.js';
+import { inferTypes } from '../runtime/infer-types.js';
+import type { ProviderName } from '../runtime/provider-names.js';
+import { resolveProvider } from '../runtime/providers.js';
+import { openSession, type Session } from '../runtime/session.js';
+import { Batches } from './batches.js';
+import { folderOf } from './evaluator.js';
+import { buildLossGraph, type LossGraph } from './forward.js';
+import { batchShapes, symbolSizes } from './layers/data-shapes.js';
+import { deltaGradient } from './layers/delta-gradient.js';
+import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
+
+export interface GradientOptions extends WorkOptions, LossSettings, DataOptions {
+  /** Samples, as for training. */
+  readonly data: string;
+  /** Batches to look at; default 8. */
+  readonly batches?: number | undefined;
+  /** Default 8; less where the data would not make two batches. */
+  readonly batchSize?: number | undefined;
+  /** Which batches. */
+  readonly seed?: number | undefined;
+  /** Bytes that gradients may take at a time; default 512 MB. */
+  readonly memory?: number | undefined;
+  /** Default auto. */
+  readonly provider?: ProviderName | 'auto' | undefined;
+  /** CPU threads; default one a core. */
+  readonly threads?: number | undefined;
+  /** Remarks for people: what is not read, what was chosen. */
+  readonly onNote?: ((text: string) => void) | undefined;
+}
+
+/** The gradient of one layer. */
+export interface WeightGradient {
+  readonly layer: Layer;
+  /** dL/dΔW [in, out], row-major: the mean over all that counts in the loss. */
+  readonly values: Float64Array;
+  /**
+   * The same from every other batch, and from the rest: how far they differ says how sure the mean is.
+   * Undefined where there was one batch.
+   */
+  readonly halves: readonly [Float64Array, Float64Array] | undefined;
+}
+
+/** A layer without a gradient, and why. */
+export interface RefusedGradient {
+  readonly layer: Layer;
+  readonly refusal: string;
+}
+
+/**
+ * The gradients of `layers`, from the last layer to the first; those without one come before.
+ * @throws OnnxLoraError `invalid-argument`, `invalid-data` (also for a gradient that is not finite),
+ * `unsupported` for an operator without a gradient rule, `provider`, `runtime`, `aborted`
+ */
+export async function* weightGradients(
+  patched: PatchedModel,
+  reader: TensorReader,
+  layers: readonly Layer[],
+  options: GradientOptions,
+): AsyncGenerator<WeightGradient | RefusedGradient> {
+  checkWhole({ batches: options.batches, batchSize: options.batchSize }, 1);
+  checkThreads(options);
+  const classes = labelsOf(patched);
+  const known = modelInputs(patched.model);
+  const data = await openDataset(options.data, { ...options, ...known, classes });
+  try {
+    const extent = extentOf(data, options);
+    const forward = await lossGraph(patched, reader, data, extent, options);
+    const batches = await batchesOf(patched, data, forward, extent, options);
+    const { found, refused } = await addGradients(forward, layers);
+    yield* refused;
+    if (found.length === 0) return;
+    const provider = await providerOf(options);
+    const groups = groupsWithin(found, options.memory ?? DEFAULT_MEMORY);
+    const turns = groups.map((group) => ({ group, extent, forward, batches, provider }));
+    for (const [i, turn] of turns.entries()) {
+      const course = new Course(i * extent.count, groups.length * extent.count, options);
+      const session = await openGroup(patched, turn, options);
+      try {
+        yield* await accumulate(session, turn, course);
+      } finally {
+        await session.release();
+      }
+    }
+  } finally {
+    data.close();
+  }
+}
+
+const DEFAULT_MEMORY = 512 * 1024 * 1024;
+
+/** How much of the data is looked at. */
+interface Extent {
+  readonly batchSize: number;
+  /** Of batches, all of the same size. */
+  readonly count: number;
+}
+
+function extentOf({ size }: Dataset, { batches = 8, batchSize = 8 }: GradientOptions): Extent {
+  const whole = Math.min(batchSize, Math.max(1, Math.floor(size / 2)));
+  return { batchSize: whole, count: Math.min(batches, Math.floor(size / whole)) };
+}
+
+function lossGraph(
+  patched: PatchedModel,
+  reader: TensorReader,
+  data: Dataset,
+  { batchSize }: Extent,
+  options: GradientOptions,
+): Promise<LossGraph> {
+  const { inputs } = patched.model.graph;
+  return buildLossGraph(patched, reader, {
+    loss: options.loss,
+    modelOutput: options.modelOutput,
+    sizes: symbolSizes(inputs, data, batchSize),
+    inputShapes: batchShapes(inputs, data, batchSize, false),
+    lossOptions: lossOptions(options, inputs, data),
+  });
+}
+
+async function batchesOf(
+  { model }: PatchedModel,
+  data: Dataset,
+  forward: LossGraph,
+  { batchSize }: Extent,
+  options: GradientOptions,
+): Promise<Batches> {
+  const { loss, ignoreIndex, blank, seed = 0 } = options;
+  const how = { loss, ignoreIndex, blank, batchSize, shuffle: true, seed };
+  const batches = await Batches.of(data, model, forward, how, options);
+  if (batches.unused.length > 0) {
+    options.onNote?.(`${data.label}: nothing reads ${batches.unused.join(', ')}`);
+  }
+  return batches;
+}
+
+async function providerOf({ provider = 'auto', onNote }: GradientOptions): Promise<ProviderName> {
+  const { used, reason } = await resolveProvider(provider);
+  if (provider === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
+  return used;
+}
+
+/** A layer with the value that is its gradient. */
+interface GradientValue {
+  readonly layer: Layer;
+  readonly value: string;
+}
+
+interface Gradients {
+  readonly found: readonly GradientValue[];
+  readonly refused: readonly RefusedGradient[];
+}
+
+/** Adds the backward pass to the graph, and a product for each use of a weight. */
+async function addGradients(forward: LossGraph, layers: readonly Layer[]): Promise<Gradients> {
+  const { graph, loss, weight, seed, probe } = forward;
+  const computed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
+  setOutputs(graph, [loss, weight, seed.gradient, seed.value]);
+  prune(graph);
+  const needed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
+  const outputs = [...new Set(layers.flatMap(({ linear }) => linear.map((one) => one.output)))];
+  const wanted = outputs.filter((name) => needed.has(name));
+  const types = new Map(await inferTypes(graph, probe));
+  const dy = differentiate(graph, types, loss, wanted, { seed });
+  for (const [output, gradient] of dy) types.set(gradient, types.get(output)!);
+  const c = new Calculus(graph, types);
+  const results = [...layers].reverse().map((layer) => {
+    const missing = layer.linear.find(({ output }) => !computed.has(output));
+    if (missing) return { layer, refusal: INSIDE };
+    return gradientOf(c, layer, dy);
+  });
+  return {
+    found: results.filter((result) => 'value' in result),
+    refused: results.filter((result) => 'refusal' in result),
+  };
+}
+
+const INSIDE =
+  'it stands in the body of an If, Loop or Scan, where the gradient of a whole weight is not computed';
+
+function gradientOf(
+  c: Calculus,
+  layer: Layer,
+  dy: ReadonlyMap<string, string>,
+): GradientValue | RefusedGradient {
+  // Branches of an If may use one name; only one of them is in the graph.
+  const outputs = new Map(layer.linear.map((linear) => [linear.output, linear]));
+  const used = [...outputs.values()].filter(({ output }) => dy.has(output));
+  if (used.length === 0) return { layer, refusal: 'the loss does not depend on it' };
+  try {
+    const products = used.map((linear) => deltaGradient(c, linear, dy.get(linear.output)!));
+    return { layer, value: products.reduce((a, b) => c.add(a, b)) };
+  } catch (error) {
+    if (error instanceof Refusal) return { layer, refusal: error.message };
+    throw error;
+  }
+}
+
+function setOutputs(graph: GraphBuilder, names: readonly string[]): void {
+  graph.outputs.length = 0;
+  for (const name of names) graph.outputs.push({ name, dtype: undefined, shape: null });
+}
+
+// The sums of both halves and their mean in float64, and what a run gives in float32.
+const BYTES_PER_ELEMENT = 3 * 8 + 4;
+
+function groupsWithin(all: readonly GradientValue[], memory: number): GradientValue[][] {
+  const groups: GradientValue[][] = [];
+  let free = 0;
+  for (const one of all) {
+    const bytes = elementsOf(one.layer) * BYTES_PER_ELEMENT;
+    if (bytes > free || groups.length === 0) {
+      groups.push([]);
+      free = memory;
+    }
+    groups.at(-1)!.push(one);
+    free -= bytes;
+  }
+  return groups;
+}
+
+function elementsOf({ linear: [first] }: Layer): number {
+  return first!.weight.in * first!.weight.out;
+}
+
+/** The layers of one pass over the batches, and what it needs. */
+interface Turn {
+  readonly group: readonly GradientValue[];
+  readonly forward: LossGraph;
+  readonly batches: Batches;
+  readonly extent: Extent;
+  readonly provider: ProviderName;
+}
+
+async function openGroup(
+  { model }: PatchedModel,
+  { group, forward, provider }: Turn,
+  { threads }: GradientOptions,
+): Promise<Session> {
+  const graph = copyOf(forward.graph);
+  setOutputs(graph, [...group.map(({ value }) => value), forward.loss, forward.weight]);
+  prune(graph);
+  const externalFolder = folderOf(model);
+  const bytes = await collect(graph.modelPieces({}, externalFolder));
+  return openSession(bytes, { provider, threads, externalFolder, memoryPattern: false });
+}
+
+function copyOf(graph: GraphBuilder): GraphBuilder {
+  const copy = new GraphBuilder(graph.opsets, graph.irVersion);
+  for (const node of graph.nodes) copy.add(node);
+  for (const tensor of graph.initializers.values()) copy.addInitializer(tensor);
+  copy.inputs.push(...graph.inputs);
+  return copy;
+}
+
+/** Where the work stands, over all turns. */
+class Course {
+  constructor(
+    private done: number,
+    private readonly total: number,
+    private readonly options: WorkOptions,
+  ) {}
+
+  /** Signals get their turn, for a run blocks the thread. */
+  async step(): Promise<void> {
+    const { signal, onProgress } = this.options;
+    onProgress?.({ phase: 'gradients', done: this.done++, total: this.total, unit: 'runs' });
+    await setImmediate();
+    if (signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted');
+  }
+}
+
+async function accumulate(session: Session, turn: Turn, course: Course): Promise<WeightGradient[]> {
+  const { group, forward, batches, extent } = turn;
+  const halves: [Half, Half] = [emptyHalf(group), emptyHalf(group)];
+  for (let i = 0; i < extent.count; i++) {
+    await course.step();
+    const results = await session.run(await batches.at(i));
+    // A batch in which no label counts has no loss either.
+    const weight = Number(results.get(forward.weight)!.data[0]);
+    if (weight === 0) continue;
+    const half = halves[i % 2]!;
+    half.weight += weight;
+    group.forEach(({ layer, value }, at) => {
+      const { data } = results.get(value)!;
+      addScaled(half.sums[at]!, data as Float32Array, weight);
+      checkFinite(half.sums[at]!, layer, i, Number(results.get(forward.loss)!.data[0]));
+    });
+  }
+  checkCounts(halves);
+  return group.map(({ layer }, at) => gradientFrom(layer, halves, at));
+}
+
+interface Half {
+  weight: number;
+  readonly sums: readonly Float64Array[];
+}
+
+function emptyHalf(group: readonly GradientValue[]): Half {
+  return { weight: 0, sums: group.map(({ layer }) => new Float64Array(elementsOf(layer))) };
+}
+
+function addScaled(sum: Float64Array, values: Float32Array | Float64Array, factor: number): void {
+  for (let i = 0; i < sum.length; i++) sum[i]! += factor * values[i]!;
+}
+
+/** In place: no other reader is left. */
+function scaled(values: Float64Array, factor: number): Float64Array {
+  for (let i = 0; i < values.length; i++) values[i]! *= factor;
+  return values;
+}
+
+function checkFinite(sum: Float64Array, { module }: Layer, batch: number, loss: number): void {
+  if (sum.every(Number.isFinite)) return;
+  throw new OnnxLoraError(
+    'invalid-data',
+    `the gradient of ${module} is not finite in batch ${batch}, where the loss is ${loss}`,
+    {
+      node: module,
+      hint: 'Look at the model on these data with: onnx-lora eval MODEL --data FILE --loss NAME',
+    },
+  );
+}
+
+function checkCounts([first, second]: readonly [Half, Half]): void {
+  if (first.weight + second.weight > 0) return;
+  throw new OnnxLoraError('invalid-data', 'no label of the batches counts in the loss', {
+    hint: 'Labels with the value of --ignore-index do not count.',
+  });
+}
+
+function gradientFrom(
+  layer: Layer,
+  [first, second]: readonly [Half, Half],
+  at: number,
+): WeightGradient {
+  const [a, b] = [first.sums[at]!, second.sums[at]!];
+  const total = first.weight + second.weight;
+  const values = a.map((sum, i) => (sum + b[i]!) / total);
+  if (first.weight === 0 || second.weight === 0) return { layer, values, halves: undefined };
+  return { layer, values, halves: [scaled(a, 1 / first.weight), scaled(b, 1 / second.weight)] };
+}
