@@ -30,7 +30,7 @@ export function batchFirst(
   if (batch === 1 && hasFixedFirst(shape)) {
     return { ...output, name: unsqueeze(graph, output.name, 0), shape: [1, ...shape] };
   }
-  if (typeof batch === 'string' && hasFixedFirst(shape)) {
+  if (typeof batch === 'string' && hasFixedFirst(shape) && isSure(shape, batch)) {
     throw withoutBatch(output, shape, batch);
   }
   return output;
@@ -46,6 +46,11 @@ function batchOf(inputs: readonly ValueSpec[]): Dim | undefined {
 /** Whether the first axis is surely not one of samples: a number, or none. An open one may be. */
 function hasFixedFirst(shape: readonly Dim[]): boolean {
   return shape.length === 0 || typeof shape[0] === 'number';
+}
+
+/** Whether samples have no axis of their own, or a later one; another open axis may hold them too. */
+function isSure(shape: readonly Dim[], batch: string): boolean {
+  return shape.includes(batch) || shape.every((dim) => typeof dim === 'number');
 }
 
 function withoutBatch({ name }: ModelOutput, shape: readonly Dim[], batch: string) {
