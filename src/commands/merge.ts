@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import { originalPlaces, settleTensors } from '../adapters/edit/replaced.js';
+import { originalPlaces, originalsOf, settleTensors } from '../adapters/edit/replaced.js';
 import { magnitudeOf, readFactors } from '../adapters/factors/factors.js';
 import type { FoldNorms } from '../adapters/fold/folded-weight.js';
 import { Folding, type FoldKind, type FoldSite } from '../adapters/fold/folding.js';
@@ -79,6 +79,7 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
     const leaving = {
       nodes: patched.sites.filter(({ set }) => sets.includes(set)).flatMap(({ nodes }) => nodes),
       places: originalPlaces(patched, sets),
+      originals: originalsOf(patched, sets),
     };
     const folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
     removeAdapters(patched, sets, edit);

@@ -66,8 +66,11 @@ function noiseOf({ noise: size }: ForwardGraph): Pick<StepManifest, 'noise'> {
 }
 
 function adapterFileOf({ set, biases }: ForwardGraph): StepManifest['adapterFile'] {
-  const trained = new Set([...(set.replaced ?? []).map(({ tensor }) => tensor), ...biases]);
-  const all = [...trained].map((tensor) => ({ tensor, original: '' }));
+  const replaced = new Map((set.replaced ?? []).map((one) => [one.tensor, one]));
+  const trained = biases.map((tensor) => replaced.get(tensor) ?? { tensor, original: '' });
+  const all = [
+    ...new Map([...replaced.values(), ...trained].map((one) => [one.tensor, one])).values(),
+  ];
   const tensors: Record<string, string> = {};
   const metadata = fileMetadata(all.length > 0 ? { ...set, replaced: all } : set, (name, from) => {
     tensors[name] = from;

@@ -1,11 +1,11 @@
 /** Binds the adapters of a file to the layers of a model, and what came with them to its tensors. */
 import { OnnxLoraError } from '../../errors.js';
-import type { NewTensor } from '../../onnx/encode.js';
 import { ExternalFiles } from '../../onnx/external.js';
 import type { Node } from '../../onnx/model.js';
 import { TensorReader } from '../../onnx/tensor.js';
 import type { NewBias } from '../edit/added-bias.js';
 import type { Extras } from '../edit/insert.js';
+import type { ReplacingTensor } from '../edit/replaced.js';
 import type { NewAdapter } from '../factors/factors.js';
 import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
 import type { ModuleParameter } from '../files/module-parameter.js';
@@ -41,10 +41,10 @@ export function bindAdapters(
   const binder = new Binder(patched, file, peftPrefix);
   const adapters = binder.bindAdapters();
   const bound = binder.bindParameters();
-  const isBias = (one: NewTensor | NewBias): one is NewBias => 'node' in one;
+  const isBias = (one: ReplacingTensor | NewBias): one is NewBias => 'node' in one;
   const tensors = [
     ...(file.extras.tensors ?? []),
-    ...bound.filter((one): one is NewTensor => !isBias(one)),
+    ...bound.filter((one): one is ReplacingTensor => !isBias(one)),
   ];
   const biases = [...binder.bindBiases(), ...bound.filter(isBias)];
   const { problems } = binder;
@@ -109,7 +109,7 @@ class Binder {
     });
   }
 
-  bindParameters(): (NewTensor | NewBias)[] {
+  bindParameters(): (ReplacingTensor | NewBias)[] {
     const byName = new Map<string, ModuleParameter[]>();
     for (const one of this.file.parameters ?? []) {
       const name = `${one.module}.${one.parameter}`;
@@ -119,7 +119,10 @@ class Binder {
     return [...byName].flatMap(([name, changes]) => this.parameter(name, changes));
   }
 
-  private parameter(name: string, changes: readonly ModuleParameter[]): (NewTensor | NewBias)[] {
+  private parameter(
+    name: string,
+    changes: readonly ModuleParameter[],
+  ): (ReplacingTensor | NewBias)[] {
     const { module, parameter } = changes[0]!;
     if (this.homes.isFused(module)) {
       this.misfit(name, `the ${parameter} of a part of a fused layer cannot be replaced`);

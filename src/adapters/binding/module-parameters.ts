@@ -1,18 +1,19 @@
 /** Parameters of PyTorch modules that were trained whole, and the constants that hold them in a model. */
 
 import { type Constant, storedTensor, traceConstant } from '../../graph/constants.js';
-import { finalReaders } from '../../graph/readers.js';
+import { finalReaders, readersBehind } from '../../graph/readers.js';
 import type { Use } from '../../graph/uses.js';
 import { byteLength, type FloatName, isConvertible } from '../../onnx/dtype.js';
-import type { NewTensor } from '../../onnx/encode.js';
 import { ExternalFiles } from '../../onnx/external.js';
 import { elementCount, type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { dtypeOf, TensorReader } from '../../onnx/tensor.js';
 import type { NewBias } from '../edit/added-bias.js';
 import { biasOf } from '../edit/bias.js';
+import type { ReplacingTensor } from '../edit/replaced.js';
 import { transposed } from '../factors/plain.js';
 import type { ModuleParameter } from '../files/module-parameter.js';
 import type { Layer } from '../model/layers.js';
+import type { Share } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
 import { finiteBytes } from '../structure/finite.js';
 import type { LinearLayer, Weight } from '../targets/index.js';
@@ -31,6 +32,8 @@ interface Home {
   readonly weight: Weight | undefined;
   /** Why it may not get other numbers. */
   readonly foreign: string | undefined;
+  /** What of it is the module's, where others read it too. */
+  readonly share: Share | undefined;
 }
 
 /** What is known of a model when parameters are bound. */
@@ -63,7 +66,7 @@ export function bindParameter(
   index: ModelIndex,
   path: string | undefined,
   changes: readonly ModuleParameter[],
-): NewTensor | NewBias | Homeless | undefined {
+): ReplacingTensor | NewBias | Homeless | undefined {
   const { parameter } = changes[0]!;
   const home = findHome(index, path, changes[0]!.module, parameter);
   if (!('tensor' in home)) {
@@ -90,7 +93,14 @@ export function bindParameter(
   }
   if (home.foreign !== undefined) return { problem: home.foreign, isMissing: false };
   const length = byteLength(dtype, elementCount(tensor.dims));
-  return { name, dtype, dims: tensor.dims, data: { length, chunks } };
+  const replacing = { dtype, dims: tensor.dims, data: { length, chunks } };
+  const { share } = home;
+  if (!share) return { name, ...replacing };
+  return {
+    name: `${share.module}.${parameter}`,
+    ...replacing,
+    share: { original: name, ...share },
+  };
 }
 
 /** The one layer of a path, where a bias can be added along the last axis of its output. */
@@ -171,20 +181,36 @@ function findHome(
   module: string,
   parameter: string,
 ): Home | Homeless {
-  const { patched } = index;
-  const { values, model } = patched;
+  const named = namedHome(index, path, module, parameter);
+  if (named && (!('tensor' in named) || named.foreign === undefined)) return named;
+  const constant = path === undefined ? undefined : constantOf(index, path, parameter);
+  if (typeof constant === 'object') {
+    const name = constant.tensor.name || constant.node!.outputs[0]!;
+    return checkedHome(index, path!, parameter, { name, constant });
+  }
+  if (named) return named;
+  if (constant !== undefined) return { problem: constant, isMissing: false };
+  return { problem: `the model has no constant for its ${parameter}`, isMissing: true };
+}
+
+/**
+ * The home that has the parameter's name. Of tied weights exporters keep one name, and may fold a Transpose
+ * into a second tensor: the name alone is not enough.
+ */
+function namedHome(
+  index: ModelIndex,
+  path: string | undefined,
+  module: string,
+  parameter: string,
+): Home | Homeless | undefined {
+  const { values, model } = index.patched;
   for (const owner of new Set([path ?? module, module])) {
     const name = `${owner}.${parameter}`;
-    const place = storedTensor(values, model.graph, name);
-    if (place)
-      return checkedHome(index, path ?? module, name, traceConstant(values, model.graph, name)!);
+    if (!storedTensor(values, model.graph, name)) continue;
+    const constant = traceConstant(values, model.graph, name)!;
+    return checkedHome(index, path ?? module, parameter, { name, constant });
   }
-  const constant = path === undefined ? undefined : constantOf(index, path, parameter);
-  if (!constant)
-    return { problem: `the model has no constant for its ${parameter}`, isMissing: true };
-  if (typeof constant === 'string') return { problem: constant, isMissing: false };
-  const name = constant.tensor.name || constant.node!.outputs[0]!;
-  return checkedHome(index, path!, name, constant);
+  return undefined;
 }
 
 /** Which input of an operator is a module's weight or bias. */
@@ -209,7 +235,7 @@ function constantOf(
   const linear = layers.at(path).flatMap((layer) => layer.linear);
   const weights = linear.map(({ weight }) => weight.constant);
   if (parameter === 'weight' && weights.length > 0) {
-    const [first, ...others] = new Set(weights);
+    const [first, ...others] = new Map(weights.map((one) => [one?.tensor, one])).values();
     if (others.length > 0) return `several layers of the model are ${path}`;
     return first ?? 'its weight is quantized inside its operator, and cannot be replaced';
   }
@@ -227,12 +253,15 @@ function constantOf(
   return tensors.size > 1 ? `several operators of the model are ${path}` : found[0];
 }
 
-/** Only the module itself should read the tensor: PyTorch keeps one for each module. */
+/**
+ * Only the module itself should read the tensor: PyTorch keeps one for each module. Of a tensor that others
+ * read too it has a share.
+ */
 function checkedHome(
   index: ModelIndex,
   path: string,
-  name: string,
-  constant: Constant,
+  parameter: string,
+  { name, constant }: { readonly name: string; readonly constant: Constant },
 ): Home | Homeless {
   const { patched, layers } = index;
   const { model } = patched;
@@ -245,14 +274,44 @@ function checkedHome(
     return problem(`${name} is quantized (${dtype}); start from the model before quantization`);
   }
   const uses = finalReaders(patched.values, constant);
-  const readers = new Set(uses.map(({ node }) => node));
+  const own = uses.filter((use) => belongsTo(use, path, uses.length));
+  const readers = new Set((own.length > 0 ? own : uses).map(({ node }) => node));
   const layer = layers
     .paths()
     .flatMap((one) => layers.at(one))
     .flatMap(({ linear }) => linear)
     .find(({ node, weight }) => readers.has(node) && weight.constant?.tensor === tensor);
-  const foreign = foreignProblem(path, name, uses);
-  return { name, tensor, dtype, weight: layer?.weight, foreign };
+  const share = shareOf(index.patched, path, parameter, constant);
+  const foreign = foreignProblem(path, name, share ? own : uses);
+  return { name, tensor, dtype, weight: layer?.weight, foreign, share };
+}
+
+/**
+ * The readers that belong to a module, of a tensor that others read too, as a head does that is tied to the
+ * embeddings; undefined where that cannot be told of every node, or where one step serves both.
+ */
+function shareOf(
+  patched: PatchedModel,
+  module: string,
+  parameter: string,
+  { tensor, graph, node }: Constant,
+): Share | undefined {
+  const { values } = patched;
+  const uses = values.resolve(graph, node ? node.outputs[0]! : tensor.name)?.uses ?? [];
+  const sides = uses.map((use) => {
+    const ends = readersBehind(values, use);
+    const isKnown = (end: Use) =>
+      end.node && ownPath(end.node) && !patched.ownNodes.has(end.node.name);
+    if (!ends.every(isKnown)) return undefined;
+    const own = ends.filter((end) => belongsTo(end, module, 2));
+    if (own.length === 0) return { use, isOwn: false };
+    return own.length === ends.length ? { use, isOwn: true } : undefined;
+  });
+  const readers = sides.flatMap((side) =>
+    side?.isOwn ? [{ node: patched.label(side.use.node!), input: side.use.index }] : [],
+  );
+  const isShared = readers.length > 0 && readers.length < sides.length;
+  return isShared && sides.every((side) => side) ? { module, parameter, readers } : undefined;
 }
 
 /** Why a constant is not, or not only, the module's own. */

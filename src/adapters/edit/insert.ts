@@ -29,13 +29,13 @@ import type { AdapterTensors } from '../subgraph/tensors.js';
 import { insertBias, type NewBias } from './added-bias.js';
 import { attachSubgraph } from './attach.js';
 import { insertHead, type NewHead } from './head.js';
-import { replaceTensors } from './replaced.js';
+import { type ReplacingTensor, replaceTensors } from './replaced.js';
 
 /** What belongs to an adapter set beside its adapters. */
 export interface Extras {
   readonly head?: NewHead | undefined;
   /** Constants of the model's main graph, under the names they have there, with new numbers. */
-  readonly tensors?: readonly NewTensor[] | undefined;
+  readonly tensors?: readonly ReplacingTensor[] | undefined;
   /** Biases of layers that have none in the model. */
   readonly biases?: readonly NewBias[] | undefined;
   /** The names of the classes. */
@@ -79,6 +79,7 @@ export function insertAdapters(
   dataFile?: NewDataFile,
 ): Insertion {
   checkModel(patched, set);
+  for (const adapter of adapters) checkNorms(adapter, tensors, patched);
   const inserter = new Inserter(patched, set);
   const inserted: ModelManifest = {
     version: 1,
@@ -95,6 +96,23 @@ export function insertAdapters(
   });
   inserter.root.append(...metadataRecord(manifestKey(set), encodeManifest(manifest)));
   return { edit: inserter.root, manifest };
+}
+
+/** DoRA's nodes read the weight by the name that it has before a module gets a tensor of its own. */
+function checkNorms(
+  { layer, record, magnitude }: NewAdapter,
+  tensors: readonly ReplacingTensor[],
+  { model }: PatchedModel,
+): void {
+  if (!magnitude) return;
+  const names = new Set(layer.nodeNames);
+  const split = tensors.find(({ share }) => share?.readers.some(({ node }) => names.has(node)));
+  if (!split) return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${model.source.label}: ${record.name} gets a magnitude (DoRA) and, apart from others that read ${split.share!.original}, a new weight`,
+    { node: record.name, hint: 'Fold it in Python (model.merge_and_unload()) and export again.' },
+  );
 }
 
 function checkModel(patched: PatchedModel, set: string): void {

@@ -2,23 +2,32 @@
  * Constants of the model that an adapter set gives other numbers: biases that were trained, a
  * classifier that came with the adapters, weights that an initialisation took something out of. The
  * new tensor takes the name, so that nothing that reads it changes. The model's own is set aside: its
- * record stays in the file under another name, and taking the set out gives it its name back.
+ * record stays in the file under another name, and taking the set out gives it its name back. Where
+ * modules share a tensor and one of them was trained, as heads are with tied embeddings, its nodes read a
+ * new tensor beside the model's own.
  */
 
 import { OnnxLoraError } from '../../errors.js';
 import { storedTensor } from '../../graph/constants.js';
 import type { NameAuthority } from '../../graph/names.js';
+import type { Use } from '../../graph/uses.js';
 import type { NewDataFile } from '../../onnx/data-file.js';
 import { byteLength, isConvertible } from '../../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../../onnx/edit.js';
 import { initializerRecord, inputRecord, type NewTensor } from '../../onnx/encode.js';
 import type { TensorPlace } from '../../onnx/external.js';
-import { elementCount, nodeLabel, type Tensor } from '../../onnx/model.js';
-import { addInitializer, renameTensor, setTensorData } from '../../onnx/rewrite.js';
+import { elementCount, type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
+import { addInitializer, graphEdit, renameTensor, setTensorData } from '../../onnx/rewrite.js';
 import { dtypeOf, floatTypeOf, type TensorReader } from '../../onnx/tensor.js';
-import type { ModelManifest, Replacement } from '../model/manifest.js';
+import { encodeString } from '../../onnx/wire.js';
+import type { ModelManifest, Replacement, Share } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
 import { finiteBytes } from '../structure/finite.js';
+
+/** A tensor with new numbers: for all that reads the one of its name, or for one module's share of another. */
+export interface ReplacingTensor extends NewTensor {
+  readonly share?: (Share & { readonly original: string }) | undefined;
+}
 
 /** What tensors are put in with. */
 export interface ReplaceContext {
@@ -39,7 +48,7 @@ export interface ReplaceContext {
 export function replaceTensors(
   patched: PatchedModel,
   set: ModelManifest,
-  tensors: readonly NewTensor[],
+  tensors: readonly ReplacingTensor[],
   context: ReplaceContext,
 ): ModelManifest {
   if (tensors.length === 0) return set;
@@ -50,6 +59,11 @@ export function replaceTensors(
     const { name } = tensor;
     if (given.has(name)) throw mismatch(patched, from, tensor, 'it twice');
     given.add(name);
+    if (tensor.share && !replaced.has(name)) {
+      const one = splitOff(patched, set, tensor, tensor.share, context);
+      replaced.set(one.tensor, one);
+      continue;
+    }
     const place = counterpart(patched, tensor, from);
     checkFree(patched, set, name);
     if (replaced.has(name)) {
@@ -64,6 +78,59 @@ export function replaceTensors(
     replaced.set(name, { tensor: name, original });
   }
   return { ...set, replaced: [...replaced.values()] };
+}
+
+/** Gives the nodes of one module a tensor of their own, where others share the model's. */
+function splitOff(
+  patched: PatchedModel,
+  set: ModelManifest,
+  tensor: NewTensor,
+  { original, ...share }: Share & { readonly original: string },
+  context: ReplaceContext,
+): Replacement {
+  const { edit, names, from } = context;
+  const place = counterpart(patched, { ...tensor, name: original }, from);
+  checkFree(patched, set, original);
+  checkModelsOwn(patched, place, from);
+  const own = { ...tensor, name: names.fresh(tensor.name) };
+  const readers = readersOf(patched, place, share);
+  if (readers.length !== share.readers.length) {
+    const labels = share.readers.map(({ node }) => node).join(', ');
+    throw mismatch(patched, from, { ...tensor, name: original }, `one that ${labels} do not read`);
+  }
+  for (const { node, index } of readers) pointTo(edit, node!, index, own.name);
+  addTensor(patched, place, own, context, true);
+  return { tensor: own.name, original, share };
+}
+
+/** The norms of DoRA are of one weight: its nodes would go on reading the original. */
+function checkModelsOwn(patched: PatchedModel, place: TensorPlace, from: string): void {
+  const { model, ownNodes } = patched;
+  const reader = usesOf(patched, place).find(({ node }) => node && ownNodes.has(node.name))?.node;
+  if (!reader) return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${model.source.label}: ${from} gives one of the readers of ${place.tensor.name} other numbers, and an adapter in the model reads it too, in ${nodeLabel(reader)}`,
+    { node: nodeLabel(reader), hint: 'Fold the adapters that are in the model first.' },
+  );
+}
+
+function usesOf({ values }: PatchedModel, { tensor, graph, node }: TensorPlace): readonly Use[] {
+  return values.resolve(graph, node ? node.outputs[0]! : tensor.name)?.uses ?? [];
+}
+
+/** The uses of a tensor that belong to a share. */
+function readersOf(patched: PatchedModel, place: TensorPlace, { readers }: Share): Use[] {
+  return usesOf(patched, place).filter(({ node, index }) => {
+    const isListed = (one: Share['readers'][number]) =>
+      one.input === index && one.node === patched.label(node!);
+    return node !== undefined && readers.some(isListed);
+  });
+}
+
+function pointTo(edit: MessageEdit, node: Node, index: number, name: string): void {
+  const field = node.inputFields[index]!;
+  graphEdit(edit, node.graph).child(node.field).setPayload(field, encodeString(name));
 }
 
 /** The model's own tensor of the name, type and shape. */
@@ -109,7 +176,9 @@ export function checkFree(
   name: string,
 ): void {
   const other = sets.find(
-    (one) => one.set !== set && one.replaced?.some(({ tensor }) => tensor === name),
+    (one) =>
+      one.set !== set &&
+      one.replaced?.some(({ tensor, original }) => tensor === name || original === name),
   );
   if (!other) return;
   throw new OnnxLoraError(
@@ -141,11 +210,12 @@ function addTensor(
   { node, tensor: { data } }: TensorPlace,
   tensor: NewTensor,
   { edit, dataFile }: ReplaceContext,
+  isAnother = node !== undefined,
 ): void {
   const isFree = model.irVersion >= FREE_INITIALIZERS;
   if (dataFile && data.kind === 'external' && isFree) dataFile.add(tensor);
   // The input of the old one, if there is one, is that of the new one.
-  else if (node) addInitializer(edit, model, tensor);
+  else if (isAnother) addInitializer(edit, model, tensor);
   else edit.child(model.graph.field).append(...initializerRecord(tensor));
 }
 
@@ -160,10 +230,32 @@ export function restoreTensors(
   for (const replacement of replacementsOf(sets)) {
     const { tensor } = replacement;
     graph.remove(patched.initializer(tensor).field);
+    if (replacement.share) {
+      giveBack(patched, sets, replacement, edit);
+      continue;
+    }
     const place = patched.original(replacement);
     renameTensor(edit, model, place, tensor);
     removeInput(patched, addedInput(replacement, place), edit);
   }
+}
+
+/** Lets everything that reads a module's share read the original again. */
+function giveBack(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  { tensor, original }: Replacement,
+  edit: MessageEdit,
+): void {
+  const leaving = new Set(
+    sets.flatMap(({ adapters }) =>
+      adapters.flatMap(({ sites }) => sites.flatMap(({ nodes }) => nodes)),
+    ),
+  );
+  for (const { node, index } of patched.values.resolve(patched.model.graph, tensor)?.uses ?? []) {
+    if (node && !leaving.has(node.name)) pointTo(edit, node, index, original);
+  }
+  removeInput(patched, tensor, edit);
 }
 
 /** What a fold does with tensors. */
@@ -181,10 +273,20 @@ export function originalPlaces(
   sets: readonly ModelManifest[],
 ): ReadonlyMap<Tensor, TensorPlace> {
   return new Map(
-    replacementsOf(sets).map((replacement) => {
-      return [patched.initializer(replacement.tensor), patched.original(replacement)];
+    replacementsOf(sets).flatMap((replacement) => {
+      if (replacement.share) return [];
+      return [[patched.initializer(replacement.tensor), patched.original(replacement)] as const];
     }),
   );
+}
+
+/** The tensors that come back when sets that stay are taken out. */
+export function originalsOf(
+  patched: PatchedModel,
+  leaving: readonly ModelManifest[],
+): ReadonlySet<Tensor> {
+  const staying = patched.sets.filter((set) => !leaving.includes(set));
+  return new Set(replacementsOf(staying).map((one) => patched.original(one).tensor));
 }
 
 /**
@@ -204,6 +306,10 @@ export function settleTensors(
   for (const replacement of replacementsOf(sets)) {
     const tensor = patched.initializer(replacement.tensor);
     const place = patched.original(replacement);
+    if (replacement.share) {
+      if (!fold.isRemoved(tensor) && !fold.isFolded(tensor)) settled.push(tensor.name);
+      continue;
+    }
     if (fold.isRemoved(tensor)) {
       graph.remove((place.node ?? place.tensor).field);
       continue;
@@ -216,7 +322,24 @@ export function settleTensors(
     renameTensor(edit, model, place, replacement.tensor);
     removeInput(patched, addedInput(replacement, place), edit);
   }
+  removeUnshared(patched, sets, edit, fold);
   return settled;
+}
+
+/** Originals whose every reader got a tensor of its own. */
+function removeUnshared(
+  patched: PatchedModel,
+  sets: readonly ModelManifest[],
+  edit: MessageEdit,
+  fold: Fold,
+): void {
+  const shared = replacementsOf(sets).filter(({ share }) => share);
+  const places = new Map(shared.map((one) => [one.original, patched.original(one)]));
+  for (const [name, { tensor, node }] of places) {
+    const value = patched.values.resolve(patched.model.graph, name);
+    if (!value || value.uses.length > 0 || value.isInput || fold.isRemoved(tensor)) continue;
+    edit.child(patched.model.graph.field).remove((node ?? tensor).field);
+  }
 }
 
 function numbersOf(tensor: Tensor, reader: TensorReader): Computed {

@@ -1,15 +1,18 @@
 /** An adapter set on its way out: of a model, or of a file. */
 import { OnnxLoraError } from '../../errors.js';
+import { storedTensor } from '../../graph/constants.js';
+import { finalReaders } from '../../graph/readers.js';
 import type { FloatName } from '../../onnx/dtype.js';
-import type { NewTensor } from '../../onnx/encode.js';
 import type { Node } from '../../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
+import type { ReplacingTensor } from '../edit/replaced.js';
 import { magnitudeOf, readFactors } from '../factors/factors.js';
 import { findLayers } from '../model/layers.js';
 import type { ModelManifest, PatchedAdapter } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
 import type { Slot } from '../model/slot-manifest.js';
 import { slotFinder } from '../model/slot-names.js';
+import { modulePath } from '../targets/module-path.js';
 import type { AdapterFile, StoredAdapter } from './adapter-file.js';
 import type { ModuleParameter } from './module-parameter.js';
 
@@ -26,9 +29,11 @@ export interface OutgoingAdapter extends StoredAdapter {
 }
 
 /** A tensor of the model itself that was trained. */
-export interface TrainedTensor extends NewTensor {
+export interface TrainedTensor extends ReplacingTensor {
   /** The layer whose weight it is, and whether it is [out, in]; unknown in a file. */
   readonly layer?: { readonly module: string; readonly isOutIn: boolean } | undefined;
+  /** The module that its readers say they come from, where there is one. */
+  readonly readBy?: string | undefined;
 }
 
 /** What is written, whatever the format. */
@@ -78,19 +83,40 @@ export function contentsOfModel(
       layer.weight.constant ? [[layer.weight.constant.tensor, layer] as const] : [],
     ),
   );
-  const trained = [...(set.replaced ?? []), ...(set.biases ?? [])].map(({ tensor: name }) => {
+  const biases = (set.biases ?? []).map(({ tensor }) => ({
+    tensor,
+    original: '',
+    share: undefined,
+  }));
+  const trained = [...(set.replaced ?? []), ...biases].map((one) => {
+    const name = one.tensor;
+    const share = one.share && { original: one.original, ...one.share };
     const tensor = patched.initializer(name);
     const data = reader.span(tensor) ?? reader.bytes(tensor);
     const dtype = dtypeOf(tensor, patched.model);
     const found = byTensor.get(tensor);
     const layer = found && { module: found.module, isOutIn: found.weight.transposed };
-    return { name, dtype, dims: tensor.dims, data, layer };
+    const readBy = readerOf(patched, name);
+    return { name, dtype, dims: tensor.dims, data, layer, share, readBy };
   });
   const { label } = patched.model.source;
   const [first] = set.adapters;
   const renaming = first && renamingOf(layerOf(first)?.module, first.name);
   return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined, renaming };
 }
+
+/** Of tied weights exporters keep one name, which need not be that of the module that reads this tensor. */
+function readerOf({ values, model, ownNodes }: PatchedModel, tensor: string): string | undefined {
+  const place = storedTensor(values, model.graph, tensor);
+  const nodes = place ? finalReaders(values, place).flatMap(({ node }) => node ?? []) : [];
+  const models = nodes.filter(({ name }) => !ownNodes.has(name));
+  const paths = new Set(models.map((node) => modulePath(node, '', '')));
+  const isKnown = models.every(({ opType }) => MODULE_OPERATORS.has(opType));
+  return isKnown && paths.size === 1 ? [...paths][0] || undefined : undefined;
+}
+
+/** Those that carry the path of the module whose weight they read. */
+const MODULE_OPERATORS = new Set(['Gather', 'MatMul', 'Gemm']);
 
 /** The nodes beside which each adapter stands. */
 function targetsOf({ sites }: PatchedModel): Map<PatchedAdapter, Node[]> {

@@ -132,7 +132,10 @@ function storedExtras(
       bias: float32(head.bias, [head.classes]),
     },
   };
-  const tensors = replaced?.map(({ tensor, data }) => storedTensor(file, path, tensor, data));
+  const tensors = replaced?.map(({ tensor, data, share }) => ({
+    ...storedTensor(file, path, tensor, data),
+    ...(share ? { share } : {}),
+  }));
   return { head: trainedHead, tensors, labels, from: path };
 }
 
@@ -247,9 +250,10 @@ function fileManifest(
       : {}),
     ...(replaced
       ? {
-          replaced: replaced.map(({ tensor }) => ({
+          replaced: replaced.map(({ tensor, original, share }) => ({
             tensor,
             data: add(`model.${tensor}`, tensor),
+            ...(share ? { share: { original, ...share } } : {}),
           })),
         }
       : {}),

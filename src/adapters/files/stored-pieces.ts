@@ -47,9 +47,9 @@ export function storedPieces({ label, set, adapters, trained, hasHead }: Adapter
       };
     }),
     ...(trained.length > 0 && {
-      replaced: trained.map(({ name, dtype, dims, data }) => {
+      replaced: trained.map(({ name, dtype, dims, data, share }) => {
         tensors.push({ name: `model.${name}`, dtype, shape: dims, data });
-        return { tensor: name, data: `model.${name}` };
+        return { tensor: name, data: `model.${name}`, ...(share ? { share } : {}) };
       }),
     }),
   };

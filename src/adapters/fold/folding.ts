@@ -62,6 +62,8 @@ export interface Leaving {
   readonly nodes: Iterable<Node>;
   /** Where the numbers of tensors go that replaced others, and now give way to them. */
   readonly places: ReadonlyMap<Tensor, TensorPlace>;
+  /** Tensors that stay as they are: what stays in the model gives them back. */
+  readonly originals: ReadonlySet<Tensor>;
 }
 
 export class Folding {
@@ -69,6 +71,7 @@ export class Folding {
   private readonly rewired = new Map<Node, Set<number>>();
   private readonly removed: Set<Node | Tensor>;
   private readonly places: Leaving['places'];
+  private readonly originals: Leaving['originals'];
   private readonly changed = new Set<Tensor>();
 
   constructor(
@@ -76,9 +79,10 @@ export class Folding {
     private readonly root: MessageEdit,
     private readonly dataFile: NewDataFile,
     private readonly names: NameAuthority,
-    { places, nodes }: Leaving,
+    { places, originals, nodes }: Leaving,
   ) {
     this.places = places;
+    this.originals = originals;
     this.removed = new Set<Node | Tensor>(nodes);
   }
 
@@ -94,6 +98,7 @@ export class Folding {
   private canReplace(group: readonly FoldSite[]): boolean {
     const { constant, storedDtype } = group[0]!.layer.weight;
     if (!constant || !isConvertible(storedDtype) || isQuantized(constant)) return false;
+    if (this.originals.has(constant.tensor)) return false;
     const adapted = new Map(group.map(({ layer }) => [layer.node, layer.weight.input]));
     const readers = finalReaders(this.context.values, constant);
     const staying = readers.filter(({ node }) => !node || !this.removed.has(node));
@@ -319,9 +324,14 @@ export class Folding {
     if (!value || !this.isUnused(value) || value.isInput) return;
     const { producer, initializer, graph } = value;
     const stored = initializer ?? (producer?.inputs.length === 0 ? producer : undefined);
-    if (!stored || this.removed.has(stored)) return;
+    if (!stored || this.removed.has(stored) || this.isOriginal(stored)) return;
     this.removed.add(stored);
     graphEdit(this.root, graph).remove(stored.field);
+  }
+
+  private isOriginal(stored: Node | Tensor): boolean {
+    const tensor = 'opType' in stored ? stored.attributes.get('value')?.tensor : stored;
+    return tensor !== undefined && this.originals.has(tensor);
   }
 
   private isUnused(value: Value | undefined): boolean {

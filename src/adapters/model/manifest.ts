@@ -85,8 +85,18 @@ const head = v.object({
   constants: v.array(name),
 });
 
-/** A constant of the model that has other numbers, and the name that it has itself meanwhile. */
-const replacement = v.object({ tensor: name, original: name });
+/** One of several modules that share a tensor, and its nodes' inputs: the others keep the old numbers. */
+const share = v.object({
+  module: name,
+  parameter: v.string(),
+  readers: v.pipe(v.array(v.object({ node: name, input: count })), v.minLength(1)),
+});
+
+/**
+ * A constant of the model that has other numbers, and the name that it has itself meanwhile; or, of one
+ * module's share, a tensor beside the original, which keeps its name.
+ */
+const replacement = v.object({ tensor: name, original: name, share: v.optional(share) });
 
 /** A bias that the model did not have, and the Add that adds it. */
 const addedBias = v.object({ tensor: name, site });
@@ -107,7 +117,14 @@ const fileManifest = v.object({
   /** Names of tensors in the file. */
   head: v.optional(v.omit(head, ['nodes', 'constants', 'output'])),
   /** Constants of the model with their new numbers. */
-  replaced: v.optional(v.array(v.object({ tensor: name, data: name }))),
+  replaced: v.optional(
+    v.array(
+      v.object({
+        ...{ tensor: name, data: name },
+        share: v.optional(v.object({ original: name, ...share.entries })),
+      }),
+    ),
+  ),
   /** Biases that the model did not have: what they were called, the layer's node, and their numbers. */
   biases: v.optional(v.array(v.object({ tensor: name, node: name, data: name }))),
 });
@@ -117,6 +134,7 @@ export type AdapterRecord = v.InferOutput<typeof adapter>;
 export type AdapterShape = Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB' | 'magnitude'>;
 export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
 export type Head = v.InferOutput<typeof head>;
+export type Share = v.InferOutput<typeof share>;
 export type Replacement = v.InferOutput<typeof replacement>;
 export type AddedBias = v.InferOutput<typeof addedBias>;
 export type Site = v.InferOutput<typeof site>;

@@ -228,11 +228,14 @@ export class PatchedModel {
   private checkReplaced(): void {
     const { graph } = this.model;
     const all = this.sets.flatMap(({ replaced = [] }) => replaced);
-    const names = all.flatMap(({ tensor, original }) => [tensor, original]);
-    this.checkUnique([...this.ownTensors, ...names]);
+    const whole = all.filter(({ share }) => !share);
+    const originals = new Set(all.flatMap(({ original, share }) => (share ? [original] : [])));
+    const names = [...all.map(({ tensor }) => tensor), ...whole.map(({ original }) => original)];
+    this.checkUnique([...this.ownTensors, ...names, ...originals]);
     for (const replacement of all) {
       this.original(replacement);
-      const { original } = replacement;
+      const { original, share } = replacement;
+      if (share) continue;
       const read = (this.values.resolve(graph, original)?.uses.length ?? 0) > 0;
       if (read) throw this.damaged(`${original} is read, although it was replaced`);
     }

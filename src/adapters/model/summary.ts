@@ -79,7 +79,7 @@ const NOT_PARAMETERS = new Set(['int32', 'int64', 'uint64', 'uint32', 'bool', 's
  */
 export function parametersOf(model: Model): number {
   const replaced = readManifests(model).flatMap((set) => set.replaced ?? []);
-  const originals = new Set(replaced.map(({ original }) => original));
+  const originals = new Set(replaced.map((one) => (one.share ? one.tensor : one.original)));
   let count = 0;
   for (const { tensor, graph, node } of allTensors(model)) {
     if (graph === model.graph && originals.has(node ? node.outputs[0]! : tensor.name)) continue;

@@ -100,10 +100,20 @@ export function keyOf(module: string): string {
 const PARAMETER = /^(.+)\.(weight|bias)$/;
 
 /** Exporters keep a parameter's name where they keep its numbers as they are. */
-function placeOf(label: string, { name, layer }: TrainedTensor) {
+function placeOf(label: string, { name, layer, share, readBy }: TrainedTensor) {
+  if (share) {
+    const { module, parameter } = share;
+    return { module, parameter, isTurned: parameter === 'weight' && layer?.isOutIn === false };
+  }
   const [, module, parameter] = PARAMETER.exec(name) ?? [];
   if (module !== undefined && parameter !== undefined) {
-    return { module, parameter, isTurned: false };
+    const isReaders =
+      !readBy || `.${readBy}`.endsWith(`.${module}`) || `.${module}`.endsWith(`.${readBy}`);
+    return {
+      module: isReaders || parameter === 'bias' ? module : readBy,
+      parameter,
+      isTurned: false,
+    };
   }
   if (layer) return { module: layer.module, parameter: 'weight', isTurned: !layer.isOutIn };
   throw new OnnxLoraError(
