@@ -14,8 +14,8 @@ interface MadeSequence {
 
 /**
  * The dataset with what the model takes and the file leaves out, as texts feed it: empty caches, masks of
- * ones, and positions that count from the first token that the mask shows. Only for models of tokens
- * whose ids are in the file.
+ * ones, and positions that count from the first token that the mask shows. Only for decoders,
+ * models with caches, whose ids are in the file.
  * @throws OnnxLoraError `unsupported` for a cache that cannot be empty
  */
 export function withMadeInputs(dataset: Dataset, inputs: readonly ValueInfo[]): Dataset {
@@ -23,7 +23,9 @@ export function withMadeInputs(dataset: Dataset, inputs: readonly ValueInfo[]): 
   const shape = ids && dataset.keys.get(ids.name)!.shape;
   const missing = inputs.filter(({ name }) => !dataset.keys.has(name));
   const past = shape ? missing.filter(({ name }) => isPast(name)).map(pastInput) : [];
-  const sequences = shape?.length === 1 ? missing.flatMap(madeSequence) : [];
+  // Where there is no cache, a mask that was forgotten would let padding count in silence.
+  const isDecoder = inputs.some(({ name }) => isPast(name));
+  const sequences = isDecoder && shape?.length === 1 ? missing.flatMap(madeSequence) : [];
   if (past.length + sequences.length === 0) return dataset;
   return new MadeInputs(dataset, ids!.name, shape!, past, sequences);
 }

@@ -122,7 +122,7 @@ describe('a location', () => {
   });
 
   it('below a file is refused', async () => {
-    await refusal(modelWith('w.data/x').path, 'io');
+    await refusal(modelWith('w.data/x').path, 'file-not-found');
   });
 
   it('that ends before its tensor does is refused with the numbers', async () => {
