@@ -6,7 +6,7 @@ import type { Piece } from '../../onnx/edit.js';
 import { version } from '../../version.js';
 import type { FactorName } from '../factors/factors.js';
 import type { FileManifest } from '../model/manifest.js';
-import { finiteBytes } from '../structure/finite.js';
+import { finiteBytes, finitePiece } from '../structure/finite.js';
 import { shapeOfA, shapeOfB, structureOf } from '../structure/structure.js';
 import type { AdapterContents } from './adapter-contents.js';
 import { FORMAT } from './adapter-file.js';
@@ -48,7 +48,8 @@ export function storedPieces({ label, set, adapters, trained, hasHead }: Adapter
     }),
     ...(trained.length > 0 && {
       replaced: trained.map(({ name, dtype, dims, data, share }) => {
-        tensors.push({ name: `model.${name}`, dtype, shape: dims, data });
+        const checked = finitePiece(data, dtype, `the trained ${name}`);
+        tensors.push({ name: `model.${name}`, dtype, shape: dims, data: checked });
         return { tensor: name, data: `model.${name}`, ...(share ? { share } : {}) };
       }),
     }),

@@ -3,7 +3,15 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { Floats } from '../../linalg/products.js';
 import type { ByteSource } from '../../onnx/byte-source.js';
-import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../onnx/dtype.js';
+import {
+  byteLength,
+  type DataTypeName,
+  type FloatName,
+  fromFloat64,
+  isConvertible,
+  toFloat64,
+} from '../../onnx/dtype.js';
+import { collect, type Piece } from '../../onnx/edit.js';
 
 /** The least that rounds to infinity: half a step beyond the greatest number. */
 const LIMITS: Readonly<Record<FloatName, number>> = {
@@ -61,6 +69,25 @@ export function checkFinite(data: StoredBytes, dtype: FloatName, what: string): 
     const bad = numbers.find((value) => !Number.isFinite(value));
     if (bad !== undefined) throw notFinite(what, bad, dtype);
   }
+}
+
+/**
+ * Numbers on their way from a model or a file into another file: stored ones are checked at once, others
+ * when they are made. Tensors of integers go by.
+ * @throws OnnxLoraError `invalid-adapter` for one that is not finite
+ */
+export function finitePiece(data: Piece, dtype: DataTypeName, what: string): Piece {
+  if (!isConvertible(dtype)) return data;
+  if (!('chunks' in data)) {
+    checkFinite(data, dtype, what);
+    return data;
+  }
+  const chunks = async function* () {
+    const bytes = await collect([data]);
+    checkFinite(bytes, dtype, what);
+    yield bytes;
+  };
+  return { length: data.length, chunks };
 }
 
 type StoredBytes =

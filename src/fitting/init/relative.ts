@@ -7,6 +7,7 @@ import { isStoredFloat, weightValues } from '../../adapters/fold/weight-values.j
 import { findLayers } from '../../adapters/model/layers.js';
 import type { ModelManifest } from '../../adapters/model/manifest.js';
 import type { PatchedModel } from '../../adapters/model/patched.js';
+import { finiteBytes } from '../../adapters/structure/finite.js';
 import type { Weight } from '../../adapters/targets/index.js';
 import { OnnxLoraError } from '../../errors.js';
 import { sumOfSquares } from '../../linalg/products.js';
@@ -73,6 +74,7 @@ async function withoutStart(
   const rest = await weightValues(reader, now);
   const whole = await weightValues(reader, before);
   const taken = whole.map((value, i) => value - rest[i]!);
+  finiteBytes('float64', taken, `what was taken out of ${tensor}`);
   const start = await fitStructure(taken, gridOf(adapter.record));
   const left = start.error * Math.sqrt(sumOfSquares(taken) / sumOfSquares(whole));
   if (left > ROUNDING[now.storedDtype as FloatName]) throw otherWeight(adapter, tensor, left);

@@ -290,6 +290,38 @@ describe('extracting for PEFT is refused', () => {
     expect(existsSync(output)).toBe(false);
   });
 
+  it.each([
+    ['as PyTorch has it', 'net.two.weight', 1, 'net.one'],
+    ['the other way round', 'w.two', 0, 'net.one'],
+    ['beside its adapter', 'net.two.weight', 1, 'net.two'],
+  ])(
+    'for a trained weight with numbers that are none, stored %s',
+    async (_, name, transB, target) => {
+      const graph = model({
+        nodes: [
+          node('Gemm', ['x', 'w.one'], 'h', {}, '/net/one/Gemm'),
+          node('Gemm', ['h', name], 'y', { transB }, '/net/two/Gemm'),
+        ],
+        initializers: [tensor('w.one', [IN, IN]), tensor(name, [IN, IN])],
+        inputs: ['x'],
+        outputs: ['y'],
+      });
+      const numbers = new Float32Array(IN * IN);
+      numbers[1] = Number.NaN;
+      const data = new Uint8Array(numbers.buffer);
+      const tensors = [{ name, dtype: 'float32', dims: [IN, IN], data } as const];
+      const targets = [target];
+      const patched = await insertInto(graph, { rank: 4, blocks: 2, targets, extras: { tensors } });
+      const output = folder.fresh('adapter');
+      const error = await failure(
+        () => extract(folder.write(patched), { output }),
+        'invalid-adapter',
+      );
+      expect(error.message).toMatch(/weight holds NaN/);
+      expect(existsSync(output)).toBe(false);
+    },
+  );
+
   it('over a folder that holds an adapter, unless forced', async () => {
     const { patched, output } = await exported();
     await failure(() => extract(patched, { output }), 'output-exists');

@@ -4,7 +4,7 @@ import type { SafetensorsTensor } from '../../../formats/safetensors.js';
 import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../../onnx/dtype.js';
 import { collect, type Piece, pieceLength } from '../../../onnx/edit.js';
 import { type PlainFactors, transposed } from '../../factors/plain.js';
-import { finiteBytes } from '../../structure/finite.js';
+import { finiteBytes, finitePiece } from '../../structure/finite.js';
 import type { OutgoingAdapter } from '../adapter-contents.js';
 import { keyOf, type TrainedParameter } from './names.js';
 
@@ -68,9 +68,13 @@ export function graloraTensors(
   ];
 }
 
-/** A trained parameter of the model itself. */
+/**
+ * A trained parameter of the model itself.
+ * @throws OnnxLoraError `invalid-adapter` for numbers that are not finite
+ */
 export function parameterTensor({ key, tensor, isTurned }: TrainedParameter): PeftTensor {
-  const { dtype, dims, data } = tensor;
+  const { dtype, dims } = tensor;
+  const data = finitePiece(tensor.data, dtype, `the trained ${key}`);
   if (!isTurned) return { name: key, dtype, shape: dims, data };
   const [rows = 1, columns = 1] = dims;
   const chunks = async function* () {
