@@ -42,6 +42,8 @@ export class GraphBuilder {
   readonly inputs: ValueSpec[] = [];
   readonly outputs: ValueSpec[] = [];
   private readonly taken = new Set<string>();
+  /** The number that a wanted name got last: thousands of layers want the same ones. */
+  private readonly numbers = new Map<string, number>();
   private readonly constants = new Map<string, string>();
   private readonly imports: OpsetImport[];
 
@@ -71,7 +73,9 @@ export class GraphBuilder {
   /** `wanted`, or with a number behind it where that is taken. */
   fresh(wanted: string): string {
     let name = wanted;
-    for (let i = 1; this.taken.has(name); i++) name = `${wanted}_${i}`;
+    let number = this.numbers.get(wanted) ?? 0;
+    while (this.taken.has(name)) name = `${wanted}_${++number}`;
+    this.numbers.set(wanted, number);
     this.taken.add(name);
     return name;
   }

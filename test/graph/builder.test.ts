@@ -36,3 +36,19 @@ describe('a new node', () => {
     expect(built.nodes.map(({ name }) => name)).toEqual(['cast', 'cast_1']);
   });
 });
+
+describe('a name that thousands of nodes want', () => {
+  it('is numbered without counting from one again', () => {
+    const built = graph();
+    const started = performance.now();
+    const names = Array.from({ length: 50_000 }, () => built.fresh('delta'));
+    expect([names[0], names[1], names.at(-1)]).toEqual(['delta', 'delta_1', 'delta_49999']);
+    expect(performance.now() - started).toBeLessThan(5000);
+  });
+
+  it('passes over the numbers that are taken', () => {
+    const built = graph();
+    for (const name of ['delta', 'delta_2']) built.reserve(name);
+    expect([built.fresh('delta'), built.fresh('delta')]).toEqual(['delta_1', 'delta_3']);
+  });
+});

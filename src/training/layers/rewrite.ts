@@ -51,15 +51,52 @@ export function rewriteAdapters(
   const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((o) => [o, node])));
   const readers = countReaders(graph);
   if (options.fused) graph.importDomain('com.microsoft', 1);
+  const changes = new Changes(graph.nodes);
   const composites: Composite[] = [];
   for (const adapter of set.adapters) {
     const sites = adapter.sites.flatMap((site) => {
       const found = plainSite(adapter, site, { byName, producers, readers, types });
       return found && pays(found, types, options) ? [found] : [];
     });
-    composites.push(...rewriteSites(graph, sites, options));
+    composites.push(...rewriteSites(graph, changes, sites, options));
   }
+  changes.apply(graph.nodes);
   return composites;
+}
+
+/** What becomes of the nodes: of thousands of adapters in one pass. */
+class Changes {
+  private readonly places: ReadonlyMap<NewNode, number>;
+  private readonly before = new Map<NewNode, readonly NewNode[]>();
+  private readonly instead = new Map<NewNode, NewNode>();
+  private readonly dropped = new Set<string>();
+
+  constructor(nodes: readonly NewNode[]) {
+    this.places = new Map(nodes.map((node, i) => [node, i]));
+  }
+
+  /** Puts `added` in front of the first of `nodes`. */
+  insert(added: readonly NewNode[], nodes: readonly NewNode[]): void {
+    const placeOf = (node: NewNode) => this.places.get(node)!;
+    const first = nodes.reduce((one, other) => (placeOf(other) < placeOf(one) ? other : one));
+    this.before.set(first, added);
+  }
+
+  replace(node: NewNode, by: NewNode): void {
+    this.instead.set(node, by);
+  }
+
+  drop(names: Iterable<string>): void {
+    for (const name of names) this.dropped.add(name);
+  }
+
+  apply(nodes: NewNode[]): void {
+    const changed = nodes
+      .filter(({ name }) => !this.dropped.has(name))
+      .flatMap((node) => [...(this.before.get(node) ?? []), this.instead.get(node) ?? node]);
+    nodes.length = 0;
+    for (const node of changed) nodes.push(node);
+  }
 }
 
 interface GraphIndex {
@@ -138,6 +175,7 @@ function pays(
 /** The sites of one adapter; those that read the same weight share its sum with ΔW. */
 function rewriteSites(
   graph: GraphBuilder,
+  changes: Changes,
   sites: readonly PlainSite[],
   dialect: Dialect,
 ): Composite[] {
@@ -146,22 +184,19 @@ function rewriteSites(
   const start = graph.nodes.length;
   const weight = adaptedWeight(graph, first);
   const added = graph.nodes.splice(start);
-  const at = Math.min(...sites.map(({ node }) => graph.nodes.indexOf(node)));
-  graph.nodes.splice(at, 0, ...added);
+  changes.insert(
+    added,
+    sites.map(({ node }) => node),
+  );
   const shared = added.map(({ name }) => name);
   return sites.map((one) => {
     const name = graph.fresh(`${one.node.name || one.output}/adapted`);
     const [input, , ...rest] = one.node.inputs;
     const output = one.sum ? one.node.outputs[0]! : one.output;
     const node = { ...one.node, name, inputs: [input!, weight, ...rest], outputs: [output] };
-    graph.nodes[graph.nodes.indexOf(one.node)] = node;
-    if (one.sum) {
-      graph.nodes[graph.nodes.indexOf(one.sum)] = { ...one.sum, outputs: [one.output] };
-    }
-    const own = new Set(one.site.nodes);
-    const kept = graph.nodes.filter((other) => !own.has(other.name));
-    graph.nodes.length = 0;
-    for (const other of kept) graph.nodes.push(other);
+    changes.replace(one.node, node);
+    if (one.sum) changes.replace(one.sum, { ...one.sum, outputs: [one.output] });
+    changes.drop(one.site.nodes);
     return composite(one, { weight, output, nodes: new Set([...shared, name]) }, dialect);
   });
 }
