@@ -43,6 +43,7 @@ beforeAll(async () => {
   writeFileSync(at('tokenizer/tokenizer.json'), '{}');
   mkdirSync(at('images/cat'), { recursive: true });
   writeFileSync(at('images/cat/1.png'), 'png');
+  writeFileSync(at('rows.jsonl'), '{"image":"images/cat/1.png","label":1}\n');
 });
 
 const train = (path: string, options: TrainOptions) => runTraining(path, resolveOptions(options));
@@ -181,6 +182,10 @@ describe('train replaces nothing that it reads', () => {
     [
       'an image below the folder of data',
       () => ({ data: at('images'), output: at('images/cat/1.png') }),
+    ],
+    [
+      'an image that rows may name',
+      () => ({ data: at('rows.jsonl'), output: at('images/cat/1.png') }),
     ],
   ])('by %s', async (_, more) => {
     const options = { ...base(), ...more() };

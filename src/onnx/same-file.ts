@@ -11,7 +11,7 @@ export function isSameFile(a: string, b: string): boolean {
 
 /** Whether writing to `path` would change what is read from `input`, a file or a folder. */
 export function isReadFrom(input: string, path: string): boolean {
-  return isSameFile(input, path) || isReadInside(input, path);
+  return isSameFile(input, path) || isReadInside(input, path) || mayBeNamedIn(input, path);
 }
 
 /** What file it is, where there is one. */
@@ -43,7 +43,27 @@ function realPathOf(path: string): string | undefined {
 const READ_BESIDE = new Set(['.json', '.txt', '.jinja', '.safetensors', '.bin', '.model']);
 
 // Of a folder with a folder of images for each class.
-const READ_BELOW = new Set(['.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff']);
+const READ_BELOW = new Set([
+  '.png',
+  '.jpg',
+  '.jpeg',
+  '.webp',
+  '.bmp',
+  '.gif',
+  '.avif',
+  '.tif',
+  '.tiff',
+]);
+
+// Rows of these may name images wherever they are; which, is only known when they are read.
+const ROWS = new Set(['.jsonl', '.ndjson', '.json', '.csv', '.tsv', '.parquet']);
+
+/** Nothing that we write is called as an image is. */
+function mayBeNamedIn(input: string, path: string): boolean {
+  const target = realPathOf(path);
+  if (target === undefined || !READ_BELOW.has(extname(target).toLowerCase())) return false;
+  return ROWS.has(extname(input).toLowerCase());
+}
 
 /** Folders may hold outputs as well: only what is read of them counts. */
 function isReadInside(folder: string, path: string): boolean {
