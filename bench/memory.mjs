@@ -87,7 +87,7 @@ async function session(folder) {
   const x = new ort.Tensor('float32', new Float32Array(8), [2, 4]);
   const course = new Course();
   for (let i = 0; i < runs; i++) {
-    await open.activate(names[i % names.length]);
+    await open.activate([[names[i % names.length], 1]]);
     await open.run({ x });
     if (i % Math.ceil(runs / 1000) === 0) course.add(i);
   }
