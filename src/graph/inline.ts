@@ -46,7 +46,14 @@ export interface Inlined {
   readonly nodes: readonly InlinedNode[];
   /** Weights of the graph and of the branches that are part of it now. */
   readonly initializers: readonly { readonly name: string; readonly tensor: Tensor }[];
+  readonly places: NodePlaces;
 }
+
+/**
+ * What the outputs of a model's nodes are called in a graph without constant Ifs, where branches may have
+ * used the same names; none for those of a branch that is never taken. Nodes of bodies that stay are not here.
+ */
+export type NodePlaces = ReadonlyMap<Node, readonly string[]>;
 
 /**
  * @throws OnnxLoraError `unsupported`, naming the node, for functions that call themselves, are called
@@ -75,6 +82,7 @@ class Inliner {
   private readonly initializers: { name: string; tensor: Tensor }[] = [];
   /** Values that are the same number whatever is fed. */
   private readonly scalars = new Map<string, number>();
+  private readonly places = new Map<Node, readonly string[]>();
   private entered = 0;
 
   constructor(
@@ -100,7 +108,7 @@ class Inliner {
     const overridable = new Set(graph.inputs.map(({ name }) => name));
     this.addInitializers(graph, scope, overridable);
     for (const node of sortedNodes(graph)) this.add(node, scope);
-    return { nodes: this.nodes, initializers: this.initializers };
+    return { nodes: this.nodes, initializers: this.initializers, places: this.places };
   }
 
   private addInitializers(graph: Graph, scope: Scope, overridable = new Set<string>()): void {
@@ -113,6 +121,7 @@ class Inliner {
 
   private add(original: Node, scope: Scope): void {
     const node = this.inScope(original, scope);
+    this.places.set(original, node.outputs);
     const callee = this.functions.get(functionKey(node.domain, node.opType, node.overload));
     if (callee) this.addCall(node, callee, scope);
     else if (node.opType === 'If' && node.domain === '' && this.scalars.has(node.inputs[0]!)) {
@@ -160,9 +169,16 @@ class Inliner {
     const taken = this.scalars.get(node.inputs[0]!) !== 0 ? 'then_branch' : 'else_branch';
     const body = node.attributes.get(taken)?.graphs[0];
     if (!body) throw unsupported(node, `it has no ${taken}`);
+    for (const { graphs } of node.attributes.values()) {
+      for (const other of graphs) if (other !== body) this.leaveOut(other);
+    }
     const scope = this.enter(node, outer.depth, body, outer, [], outer.attributes);
     this.addInitializers(body, scope);
     this.addBody(node, body, scope);
+  }
+
+  private leaveOut(branch: Graph): void {
+    for (const { nodes } of allGraphs(branch)) for (const node of nodes) this.places.set(node, []);
   }
 
   /** The nodes of a body, and its results under the names that the call gives them. */

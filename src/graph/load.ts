@@ -9,7 +9,7 @@ import { allGraphs, type Graph, type Model, type Tensor } from '../onnx/model.js
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { type Field, fieldsOf, readBigInts, readFloats } from '../onnx/wire.js';
 import { GraphBuilder, type ValueSpec } from './builder.js';
-import { type InlinedAttribute, type InlinedNode, inline } from './inline.js';
+import { type InlinedAttribute, type InlinedNode, inline, type NodePlaces } from './inline.js';
 
 /**
  * Copies the structure; weights stay in their files. Constant nodes become initializers, functions and
@@ -17,10 +17,18 @@ import { type InlinedAttribute, type InlinedNode, inline } from './inline.js';
  * @throws OnnxLoraError `unsupported` for what has no place in a builder (sparse tensors)
  */
 export function loadGraph(model: Model, reader: TensorReader): GraphBuilder {
+  return loadPlaced(model, reader).graph;
+}
+
+/** As {@link loadGraph}, with what became of each node. */
+export function loadPlaced(
+  model: Model,
+  reader: TensorReader,
+): { readonly graph: GraphBuilder; readonly places: NodePlaces } {
   const { graph } = model;
   const builder = new GraphBuilder(model.opsets, Math.max(4, model.irVersion));
   for (const one of allGraphs(graph)) for (const name of namesOf(one)) builder.reserve(name);
-  const { nodes, initializers } = inline(model, reader);
+  const { nodes, initializers, places } = inline(model, reader);
   for (const { name, tensor } of initializers) addTensor(builder, model, reader, tensor, name);
   for (const input of graph.inputs) {
     if (!graph.initializers.has(input.name)) builder.inputs.push(spec(input));
@@ -29,7 +37,7 @@ export function loadGraph(model: Model, reader: TensorReader): GraphBuilder {
   for (const node of nodes) {
     if (!addConstant(builder, model, reader, node)) builder.add(loadNode(node));
   }
-  return builder;
+  return { graph: builder, places };
 }
 
 function* namesOf(graph: Graph): Generator<string> {

@@ -9,7 +9,8 @@ import { OnnxLoraError } from '../errors.js';
 import { ancestorsOf } from '../graph/ancestors.js';
 import { replaceBooleans } from '../graph/booleans.js';
 import { copyOf, type GraphBuilder, type ValueSpec } from '../graph/builder.js';
-import { loadGraph } from '../graph/load.js';
+import type { NodePlaces } from '../graph/inline.js';
+import { loadGraph, loadPlaced } from '../graph/load.js';
 import { narrowInputs } from '../graph/narrow-integers.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 import type { ValueType, ValueTypes } from '../graph/value-type.js';
@@ -191,11 +192,11 @@ export async function buildLossGraph(
   patched: PatchedModel,
   reader: TensorReader,
   options: LossGraphOptions,
-): Promise<LossGraph> {
+): Promise<LossGraph & { readonly places: NodePlaces }> {
   const probe = new SizeProbe(options.sizes ?? new Map());
-  const graph = loadGraph(patched.model, reader);
+  const { graph, places } = loadPlaced(patched.model, reader);
   pinShapes(graph, options.inputShapes ?? new Map());
-  return withLoss(patched, await inTrainingOpset(graph, probe), probe, options);
+  return { ...withLoss(patched, await inTrainingOpset(graph, probe), probe, options), places };
 }
 
 function withLoss(

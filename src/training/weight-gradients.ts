@@ -7,6 +7,7 @@ import { setImmediate } from 'node:timers/promises';
 import { labelsOf } from '../adapters/model/labels.js';
 import type { Layer } from '../adapters/model/layers.js';
 import type { PatchedModel } from '../adapters/model/patched.js';
+import type { LinearLayer } from '../adapters/targets/index.js';
 import { differentiate } from '../autodiff/differentiate.js';
 import { Calculus } from '../autodiff/op-builder.js';
 import { Refusal } from '../autodiff/refusal.js';
@@ -16,6 +17,7 @@ import { openDataset } from '../data/open-dataset.js';
 import type { DataOptions } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
 import { GraphBuilder } from '../graph/builder.js';
+import type { NodePlaces } from '../graph/inline.js';
 import { prune } from '../graph/prune.js';
 import { collect } from '../onnx/edit.js';
 import type { TensorReader } from '../onnx/tensor.js';
@@ -88,7 +90,7 @@ export async function* weightGradients(
     const extent = extentOf(data, options);
     const forward = await lossGraph(patched, reader, data, extent, options);
     const batches = await batchesOf(patched, data, forward, extent, options);
-    const { found, refused } = await addGradients(forward, layers);
+    const { found, refused } = await addGradients(patched, forward, layers);
     yield* refused;
     if (found.length === 0) return;
     const provider = await providerOf(options);
@@ -128,7 +130,7 @@ function lossGraph(
   data: Dataset,
   { batchSize }: Extent,
   options: GradientOptions,
-): Promise<LossGraph> {
+): Promise<PlacedLoss> {
   const { inputs } = patched.model.graph;
   return buildLossGraph(patched, reader, {
     loss: options.loss,
@@ -173,23 +175,27 @@ interface Gradients {
 }
 
 /** Adds the backward pass to the graph, and a product for each use of a weight. */
-async function addGradients(forward: LossGraph, layers: readonly Layer[]): Promise<Gradients> {
+async function addGradients(
+  patched: PatchedModel,
+  forward: PlacedLoss,
+  layers: readonly Layer[],
+): Promise<Gradients> {
   const { graph, loss, weight, seed, probe } = forward;
-  const computed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
+  const placed = [...layers].reverse().map((layer) => placedIn(forward.places, patched, layer));
   setOutputs(graph, [loss, weight, seed.gradient, seed.value]);
   prune(graph);
   const needed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
-  const outputs = [...new Set(layers.flatMap(({ linear }) => linear.map((one) => one.output)))];
+  const outputs = [
+    ...new Set(placed.flatMap(({ linear = [] }) => linear.map((one) => one.output))),
+  ];
   const wanted = outputs.filter((name) => needed.has(name));
   const types = new Map(await inferTypes(graph, probe));
   const dy = differentiate(graph, types, loss, wanted, { seed });
   for (const [output, gradient] of dy) types.set(gradient, types.get(output)!);
   const c = new Calculus(graph, types);
-  const results = [...layers].reverse().map((layer) => {
-    const missing = layer.linear.find(({ output }) => !computed.has(output));
-    if (missing) return { layer, refusal: INSIDE };
-    return gradientOf(c, layer, dy);
-  });
+  const results = placed.map(({ layer, linear }) =>
+    linear ? gradientOf(c, layer, linear, dy) : { layer, refusal: INSIDE },
+  );
   return {
     found: results.filter((result) => 'value' in result),
     refused: results.filter((result) => 'refusal' in result),
@@ -199,17 +205,42 @@ async function addGradients(forward: LossGraph, layers: readonly Layer[]): Promi
 const INSIDE =
   'it stands in the body of an If, Loop or Scan, where the gradient of a whole weight is not computed';
 
+type PlacedLoss = Awaited<ReturnType<typeof buildLossGraph>>;
+
+/** A layer with the uses of its weight that the graph has, under the names that they have there. */
+interface PlacedLayer {
+  readonly layer: Layer;
+  /** Undefined where a use is in a body that stays. */
+  readonly linear: readonly LinearLayer[] | undefined;
+}
+
+/** Branches may use one name: a layer is found by its node. */
+function placedIn(places: NodePlaces, { values }: PatchedModel, layer: Layer): PlacedLayer {
+  const nameOf = (graph: LinearLayer['node']['graph'], name: string) => {
+    const producer = values.resolve(graph, name)?.producer;
+    return producer ? places.get(producer)?.[producer.outputs.indexOf(name)] : name;
+  };
+  const linear: LinearLayer[] = [];
+  for (const one of layer.linear) {
+    const outputs = places.get(one.node);
+    if (!outputs) return { layer, linear: undefined };
+    const { graph } = one.node;
+    const [input, output] = [nameOf(graph, one.input), nameOf(graph, one.output)];
+    if (input !== undefined && output !== undefined) linear.push({ ...one, input, output });
+  }
+  return { layer, linear };
+}
+
 function gradientOf(
   c: Calculus,
   layer: Layer,
+  linear: readonly LinearLayer[],
   dy: ReadonlyMap<string, string>,
 ): GradientValue | RefusedGradient {
-  // Branches of an If may use one name; only one of them is in the graph.
-  const outputs = new Map(layer.linear.map((linear) => [linear.output, linear]));
-  const used = [...outputs.values()].filter(({ output }) => dy.has(output));
+  const used = linear.filter(({ output }) => dy.has(output));
   if (used.length === 0) return { layer, refusal: 'the loss does not depend on it' };
   try {
-    const products = used.map((linear) => deltaGradient(c, linear, dy.get(linear.output)!));
+    const products = used.map((one) => deltaGradient(c, one, dy.get(one.output)!));
     return { layer, value: products.reduce((a, b) => c.add(a, b)) };
   } catch (error) {
     if (error instanceof Refusal) return { layer, refusal: error.message };

@@ -175,6 +175,45 @@ describe('the gradients of weights', () => {
     expect((found.get('seen') as WeightGradient).values).toHaveLength(36);
   });
 
+  it('of branches with a constant condition are found by the node, whatever names they share', async () => {
+    const branch = (weight: string, x: string, label: string, name: string) => ({
+      graph: body({
+        nodes: [node('MatMul', [x, weight], 'p', {}, label), node('Tanh', ['p'], name)],
+        outputs: [name],
+      }),
+    });
+    const branches = model({
+      nodes: [
+        node('If', ['yes'], 'h', {
+          then_branch: branch('w1', 'x', 'first', 'r'),
+          else_branch: branch('v1', 'x', 'never', 'r'),
+        }),
+        node('If', ['yes'], 'y', {
+          then_branch: {
+            graph: body({
+              nodes: [node('MatMul', ['h', 'w2'], 'p', {}, 'second')],
+              outputs: ['p'],
+            }),
+          },
+          else_branch: branch('v2', 'h', 'neither', 'r'),
+        }),
+      ],
+      initializers: [
+        ...['w1', 'v1'].map((name) => tensor(name, [6, 8])),
+        ...['w2', 'v2'].map((name) => tensor(name, [8, 4])),
+        tensor('yes', [], [1], 'bool'),
+      ],
+      inputs: [value('x', ['batch', 6])],
+      outputs: [value('y', ['batch', 4])],
+    });
+    const found = await gradientsOf(branches, { data: data(), ...all });
+    const { dw1, dw2 } = byHand();
+    expectClose((found.get('first') as WeightGradient).values, dw1);
+    expectClose((found.get('second') as WeightGradient).values, dw2);
+    expect(found.get('never')).toBe('the loss does not depend on it');
+    expect(found.get('neither')).toBe('the loss does not depend on it');
+  });
+
   it('that are not finite are an error that names layer and batch', async () => {
     const infinite = model({
       nodes: [node('MatMul', ['x', 'w'], 'h', {}, 'first'), node('Sqrt', ['h'], 'y')],
