@@ -1,3 +1,4 @@
+import { OnnxLoraError } from '../../errors.js';
 import { Instance, Module, PAGE_BYTES, type WebAssemblyMemory } from '../../web-assembly.js';
 import { KERNEL_BYTES } from './kernel-bytes.js';
 
@@ -26,7 +27,8 @@ export class Kernel {
 
   private constructor() {
     compiled ??= new Module(Buffer.from(KERNEL_BYTES, 'base64'));
-    this.functions = new Instance(compiled).exports as KernelExports;
+    const module = compiled;
+    this.functions = withMemory(() => new Instance(module)).exports as KernelExports;
   }
 
   /** One that nobody works with. They are used again: each one takes gigabytes of addresses. */
@@ -42,7 +44,7 @@ export class Kernel {
   reserve(bytes: number): void {
     const { memory } = this.functions;
     const missing = bytes - memory.buffer.byteLength;
-    if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
+    if (missing > 0) withMemory(() => memory.grow(Math.ceil(missing / PAGE_BYTES)));
   }
 
   bytes(at: number, count: number): Uint8Array {
@@ -55,5 +57,18 @@ export class Kernel {
 
   doubles(at: number, count: number): Float64Array {
     return new Float64Array(this.functions.memory.buffer, at, count);
+  }
+}
+
+/** @throws OnnxLoraError `runtime` where the system or a limit of it gives no memory */
+function withMemory<T>(run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new OnnxLoraError('runtime', `no memory to fold adapters in: ${error.message}`, {
+      hint: 'Addresses for some 10 GB are reserved, of which little is used: raise the limit on address space (ulimit -v).',
+      cause: error,
+    });
   }
 }
