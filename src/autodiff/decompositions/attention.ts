@@ -250,10 +250,9 @@ function orderMasks(c: Calculus, heads: Heads, isCausal: boolean, lengths?: stri
   return [c.unsqueeze(upTo(c, c.add(start, c.positions(q, 2)), heads), [1])];
 }
 
-/** Rows in which a place is left by all masks, and by a bias that is not -∞ there. */
+/** Rows in which a place is left by all masks, and by a bias above the lowest number (exporters write it for -∞). */
 function openRows(c: Calculus, masks: readonly string[], bias: string | undefined): string {
-  const infinite = (like: string) => c.number(like, Number.NEGATIVE_INFINITY);
-  const all = bias ? [...masks, c.compare('Greater', bias, infinite(bias))] : masks;
+  const all = bias ? [...masks, c.compare('Greater', bias, lowest(c, bias))] : masks;
   const open = all.reduce((a, b) =>
     c.op('And', [a, b], { dtype: 'bool', shape: broadcast(c.shape(a), c.shape(b)) }),
   );

@@ -80,6 +80,7 @@ const lengths = (...values: number[]): TensorValue => ({
 });
 
 const masked = Number.NEGATIVE_INFINITY;
+const least = -3.4028234663852886e38;
 const heads = { q_num_heads: { int: H }, kv_num_heads: { int: H } };
 const causal = { ...heads, is_causal: { int: 1 } };
 const oneWay = { num_heads: { int: H }, unidirectional: { int: 1 } };
@@ -115,6 +116,27 @@ test.each<[string, string, string, Inputs, Attributes]>([
     onnx,
     { ...qkv(2, 3), mask: mask('float32', [2, 3], [0.5, masked, 1, masked, masked, masked]) },
     heads,
+  ],
+  [
+    'a row that a mask of the lowest number closes, and one that a number above it leaves',
+    'q k v mask',
+    onnx,
+    {
+      ...qkv(3, 3),
+      mask: mask(
+        'float32',
+        [3, 3],
+        [...Array(3).fill(least), ...Array(3).fill(-1e38), 0, least, 0],
+      ),
+    },
+    heads,
+  ],
+  [
+    'a row that a mask of the lowest number and causality close together',
+    'q k v mask',
+    onnx,
+    { ...qkv(2, 3), mask: mask('float32', [2, 3], [least, 0, 0, 0, least, 0]) },
+    causal,
   ],
   [
     'a row that mask and causality close together',
