@@ -69,7 +69,10 @@ export function weightByIdentity(context: WeightContext, layer: LinearLayer): Ba
       const dims = [end - start, rows];
       const feeds = new Map([[layer.input, { dtype: 'float32', dims, data: identity }]] as const);
       const bytes = await run(feeds);
-      if (end === rows) await release();
+      if (end < rows) return bytes;
+      // The last rows may be asked for once more.
+      evaluator = undefined;
+      await release();
       return bytes;
     },
   };
