@@ -19,8 +19,11 @@ const ANSWER_MS = 1000;
 export async function withoutTelemetry(): Promise<void> {
   process.env[VARIABLE] ||= '1';
   if (isMainThread) return;
-  const late = setTimeout(ANSWER_MS, undefined, { ref: false });
+  // Nothing else may keep a worker alive while it waits: the timer has to.
+  const answered = new AbortController();
+  const late = setTimeout(ANSWER_MS, undefined, { signal: answered.signal }).catch(() => {});
   await Promise.race([setInMainThread(), late]);
+  answered.abort();
 }
 
 /** The environment of a worker is a copy, which native code does not see. */
