@@ -41,6 +41,7 @@ export function* linesOf(source: ByteSource): Generator<Line> {
     loaded += size;
     let at = 0;
     for (let end = grown.indexOf(NEWLINE, rest); end >= 0; end = grown.indexOf(NEWLINE, at)) {
+      if (end - at > MAX_LINE_BYTES) throw tooLong(source, number);
       const next = start + end + 1 - at;
       yield { bytes: trimmed(grown, at, end), start, end: next, number: number++ };
       start = next;

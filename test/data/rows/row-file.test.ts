@@ -39,6 +39,13 @@ describe('JSON lines', () => {
     expect(rows.map(({ a }) => (a as string).length)).toEqual([3_000_000, 1, 3_000_000]);
   });
 
+  it('are refused where one is a little longer, and ends', async () => {
+    const line = Buffer.alloc(2 ** 25 + 1, 'x');
+    const text = Buffer.concat([line, Buffer.from('\n{"a": 1}\n')]);
+    const { message } = await failure(() => open(text, 'x.jsonl'), 'invalid-data');
+    expect(message).toMatch(/x\.jsonl:1: the line is longer than 33554432 bytes/);
+  });
+
   it('are refused where one is longer than any row', async () => {
     const text = Buffer.alloc(2 ** 25 + 2 ** 21, 'x');
     const { message } = await failure(() => open(text, 'x.jsonl'), 'invalid-data');
