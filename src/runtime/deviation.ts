@@ -1,5 +1,6 @@
 /** How far a value that a graph computes is from the one that a file says. */
 import { isFloating } from '../onnx/dtype.js';
+import { distance } from './difference.js';
 import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
 
 export interface Deviation {
@@ -24,19 +25,13 @@ export function deviationOf(expected: TensorValue, found: TensorValue): Deviatio
     const [x, y] = [a[i]!, b[i]!];
     if (Math.abs(x) > magnitude && Number.isFinite(x)) magnitude = Math.abs(x);
     if (x === y || (overflows && !Number.isFinite(x))) continue;
-    const distance = distanceOf(x, y);
-    if (distance <= most) continue;
-    most = distance;
+    const difference = distance(x, y);
+    if (difference <= most) continue;
+    most = difference;
     at = i;
   }
   const share = most === 0 ? 0 : most / magnitude;
   return { share, index: indexOf(at, expected.dims), expected: a[at]!, found: b[at]! };
-}
-
-function distanceOf(x: number, y: number): number {
-  if (Number.isNaN(x) && Number.isNaN(y)) return 0;
-  const distance = Math.abs(x - y);
-  return Number.isNaN(distance) ? Number.POSITIVE_INFINITY : distance;
 }
 
 function isHalf({ dtype }: TensorValue): boolean {

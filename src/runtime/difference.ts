@@ -23,7 +23,7 @@ export class Differences {
     const [a, b] = [tensorToFloat64(reference), tensorToFloat64(candidate)];
     let { maxAbsDiff, magnitude } = this.found.get(name) ?? { maxAbsDiff: 0, magnitude: 0 };
     for (let i = 0; i < a.length; i++) {
-      maxAbsDiff = Math.max(maxAbsDiff, difference(a[i]!, b[i]!));
+      maxAbsDiff = Math.max(maxAbsDiff, distance(a[i]!, b[i]!));
       const size = Math.abs(a[i]!);
       if (size > magnitude && size < Number.POSITIVE_INFINITY) magnitude = size;
     }
@@ -36,11 +36,11 @@ export class Differences {
   }
 }
 
-function difference(a: number, b: number): number {
-  // Infinities of one sign, and NaN beside NaN.
+/** |a - b|. Infinities of one sign are equal, and so are NaN and NaN; NaN alone is infinitely far. */
+export function distance(a: number, b: number): number {
   if (Object.is(a, b) || a === b) return 0;
-  const distance = Math.abs(a - b);
-  return Number.isNaN(distance) ? Number.POSITIVE_INFINITY : distance;
+  const difference = Math.abs(a - b);
+  return Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
 }
 
 /** Names of the outputs to compare: the floats, or all where there are none. */

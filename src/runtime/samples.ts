@@ -127,19 +127,6 @@ function isFlag({ dtype, shape }: ValueMeta): boolean {
 }
 
 /**
- * One batch of random inputs for a model; see {@link InputSampler}, which makes several faster.
- * @throws OnnxLoraError `verification` for an input that is no tensor of numbers
- */
-export function sampleInputs(
-  model: Model,
-  inputs: readonly ValueMeta[],
-  seed: number,
-  variant = 0,
-): Feeds {
-  return new InputSampler(model, inputs).feeds(seed, variant);
-}
-
-/**
  * Random inputs that the model has run with: sizes are tried until it accepts them and gives numbers.
  * Where single bools choose a branch, there are inputs for both values of them, if the model accepts both.
  * @param count how many batches of each kind, all of the same sizes

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import type { Model } from '../../src/onnx/model.js';
 import { openModel } from '../../src/onnx/parse.js';
-import { findWorkingInputs, InputSampler, sampleInputs } from '../../src/runtime/samples.js';
+import { findWorkingInputs, InputSampler } from '../../src/runtime/samples.js';
 import { openSession, type ValueMeta } from '../../src/runtime/session.js';
 import { tensorToFloat64 } from '../../src/runtime/tensor-value.js';
 import {
@@ -14,6 +15,10 @@ import {
   node,
   zooModel,
 } from './models.js';
+
+/** One batch of random inputs. */
+const sampleInputs = (model: Model, inputs: readonly ValueMeta[], seed: number) =>
+  new InputSampler(model, inputs).feeds(seed, 0);
 
 describe('findWorkingInputs', () => {
   it.each(allModels)('finds some for $name', async ({ path }) => {
