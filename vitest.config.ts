@@ -10,6 +10,7 @@ export default defineConfig({
     // Ends what hangs, and nothing that a busy machine makes slow.
     testTimeout: 600_000,
     hookTimeout: 600_000,
+    coverage: { include: ['src/**', 'cli/**'], reporter: ['text-summary', 'html'] },
     reporters: ['default', './scripts/counts-reporter.ts'],
   },
 });

@@ -1,4 +1,4 @@
-/** A slotted model as the README and docs/adapters.md use it, and held against its base. */
+/** A slotted model as the docs/serving.md uses it, and held against its base. */
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
 import { PatchedModel } from '../../src/adapters/model/patched.js';
