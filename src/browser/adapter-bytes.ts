@@ -1,4 +1,4 @@
-/** Adapter files from a page: safetensors with what the step graph says of its adapters. */
+/** Adapter files from a page: safetensors with the step graph's description of its adapters. */
 import { OnnxLoraError } from '../errors.js';
 import type { StepManifest } from '../training/step-format.js';
 
@@ -9,7 +9,7 @@ const LENGTH_BYTES = 8;
  * The adapter file for a trained `theta`, as `extract` writes it: for `apply`, and for
  * `merge --adapter`.
  * @throws OnnxLoraError `unsupported` where tensors of the model belong to it that do not train, as
- * behind `patch --init pissa`
+ * after `patch --init pissa`
  */
 export function adapterBytes(
   { adapterFile, parameters }: StepManifest,
@@ -39,7 +39,7 @@ function untrained(tensor: string): never {
 
 function withHeader(entries: object, data: Float32Array): Uint8Array<ArrayBuffer> {
   const text = new TextEncoder().encode(JSON.stringify(entries));
-  // Spaces behind the header let the numbers start at a multiple of 8.
+  // Spaces after the header let the numbers start at a multiple of 8.
   const length = Math.ceil(text.length / LENGTH_BYTES) * LENGTH_BYTES;
   const file = new Uint8Array(LENGTH_BYTES + length + data.byteLength).fill(' '.charCodeAt(0));
   new DataView(file.buffer).setBigUint64(0, BigInt(length), true);

@@ -1,5 +1,5 @@
 /**
- * ONNX files in memory, as far as a page needs them: what their metadata say, and the numbers of
+ * ONNX files in memory, as far as a page needs them: their metadata, and the numbers of
  * their initializers. External data is not looked at.
  */
 import { OnnxLoraError } from '../errors.js';
@@ -10,7 +10,7 @@ import { fieldsOf, messageRange, type Range, readString } from '../onnx/wire.js'
 
 /**
  * The value of a key in the model's `metadata_props`.
- * @throws OnnxLoraError `invalid-model` for bytes that are no ONNX model
+ * @throws OnnxLoraError `invalid-model` for bytes that are not an ONNX model
  */
 export function metadataOf(model: Uint8Array, key: string): string | undefined {
   const source = new MemorySource(model, 'the model');
@@ -66,7 +66,7 @@ export function withTensors(
   return copy;
 }
 
-/** Where the raw data of each initializer of the main graph stands. */
+/** The place of the raw data of each initializer of the main graph. */
 function indexed(model: Uint8Array): Map<string, Range> {
   const source = new MemorySource(model, 'the model');
   const found = new Map<string, Range>();

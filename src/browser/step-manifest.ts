@@ -3,7 +3,7 @@ import { OnnxLoraError } from '../errors.js';
 import { STEP_MANIFEST_KEY, type StepManifest } from '../training/step-format.js';
 import { metadataOf } from './onnx-file.js';
 
-/** What is wrong with a value, behind the path to it; undefined where nothing is. */
+/** The fault of a value, after the path to it; undefined for a valid one. */
 type Check = (value: unknown, path: string) => string | undefined;
 
 const is =
@@ -83,7 +83,7 @@ const manifestCheck = object({
 
 /**
  * The manifest of a step graph.
- * @throws OnnxLoraError `invalid-model` for a model that is no step graph, or whose manifest is damaged
+ * @throws OnnxLoraError `invalid-model` for a model that is not a step graph, or whose manifest is damaged
  */
 export function stepManifestOf(model: Uint8Array): StepManifest {
   const written = metadataOf(model, STEP_MANIFEST_KEY);
@@ -103,7 +103,7 @@ function parsed(written: string): unknown {
   }
 }
 
-/** Stretches that are not in theta, or are no tensor of their shape, or are wanted twice. */
+/** Stretches that are outside theta, do not fit their shape, or are claimed twice. */
 function misplaced({ state, parameters, adapterFile }: StepManifest): string | undefined {
   if (!state.vectors.some(({ input }) => input === 'theta')) return 'the state has no theta';
   const bad = parameters.find(
@@ -120,7 +120,7 @@ function notAStepGraph(isMissing: boolean, version: unknown): OnnxLoraError {
   const found = isMissing ? 'none' : `version ${JSON.stringify(version) ?? 'none'}`;
   return new OnnxLoraError(
     'invalid-model',
-    `the model is no step graph: expected a manifest of version 1 or 2 in its metadata (${STEP_MANIFEST_KEY}), found ${found}`,
+    `the model is not a step graph: expected a manifest of version 1 or 2 in its metadata (${STEP_MANIFEST_KEY}), found ${found}`,
     { hint: 'Step graphs are written by: onnx-lora train MODEL --emit-step-graph step.onnx …' },
   );
 }

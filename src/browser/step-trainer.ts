@@ -15,8 +15,8 @@ export interface StepResult {
   /** Before clipping. */
   readonly gradientNorm: number;
   /**
-   * How many elements the loss is the mean of, e.g. labels: the mean over batches is Σ loss·weight / Σ
-   * weight. 1 for each batch of a graph that does not say it.
+   * Number of elements that the loss is the mean of, e.g. labels: the mean over batches is Σ loss·weight / Σ
+   * weight. 1 for each batch of a graph without it.
    */
   readonly weight: number;
 }
@@ -41,7 +41,7 @@ export class StepTrainer {
    * Opens a step graph, with the adapters as they were when it was written.
    * @param model the bytes of what `train --emit-step-graph` wrote
    * @param options of the session, such as `executionProviders`
-   * @throws OnnxLoraError `invalid-model` for a model that is no step graph
+   * @throws OnnxLoraError `invalid-model` for a model that is not a step graph
    */
   static async open(
     ort: Ort,
@@ -54,7 +54,7 @@ export class StepTrainer {
     const stored = vectors.map(({ initial }) =>
       initial === 0 ? undefined : stateOf(model, initial.initializer, size),
     );
-    // Zeros only behind the stored ones: those are as large as the file says.
+    // Zeros only after the stored ones: those are as large as the file claims.
     const state = vectors.map(({ input }, i) => [
       input,
       vector(stored[i] ?? new Float32Array(size)),
@@ -68,7 +68,7 @@ export class StepTrainer {
    * element of it counts, nothing moves.
    * @param batch what `manifest.data` names
    * @throws OnnxLoraError `invalid-data` where the batch lacks an input, `diverged` where the loss or
-   * the gradient is no finite number; the adapters are then those of the step before
+   * the gradient is not finite; the adapters are then those of the step before
    */
   async step(batch: Readonly<Record<string, Tensor>>, lr: number): Promise<StepResult> {
     const { data, state, outputs } = this.manifest;

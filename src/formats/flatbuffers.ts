@@ -9,7 +9,7 @@ import type { ByteSource } from '../onnx/byte-source.js';
 const IDENTIFIER_BYTES = 4;
 const VTABLE_HEADER_BYTES = 4;
 
-/** What a table's offset leads to: elements one after the other. */
+/** The target of a table's offset: elements one after the other. */
 export interface Vector {
   /** Of the first element. */
   readonly start: number;
@@ -27,7 +27,7 @@ export function rootTable(source: ByteSource, identifier: string): Table {
   return new Table(source, follow(source, 0));
 }
 
-/** A table: its fields stand where its vtable says, and may be absent. */
+/** A table: its vtable gives the places of its fields, which may be absent. */
 export class Table {
   private readonly vtable: number;
   private readonly vtableBytes: number;
@@ -98,7 +98,7 @@ export class Table {
   }
 }
 
-/** Where the offset at a place leads: forward, from that place. */
+/** The target of the offset at a place: forward, from that place. */
 function follow(source: ByteSource, at: number): number {
   return at + view(source, at, 4).getUint32(0, true);
 }

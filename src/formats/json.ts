@@ -1,4 +1,4 @@
-/** JSON of files that are not trusted: nested no deeper than the reader says, and no key twice. */
+/** JSON of files that are not trusted: nested no deeper than the reader allows, and no key twice. */
 
 /** Names and values come from the file, and an error is one line. */
 const MAX_SHOWN_CHARACTERS = 80;
@@ -17,7 +17,7 @@ function written(value: unknown): string {
   }
 }
 
-/** What is wrong with a text that should be JSON, without its subject: `is not valid JSON`. */
+/** The fault of a text that should be JSON, without its subject: `is not valid JSON`. */
 export class JsonProblem extends Error {}
 
 /**

@@ -25,7 +25,7 @@ const dtypeOfDescr: Readonly<Record<string, DataTypeName>> = {
   f8: 'float64',
 };
 
-/** What other kinds of arrays hold, by the letter that NumPy has for them. */
+/** Contents of other kinds of arrays, by NumPy's letter for them. */
 const otherKinds: Readonly<Record<string, string>> = {
   O: 'Python objects',
   U: 'strings',
@@ -70,7 +70,7 @@ export function parseNpyHeader(bytes: Uint8Array, label: string): NpyHeader {
 function headerText(bytes: Uint8Array, label: string): { text: string; dataStart: number } {
   const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.toString('latin1', 0, MAGIC.length) !== MAGIC) {
-    throw invalid(label, 'is no .npy array: it does not start with the word NUMPY');
+    throw invalid(label, 'is not a .npy array: it does not start with the word NUMPY');
   }
   const version = view[6];
   if (version !== 1 && version !== 2 && version !== 3) {
@@ -126,7 +126,7 @@ function parseDescr(written: string, label: string): DataTypeName {
   throw invalid(label, `is big-endian (${descr}), expected little-endian`, hint);
 }
 
-/** Python 2 wrote an L behind long numbers. */
+/** Python 2 wrote an L after long numbers. */
 function parseShape(written: string, label: string): number[] {
   const inner = written.slice(1, -1).trim().replace(/,$/, '');
   const sizes = inner === '' ? [] : inner.split(',').map((size) => size.trim().replace(/L$/, ''));

@@ -35,7 +35,7 @@ export interface NpzFile {
  * Opens an .npz file. Arrays that `numpy.savez` stored are read when asked for; those that
  * `numpy.savez_compressed` deflated are inflated now, checked, and take their full size in memory
  * until the file is closed.
- * @throws OnnxLoraError `file-not-found`, `not-a-file`, `io`; `invalid-data` for a file that is no
+ * @throws OnnxLoraError `file-not-found`, `not-a-file`, `io`; `invalid-data` for a file that is not a
  * complete zip file of .npy arrays, for arrays that {@link parseNpyHeader} refuses, and for more
  * than 2 GiB of compressed arrays
  */
@@ -123,7 +123,7 @@ async function asZip<T>(file: FileSource, run: () => Promise<T>): Promise<T> {
     const reason = (error as Error).message;
     throw invalid(
       file.label,
-      `is no readable .npz file: ${reason}`,
+      `is not a readable .npz file: ${reason}`,
       'Is the file complete?',
       error,
     );
@@ -167,7 +167,7 @@ function readMember(file: FileSource, entry: Entry, name: string, start: number)
   return { dtype, shape, source, start: offset + dataStart, end: offset + size };
 }
 
-/** Where the .npy file of a member can be read. */
+/** The place at which the .npy file of a member can be read. */
 function contents(
   file: FileSource,
   entry: Entry,

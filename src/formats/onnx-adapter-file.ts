@@ -25,7 +25,7 @@ import { rootTable, type Table } from './flatbuffers.js';
 const IDENTIFIER = 'TORT';
 const FORMAT_VERSION = 1;
 
-// Far beyond any adapter, and small enough that listing them is no attack.
+// Far beyond any adapter, and small enough that listing them is not an attack.
 const MAX_PARAMETERS = 1_000_000;
 const MAX_NAME_BYTES = 4096;
 const MAX_DIMS = 64;
@@ -148,7 +148,7 @@ function invalid(source: ByteSource, problem: string): OnnxLoraError {
   });
 }
 
-// vtables: their own length, the table's, and where each of four fields stands in it.
+// vtables: their own length, the table's, and the places of its four fields.
 const VTABLE = [12, 20, 4, 8, 12, 16];
 const VTABLE_BYTES = 2 * VTABLE.length;
 const TABLE_BYTES = 20;
@@ -199,7 +199,7 @@ export function onnxAdapterFilePieces(
   return [front, ...dataPieces(parameters, places)];
 }
 
-/** Where the parts of a parameter stand: its table, and the three vectors, each behind its length. */
+/** Places of the parts of a parameter: its table, and the three vectors, each after its length. */
 interface Place {
   readonly table: number;
   readonly name: number;
@@ -232,12 +232,12 @@ function layOut(parameters: readonly NewTensor[]): Place[] {
   );
 }
 
-/** The next place that is `rest` behind a multiple of `step`. */
+/** The next place that is `rest` after a multiple of `step`. */
 function aligned(at: number, step: number, rest: number): number {
   return at + ((((rest - at) % step) + step) % step);
 }
 
-/** From the first data vector to the end: lengths, data, and the padding between. */
+/** The bytes from the first data vector to the end: lengths, data, and the padding between. */
 function dataPieces(parameters: readonly NewTensor[], places: readonly Place[]): Piece[] {
   return parameters.flatMap(({ data }, i) => {
     const length = pieceLength(data);

@@ -4,7 +4,7 @@ import { fileError } from '../onnx/source.js';
 export type PathKind = 'none' | 'file' | 'folder' | 'other';
 
 /**
- * What is at a path; links are followed.
+ * The kind of thing at a path; links are followed.
  * @throws OnnxLoraError `io` where that may not be known
  */
 export function kindOf(path: string): PathKind {

@@ -13,13 +13,13 @@ import {
 import { type Piece, pieceLength, totalLength } from '../onnx/edit.js';
 import { JsonProblem, parseStrictJson, show } from './json.js';
 
-/** What the reference implementation refuses to go beyond, so no writer does either. */
+/** Limit of the reference implementation, so no writer exceeds it either. */
 const MAX_HEADER_BYTES = 100_000_000;
 
 /** A header needs 3 levels; the rest is room for fields that are ignored, at a bounded cost. */
 const MAX_HEADER_DEPTH = 16;
 
-/** What one array of this runtime can hold. */
+/** Capacity of one array of this runtime. */
 const MAX_ARRAY_BYTES = constants.MAX_LENGTH;
 
 /** `readSync` takes a length of at most 2^31 - 1. */
@@ -57,7 +57,7 @@ const bitsByDtype = new Map<string, number>(
   Object.values(dataTypes).map(({ name, bits }) => [name, bits]),
 );
 
-/** Where a tensor is: `start` and `end` count bytes from the end of the header, as it does. */
+/** The place of a tensor: `start` and `end` count bytes from the end of the header, as it does. */
 export interface SafetensorsEntry {
   readonly dtype: DataTypeName;
   readonly shape: readonly number[];
@@ -250,7 +250,7 @@ function readHeaderLength({ label, size, read }: Source): number {
   return Number(length);
 }
 
-/** What people mistake for a safetensors file, by its first bytes. */
+/** Files that people mistake for safetensors, by their first bytes. */
 function hintFor(first: Uint8Array): string {
   const start = String.fromCharCode(...first);
   if (start.startsWith('version')) {

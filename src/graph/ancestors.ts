@@ -1,4 +1,4 @@
-/** What a value of a graph is computed from. */
+/** The nodes and inputs that a value is computed from. */
 import type { GraphBuilder } from './builder.js';
 import { capturedBy } from './prune.js';
 

@@ -38,7 +38,7 @@ const replacements: Readonly<Record<string, Replace>> = {
   Trilu: asNumbers,
 };
 
-/** What only moves elements moves ones and zeros. */
+/** Operators that only move elements move ones and zeros. */
 function asNumbers(graph: GraphBuilder, node: NewNode, isBool: (name: string) => boolean): void {
   const inputs = node.inputs.map((name) => (isBool(name) ? cast(graph, name, 'float32') : name));
   const moved = node.outputs.map((name) => graph.fresh(`${name}/float32`));

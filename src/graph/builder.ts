@@ -26,7 +26,7 @@ import { GraphField, ModelField } from '../onnx/fields.js';
 import type { Dim, OpsetImport } from '../onnx/model.js';
 import { onnx } from '../onnx/proto.js';
 
-/** A graph input or output; a null shape says nothing, not even the rank. */
+/** A graph input or output; a null shape leaves even the rank open. */
 export interface ValueSpec {
   readonly name: string;
   readonly dtype: DataTypeName | undefined;
@@ -70,7 +70,7 @@ export class GraphBuilder {
     return this.opsets.find(({ domain }) => domain === '')?.version ?? 1;
   }
 
-  /** `wanted`, or with a number behind it where that is taken. */
+  /** `wanted`, or with a number appended where that is taken. */
   fresh(wanted: string): string {
     let name = wanted;
     let number = this.numbers.get(wanted) ?? 0;
@@ -87,7 +87,7 @@ export class GraphBuilder {
 
   /** Adds a node as it is. */
   add(node: NewNode): void {
-    // Nodes are told apart by their names, and new ones are called as their outputs are.
+    // Nodes are identified by their names, and new ones are named after their outputs.
     this.reserve(node.name);
     for (const name of node.outputs) this.reserve(name);
     this.nodes.push(node);
@@ -145,7 +145,7 @@ export class GraphBuilder {
     return this.constant('int64', [values.length], values);
   }
 
-  /** Gives a value another name, wherever it stands. */
+  /** Gives a value another name, wherever it is used. */
   rename(value: string, wanted: string): string {
     if (value === wanted) return value;
     const name = this.fresh(wanted);
@@ -159,7 +159,7 @@ export class GraphBuilder {
 
   /**
    * The model as the pieces of a file.
-   * @param folder weights in files of this folder are referred to as external data, where they stand
+   * @param folder weights in files of this folder are referred to as external data, where they are
    */
   modelPieces(metadata: Readonly<Record<string, string>> = {}, folder?: string): Piece[] {
     const header = onnx.ModelProto.encode({
@@ -203,7 +203,7 @@ export function copyOf(graph: GraphBuilder): GraphBuilder {
 // they load it.
 const MIN_EXTERNAL_BYTES = 16 * 1024;
 
-/** Where a tensor stands in a file of the folder. */
+/** A tensor's place in a file of the folder. */
 function placeIn(folder: string | undefined, { data }: NewTensor) {
   if (folder === undefined || !('start' in data)) return undefined;
   const length = data.end - data.start;

@@ -1,4 +1,4 @@
-/** What the body of an If, Loop or Scan reads from the graphs around it. */
+/** Values that the body of an If, Loop or Scan reads from the graphs around it. */
 import type { Graph } from '../onnx/model.js';
 
 /** The names that a graph defines itself. */

@@ -1,4 +1,4 @@
-/** From a value back to the constant tensor it is made of. */
+/** Traces a value back to the constant tensor that it is made from. */
 import { type DataTypeName, findDataType } from '../onnx/dtype.js';
 import type { TensorPlace } from '../onnx/external.js';
 import { elementCount, type Graph, type Node, type Tensor } from '../onnx/model.js';
@@ -18,7 +18,7 @@ export interface Constant {
    * those that compute with other constants too.
    */
   readonly steps: readonly Node[];
-  /** Shape and type of the value behind the last step. */
+  /** Shape and type of the value after the last step. */
   readonly dims: readonly number[];
   readonly dtype: DataTypeName | undefined;
 }
@@ -26,11 +26,11 @@ export interface Constant {
 // Exporters put one to three nodes between a weight and its use.
 const MAX_STEPS = 16;
 
-// Scales and zero points come as they are or behind a Cast. A hostile file must not make every step
+// Scales and zero points come as they are or through a Cast. A hostile file must not make every step
 // of a chain the start of further ones: their number grows with the power of this.
 const MAX_SIDE_STEPS = 2;
 
-/** What `name` is made of, or undefined where it depends on an input or on other operators. */
+/** The constant that `name` is made from; undefined where it depends on an input or on other operators. */
 export function traceConstant(
   values: ValueIndex,
   graph: Graph,
@@ -129,7 +129,7 @@ function isArithmetic({ opType, domain, inputs }: Node): boolean {
   return domain === '' && ARITHMETIC.has(opType) && inputs.length === 2;
 }
 
-/** The stored tensor that a name stands for in `graph`: an initializer, or the value of a Constant. */
+/** The stored tensor that a name refers to in `graph`: an initializer, or the value of a Constant. */
 export function storedTensor(
   values: ValueIndex,
   graph: Graph,
@@ -168,7 +168,7 @@ function isSwap(node: Node): boolean {
   return perm.length === 0 || (perm.length === 2 && perm[0] === 1 && perm[1] === 0);
 }
 
-/** The constants behind the inputs after the first; undefined where one is not constant. */
+/** The constants of the inputs after the first; undefined where one is not constant. */
 function sideInputs(values: ValueIndex, node: Node, maxSteps: number): Constant[] | undefined {
   const limit = Math.min(maxSteps - 1, MAX_SIDE_STEPS);
   const constants: Constant[] = [];

@@ -1,6 +1,6 @@
 /**
  * A model's main graph without calls of model-local functions, and without Ifs that always go the same
- * way: their nodes stand in its place. What depends on data (Loop, Scan, other Ifs) stays. The nodes come
+ * way: their nodes take its place. What depends on data (Loop, Scan, other Ifs) stays. The nodes come
  * out in order, whatever their order in the file.
  */
 import type onnxProto from 'onnx-proto';
@@ -50,7 +50,7 @@ export interface Inlined {
 }
 
 /**
- * What the outputs of a model's nodes are called in a graph without constant Ifs, where branches may have
+ * Names of a model's node outputs in a graph without constant Ifs, where branches may have
  * used the same names; none for those of a branch that is never taken. Nodes of bodies that stay are not here.
  */
 export type NodePlaces = ReadonlyMap<Node, readonly string[]>;
@@ -63,7 +63,7 @@ export function inline(model: Model, reader: TensorReader): Inlined {
   return new Inliner(model, reader).run();
 }
 
-/** What names and attributes mean where a node stands. */
+/** Meanings of names and attributes at the place of a node. */
 interface Scope {
   readonly depth: number;
   /** In front of the names of nodes: those of a function repeat. */
@@ -224,7 +224,7 @@ class Inliner {
     return name;
   }
 
-  /** The node with what its names and attributes stand for. */
+  /** The node with its names and attributes replaced by their meanings. */
   private inScope(node: Node, scope: Scope): InlinedNode {
     const named = (names: readonly string[]) => names.map((name) => resolve(scope, name));
     const attributes = [...node.attributes.values()].flatMap((attribute) => {
@@ -270,7 +270,7 @@ class Inliner {
     return [...defaults].map(([name, attribute]) => [name, this.inPlace(attribute, nowhere)]);
   }
 
-  /** An attribute whose bodies stay bodies, with the names of the place it stands in now. */
+  /** An attribute whose bodies stay bodies, with the names of its new place. */
   private renamedBodies(bytes: Uint8Array, scope: Scope): Uint8Array {
     const attribute = onnx.AttributeProto.decode(bytes);
     for (const body of bodiesOf(attribute)) this.renameBody(body, scope);

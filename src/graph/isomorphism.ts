@@ -17,7 +17,7 @@ import {
 import { storedTensor } from './constants.js';
 import { type Value, ValueIndex } from './uses.js';
 
-/** A constant of the one model and what stands in its place in the other. */
+/** A constant of one model and its counterpart in the other. */
 export interface ConstantPair {
   /** The value's name in the first model. */
   readonly name: string;
@@ -25,7 +25,7 @@ export interface ConstantPair {
   readonly second: TensorPlace;
 }
 
-/** What of one model is what of the other. */
+/** Pairs of corresponding things in two models. */
 export interface Pairing {
   /** A constant that one of the models stores once and the other twice is in two pairs. */
   readonly constants: readonly ConstantPair[];
@@ -56,7 +56,7 @@ interface Difference {
 interface Reading {
   readonly graphs: readonly [Graph, Graph];
   readonly names: readonly [string, string];
-  /** What reads it, for messages. */
+  /** Its reader, for messages. */
   readonly reader: string;
   readonly node: Node | undefined;
 }
@@ -228,7 +228,7 @@ class Walk implements Pairing {
   }
 
   private differ(node: Node | undefined, text: string): void {
-    // Nodes of bodies stand where the node that has the body does.
+    // Nodes of bodies have the place of the node that owns the body.
     let outer = node;
     while (outer?.graph.parent) outer = outer.graph.parent.node;
     const order = (outer && this.order.get(outer)) ?? Number.POSITIVE_INFINITY;

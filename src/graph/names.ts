@@ -22,7 +22,7 @@ export class NameAuthority {
     this.taken.add(name);
   }
 
-  /** `wanted` itself, or with the first number behind it that makes it new. */
+  /** `wanted` itself, or with the first number appended that makes it new. */
   fresh(wanted: string): string {
     let name = wanted;
     let number = this.numbers.get(wanted) ?? 0;

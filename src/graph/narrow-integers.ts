@@ -12,7 +12,7 @@ import { capturedBy } from './prune.js';
 
 /**
  * Makes the graph take its int64 inputs as int32. Values keep their names; where an operator takes
- * nothing but int64, a Cast stands before it.
+ * nothing but int64, a Cast comes before it.
  * @returns the inputs that have to be fed as int32
  */
 export function narrowInputs(graph: GraphBuilder): ReadonlySet<string> {
@@ -34,7 +34,7 @@ function keptValues({ nodes, outputs }: GraphBuilder): Set<string> {
   return new Set([...outputs.map(({ name }) => name), ...nodes.flatMap(capturedBy)]);
 }
 
-/** Where an operator has integers that may as well be int32. */
+/** The inputs and outputs of an operator that may be int32 in the place of int64. */
 interface Form {
   /** Inputs of one type; `all` where it is every one. */
   readonly together: readonly number[] | 'all';

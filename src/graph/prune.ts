@@ -21,7 +21,7 @@ export function prune(graph: GraphBuilder): void {
   }
 }
 
-/** What the bodies of a node read from around them. */
+/** Outer values that the bodies of a node read. */
 export function capturedBy({ attributes = {} }: NewNode): readonly string[] {
   return Object.values(attributes).flatMap((value) => ('raw' in value ? value.captures : []));
 }

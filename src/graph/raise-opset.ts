@@ -45,7 +45,7 @@ function addRaised(graph: GraphBuilder, node: NewNode, from: number, types: Valu
   else graph.add(node);
 }
 
-/** What runs in Loop, Scan and If is not raised with the graph around it: there it has to be the same. */
+/** Bodies of Loop, Scan and If are not raised with the graph around them: their operators have to mean the same. */
 function refuseOldBody(node: NewNode, from: number): void {
   const bodies = Object.values(node.attributes ?? {}).flatMap((value) =>
     'raw' in value ? bodiesOf(onnx.AttributeProto.decode(value.raw)) : [],
@@ -76,7 +76,7 @@ function bodiesOf({ g, graphs }: onnxProto.onnx.IAttributeProto) {
 /** Adds the new form of a node. */
 type Raise = (graph: GraphBuilder, node: NewNode, types: ValueTypes) => void;
 
-/** How an operator is raised, and the opset that changed its form. */
+/** The way to raise an operator, and the opset that changed its form. */
 const successors: Readonly<Record<string, { readonly since: number; readonly raise: Raise }>> = {
   BatchNormalization: { since: 14, raise: batchNormalization },
   Clip: { since: 11, raise: clip },
@@ -134,7 +134,7 @@ function batchNormalization(graph: GraphBuilder, node: NewNode): void {
   graph.add({ ...node, outputs: [output!], attributes: omit(node, 'spatial') });
 }
 
-/** From opset 16 on, coordinates are those of pixels' middles where nothing is said. */
+/** From opset 16 on, coordinates are by default those of pixels' centers. */
 function roiAlign(graph: GraphBuilder, node: NewNode): void {
   const attributes = { ...node.attributes, coordinate_transformation_mode: OUTPUT_HALF_PIXEL };
   graph.add({ ...node, attributes });

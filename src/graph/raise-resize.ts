@@ -1,5 +1,5 @@
 /**
- * Resize of opset 10 and Upsample in the form of Resize from opset 11 on, which says how coordinates
+ * Resize of opset 10 and Upsample in the form of Resize from opset 11 on, which tells how coordinates
  * are counted and rounded.
  */
 import { isConvertible, toFloat64 } from '../onnx/dtype.js';

@@ -1,4 +1,4 @@
-/** What reads a stored tensor in the end, behind the nodes that only pass it on. */
+/** The final readers of a stored tensor, after the nodes that only pass it on. */
 import type { TensorPlace } from '../onnx/external.js';
 import type { Node } from '../onnx/model.js';
 import { isStep } from './constants.js';
@@ -7,13 +7,13 @@ import type { Use, ValueIndex } from './uses.js';
 // Deeper chains of steps are not weights of real models; a hostile one must not exhaust the stack.
 const MAX_DEPTH = 64;
 
-/** Its uses behind Identity, Cast, Transpose and DequantizeLinear. */
+/** Its uses after Identity, Cast, Transpose and DequantizeLinear. */
 export function finalReaders(values: ValueIndex, { tensor, graph, node }: TensorPlace): Use[] {
   const value = values.resolve(graph, node ? node.outputs[0]! : tensor.name);
   return (value?.uses ?? []).flatMap((use) => readersBehind(values, use));
 }
 
-/** What a use comes to in the end. */
+/** The final reader that a use leads to. */
 export function readersBehind(values: ValueIndex, first: Use): Use[] {
   const uses: Use[] = [];
   const follow = (use: Use, depth: number) => {

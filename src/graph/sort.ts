@@ -1,5 +1,5 @@
 /**
- * Nodes in an order in which each comes behind what it reads. ONNX asks for one, but runtimes sort for
+ * Nodes in an order in which each comes after what it reads. ONNX asks for one, but runtimes sort for
  * themselves, and converters that put their Casts at the end leave it to them.
  */
 import { OnnxLoraError } from '../errors.js';

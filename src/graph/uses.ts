@@ -11,7 +11,7 @@ import {
   type Tensor,
 } from '../onnx/model.js';
 
-/** What a name stands for where it is defined. */
+/** The thing that a name refers to, where it is defined. */
 export interface Value {
   readonly name: string;
   /** The graph that defines it. */

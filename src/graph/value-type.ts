@@ -1,7 +1,7 @@
 import type { DataTypeName } from '../onnx/dtype.js';
 import type { Dim } from '../onnx/model.js';
 
-/** What is known of a value: its type, and its shape as far as it is static. */
+/** Type of a value, and its shape as far as it is static. */
 export interface ValueType {
   readonly dtype: DataTypeName;
   /** null where not even the rank is known. */

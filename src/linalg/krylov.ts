@@ -80,7 +80,7 @@ function leadingPart({ data, columns }: DoubleMatrix, size: number): DoubleMatri
   return { data: part, rows: size, columns: size };
 }
 
-/** What multiplies with A [rows, columns], the columns being its smaller side. */
+/** Multiplies with A [rows, columns], the columns being its smaller side. */
 interface LinearMap {
   readonly columns: number;
   apply(x: DoubleMatrix): Promise<DoubleMatrix>;
@@ -133,7 +133,7 @@ function randomMatrix(rows: number, columns: number, seed: number): DoubleMatrix
   return { data, rows, columns };
 }
 
-// What is left of a vector below this share of its length is rounding.
+// A rest of a vector below this share of its length is rounding.
 const DEPENDENT = 1e-13;
 
 /**

@@ -2,7 +2,7 @@
 export interface TruncatedSvd {
   readonly rows: number;
   readonly columns: number;
-  /** How many there are: what was asked for, or the rank of A where that is less. */
+  /** Their number: what was asked for, or the rank of A where that is less. */
   readonly rank: number;
   /** Left singular vectors, the columns of U [rows, rank], row-major. */
   readonly u: Float64Array;

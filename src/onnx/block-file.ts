@@ -21,7 +21,7 @@ const DIRECT_FROM = 256 * 1024 * 1024;
 const DIRECT_BLOCK_BYTES = 4 * 1024 * 1024;
 const DIRECT_BLOCKS = 5;
 
-// What a direct write's place and length are multiples of.
+// Place and length of a direct write are multiples of this.
 const SECTOR = 4096;
 
 export class BlockFile {
@@ -32,7 +32,7 @@ export class BlockFile {
   private constructor(
     private readonly handle: FileHandle,
     private readonly isDirect: boolean,
-    /** Memory to fill, block after block, and from the first again behind the last. */
+    /** Memory to fill, block after block, and from the first again after the last. */
     readonly blocks: readonly Uint8Array[],
   ) {}
 
@@ -65,7 +65,7 @@ export class BlockFile {
     this.flushing.catch(() => {});
   }
 
-  /** Puts everything on the disk, behind which nothing may be written. */
+  /** Puts everything on the disk; nothing may be written after it. */
   async finish(): Promise<void> {
     await this.flushing;
     if (this.isDirect) await this.handle.truncate(this.length);

@@ -1,4 +1,4 @@
-/** Where bytes stand: the file, and the offset of the first. */
+/** A place of bytes: the file, and the offset of the first. */
 export interface FilePlace {
   readonly path: string;
   readonly start: number;
@@ -6,7 +6,7 @@ export interface FilePlace {
 
 /** Random access to bytes that need not be in memory: a file of any size, or a buffer. */
 export interface ByteSource {
-  /** What to call it in a message: the path, or a word for bytes that have none. */
+  /** Its name in messages: the path, or a word for bytes without one. */
   readonly label: string;
   /** The file's path; undefined for bytes in memory. */
   readonly path: string | undefined;
@@ -18,7 +18,7 @@ export interface ByteSource {
   read(start: number, end: number): Uint8Array;
   /** Fills `target` from `start` on; throws where the source ends before. */
   readInto(target: Uint8Array, start: number): void;
-  /** Where a file has the bytes from `start` to `end`, in one piece; undefined where none has. */
+  /** The place in a file of the bytes from `start` to `end`, if they lie in one piece; else undefined. */
   placeOf(start: number, end: number): FilePlace | undefined;
   close(): void;
 }

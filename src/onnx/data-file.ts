@@ -1,6 +1,6 @@
 /**
  * A new external data file for a model whose weights change: the old files with the changed ranges
- * replaced, and new tensors behind them. Files that nothing changes in stay referenced as they are.
+ * replaced, and new tensors after them. Files that nothing changes in stay referenced as they are.
  */
 import { type Computed, type MessageEdit, type Piece, pieceLength, totalLength } from './edit.js';
 import { externalInitializerRecord, inputRecord, type NewTensor } from './encode.js';

@@ -13,7 +13,7 @@ if (new Uint8Array(Uint16Array.of(1).buffer)[0] !== 1) {
 
 /**
  * `TensorProto.DataType` numbers with a name and the width of one element. A string element has no
- * fixed width, which is what 0 bits stands for.
+ * fixed width, which is the meaning of 0 bits.
  */
 export const dataTypes = {
   1: { name: 'float32', bits: 32 },
@@ -50,7 +50,7 @@ export type DataTypeName = (typeof dataTypes)[DataTypeNumber]['name'];
 /** The types `toFloat32`, `toFloat64`, `fromFloat32` and `fromFloat64` convert. */
 export type FloatName = 'float32' | 'float64' | 'float16' | 'bfloat16';
 
-/** What `toIntegers` returns: as wide as the type, a byte per element for narrower ones. */
+/** Result of `toIntegers`: as wide as the type, a byte per element for narrower ones. */
 export type IntegerArray =
   | Int8Array
   | Uint8Array
@@ -197,7 +197,7 @@ export function fromFloat32(dtype: DataTypeName, values: Float32Array): Uint8Arr
 
 /**
  * Whole numbers as raw little-endian bytes of an integer type or bool. What a Number has rounded up to
- * 2^63 was the greatest int64, which stands for "to the end".
+ * 2^63 was the greatest int64, which means "to the end".
  * @throws OnnxLoraError `invalid-argument` for what the type does not hold, `unsupported` for a type
  * that is none of them
  */

@@ -11,7 +11,7 @@ export interface Computed {
   chunks(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
-/** Bytes that stand in a source. */
+/** Bytes in a source. */
 export interface Span extends Range {
   readonly source: ByteSource;
 }
@@ -29,7 +29,7 @@ interface Splice extends Range {
 export class MessageEdit {
   private readonly splices: Splice[] = [];
   private readonly children = new Map<number, MessageEdit>();
-  /** Where the fields start that are taken out, and the nested ones with them. */
+  /** Starts of the fields that are removed, together with the nested ones. */
   private readonly removed = new Set<number>();
 
   constructor(
@@ -54,7 +54,7 @@ export class MessageEdit {
     this.replace(field);
   }
 
-  /** Adds records behind a field; several calls keep their order. */
+  /** Adds records after a field; several calls keep their order. */
   insertAfter(field: Field, ...pieces: Piece[]): void {
     this.splices.push({ start: field.end, end: field.end, pieces: () => pieces });
   }
@@ -116,7 +116,7 @@ export class MessageEdit {
 
   /**
    * The header of `field` for another length. Some writers reserve four or five bytes for a length
-   * before they know it; the new length keeps that width, so that undoing an edit gives the same
+   * before it is known; the new length keeps that width, so that undoing an edit gives the same
    * bytes again. It must not grow instead: other readers take no more than five bytes.
    */
   private headerLike(field: Field, length: number): Uint8Array {
@@ -137,7 +137,7 @@ export class MessageEdit {
   }
 }
 
-// An insertion between two fields stands before the replacement of the second one.
+// An insertion between two fields comes before the replacement of the second one.
 function inFileOrder(splices: readonly Splice[]): Splice[] {
   return [...splices].sort((a, b) => a.start - b.start || a.end - b.end);
 }

@@ -32,7 +32,7 @@ export type AttributeValue =
    */
   | { readonly raw: Uint8Array; readonly captures: readonly string[] };
 
-/** A text that is the same for the same attributes, whose integers JSON does not know. */
+/** A text that is the same for the same attributes, whose integers JSON cannot represent. */
 export function keyOf(value: unknown): string {
   return JSON.stringify(value, (_, part) => (typeof part === 'bigint' ? `${part}n` : part));
 }

@@ -25,7 +25,7 @@ export interface TensorPlace {
   readonly attribute?: Attribute | undefined;
 }
 
-/** Every tensor of the model that stands in a message: initializers and Constant values. */
+/** Every tensor message of the model: initializers and Constant values. */
 export function* allTensors(model: Model): Generator<TensorPlace> {
   for (const root of [model.graph, ...model.functions.map((f) => f.body)]) {
     for (const graph of allGraphs(root)) {

@@ -1,5 +1,5 @@
 /**
- * What an ONNX file contains, by reference: every element carries the range of bytes it stands in,
+ * The contents of an ONNX file, by reference: every element carries the range of bytes that holds it,
  * so that an edit can replace it and copy all the rest. Weights stay in the file.
  */
 
@@ -20,7 +20,7 @@ export interface OpsetImport {
   readonly version: number;
 }
 
-/** Where a tensor's numbers are. */
+/** The place of a tensor's numbers. */
 export type TensorData =
   | { readonly kind: 'raw'; readonly field: Field }
   | { readonly kind: 'typed'; readonly fields: readonly Field[] }
@@ -28,7 +28,7 @@ export type TensorData =
       readonly kind: 'external';
       readonly location: string;
       readonly offset: number;
-      /** Bytes; undefined where the file does not say. */
+      /** Bytes; undefined where the file does not give it. */
       readonly length: number | undefined;
       readonly entries: readonly Field[];
     }
@@ -79,13 +79,13 @@ export interface Node {
   readonly graph: Graph;
 }
 
-/** A dimension: its size, its symbol, or null where the file says nothing. */
+/** A dimension: its size, its symbol, or null where the file gives neither. */
 export type Dim = number | string | null;
 
 export interface ValueInfo {
   readonly field: Field;
   readonly name: string;
-  /** ONNX data type number; 0 for what is no tensor. */
+  /** ONNX data type number; 0 for values that are not tensors. */
   readonly dataType: number;
   /** null where the rank is not known. */
   readonly shape: readonly Dim[] | null;
@@ -155,7 +155,7 @@ export function* enclosingGraphs(graph: Graph): Generator<Graph> {
   }
 }
 
-/** What to call a node in a message: its name, else its first output. */
+/** A node's name in messages: its own, else that of its first output. */
 export function nodeLabel(node: Pick<Node, 'name' | 'opType' | 'outputs'>): string {
   return node.name || node.outputs.find((name) => name !== '') || `an unnamed ${node.opType}`;
 }

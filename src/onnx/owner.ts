@@ -1,15 +1,15 @@
 /**
  * Whose a temporary file or claim is: names carry the process that made them, so that what a killed one
- * left can be told from what a living one works on.
+ * left can be distinguished from what a living one works on.
  */
 import { createHash } from 'node:crypto';
 import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 
-/** What {@link ownerToken} gives, as a pattern. */
+/** Pattern of the results of {@link ownerToken}. */
 export const OWNER = '[0-9a-f]{8}-\\d+-[0-9a-f]{8}';
 
-/** This process, in a few characters that may stand in a file's name. */
+/** This process, in a few characters that are allowed in a file's name. */
 export function ownerToken(pid = process.pid): string {
   return `${machine()}-${pid}-${startOf(pid) ?? UNKNOWN}`;
 }
@@ -25,7 +25,7 @@ export function isDead(token: string): boolean {
   return start !== UNKNOWN && now !== undefined && now !== start;
 }
 
-/** Whether an owner is a process of this machine, of which {@link isDead} knows. */
+/** Whether an owner is a process of this machine, that {@link isDead} can check. */
 export function isOfThisMachine(token: string): boolean {
   return token.startsWith(`${machine()}-`);
 }
@@ -40,11 +40,11 @@ function machine(): string {
   return known;
 }
 
-/** When a process began, where the system says so. */
+/** The start time of a process, where the system tells it. */
 function startOf(pid: number): string | undefined {
   const stat = attempt(() => readFileSync(`/proc/${pid}/stat`, 'utf8'));
   const boot = attempt(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8'));
-  // Its name, in parentheses, may hold anything; the start is the twentieth field behind it.
+  // Its name, in parentheses, may hold anything; the start is the twentieth field after it.
   const ticks = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
   return ticks === undefined ? undefined : digest(`${boot} ${ticks}`);
 }

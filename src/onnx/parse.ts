@@ -1,4 +1,4 @@
-/** From wire records to the elements of model.ts. */
+/** Parses wire records into the elements of model.ts. */
 import { OnnxLoraError } from '../errors.js';
 import type { ByteSource } from './byte-source.js';
 import {
@@ -46,11 +46,11 @@ import {
 // Control flow nests a few levels deep; a file that nests thousands would exhaust the stack.
 const MAX_GRAPH_DEPTH = 64;
 
-// Names, modes and axes; longer ones carry data (serialized engines, tables, or a weight behind a
+// Names, modes and axes; longer ones carry data (serialized engines, tables, or a weight after a
 // damaged tag) that nothing here looks at.
 const MAX_ATTRIBUTE_BYTES = 64 * 1024;
 
-// A tensor has a handful of dimensions; more than this are a weight behind a damaged tag.
+// A tensor has a handful of dimensions; more than this are a weight after a damaged tag.
 const MAX_DIMENSION_BYTES = 1024;
 
 /**

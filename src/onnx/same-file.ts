@@ -14,7 +14,7 @@ export function isReadFrom(input: string, path: string): boolean {
   return isSameFile(input, path) || isReadInside(input, path) || mayBeNamedIn(input, path);
 }
 
-/** What file it is, where there is one. */
+/** The file's identity, if it exists. */
 function identityOf(path: string): string | undefined {
   try {
     const { dev, ino } = statSync(path, { bigint: true });
@@ -25,7 +25,7 @@ function identityOf(path: string): string | undefined {
   }
 }
 
-/** Where it is or would be: its folder by its real name, and its own name. */
+/** Its path, existing or not: the real name of its folder, and its own name. */
 function placeOf(path: string): string {
   const whole = resolve(path);
   return join(realPathOf(dirname(whole)) ?? dirname(whole), basename(whole));

@@ -7,7 +7,7 @@ import { OnnxLoraError } from '../errors.js';
 import { isDead, OWNER, ownerToken } from './owner.js';
 import { fileError } from './source.js';
 
-/** A new name beside `path`, which says whose it is. */
+/** A new name beside `path` that names its owner. */
 export function temporaryBeside(path: string): string {
   const own = `${ownerToken()}.${randomBytes(6).toString('hex')}`;
   return join(dirname(path), `.${shortName(path)}.${own}.tmp`);
@@ -23,7 +23,7 @@ export function removeStale(path: string): void {
   }
 }
 
-/** A file's name, as far as it leaves room for what stands around it: names end at 255 bytes. */
+/** A file's name, cut to leave room for what surrounds it: names end at 255 bytes. */
 export function shortName(path: string): string {
   const name = basename(path);
   if (Buffer.byteLength(name) <= MAX_NAME) return name;
@@ -36,7 +36,7 @@ function namesIn(folder: string): string[] {
   try {
     return readdirSync(folder);
   } catch {
-    // Whoever writes there says what is wrong with it.
+    // Whoever writes there reports what is wrong with it.
     return [];
   }
 }

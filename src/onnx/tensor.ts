@@ -24,7 +24,7 @@ export class TensorReader {
   ) {}
 
   /**
-   * Where the tensor's little-endian bytes stand, in one piece; undefined for typed fields, whose
+   * The place of the tensor's little-endian bytes, if they lie in one piece; undefined for typed fields, whose
    * numbers are not stored as such.
    * @throws OnnxLoraError `invalid-model`, `external-data`, `unsupported`
    */
@@ -132,7 +132,7 @@ export function floatTypeOf(tensor: Tensor, model: Model): FloatName {
   );
 }
 
-/** Whether the file can hold as many numbers as the tensor's shape says; nothing is read for it. */
+/** Whether the file can hold as many numbers as the tensor's shape asks for; nothing is read for it. */
 export function fitsItsData({ dataType, dims, data }: Tensor): boolean {
   const dtype = findDataType(dataType);
   if (!dtype || dtype === 'string') return false;

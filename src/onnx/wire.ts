@@ -1,7 +1,7 @@
 /**
  * Protobuf's wire format, read in place: a message is a run of fields, each a tag (number and wire
  * type) and a payload. Nothing is decoded before it is asked for, and payloads are named by their
- * byte ranges, so a field we do not know is kept by copying its range.
+ * byte ranges, so an unknown field is kept by copying its range.
  * Format: https://protobuf.dev/programming-guides/encoding/
  */
 import { OnnxLoraError } from '../errors.js';
@@ -126,7 +126,7 @@ export function readPackedInts(source: ByteSource, range: Range): number[] {
   return values;
 }
 
-/** A repeated integer field as it stands in the file: no value is rounded. */
+/** A repeated integer field as it is in the file: no value is rounded. */
 export function readBigInts(source: ByteSource, field: Field): bigint[] {
   const values: bigint[] = [];
   eachVarint(source, { start: field.value, end: field.end }, (low, high) => {
@@ -219,7 +219,7 @@ function expectWireType(source: ByteSource, field: Field, type: number, what: st
   }
 }
 
-/** The error for bytes that are no ONNX model. */
+/** The error for bytes that are not an ONNX model. */
 export function malformed(
   source: ByteSource,
   offset: number,

@@ -10,13 +10,13 @@ import { isReadFrom, isSameFile } from './same-file.js';
 import { fileError } from './source.js';
 import { removeStale, temporaryBeside } from './temporary.js';
 
-/** Where long work stands. */
+/** Progress of long work. */
 export interface Progress {
   readonly phase: string;
   readonly done: number;
   readonly total: number;
   readonly unit: 'bytes' | 'weights' | 'runs' | 'samples' | 'steps';
-  /** What else there is to say, in a few words. */
+  /** A remark, in a few words. */
   readonly detail?: string | undefined;
   /** The course of a number so far, oldest first. */
   readonly trend?: readonly number[] | undefined;
@@ -31,7 +31,7 @@ export interface WorkOptions {
 export interface WriteOptions extends WorkOptions {
   /** Replace an existing file. */
   readonly force?: boolean | undefined;
-  /** What else is read for this and must not be written to, as a file that the options came from. */
+  /** Other inputs that must not be overwritten, such as the file that the options came from. */
   readonly alsoRead?: readonly string[] | undefined;
 }
 
@@ -45,7 +45,7 @@ const REPORT_BYTES = 4 * 1024 * 1024;
 
 /**
  * Writes the files beside their places, syncs them, then renames them into place in the given
- * order: what others refer to first. On any failure the temporary files are removed; old files stand as
+ * order: what others refer to first. On any failure the temporary files are removed; old files stay as
  * they were, unless several were to be replaced and the system let go of the first ones only.
  * @param inputs files that must not be overwritten, `force` or not
  * @throws OnnxLoraError `output-exists`, `invalid-argument`, `io`, `aborted`

@@ -11,7 +11,7 @@ export interface Confusion {
   }>;
 }
 
-// More columns than this are no matrix that anybody reads.
+// Nobody reads a matrix of more columns than this.
 const MAX_CLASSES = 40;
 const MAX_LISTED = 10;
 

@@ -3,7 +3,7 @@ import { Markup, markup } from './markup.js';
 import { linearScale, logScale, roundLinearScale, type Scale } from './scale.js';
 import { finiteRuns, type Point, type Span, smoothed, spans, thinned } from './series.js';
 
-/** What a run leaves: the lines of its log. */
+/** The record of a run: the lines of its log. */
 export interface LossCurve {
   readonly steps: readonly {
     readonly step: number;
@@ -44,7 +44,7 @@ ${body}
   }\n`;
 }
 
-// The hues of the inspect page, in hexadecimal: not every viewer of SVG knows oklch.
+// The hues of the inspect page, in hexadecimal: not every viewer of SVG supports oklch.
 const style = `
 svg { color-scheme: light dark; font: 12px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; font-variant-numeric: tabular-nums; }
 .paper { fill: #fff; } text { fill: #20242c; } .title { font-size: 16px; font-weight: 600; } .soft { fill: #626a78; }
@@ -72,7 +72,7 @@ function linesOf({ steps, evaluations = [] }: LossCurve): Lines {
   };
 }
 
-/** Where the panels stand. */
+/** Positions of the panels. */
 interface Frame {
   readonly left: number;
   readonly right: number;
@@ -191,7 +191,7 @@ function ratePanel(rates: readonly Point[], x: Scale, frame: Frame): Markup {
 <path class="rate" d="${polyline(thinned(rates, limit), x, y)}"/>`;
 }
 
-/** From the right: what each line is, and where it ended. */
+/** The legend at the right: each line's name and last value. */
 function legend({ losses, evaluations }: Lines, log: boolean, { right }: Frame): Markup {
   const loss = lastOf(finiteRuns(losses).map((run) => smoothed(run, radiusFor(losses))));
   const evaluation = lastOf(finiteRuns(evaluations));

@@ -1,4 +1,4 @@
-/** What a model is worth on a dataset, as a page. */
+/** An evaluation on a dataset, as a page. */
 import { basename } from 'node:path';
 import { type Confusion, confusionSection } from './confusion.js';
 import { formatCount, formatMeasure, formatSeconds } from './format.js';
@@ -17,7 +17,7 @@ export interface EvaluationReport {
   }[];
   readonly confusion?: Confusion | undefined;
   readonly classNames?: readonly string[] | undefined;
-  /** What was measured with. */
+  /** The settings of the measurement. */
   readonly facts: Readonly<Record<string, string>>;
 }
 

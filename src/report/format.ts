@@ -45,7 +45,7 @@ export function formatAligned(norm: number, peak: number): string {
   return norm < least / 2 ? `< ${least.toFixed(decimals)}` : norm.toFixed(decimals);
 }
 
-/** A dotted or slashed path: what tells it from its neighbours stands out. */
+/** A dotted or slashed path: the part in which it differs from its neighbours stands out. */
 export function pathOf(path: string): Markup {
   const at = Math.max(path.lastIndexOf('.'), path.lastIndexOf('/')) + 1;
   const above = path.slice(0, at).split(/(?<=[./])/);

@@ -38,7 +38,7 @@ ${peak > 0 && legend(peak)}</div>
 </section>`;
 }
 
-/** What stands beside the groups: the sets' names, or no column at all. */
+/** The column beside the groups: the sets' names, or none at all. */
 interface Heading {
   readonly sets: boolean;
   readonly none: boolean;
@@ -58,7 +58,7 @@ function tilesOf(targets: readonly InspectedTarget[]): Tile[] {
   return tiles;
 }
 
-// Path segments up to the first number: `encoder.layer.3` holds all that stands below it.
+// Path segments up to the first number: `encoder.layer.3` holds everything below it.
 const BLOCK = /^(.*?\.\d+)\.(.+)$/;
 
 function grouped(tiles: readonly Tile[]): Group[] {

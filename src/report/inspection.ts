@@ -1,4 +1,4 @@
-/** What `inspect` finds: the JSON of the public contract. */
+/** The result of `inspect`: the JSON of the public contract. */
 
 import type { Head } from '../adapters/model/manifest.js';
 import type { AdapterSummary } from '../adapters/model/summary.js';
@@ -33,7 +33,7 @@ export interface ModelFacts {
 
 export interface InspectedValue {
   readonly name: string;
-  /** `unknown` for what is no tensor. */
+  /** `unknown` for values that are not tensors. */
   readonly type: DataTypeName | 'unknown';
   readonly shape: readonly Dim[] | null;
 }
@@ -45,7 +45,7 @@ export interface InspectedWeight {
   readonly shape: readonly [number, number];
   readonly dtype: DataTypeName;
   readonly bytes: number;
-  /** What holds it and which nodes stand between: `initializer via Transpose`. */
+  /** Its origin and the nodes between: `initializer via Transpose`. */
   readonly source: string;
 }
 

@@ -7,7 +7,7 @@ export class Markup {
 
 export type Content = Markup | string | number | null | undefined | false | readonly Content[];
 
-/** A template literal as markup: what stands in `${}` is escaped, unless it is `Markup` itself. */
+/** A template literal as markup: values in `${}` are escaped, unless it is `Markup` itself. */
 export function markup(literals: TemplateStringsArray, ...values: readonly Content[]): Markup {
   return new Markup(literals.reduce((all, part, i) => all + render(values[i - 1]) + part));
 }

@@ -50,7 +50,7 @@ function curve(points: readonly Point[], name: string): Markup {
 <div class="ticks"><span>${formatMeasure(Math.min(...finite.map((point) => point.y)))}</span><span>${formatMeasure(Math.max(...finite.map((point) => point.y)))}</span></div>`;
 }
 
-/** Where a number stands; in the middle where all are alike. */
+/** The position of a number; the middle where all are alike. */
 function scale(values: readonly number[], range: readonly [number, number]) {
   const [least, most] = [Math.min(...values), Math.max(...values)];
   if (least === most) return () => (range[0] + range[1]) / 2;

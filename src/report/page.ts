@@ -17,11 +17,11 @@ const policy = [
 export interface PageParts {
   /** The command that made it. */
   readonly command: string;
-  /** What it is about: a model's name. */
+  /** Its subject: a model's name. */
   readonly name: string;
-  /** Where that is. */
+  /** The subject's path. */
   readonly path: string;
-  /** What stands below name and path in the head of the page. */
+  /** Lines below name and path in the head of the page. */
   readonly head: Content;
   readonly sections: Content;
   /** A sentence for the end of the page. */

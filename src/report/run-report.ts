@@ -1,4 +1,4 @@
-/** A training run as a page: how it went, what it was told, what it changed. */
+/** A training run as a page: how it went, its settings, and what it changed. */
 import { basename } from 'node:path';
 import { type Confusion, confusionSection } from './confusion.js';
 import { type LossCurve, lossCurveSvg } from './curve.js';
@@ -20,7 +20,7 @@ export interface RunReport {
   /** Of the last evaluation of a classifier. */
   readonly confusion?: Confusion | undefined;
   readonly classNames?: readonly string[] | undefined;
-  /** What the run was told, in words. */
+  /** Settings of the run, in words. */
   readonly settings: Readonly<Record<string, string>>;
   readonly provider: string;
   readonly seconds: number;

@@ -1,4 +1,4 @@
-/** Axes: where a number stands, and which numbers get a label. */
+/** Axes: the position of a number, and which numbers get a label. */
 
 /** A map from numbers to positions, with labelled numbers inside its domain. */
 export interface Scale {
@@ -37,7 +37,7 @@ export function logScale([from, to]: Interval, range: Interval, count: number): 
   };
 }
 
-// What rounding errors may add to a whole number of steps.
+// Rounding errors may add this to a whole number of steps.
 const ALMOST = 1e-9;
 
 /** The least of 1, 2 and 5 times a power of ten that is not below `least`. */

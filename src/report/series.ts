@@ -29,7 +29,7 @@ export function smoothed(points: readonly Point[], radius: number): Point[] {
   });
 }
 
-/** What neighbouring points span. */
+/** The span of neighbouring points. */
 export interface Span {
   readonly x: number;
   readonly low: number;

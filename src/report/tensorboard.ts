@@ -11,11 +11,11 @@ export class TensorBoardLog {
 
   /**
    * Starts a file in `folder`, which is made where there is none.
-   * @param resumedFrom the step that a resumed run goes on behind; 0 for a new run
+   * @param resumedFrom the step after which a resumed run goes on; 0 for a new run
    * @throws OnnxLoraError `io`, `not-a-file`
    */
   static open(folder: string, resumedFrom: number): TensorBoardLog {
-    // Readers take files in the order of their names and know them by "tfevents".
+    // Readers take files in the order of their names and recognize them by "tfevents".
     const name = `events.out.tfevents.${Date.now()}.${process.pid}.onnx-lora`;
     const log = new TensorBoardLog(join(folder, name));
     guarded(folder, () => mkdirSync(folder, { recursive: true }));

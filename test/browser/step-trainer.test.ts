@@ -179,10 +179,10 @@ describe('what was trained', () => {
 });
 
 describe('a StepTrainer refuses', () => {
-  it('a model that is no step graph', async () => {
+  it('a model that is not a step graph', async () => {
     const model = readFileSync(zooModel('mlp-regression'));
     const error = await failure(() => StepTrainer.open(web, model), 'invalid-model');
-    expect(error.message).toMatch(/no step graph: expected .*onnx_lora\.step.*, found none$/);
+    expect(error.message).toMatch(/not a step graph: expected .*onnx_lora\.step.*, found none$/);
     expect(error.hint).toContain('--emit-step-graph');
   });
 

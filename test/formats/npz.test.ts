@@ -107,7 +107,7 @@ describe('openNpz', () => {
 
   it('refuses members that are no arrays', async () => {
     const path = save(zip([{ name: 'readme.txt', bytes: Buffer.from('hello') }]));
-    const reason = 'is no .npy array: it does not start with the word NUMPY';
+    const reason = 'is not a .npy array: it does not start with the word NUMPY';
     expect(await refusal(path)).toBe(`: array readme.txt ${reason}`);
   });
 
@@ -124,7 +124,7 @@ describe('openNpz', () => {
     const whole = npz({ x: floats, y: floats }, true);
     for (let length = 0; length < whole.length; length += 7) {
       expect(await refusal(save(whole.subarray(0, length)))).toMatch(
-        /^ is no readable \.npz file: /,
+        /^ is not a readable \.npz file: /,
       );
     }
   });
@@ -181,7 +181,7 @@ describe('openNpz', () => {
   });
 
   it('refuses what is no zip file', async () => {
-    expect(await refusal(save(floats))).toMatch(/^ is no readable \.npz file: /);
+    expect(await refusal(save(floats))).toMatch(/^ is not a readable \.npz file: /);
     await failure(() => openNpz(join(folder.path, 'none.npz')), 'file-not-found');
     await failure(() => openNpz(folder.path), 'not-a-file');
   });

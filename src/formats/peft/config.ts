@@ -1,4 +1,4 @@
-/** `adapter_config.json` of Hugging Face PEFT: the fields that say what an adapter computes. */
+/** `adapter_config.json` of Hugging Face PEFT: the fields that define what an adapter computes. */
 import * as v from 'valibot';
 import { OnnxLoraError } from '../../errors.js';
 import { JsonProblem, parseStrictJson, show } from '../json.js';
@@ -6,7 +6,7 @@ import { JsonProblem, parseStrictJson, show } from '../json.js';
 /** A config lists modules at most; its deepest fields are lists in objects in objects. */
 const MAX_DEPTH = 32;
 
-/** Beyond this an adapter is larger than any weight it could stand beside. */
+/** Beyond this an adapter is larger than any weight it could join. */
 const MAX_RANK = 65536;
 
 const rank = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(MAX_RANK));
@@ -35,10 +35,10 @@ const fields = v.looseObject({
 
 type Fields = v.InferOutput<typeof fields>;
 
-/** What a pattern of module paths says; the first that matches counts. */
+/** A setting by patterns of module paths; the first that matches counts. */
 export type Patterns = readonly (readonly [pattern: string, value: number])[];
 
-/** The config of an adapter that can be told by two factors a layer. */
+/** The config of an adapter that two factors a layer can express. */
 export interface PeftConfig {
   readonly type: 'LORA' | 'GRALORA';
   readonly rank: number;
@@ -56,7 +56,7 @@ export interface PeftConfig {
 }
 
 /**
- * Reads a config; fields that it does not know mean nothing, as in PEFT.
+ * Reads a config; unknown fields are ignored, as in PEFT.
  * @throws OnnxLoraError `invalid-adapter` for a config that is none, `unsupported` for adapters that are
  * more than two factors beside a layer, with the reason
  */
@@ -87,7 +87,7 @@ function parseJson(text: string, path: string): unknown {
 }
 
 function invalid(path: string, problem: string, cause?: unknown): OnnxLoraError {
-  return new OnnxLoraError('invalid-adapter', `${path} is no config of PEFT: ${problem}`, {
+  return new OnnxLoraError('invalid-adapter', `${path} is not a config of PEFT: ${problem}`, {
     hint: 'PEFT writes it beside the weights: save_pretrained(FOLDER). Take both files from there.',
     cause,
   });
@@ -117,7 +117,7 @@ function graloraConfig(config: Fields, path: string): PeftConfig {
   const total = config.r ?? 32;
   const ofBlocks = authorsAlpha === undefined || authorsAlpha === null ? total : total - hybridRank;
   if (ofBlocks < 1 || ofBlocks % blocks !== 0) {
-    throw invalid(path, `its rank ${ofBlocks} is no multiple of gralora_k ${blocks}`);
+    throw invalid(path, `its rank ${ofBlocks} is not a multiple of gralora_k ${blocks}`);
   }
   return {
     type: 'GRALORA',
@@ -136,9 +136,9 @@ function graloraConfig(config: Fields, path: string): PeftConfig {
 /** Kinds of LORA that compute something else, by the field that asks for them. */
 const otherKinds: Readonly<Record<string, string>> = {
   use_qalora: 'QA-LoRA averages groups of inputs in front of its adapters',
-  alora_invocation_tokens: 'aLoRA adapts only the tokens behind its invocation tokens',
+  alora_invocation_tokens: 'aLoRA adapts only the tokens after its invocation tokens',
   layer_replication: 'it repeats layers of the model, which the ONNX model does not',
-  target_parameters: 'it adapts parameters that are no layers, as those of experts are',
+  target_parameters: 'it adapts parameters outside of layers, such as those of experts',
   trainable_token_indices: 'it trains single rows of the embeddings',
   use_bdlora: 'BD-LoRA keeps one of its factors in blocks',
   arrow_config: 'Arrow chooses among adapters token by token',

@@ -22,7 +22,7 @@ export interface PeftTensor extends Pick<SafetensorsEntry, 'dtype' | 'shape'> {
   readonly key: string;
 }
 
-/** What a file holds for one module. */
+/** Contents of a file for one module. */
 export interface PeftModule {
   readonly module: string;
   readonly parts: ReadonlyMap<Part, PeftTensor>;
@@ -114,7 +114,7 @@ function noConfig(path: string, folder: string): OnnxLoraError {
   const where = path === folder ? 'in it' : 'beside it';
   return new OnnxLoraError(
     'invalid-adapter',
-    `${path} is no adapter that can be read: it is no file of onnx-lora, and there is no ${CONFIG} ${where}`,
+    `${path} is not a readable adapter: it is not a file of onnx-lora, and there is no ${CONFIG} ${where}`,
     { hint: `PEFT writes ${CONFIG} and ${WEIGHTS} into one folder: name that folder.` },
   );
 }
@@ -191,7 +191,7 @@ function readModules(file: SafetensorsFile, path: string, config: PeftConfig) {
 function unknownKey(path: string, key: string): OnnxLoraError {
   return new OnnxLoraError(
     'invalid-adapter',
-    `${path}: the tensor ${show(key)} is no part of an adapter of PEFT, expected names like base_model.model.MODULE.lora_A.weight`,
+    `${path}: the tensor ${show(key)} does not belong to an adapter of PEFT, expected names like base_model.model.MODULE.lora_A.weight`,
   );
 }
 

@@ -1,6 +1,6 @@
 /** Names of tensors in an adapter of PEFT: `base_model.model.<module>.<part>`. */
 
-/** What a tensor is to its module. */
+/** The role of a tensor in its module. */
 export type Part =
   | 'lora_A'
   | 'lora_B'
@@ -30,7 +30,7 @@ const FACTOR =
 /** Wrappers around a module that is adapted or trained whole. */
 const WRAPPED = /\.modules_to_save\.(?:(?<adapter>[^.]+)\.)?|\.base_layer\./;
 
-/** Reads a tensor's name; undefined for a name that says no module. */
+/** Reads a tensor's name; undefined for a name without a module. */
 export function parseKey(key: string): PeftKey | undefined {
   const path = key.replace(PREFIX, '');
   const { module, part, rest = '' } = FACTOR.exec(path)?.groups ?? {};

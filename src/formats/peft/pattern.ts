@@ -28,7 +28,7 @@ const compiled = new WeakMap<Patterns, Compiled>();
 /**
  * The value of the first pattern that matches the end of a module path, as PEFT's `rank_pattern` and
  * `alpha_pattern`: `(.*\.)?(PATTERN)$`.
- * @throws OnnxLoraError `invalid-adapter` for a pattern that is no regular expression, or patterns that take
+ * @throws OnnxLoraError `invalid-adapter` for a pattern that is not a regular expression, or patterns that take
  * forever
  */
 export function patternValue(patterns: Patterns, module: string, path: string): number | undefined {

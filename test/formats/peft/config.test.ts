@@ -47,7 +47,11 @@ describe('a config is refused', () => {
     ['a huge rank', '{"peft_type": "LORA", "r": 1e9}', 'r: '],
     ['a huge alpha', '{"peft_type": "LORA", "lora_alpha": 1e999}', 'lora_alpha: '],
     ['a broken pattern', '{"peft_type": "LORA", "rank_pattern": {"q": -1}}', 'rank_pattern.q: '],
-    ['blocks that do not divide', '{"peft_type":"GRALORA","r":6,"gralora_k":4}', 'no multiple of'],
+    [
+      'blocks that do not divide',
+      '{"peft_type":"GRALORA","r":6,"gralora_k":4}',
+      'not a multiple of',
+    ],
     [
       'nothing but a general part',
       '{"peft_type":"GRALORA","r":4,"hybrid_r":4,"gralora_alpha":8}',

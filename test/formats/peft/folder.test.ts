@@ -236,7 +236,7 @@ describe('weights are refused', () => {
       'with a key that is none',
       () => changed({ weight: { shape: [2] } }),
       'invalid-adapter',
-      '"weight" is no part',
+      '"weight" does not belong',
     ],
     [
       'of another program',
