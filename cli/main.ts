@@ -3,13 +3,13 @@
 import yargs, { type Argv, type Options as YargsOptions } from 'yargs';
 import { OnnxLoraError } from '../src/errors.js';
 import { fileError } from '../src/onnx/source.js';
+import { didYouMean } from '../src/options/near.js';
 import { version } from '../src/version.js';
 import { type Command, camelCase, kebabCase, type OptionSpecs } from './command.js';
 import { commands } from './commands/index.js';
 import { readConfig } from './config.js';
 import { exitCodeOf, exitCodes, failureResult, failureText } from './failure.js';
 import { commandHelp, helpStyle, programHelp } from './help.js';
-import { didYouMean } from './near.js';
 import { commonOptions } from './options.js';
 import { colorsOf, createUi, type Ui } from './ui.js';
 import { typedValues } from './values.js';

@@ -1,7 +1,7 @@
 /** From what was typed, or stands in a config file, to the values of options. */
 import { OnnxLoraError } from '../src/errors.js';
+import { didYouMean } from '../src/options/near.js';
 import { kebabCase, type OptionSpec, type OptionSpecs } from './command.js';
-import { didYouMean } from './near.js';
 
 type Scalar = string | number | boolean;
 

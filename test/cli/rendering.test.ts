@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { nearest } from '../../cli/near.js';
 import { progressOn } from '../../cli/progress.js';
 import { type Column, renderTable, shorten } from '../../cli/table.js';
 import { bytes, duration, measure, printable, wrap } from '../../cli/text.js';
+import { nearest } from '../../src/options/near.js';
 
 describe('a table', () => {
   interface Row {

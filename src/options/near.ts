@@ -11,7 +11,17 @@ export function nearest(given: string, names: Iterable<string>): string[] {
 }
 
 /** The hint after something unknown: what was probably meant, else where to look. */
-export function didYouMean(given: string, names: Iterable<string>, otherwise: string): string {
+export function didYouMean(given: string, names: Iterable<string>, otherwise: string): string;
+export function didYouMean(
+  given: string,
+  names: Iterable<string>,
+  otherwise?: string,
+): string | undefined;
+export function didYouMean(
+  given: string,
+  names: Iterable<string>,
+  otherwise?: string,
+): string | undefined {
   const near = nearest(given, names);
   return near.length > 0 ? `Did you mean ${near.join(' or ')}?` : otherwise;
 }

@@ -1,0 +1,134 @@
+/**
+ * Options as data. What a command takes is described once: the types of its options, their check, their
+ * defaults, the flags of the command line, its help and the schema of `--config` come from that.
+ */
+import type * as v from 'valibot';
+
+/** Headings of the help, in the order in which they appear there. */
+export const groups = [
+  'Data',
+  'Images',
+  'Loss',
+  'Layers',
+  'Adapters',
+  'Course',
+  'Optimizer',
+  'Evaluation',
+  'Checkpoints',
+  'Check',
+  'Output',
+  'General',
+] as const;
+export type Group = (typeof groups)[number];
+
+export type Schema = v.BaseSchema<unknown, unknown, v.BaseIssue<unknown>>;
+
+/** What the help says. */
+export interface OptionTexts {
+  readonly group: Group;
+  readonly summary: string;
+  /** As typed: `--rank 8`. */
+  readonly example: string;
+  /** Stands for the value in the help. */
+  readonly value?: string | undefined;
+  readonly short?: string | undefined;
+  /** The value that the flag stands for where none follows it. */
+  readonly implied?: string | undefined;
+  /** Numbers may follow each other: `--weights 0.5 0.5` is `--weights 0.5 --weights 0.5`. */
+  readonly list?: true | undefined;
+  /** How the default is found, where it is not one value. */
+  readonly defaultText?: string | undefined;
+}
+
+/** When an option has an effect; where it has none, giving it is an error. */
+export interface OptionRules {
+  /** Only with one of these options: given, or true by default. */
+  readonly needs?: readonly string[] | undefined;
+  /** Only where one of these options has one of these values: `{ loss: ['ctc'] }`. */
+  readonly only?: Readonly<Record<string, readonly string[]>> | undefined;
+  /** Not with any of these options. */
+  readonly notWith?: readonly string[] | undefined;
+}
+
+/** `given`: has to be given. `filled`: has a default. `open`: may be undefined. */
+export type Presence = 'given' | 'filled' | 'open';
+
+/** @typeParam P says in the types what `required` and `default` say in the data */
+export interface Option<S extends Schema = Schema, P extends Presence = Presence>
+  extends OptionRules {
+  readonly schema: S;
+  /** Never there; it carries the type. */
+  readonly presence?: P | undefined;
+  readonly required?: boolean | undefined;
+  readonly default?: unknown;
+}
+
+/** An option that the command line has, too. */
+export interface Flag<S extends Schema = Schema, P extends Presence = Presence>
+  extends Option<S, P>,
+    OptionTexts {}
+
+/** By the name in the library, camelCase; the command line has it in kebab-case. */
+export type OptionTable = Readonly<Record<string, Option>>;
+
+/** Arrays are only read. */
+type Read<T> = T extends readonly unknown[] ? Readonly<T> : T;
+type Input<O extends Option> = Read<v.InferInput<O['schema']>>;
+type Output<O extends Option> = Read<v.InferOutput<O['schema']>>;
+type PresenceIn<O extends Option> = O extends Option<Schema, infer P> ? P : never;
+
+type KeysOf<T extends OptionTable, P extends Presence> = {
+  [K in keyof T]: PresenceIn<T[K]> extends P ? K : never;
+}[keyof T];
+
+// Mapped over a parameter that extends `keyof T`, keys keep their doc comments.
+type Given<T extends OptionTable, K extends keyof T> = { readonly [P in K]: Input<T[P]> };
+type MayBeGiven<T extends OptionTable, K extends keyof T> = {
+  readonly [P in K]?: Input<T[P]> | undefined;
+};
+type Known<T extends OptionTable, K extends keyof T> = { readonly [P in K]: Output<T[P]> };
+type MayBeKnown<T extends OptionTable, K extends keyof T> = {
+  readonly [P in K]: Output<T[P]> | undefined;
+};
+
+/** The options as a caller gives them. */
+export type OptionsOf<T extends OptionTable> = Given<T, KeysOf<T, 'given'>> &
+  MayBeGiven<T, KeysOf<T, 'filled' | 'open'>>;
+
+/** The options checked, with their defaults. */
+export type ResolvedOf<T extends OptionTable> = Known<T, KeysOf<T, 'given' | 'filled'>> &
+  MayBeKnown<T, KeysOf<T, 'open'>>;
+
+type Description<S extends Schema> = OptionTexts &
+  OptionRules & {
+    readonly required?: boolean | undefined;
+    readonly default?: Read<v.InferInput<S>> | undefined;
+  };
+
+type PresenceOf<D> = D extends { readonly required: true }
+  ? 'given'
+  : D extends { readonly default: NonNullable<unknown> }
+    ? 'filled'
+    : 'open';
+
+/** Describes an option that people and programs give. */
+export function option<S extends Schema, const D extends Description<S>>(
+  schema: S,
+  description: D,
+): Flag<S, PresenceOf<D>> {
+  return { ...description, schema };
+}
+
+/** Describes an option that only programs give: no flag, no help. */
+export function handler<S extends Schema>(schema: S): Option<S, 'open'> {
+  return { schema };
+}
+
+export function isFlag(option: Option): option is Flag {
+  return 'summary' in option;
+}
+
+/** The option as one that may be left out, here. */
+export function optional<S extends Schema>(flag: Flag<S>): Flag<S, 'open'> {
+  return { ...flag, required: false, default: undefined, presence: 'open' };
+}

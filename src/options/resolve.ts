@@ -1,0 +1,102 @@
+/** Checks what was given for the options of a table, and fills in the defaults. */
+import * as v from 'valibot';
+import { OnnxLoraError } from '../errors.js';
+import { didYouMean } from './near.js';
+import {
+  isFlag,
+  type Option,
+  type OptionsOf,
+  type OptionTable,
+  type ResolvedOf,
+} from './option.js';
+import { oneOf, shapeOf } from './schemas.js';
+
+type Values = Readonly<Record<string, unknown>>;
+
+/**
+ * @param command what has these options, for messages
+ * @throws OnnxLoraError `invalid-argument` naming the first option that is unknown, missing, not what
+ * its schema wants, or without effect beside the others
+ */
+export function resolveOptions<T extends OptionTable>(
+  table: T,
+  given: OptionsOf<T>,
+  command: string,
+): ResolvedOf<T> {
+  const values: Values = given;
+  for (const key of Object.keys(values)) {
+    if (values[key] !== undefined && !Object.hasOwn(table, key)) throw unknown(key, table, command);
+  }
+  const resolved: Record<string, unknown> = {};
+  for (const [key, option] of Object.entries(table)) {
+    const value = values[key] ?? option.default;
+    if (value !== undefined) resolved[key] = checked(key, option, value);
+    else if (option.required) throw missing(key, option, command);
+  }
+  for (const [key, option] of Object.entries(table)) {
+    if (isTold(values[key], option)) checkEffect(key, option, resolved);
+  }
+  return resolved as ResolvedOf<T>;
+}
+
+function checked(key: string, { schema }: Option, value: unknown): unknown {
+  const { success, output, issues } = v.safeParse(schema, value);
+  if (success) return output;
+  const { path, input, message } = issues[0];
+  const place = (path ?? []).map((step) => `[${step.key}]`).join('');
+  const { choices } = shapeOf(schema);
+  const hint = choices && typeof input === 'string' ? didYouMean(input, choices) : undefined;
+  throw invalid(`\`${key}\`${place} is ${shown(input)}, expected ${message}`, hint);
+}
+
+/** A toggle that is set to its default says nothing. */
+function isTold(value: unknown, option: Option): boolean {
+  return value !== undefined && (typeof value !== 'boolean' || value !== (option.default ?? false));
+}
+
+function checkEffect(key: string, { needs, only, notWith }: Option, resolved: Values): void {
+  const isOn = (other: string) => resolved[other] !== undefined && resolved[other] !== false;
+  if (needs && !needs.some(isOn)) throw idle(key, 'without', needs.map(quoted));
+  const isAmong = ([other, values]: readonly [string, readonly string[]]) =>
+    values.includes(String(resolved[other]));
+  if (only && !Object.entries(only).some(isAmong)) {
+    const wanted = Object.entries(only).map(
+      ([other, values]) => `${quoted(other)} ${oneOf(values)}`,
+    );
+    throw idle(key, 'without', wanted);
+  }
+  const rival = notWith?.find(isOn);
+  if (rival !== undefined) throw idle(key, 'with', [quoted(rival)]);
+}
+
+function idle(key: string, how: 'with' | 'without', others: readonly string[]): OnnxLoraError {
+  const what = `${quoted(key)} has no effect ${how} ${oneOf(others)}`;
+  const hint = how === 'with' ? 'Leave one of them out.' : `Leave it out, or add ${oneOf(others)}.`;
+  return invalid(what, hint);
+}
+
+function unknown(key: string, table: OptionTable, command: string): OnnxLoraError {
+  const names = Object.keys(table).map(quoted);
+  return invalid(
+    `unknown option ${quoted(key)} of ${command}`,
+    didYouMean(quoted(key), names, `It has: ${names.join(', ')}.`),
+  );
+}
+
+function missing(key: string, option: Option, command: string): OnnxLoraError {
+  const summary = isFlag(option) ? `: ${option.summary}` : '';
+  return invalid(`${command} needs ${quoted(key)}${summary}`);
+}
+
+function quoted(key: string): string {
+  return `\`${key}\``;
+}
+
+function shown(value: unknown): string {
+  if (value === '') return 'empty';
+  return typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value));
+}
+
+function invalid(message: string, hint?: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', message, { hint });
+}
