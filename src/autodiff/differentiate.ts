@@ -31,6 +31,8 @@ export interface DifferentiateOptions {
    * reverse mode starts there, and not at the loss.
    */
   readonly seed?: { readonly value: string; readonly gradient: string } | undefined;
+  /** Values that count as constants, whatever they are computed from. */
+  readonly constants?: ReadonlySet<string>;
 }
 
 /**
@@ -46,12 +48,12 @@ export function differentiate(
   types: ValueTypes,
   loss: string,
   wrt: readonly string[],
-  { composites = [], seed }: DifferentiateOptions = {},
+  { composites = [], seed, constants = new Set() }: DifferentiateOptions = {},
 ): Map<string, string> {
   const calculus = new Calculus(graph, new Map(types));
-  decomposeActive(calculus, wrt);
+  decomposeActive(calculus, wrt, constants);
   const { forward, rules } = withComposites(graph.nodes, composites);
-  const active = activeValues(forward, calculus.types, wrt);
+  const active = activeValues(forward, calculus.types, wrt, constants);
   const start = seed ?? { value: loss, gradient: calculus.number(loss, 1) };
   const gradients = new Gradients(calculus);
   gradients.add(start.value, calculus.widened(start.gradient));
@@ -75,10 +77,14 @@ function dropUnreadCasts(graph: GraphBuilder, kept: ReadonlySet<string>): void {
 }
 
 /** Puts what they are made of in the place of nodes that have no rule of their own. */
-function decomposeActive(c: Calculus, wrt: readonly string[]): void {
+function decomposeActive(
+  c: Calculus,
+  wrt: readonly string[],
+  constants: ReadonlySet<string>,
+): void {
   if (!c.graph.nodes.some(isComposed)) return;
   const forward = [...c.graph.nodes];
-  const active = activeValues(forward, c.types, wrt);
+  const active = activeValues(forward, c.types, wrt, constants);
   for (const node of forward) {
     if (!isComposed(node) || !node.inputs.some((name) => active.has(name))) continue;
     refusing(node, active, forward, () => decompose(node, c));
@@ -106,12 +112,14 @@ function activeValues(
   nodes: readonly NewNode[],
   types: ValueTypes,
   wrt: readonly string[],
+  constants: ReadonlySet<string>,
 ): Set<string> {
   const active = new Set(wrt);
   for (const node of nodes) {
     const reads = [...node.inputs, ...capturedBy(node)];
     if (!reads.some((name) => active.has(name)) || isConstantFunction(node)) continue;
     for (const output of node.outputs) {
+      if (constants.has(output)) continue;
       if (isDifferentiable(types.get(output)) || rounds(node)) active.add(output);
     }
   }

@@ -1,9 +1,10 @@
 /** A patched model as a graph that computes a loss from a flat vector of adapter numbers. */
 
 import { biasesOf } from '../adapters/edit/bias.js';
+import { kindOf } from '../adapters/kinds/index.js';
 import { headOutputsOf } from '../adapters/model/head-outputs.js';
 import type { ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
-import type { PatchedModel } from '../adapters/model/patched.js';
+import type { AttachedSite, PatchedModel } from '../adapters/model/patched.js';
 import type { Composite } from '../autodiff/differentiate.js';
 import { OnnxLoraError } from '../errors.js';
 import { ancestorsOf } from '../graph/ancestors.js';
@@ -77,6 +78,8 @@ export interface ForwardGraph extends LossGraph {
   readonly withoutBias: readonly string[];
   /** Nodes that have a gradient rule of their own together. */
   readonly composites: readonly Composite[];
+  /** Values that reverse mode takes for constants. */
+  readonly constants: ReadonlySet<string>;
   /** Random numbers that dropout takes in a step. */
   readonly noise: number;
   /** What dropout leaves of a value, with the value. */
@@ -109,7 +112,6 @@ export async function buildForward(
 ): Promise<ForwardGraph> {
   const graph = loadGraph(patched.model, reader);
   const set = theSet(patched, options.name);
-  refuseDora(patched, set);
   // The order of the backward pass: runtimes that follow the outputs' order compute the gradients of
   // the last layers first, and free what they were computed from.
   const adapters = [...set.adapters].reverse();
@@ -154,20 +156,33 @@ function layersIn(
   set: ModelManifest,
   probe: SizeProbe,
   { rewrite, dropout = 0 }: ForwardOptions,
-): Pick<ForwardGraph, 'composites' | 'noise' | 'dropped' | 'moved'> {
+): Pick<ForwardGraph, 'composites' | 'constants' | 'noise' | 'dropped' | 'moved'> {
   const elements = (shape: readonly Dim[]) => probe.elements(shape);
   const sites = patched.sites.filter((site) => site.set === set);
   if (dropout > 0) {
     const added = addDropout(graph, types, sites, { probability: dropout, elements });
-    return { composites: [], moved: new Set(), ...added };
+    const constants = constantsOf(graph, sites);
+    return { composites: [], constants, moved: new Set(), ...added };
   }
   const options = rewrite && { ...rewrite, rows: elements };
-  const composites = options ? rewriteAdapters(graph, types, set, options) : [];
+  const rewritten = options && rewriteAdapters(graph, types, set, options);
+  const { composites = [], products = [], constants = [] } = rewritten ?? {};
   // Below a bias, a rewritten product keeps its name, and has the adapter's part in it.
-  const products = new Set(sites.map(({ site }) => site.product ?? site.base));
-  const outputs = composites.map(({ output }) => output);
-  const moved = new Set(outputs.filter((output) => products.has(output)));
-  return { composites, noise: 0, dropped: new Map(), moved };
+  const own = new Set(sites.map(({ site }) => site.product ?? site.base));
+  const moved = new Set(products.filter((output) => own.has(output)));
+  const all = new Set([...constants, ...constantsOf(graph, sites)]);
+  return { composites, constants: all, noise: 0, dropped: new Map(), moved };
+}
+
+/** The constants among the nodes of adapters, where those are in the graph. */
+function constantsOf(graph: GraphBuilder, sites: readonly AttachedSite[]): Set<string> {
+  const byName = new Map(graph.nodes.map((node) => [node.name, node]));
+  return new Set(
+    sites.flatMap(({ adapter, site }) => {
+      const nodes = site.nodes.flatMap((name) => byName.get(name) ?? []);
+      return kindOf(adapter).train.constants?.(nodes) ?? [];
+    }),
+  );
 }
 
 /** The graph with the types of its values, in an opset that has what gradients need. */
@@ -234,22 +249,8 @@ export function theSet(patched: PatchedModel, name: string | undefined): ModelMa
   );
 }
 
-/** DoRA's authors hold the norms constant in the backward pass; differentiating them is another method. */
-function refuseDora({ model }: PatchedModel, { set, adapters }: ModelManifest): void {
-  const dora = adapters.find(({ magnitude }) => magnitude !== undefined);
-  if (!dora) return;
-  throw new OnnxLoraError(
-    'unsupported',
-    `${model.source.label}: the adapter ${dora.name} is DoRA, which can be folded and run, but not trained`,
-    {
-      node: dora.sites[0]!.node,
-      hint: `Fold it (onnx-lora merge --name ${set}), and train new adapters beside the result.`,
-    },
-  );
-}
-
-function tensorNames({ a, b, generalA, generalB }: PatchedAdapter): string[] {
-  return [a, b, generalA, generalB].filter((name) => name !== undefined);
+function tensorNames({ a, b, generalA, generalB, magnitude }: PatchedAdapter): string[] {
+  return [a, b, generalA, generalB, magnitude].filter((name) => name !== undefined);
 }
 
 function tensorOf(patched: PatchedModel, name: string) {

@@ -55,7 +55,7 @@ export async function buildStepGraph(
   options: StepOptions,
 ): Promise<StepGraph> {
   const { graph, loss, weight, seed, doubt, composites } = forward;
-  const { parameters, trained } = forward;
+  const { parameters, trained, constants } = forward;
   const reached = parameters.filter(({ offset }) => offset < trained);
   const size = sizeOf(parameters);
   graph.outputs.length = 0;
@@ -67,7 +67,9 @@ export async function buildStepGraph(
   const types = await inferTypes(graph, forward.probe);
   const { lossScale = 1 } = options;
   const start = { ...seed, gradient: multiplied(graph, types, seed.gradient, lossScale) };
-  const gradients = differentiate(graph, types, loss, names, { seed: start, composites });
+  const gradients = differentiate(graph, types, loss, names, {
+    ...{ seed: start, composites, constants },
+  });
   const state = [
     'theta',
     ...momentsOf(options),

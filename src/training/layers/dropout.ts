@@ -5,8 +5,9 @@
  */
 
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
+import { kindOf } from '../../adapters/kinds/index.js';
 import type { Site } from '../../adapters/model/manifest.js';
-import type { AttachedNodes } from '../../adapters/model/patched.js';
+import type { AttachedSite } from '../../adapters/model/patched.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import type { ValueTypes } from '../../graph/value-type.js';
@@ -36,24 +37,27 @@ export interface DropoutOptions {
 export function addDropout(
   graph: GraphBuilder,
   types: ValueTypes,
-  sites: readonly AttachedNodes[],
+  sites: readonly AttachedSite[],
   options: DropoutOptions,
 ): { noise: number; dropped: ReadonlyMap<string, string> } {
   const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((o) => [o, node])));
   const dropped = new Map<string, string>();
   let length = 0;
-  for (const { site, target } of sites) {
+  for (const { adapter, site, target } of sites) {
     const layer = producers.get(target.outputs[0]!);
     // It may be in the branch of an If that is never taken.
     if (!layer) continue;
-    const input = inputOf(graph, site, layer);
+    const input = inputOf(graph, site, layer, adapter.weight);
     if (!dropped.has(input)) {
       const offset = dropped.size * STRIDE;
       const count = elementsOf(input, types, options);
       length = Math.max(length, offset + count);
       dropped.set(input, dropout(graph, types, input, offset, options.probability));
     }
-    readInstead(graph, site, input, dropped.get(input)!);
+    const left = dropped.get(input)!;
+    readInstead(graph, site, input, left);
+    const reader = kindOf(adapter).train.productReader?.(nodesOf(graph, site));
+    if (reader) readProductOf(graph, reader, layer, { input, left });
   }
   graph.reserve(NOISE);
   graph.inputs.push({ name: NOISE, dtype: 'float32', shape: [length] });
@@ -66,11 +70,15 @@ export function noiseOf(seed: number, batch: number, length: number): Float32Arr
   return Float32Array.from({ length }, () => uniformFloat64(random));
 }
 
-/** What both the layer and its adapter read. */
-function inputOf(graph: GraphBuilder, { nodes }: Site, layer: NewNode): string {
-  const own = graph.nodes.filter(({ name }) => nodes.includes(name));
-  const read = new Set(own.flatMap(({ inputs }) => inputs));
-  return layer.inputs.find((name) => read.has(name) && !graph.initializers.has(name))!;
+function nodesOf({ nodes }: GraphBuilder, site: Site): NewNode[] {
+  return nodes.filter(({ name }) => site.nodes.includes(name));
+}
+
+/** What both the layer and its adapter read, but for the weight. */
+function inputOf(graph: GraphBuilder, site: Site, layer: NewNode, weight: string): string {
+  const read = new Set(nodesOf(graph, site).flatMap(({ inputs }) => inputs));
+  const isInput = (name: string) => name !== weight && !graph.initializers.has(name);
+  return layer.inputs.find((name) => read.has(name) && isInput(name))!;
 }
 
 function elementsOf(input: string, types: ValueTypes, { elements }: DropoutOptions): number {
@@ -116,4 +124,18 @@ function readInstead(graph: GraphBuilder, { nodes }: Site, input: string, instea
     const inputs = node.inputs.map((name) => (name === input ? instead : name));
     graph.nodes[i] = { ...node, inputs };
   }
+}
+
+/** Lets a node read the product of what dropout left, without a bias, in the place of the layer's own. */
+function readProductOf(
+  graph: GraphBuilder,
+  reader: NewNode,
+  layer: NewNode,
+  { input, left }: { input: string; left: string },
+): void {
+  const name = graph.fresh(`${layer.name || layer.outputs[0]}/dropout`);
+  const inputs = layer.inputs.slice(0, 2).map((one) => (one === input ? left : one));
+  const product = { ...layer, name, inputs, outputs: [name] };
+  const reading = { ...reader, inputs: [name, ...reader.inputs.slice(1)] };
+  graph.nodes.splice(graph.nodes.indexOf(reader), 1, product, reading);
 }

@@ -5,6 +5,7 @@
  * away, in the forward as in the backward pass. The gradients of A and B are thin products anyhow.
  */
 
+import { kindOf } from '../../adapters/kinds/index.js';
 import type { ModelManifest, PatchedAdapter, Site } from '../../adapters/model/manifest.js';
 import { type Structure, structureOf } from '../../adapters/structure/structure.js';
 import type { Composite } from '../../autodiff/differentiate.js';
@@ -37,38 +38,48 @@ interface PlainSite {
   readonly output: string;
 }
 
-/**
- * Rewrites the sites of a set where that pays, and leaves the others as they are.
- * @returns what the new nodes are for reverse mode
- */
+/** What rewritten layers are to reverse mode. */
+export interface Rewritten {
+  readonly composites: readonly Composite[];
+  /** Values that count as constants. */
+  readonly constants: readonly string[];
+  /** The layers' products, with the adapters' part in them. */
+  readonly products: readonly string[];
+}
+
+/** Rewrites the sites of a set where that pays, and leaves the others as they are. */
 export function rewriteAdapters(
   graph: GraphBuilder,
   types: ValueTypes,
   set: ModelManifest,
   options: RewriteOptions,
-): Composite[] {
+): Rewritten {
   const byName = new Map(graph.nodes.map((node) => [node.name, node]));
   const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((o) => [o, node])));
   const readers = countReaders(graph);
   if (options.fused) graph.importDomain('com.microsoft', 1);
   const changes = new Changes(graph.nodes);
-  const composites: Composite[] = [];
+  const rewritten: Rewritten[] = [];
   for (const adapter of set.adapters) {
     const sites = adapter.sites.flatMap((site) => {
       const found = plainSite(adapter, site, { byName, producers, readers, types });
       return found && pays(found, types, options) ? [found] : [];
     });
-    composites.push(...rewriteSites(graph, changes, sites, options));
+    rewritten.push(rewriteSites(graph, changes, sites, options));
   }
   changes.apply(graph.nodes);
-  return composites;
+  return {
+    composites: rewritten.flatMap(({ composites }) => composites),
+    constants: rewritten.flatMap(({ constants }) => constants),
+    products: rewritten.flatMap(({ products }) => products),
+  };
 }
 
 /** What becomes of the nodes: of thousands of adapters in one pass. */
 class Changes {
   private readonly places: ReadonlyMap<NewNode, number>;
   private readonly before = new Map<NewNode, readonly NewNode[]>();
-  private readonly instead = new Map<NewNode, NewNode>();
+  private readonly instead = new Map<NewNode, readonly NewNode[]>();
   private readonly dropped = new Set<string>();
 
   constructor(nodes: readonly NewNode[]) {
@@ -82,7 +93,7 @@ class Changes {
     this.before.set(first, added);
   }
 
-  replace(node: NewNode, by: NewNode): void {
+  replace(node: NewNode, ...by: readonly NewNode[]): void {
     this.instead.set(node, by);
   }
 
@@ -93,7 +104,7 @@ class Changes {
   apply(nodes: NewNode[]): void {
     const changed = nodes
       .filter(({ name }) => !this.dropped.has(name))
-      .flatMap((node) => [...(this.before.get(node) ?? []), this.instead.get(node) ?? node]);
+      .flatMap((node) => [...(this.before.get(node) ?? []), ...(this.instead.get(node) ?? [node])]);
     nodes.length = 0;
     for (const node of changed) nodes.push(node);
   }
@@ -160,12 +171,16 @@ function weightIsTransposed({
   return moves ? undefined : int('transB') !== 0;
 }
 
-/** Adding to W is work on in·out numbers, the adapter's own products on N·(in + out). */
+/**
+ * Adding to W is work on in·out numbers, the adapter's own products on N·(in + out). Kinds that read W
+ * have that work in any form.
+ */
 function pays(
-  { input, structure }: PlainSite,
+  { adapter, input, structure }: PlainSite,
   types: ValueTypes,
   options: RewriteOptions,
 ): boolean {
+  if (kindOf(adapter).readsWeight) return true;
   const shape = types.get(input)?.shape;
   const rows = shape ? options.rows(shape.slice(0, -1)) : undefined;
   if (rows === undefined) return true;
@@ -178,47 +193,96 @@ function rewriteSites(
   changes: Changes,
   sites: readonly PlainSite[],
   dialect: Dialect,
-): Composite[] {
+): Rewritten {
   const first = sites[0];
-  if (!first) return [];
-  const start = graph.nodes.length;
-  const weight = adaptedWeight(graph, first);
-  const added = graph.nodes.splice(start);
+  if (!first) return { composites: [], constants: [], products: [] };
+  const { train } = kindOf(first.adapter);
+  const adapted = taken(graph, () => adaptedWeight(graph, first));
+  const { value: weight } = adapted;
+  const axis = first.transposed ? 1 : 0;
+  const scaling = taken(graph, () => train.gain?.(graph, first.adapter, { weight, axis }));
   changes.insert(
-    added,
+    [...adapted.nodes, ...scaling.nodes],
     sites.map(({ node }) => node),
   );
-  const shared = added.map(({ name }) => name);
-  return sites.map((one) => {
-    const name = graph.fresh(`${one.node.name || one.output}/adapted`);
-    const [input, , ...rest] = one.node.inputs;
-    const output = one.sum ? one.node.outputs[0]! : one.output;
-    const node = { ...one.node, name, inputs: [input!, weight, ...rest], outputs: [output] };
-    changes.replace(one.node, node);
+  const shared = adapted.nodes.map(({ name }) => name);
+  const products = sites.map((one) => {
+    const { node, after } = productWith(graph, one, weight, scaling.value?.gain);
+    changes.replace(one.node, node, ...after);
     if (one.sum) changes.replace(one.sum, { ...one.sum, outputs: [one.output] });
     changes.drop(one.site.nodes);
-    return composite(one, { weight, output, nodes: new Set([...shared, name]) }, dialect);
+    const output = node.outputs[0]!;
+    return { site: one, weight, output, nodes: new Set([...shared, node.name]) };
   });
+  return {
+    composites: train.isSum ? products.map((made) => composite(made, dialect)) : [],
+    constants: scaling.value ? [scaling.value.constant] : [],
+    products: products.map(({ output }) => output),
+  };
 }
 
-/** `W + ΔW` in the layout of W. */
+/** What `build` adds to the graph, taken out of it again. */
+function taken<T>(graph: GraphBuilder, build: () => T): { value: T; nodes: NewNode[] } {
+  const start = graph.nodes.length;
+  const value = build();
+  return { value, nodes: graph.nodes.splice(start) };
+}
+
+/** The layer with another weight; with a gain, its product scaled column by column, then its bias. */
+function productWith(
+  graph: GraphBuilder,
+  { node, sum, output }: PlainSite,
+  weight: string,
+  gain: string | undefined,
+): { node: NewNode; after: readonly NewNode[] } {
+  const name = graph.fresh(`${node.name || output}/adapted`);
+  const [input, , ...rest] = node.inputs;
+  const adapted = { ...node, name, inputs: [input!, weight, ...rest] };
+  if (gain === undefined) {
+    return { node: { ...adapted, outputs: [sum ? node.outputs[0]! : output] }, after: [] };
+  }
+  const product = { ...adapted, inputs: [input!, weight], outputs: [name] };
+  const [bias] = rest;
+  const { nodes, value } = taken(graph, () => {
+    const scaled = graph.op('Mul', [name, gain], {}, `${name}/scaled`);
+    return bias ? graph.op('Add', [scaled, scaledBias(graph, node, bias)]) : scaled;
+  });
+  const last = nodes.at(-1)!;
+  return {
+    node: product,
+    after: nodes.map((one) => (one === last && value ? { ...one, outputs: [output] } : one)),
+  };
+}
+
+function scaledBias(graph: GraphBuilder, node: NewNode, bias: string): string {
+  const beta = betaOf(node);
+  return beta === 1 ? bias : graph.op('Mul', [bias, graph.scalar('float32', beta)]);
+}
+
+/** The weight of the adapter's kind, in the layout of W. */
 function adaptedWeight(graph: GraphBuilder, { adapter, structure, weight, transposed }: PlainSite) {
   const { a, b, generalA, generalB, scaleTensor: scale } = adapter;
   const delta = deltaMatrix(graph, structure, { a, b, generalA, generalB, scale });
   const turned = transposed
     ? graph.op('Transpose', [delta], { perm: { ints: [1, 0] } }, 'delta/transpose')
     : delta;
-  return graph.op('Add', [weight, turned], {}, `${adapter.name}/weight`);
+  return kindOf(adapter).train.weight(graph, weight, turned);
 }
 
-/** @param made the adapted weight, the product with it, and the nodes of both */
-function composite(
-  { adapter, structure, node, input, transposed }: PlainSite,
-  { weight, output, nodes }: { weight: string; output: string; nodes: ReadonlySet<string> },
-  dialect: Dialect,
-): Composite {
+/** The product of a site with its adapted weight, and the nodes of both. */
+interface AdaptedProduct {
+  readonly site: PlainSite;
+  readonly weight: string;
+  readonly output: string;
+  readonly nodes: ReadonlySet<string>;
+}
+
+function composite({ site, weight, output, nodes }: AdaptedProduct, dialect: Dialect): Composite {
+  const { adapter, structure, node, input, transposed } = site;
   const { a, b, generalA, generalB, scale, hybridRank } = adapter;
-  const bias = node.opType === 'Gemm' ? node.inputs[2] : undefined;
+  // A product that is scaled has no bias in it.
+  const isScaled = kindOf(adapter).train.gain !== undefined;
+  const bias = node.opType === 'Gemm' && !isScaled ? node.inputs[2] : undefined;
   const rule: GradientRule = ({ dy: [dy], c }) => {
     const values = { x: input, dy: dy!, a, b };
     const grid = factorGradients(c, structure, scale, values, dialect);

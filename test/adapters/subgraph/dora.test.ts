@@ -7,11 +7,8 @@ import { apply } from '../../../src/commands/apply.js';
 import { extract } from '../../../src/commands/extract.js';
 import { inspect } from '../../../src/commands/inspect.js';
 import { merge } from '../../../src/commands/merge.js';
-import { runTraining } from '../../../src/commands/train/run.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
 import { openSafetensors } from '../../../src/formats/safetensors.js';
-import { resolveOptions } from '../../../src/training/options.js';
-import { safetensors } from '../../data/data.js';
 import {
   type InsertOptions,
   insertInto,
@@ -220,18 +217,9 @@ describe('DoRA is refused', () => {
     await refused(() => patchFile(zooModel('llama-q4'), output, { factors: dora }), 'packed');
   });
 
-  it('by a merge with a scale, and by training', async () => {
+  it('by a merge with a scale', async () => {
     const patched = folder.write(await insertInto(matmul(), OPTIONS));
     await refused(() => merge(patched, { scale: 0.5, output: folder.fresh() }), 'DoRA');
-    const data = folder.write(
-      safetensors({
-        x: ['float32', [ROWS, IN], X],
-        target: ['float32', [ROWS, OUT], Array(ROWS * OUT).fill(1)],
-      }),
-      'data.safetensors',
-    );
-    const given = { data, loss: 'mse', provider: 'cpu', output: folder.fresh() } as const;
-    await refused(() => runTraining(patched, resolveOptions(given)), 'DoRA');
   });
 
   it('with a column that has no direction', async () => {
