@@ -57,7 +57,7 @@ export function bindAdapters(
   return { adapters, extras, unmatched: problems.map(({ name }) => name) };
 }
 
-/** A set is known by its adapters: what stands beside them can not stand alone. */
+/** A set is known by its adapters: its other tensors cannot exist without them. */
 function noAdapters({ path }: AdapterFile): OnnxLoraError {
   return new OnnxLoraError(
     'unsupported',
@@ -131,7 +131,7 @@ class Binder {
     const found = bindParameter(this.homes.index, this.homes.locate(module), changes);
     if (!found) return [];
     if ('node' in found && this.adapted.has(found.node)) {
-      const problem = 'the model has no constant for its bias, and an adapter stands in its place';
+      const problem = 'the model has no constant for its bias, and an adapter has taken its place';
       this.problems.push({ name, problem, isMissing: true });
       return [];
     }

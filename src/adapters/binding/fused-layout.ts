@@ -1,4 +1,4 @@
-/** How a graph takes the output of a fused layer apart. */
+/** The parts into which a graph splits the output of a fused layer. */
 
 import { traceConstant } from '../../graph/constants.js';
 import type { Use, ValueIndex } from '../../graph/uses.js';
@@ -23,11 +23,11 @@ interface Place {
   readonly axes: readonly number[];
 }
 
-/** More nodes stand between no real layer and its parts. */
+/** No real layer has more nodes between it and its parts. */
 const MAX_STEPS = 8;
 
 /**
- * What the nodes behind a layer say about its output: the first of the axes that its features become
+ * Evidence of the nodes after a layer about its output: the first of the axes that its features become
  * is divided where parts lie side by side, a later one where they are kept by head.
  * @returns undefined where they do not show it
  */
@@ -118,7 +118,7 @@ function dividedAxis(values: ValueIndex, reader: TensorReader, node: Node): numb
 }
 
 /**
- * Where the axes begin that the features became: from there on they multiply to as many. A size that is
+ * The first of the axes that the features became: from there on they multiply to as many. A size that is
  * left open in front of others is what they leave of the features.
  */
 function firstFeatureAxis(

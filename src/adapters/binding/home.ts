@@ -1,4 +1,4 @@
-/** Where in a model an adapter belongs. */
+/** The place of an adapter in a model. */
 import type { Node } from '../../onnx/model.js';
 import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
 import { findLayers, type Layer } from '../model/layers.js';
@@ -110,8 +110,8 @@ export class HomeFinder {
   }
 
   /**
-   * The nodes that the adapter was extracted from, where other nodes have their names: adapters stand in
-   * the file in the order of the model's nodes, and slots have a number behind the name.
+   * The nodes that the adapter was extracted from, where other nodes have their names: adapters are in
+   * the file in the order of the model's nodes, and slots have a number after the name.
    */
   private ownNodes(adapter: StoredAdapter): ReadonlySet<Node> | undefined {
     const ofSlot = adapter.nodes.length > 1 ? undefined : this.slotNode(adapter.record.name);
@@ -153,7 +153,7 @@ export class HomeFinder {
   }
 }
 
-/** What a map has for a key, put there first where it has nothing. */
+/** The entry of a map, created first where it is missing. */
 function into<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   const known = map.get(key);
   if (known !== undefined) return known;

@@ -4,7 +4,7 @@
  */
 import { OnnxLoraError } from '../../errors.js';
 
-/** How paths in the graph differ from PyTorch's: `strip` is taken off, then `add` is put in front. */
+/** The difference between paths in the graph and PyTorch's: `strip` is taken off, then `add` is put in front. */
 interface Alignment {
   readonly strip: string;
   readonly add: string;

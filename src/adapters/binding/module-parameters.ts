@@ -32,11 +32,11 @@ interface Home {
   readonly weight: Weight | undefined;
   /** Why it may not get other numbers. */
   readonly foreign: string | undefined;
-  /** What of it is the module's, where others read it too. */
+  /** The part of it that is the module's, where others read it too. */
   readonly share: Share | undefined;
 }
 
-/** What is known of a model when parameters are bound. */
+/** Knowledge of a model when parameters are bound. */
 export interface ModelIndex {
   readonly patched: PatchedModel;
   readonly layers: ModuleIndex<Layer>;
@@ -57,7 +57,7 @@ function ownPath(node: Node): string {
 }
 
 /**
- * The new numbers of the constant behind one parameter.
+ * The new numbers of the constant of one parameter.
  * @param path the module's path in the graph
  * @param changes of the same parameter: at most one that replaces it, any number that add to it
  * @returns undefined where the model has these numbers already
@@ -288,7 +288,7 @@ function checkedHome(
 
 /**
  * The readers that belong to a module, of a tensor that others read too, as a head does that is tied to the
- * embeddings; undefined where that cannot be told of every node, or where one step serves both.
+ * embeddings; undefined where that is not known of every node, or where one step serves both.
  */
 function shareOf(
   patched: PatchedModel,
@@ -324,7 +324,7 @@ function foreignProblem(path: string, name: string, uses: readonly Use[]): strin
   if (uses.some(({ node }) => isFoldedIntoConv(node, name))) {
     return `the exporter has folded a batch normalization into ${name}`;
   }
-  // The path of a folded normalization stands on the convolution, which keeps the names of its own.
+  // The path of a folded normalization is on the convolution, which keeps the names of its own.
   const owner = /^(.+)\.(weight|bias)$/.exec(name)?.[1] ?? path;
   const isOwn = `.${path}`.endsWith(`.${owner}`) || `.${owner}`.endsWith(`.${path}`);
   const inConv = uses.some(({ node }) => node?.opType === 'Conv');

@@ -1,4 +1,4 @@
-/** What is said of adapters that a model has no place for. */
+/** The report on adapters that a model has no place for. */
 import { OnnxLoraError } from '../../errors.js';
 import type { AdapterFile } from '../files/adapter-file.js';
 

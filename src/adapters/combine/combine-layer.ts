@@ -28,7 +28,7 @@ export interface MethodOptions {
   readonly blocks?: number | undefined;
   /** The share of numbers that `ties` and `dare` keep, above 0 and at most 1. */
   readonly density?: number | undefined;
-  /** What `dare` draws from. Default 0. */
+  /** Seed of the random numbers of `dare`. Default 0. */
   readonly seed?: number | undefined;
 }
 

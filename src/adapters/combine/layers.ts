@@ -20,7 +20,7 @@ export interface CombinedLayer {
 /**
  * The layers of several adapter sets, in the order in which they first appear. Layers are the same where
  * their module paths are; where those of a set begin in another way than the paths before, in a wrapper
- * or without, they are told apart by what follows.
+ * or without, they are distinguished by what follows.
  * @throws OnnxLoraError `adapter-mismatch` where sets give one layer two sizes, or begin in several ways
  */
 export function combinedLayers(
@@ -47,7 +47,7 @@ export function combinedLayers(
 }
 
 /**
- * What stands in the place of the model's own numbers is no change of them, and has no weighted sum.
+ * Numbers that replace the model's own are not a change of them, and have no weighted sum.
  * @throws OnnxLoraError `unsupported`
  */
 export function checkSummable({ label, adapters, trained, hasHead }: AdapterContents): void {

@@ -44,7 +44,7 @@ export function readFactors(
 }
 
 /**
- * How to read the magnitudes of an adapter, [out]; undefined where it has none.
+ * Reads the magnitudes of an adapter, [out]; undefined where it has none.
  * @throws OnnxLoraError when they are read, as {@link readFactors}
  */
 export function magnitudeOf(

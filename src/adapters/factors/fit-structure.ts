@@ -154,7 +154,7 @@ function minus(values: Floats, others: Float64Array | undefined): Float64Array {
   return Float64Array.from(values, (value, i) => value - (others?.[i] ?? 0));
 }
 
-/** The matrix [in, out] that a fit without a global part stands for. */
+/** The matrix [in, out] that a fit without a global part represents. */
 async function dense({ a, b }: StructureFit, structure: Structure): Promise<Float64Array> {
   const matrix = new Float64Array(structure.in * structure.out);
   const [height, width] = blockSize(structure);

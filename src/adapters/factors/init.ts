@@ -1,4 +1,4 @@
-/** How adapters can start, and the start at random: B is zero, so that the model starts unchanged. */
+/** The ways to initialize adapters, and the random one: B is zero, so that the model starts unchanged. */
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
 import type { RandomGenerator } from 'pure-rand/types/RandomGenerator';
 import { normal } from '../../random.js';

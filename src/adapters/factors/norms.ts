@@ -69,7 +69,7 @@ function blockSquare(
   return own + 2 * dot(columnGram(a, generalA), rowGram(b, generalB));
 }
 
-/** A matrix that stands inside a row-major one. */
+/** A matrix inside a row-major one. */
 interface View {
   readonly data: Floats;
   readonly start: number;

@@ -40,7 +40,7 @@ export function putTerm(
   b.set(term.row, atB);
 }
 
-/** Where a term starts in A and B. */
+/** Offsets of a term in A and B. */
 function placeOf(s: Structure, { n, j, index }: Pick<Term, 'n' | 'j' | 'index'>) {
   const { height, width, strideOfA, rowsOfB } = layoutOf(s);
   const isDiagonal = s.structure === 'diagonal';

@@ -36,9 +36,9 @@ export interface TrainedTensor extends ReplacingTensor {
   readonly readBy?: string | undefined;
 }
 
-/** What is written, whatever the format. */
+/** The contents to write, whatever the format. */
 export interface AdapterContents {
-  /** Where it comes from, for errors. */
+  /** Its source, for errors. */
   readonly label: string;
   readonly set: string;
   readonly adapters: readonly OutgoingAdapter[];
@@ -118,7 +118,7 @@ function readerOf({ values, model, ownNodes }: PatchedModel, tensor: string): st
 /** Those that carry the path of the module whose weight they read. */
 const MODULE_OPERATORS = new Set(['Gather', 'MatMul', 'Gemm']);
 
-/** The nodes beside which each adapter stands. */
+/** The nodes that each adapter joins. */
 function targetsOf({ sites }: PatchedModel): Map<PatchedAdapter, Node[]> {
   const targets = new Map<PatchedAdapter, Node[]>();
   for (const { adapter, target } of sites) {
@@ -136,8 +136,8 @@ function renamingOf(inModel: string | undefined, name: string): string | undefin
 }
 
 /**
- * What a file holds. It knows nothing of the layers: they are taken for linear ones.
- * @throws OnnxLoraError `unsupported` for parameters of modules, whose tensors only a model tells
+ * Contents of a file. Nothing is known of the layers: they are taken for linear ones.
+ * @throws OnnxLoraError `unsupported` for parameters of modules, whose tensors only a model knows
  */
 export function contentsOfFile(file: AdapterFile): AdapterContents {
   const { path, set, adapters, extras, parameters = [], biases = [] } = file;

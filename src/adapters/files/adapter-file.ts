@@ -41,7 +41,7 @@ export interface AdapterFile {
   /** The name that the adapter set had. */
   readonly set: string;
   readonly adapters: readonly StoredAdapter[];
-  /** What belongs to the set beside its adapters. */
+  /** The set's other contents. */
   readonly extras: Extras;
   /** Parameters of PyTorch modules that were trained with them. */
   readonly parameters?: readonly ModuleParameter[] | undefined;

@@ -61,7 +61,7 @@ export interface AdapterOutputOptions extends WriteOptions, PeftOptions {
   readonly format?: AdapterFormat | undefined;
 }
 
-/** What was written. */
+/** The written files. */
 export interface AdapterOutput {
   readonly output: string;
   readonly format: AdapterFormat;

@@ -1,9 +1,9 @@
 /**
- * Adapters for Hugging Face PEFT: what stands in a folder that `PeftModel.from_pretrained` loads.
+ * Adapters for Hugging Face PEFT: the contents of a folder that `PeftModel.from_pretrained` loads.
  *
  * PEFT says two of our structures as they are: global ones as LORA, localized ones with a square grid
  * as GRALORA, where one rank and one number of blocks hold for all modules. Everything else becomes
- * LORA too: its blocks stand below each other in factors that are zero elsewhere, which is the same ΔW
+ * LORA too: its blocks lie below each other in factors that are zero elsewhere, which is the same ΔW
  * at a higher rank; or its singular values are cut off at a rank.
  */
 
@@ -30,7 +30,7 @@ export interface PeftOptions {
   readonly peftRank?: number | undefined;
   /** `OLD=NEW`: how module paths start in the ONNX model and in PyTorch. */
   readonly peftPrefix?: string | undefined;
-  /** What PEFT loads the base model from; becomes `base_model_name_or_path`. */
+  /** The base model's name or path for PEFT; becomes `base_model_name_or_path`. */
   readonly baseModel?: string | undefined;
 }
 
@@ -53,7 +53,7 @@ export interface PeftSummary {
   readonly modules: readonly PeftModule[];
 }
 
-/** What a PEFT folder holds. */
+/** Contents of a PEFT folder. */
 export interface PeftContents {
   readonly summary: PeftSummary;
   readonly config: PeftConfig;

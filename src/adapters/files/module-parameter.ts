@@ -5,7 +5,7 @@ export interface ModuleParameter {
   readonly parameter: string;
   /** As PyTorch has it: the weight of a linear layer is [out, in]. */
   readonly shape: readonly number[];
-  /** Whether the numbers stand for the old ones or are added to them. */
+  /** Whether the numbers replace the old ones or are added to them. */
   readonly change: 'replace' | 'add';
   /** The weight of a linear layer may be [in, out] instead: the adapter is for a model that mixes both. */
   readonly mayBeTurned: boolean;

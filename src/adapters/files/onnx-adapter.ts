@@ -4,8 +4,8 @@
  *     <layer>.lora_A.MatMul.weight [in, rank]      <layer>.lora_B.MatMul.weight [rank, out]
  *
  * with the scale multiplied into B, because the runtime feeds tensors to graph inputs of their names
- * and neither scales nor adds. That is how Olive and ONNX Runtime GenAI write theirs; what stands
- * behind `lora_A` and `lora_B` in a name is not read.
+ * and neither scales nor adds. That is how Olive and ONNX Runtime GenAI write theirs; the rest
+ * of a name after `lora_A` and `lora_B` is not read.
  */
 import { basename, extname } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
@@ -30,7 +30,7 @@ import type { AdapterFile, StoredAdapter } from './adapter-file.js';
  * Opens an `.onnx_adapter` file; numbers are read when asked for. Its layers are found by the path in
  * front of `.lora_A` and `.lora_B`; the adapter set is named after the file.
  * @throws OnnxLoraError `file-not-found`, `not-a-file`, `invalid-adapter` for a damaged file, for
- * parameters that are no pair of factors [in, rank] and [rank, out], and for quantized ones
+ * parameters that are not pairs of factors [in, rank] and [rank, out], and for quantized ones
  */
 export function openOnnxAdapter(path: string): AdapterFile {
   const file = openOnnxAdapterFile(path);

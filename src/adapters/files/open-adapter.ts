@@ -33,7 +33,7 @@ function formatAt(path: string): AdapterFormat {
   return !isOwn && isPeft(path) ? 'peft' : 'safetensors';
 }
 
-/** The file identifier of ONNX Runtime's adapters, behind the offset that a FlatBuffer starts with. */
+/** The file identifier of ONNX Runtime's adapters, after the offset that a FlatBuffer starts with. */
 const IDENTIFIER = { offset: 4, text: 'TORT' };
 
 function isOnnxAdapter(path: string): boolean {

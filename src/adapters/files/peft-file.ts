@@ -51,7 +51,7 @@ function adapterOf(folder: PeftFolder, module: PeftModule): StoredAdapter | unde
   return config.type === 'LORA' ? loraAdapter(folder, module) : graloraAdapter(folder, module);
 }
 
-/** A [r, in], B [out, r], and for a 1x1 convolution axes of size 1 behind them: `ΔW = s · B · A`. */
+/** A [r, in], B [out, r], and for a 1x1 convolution axes of size 1 after them: `ΔW = s · B · A`. */
 function loraAdapter(folder: PeftFolder, module: PeftModule): StoredAdapter {
   const a = partOf(folder, module, 'lora_A');
   const b = partOf(folder, module, 'lora_B');
@@ -171,7 +171,7 @@ function embeddingChange(folder: PeftFolder, module: PeftModule): ModuleParamete
   return [{ ...change, shape: [rows, columns], mayBeTurned: false, values }];
 }
 
-/** `lora_bias`: a bias behind B, which joins the layer's own. */
+/** `lora_bias`: a bias after B, which joins the layer's own. */
 function biasChange(folder: PeftFolder, module: PeftModule): ModuleParameter[] {
   const tensor = module.parts.get('lora_B.bias');
   if (!tensor) return [];

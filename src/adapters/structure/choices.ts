@@ -1,4 +1,4 @@
-/** What can be chosen by name. Here, because the command line lists it without loading what does it. */
+/** Choices by name. They are here because the command line lists them without loading their code. */
 import { structures } from './structure.js';
 
 export const adapterFormats = ['safetensors', 'peft', 'onnx_adapter'] as const;

@@ -10,7 +10,7 @@
  * | `diagonal`  | K on the diagonal    | R          | [K, in/K, R]           | [K, R, out/K]            |
  * | `localized` | Kin x Kout           | R/K        | [Kin, in/Kin, Kout·r]  | [Kout, Kin·r, out/Kout]  |
  *
- * A[n, j] stands in columns j·r … of A[n], B[n, j] in rows n·r … of B[j] (as PEFT's GraLoRA stores
+ * A[n, j] are columns j·r … of A[n], B[n, j] rows n·r … of B[j] (as PEFT's GraLoRA stores
  * them). Source: Localized LoRA, https://arxiv.org/abs/2506.00236; GraLoRA,
  * https://arxiv.org/abs/2505.20355.
  */
@@ -93,7 +93,7 @@ function checkPositiveInteger(name: string, value: number): void {
   }
 }
 
-// Beyond this an adapter is larger than any weight it could stand beside.
+// Beyond this an adapter is larger than any weight it could join.
 const MAX_RANK = 65536;
 
 function outOfRange(name: string, value: number, expected: string): OnnxLoraError {
@@ -140,7 +140,7 @@ export function scaleOf(alpha: number, rank: number, hybridRank: number, scaling
   return scaling === 'rslora' ? alpha / Math.sqrt(total) : alpha / total;
 }
 
-/** One block: where it stands in ΔW, and which part of A and B it is made of. */
+/** One block: its place in ΔW, and the parts of A and B that it is made from. */
 export interface Block {
   readonly n: number;
   readonly j: number;

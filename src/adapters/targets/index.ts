@@ -37,10 +37,10 @@ const analyzers: Readonly<Record<string, Analyzer>> = {
     'its weight is in the bitsandbytes format, which is not supported',
   ),
   'com.microsoft:FusedGemm': refuse(
-    'an activation is fused into it, behind the point where an adapter adds',
+    'an activation is fused into it, after the point where an adapter adds',
   ),
   'com.microsoft:FusedConv': refuse(
-    'an activation is fused into it, behind the point where an adapter adds',
+    'an activation is fused into it, after the point where an adapter adds',
   ),
   'com.microsoft:Attention': packedAttention,
   'com.microsoft:QAttention': packedAttention,

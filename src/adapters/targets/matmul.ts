@@ -24,7 +24,7 @@ export function fusedMatMul(values: ValueIndex, node: Node): Finding {
   });
 }
 
-/** How a product treats its operands. */
+/** A product's treatment of its operands. */
 export interface Operands {
   readonly transA: boolean;
   readonly transB: boolean;

@@ -21,7 +21,7 @@ function fromNodeName(name: string): string | undefined {
 
 const NAME_SCOPES = 'pkg.torch.onnx.name_scopes';
 
-/** The value is a Python list: the module path stands before the operator's own name. */
+/** The value is a Python list: the module path comes before the operator's own name. */
 function fromNameScopes(node: Node): string | undefined {
   const entry = node.metadata.find(({ key }) => key === NAME_SCOPES);
   const scopes = entry?.value().matchAll(/'([^']*)'|"([^"]*)"/g);
@@ -43,7 +43,7 @@ export function uniqueName(module: string, names: Map<string, number>): string {
 /**
  * Paths whose beginning the user gives another: the adapter's wrapper for the model's.
  * @param rename `OLD=NEW`, either of them may be empty
- * @throws OnnxLoraError `invalid-argument` for a text that is no such pair
+ * @throws OnnxLoraError `invalid-argument` for a text that is not such a pair
  */
 export function renamePaths(rename: string): (path: string) => string {
   const [old, now, ...rest] = rename

@@ -1,4 +1,4 @@
-/** What options assign to layers by pattern: `query=8`, `value=localized:4`. */
+/** Assignments of options to layers by pattern: `query=8`, `value=localized:4`. */
 import { OnnxLoraError } from '../../errors.js';
 import { type StructureOptions, structures } from '../structure/structure.js';
 import type { PatternValue } from './select.js';

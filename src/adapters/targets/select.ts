@@ -4,7 +4,7 @@ import picomatch from 'picomatch';
 import { OnnxLoraError } from '../../errors.js';
 import { TimeLimit, withinTime } from '../../time-limit.js';
 
-/** What a pattern is matched against. */
+/** Names that a pattern is matched against. */
 export interface Selectable {
   /** `encoder.layer.0.attention.self.query`; several where nodes share a weight. */
   readonly modules: readonly string[];

@@ -2,7 +2,7 @@ import type { Constant } from '../../graph/constants.js';
 import type { DataTypeName, FloatName } from '../../onnx/dtype.js';
 import type { Node } from '../../onnx/model.js';
 
-/** How the features of a linear layer's input and output lie in their tensors. */
+/** The axes of features in a linear layer's input and output. */
 export type Geometry =
   /**
    * `Y = X · W` with the features on the last axis. With `inputColumns` they are on the last but
@@ -15,7 +15,7 @@ export type Geometry =
       readonly outputColumns: boolean;
       readonly flat: boolean;
     }
-  /** Features on axis 1 with any number of axes behind it: a 1x1 convolution. */
+  /** Features on axis 1 with any number of axes after it: a 1x1 convolution. */
   | { readonly kind: 'channels'; readonly spatial: number; readonly strides: readonly number[] };
 
 /** The weight of a linear layer, seen as `W [in, out]` whatever its layout in the file. */
@@ -24,7 +24,7 @@ export interface Weight {
   readonly name: string;
   /** Which input of the node it is. */
   readonly input: number;
-  /** What that value is made of; undefined where it is quantized inside the operator. */
+  /** The constant that the value is made from; undefined where it is quantized inside the operator. */
   readonly constant: Constant | undefined;
   readonly in: number;
   readonly out: number;
@@ -47,5 +47,5 @@ export interface LinearLayer {
   readonly geometry: Geometry;
 }
 
-/** What an analyzer finds: a layer, or why the node is none. */
+/** An analyzer's result: a layer, or the reason why the node is not one. */
 export type Finding = LinearLayer | { readonly node: Node; readonly refusal: string };

@@ -1,4 +1,4 @@
-/** What a layer's weight was called before an exporter or a quantizer gave it another name. */
+/** The name of a layer's weight before an exporter or a quantizer renamed it. */
 import type { ValueIndex } from '../../graph/uses.js';
 import { allGraphs, enclosingGraphs, type Graph, type Model, type Node } from '../../onnx/model.js';
 import type { Finding, LinearLayer } from './index.js';
@@ -6,7 +6,7 @@ import type { Finding, LinearLayer } from './index.js';
 /** The value info of a constant that the current PyTorch exporter folded, a Python list of names. */
 const FOLDED_FROM = 'pkg.onnxscript.optimizer.folded_from';
 
-/** What ONNX Runtime's quantizers put behind the name of a weight. */
+/** Suffixes that ONNX Runtime's quantizers append to the name of a weight. */
 const QUANTIZED = /(_DQ)?_Q\d+(G\d+)?$|_quantized$/;
 
 /** Names that an exporter made up: `onnx::MatMul_814`, `val_92`, `1274`. */
@@ -14,7 +14,7 @@ export const GENERATED = /^(onnx::|val_\d|_?v_\d|t?\d+$)/;
 
 /**
  * Whether a convolution's tensor is not PyTorch's: it keeps its name there, unless the exporter has
- * multiplied the batch normalization behind it into it.
+ * multiplied the batch normalization after it into it.
  */
 export function isFoldedIntoConv(node: Node | undefined, tensorName: string): boolean {
   return node?.opType === 'Conv' && GENERATED.test(tensorName);

@@ -5,17 +5,17 @@ import type { Node } from '../../onnx/model.js';
 import { fitsItsData } from '../../onnx/tensor.js';
 import type { Weight } from './target.js';
 
-/** How an operator uses its weight input. */
+/** An operator's use of its weight input. */
 export interface WeightUse {
   readonly input: number;
   /** The value that the node reads is `[out, in]`. */
   readonly transposed: boolean;
   readonly factor: number;
-  /** Trailing axes of size 1 behind the matrix: the kernel of a 1x1 convolution. */
+  /** Trailing axes of size 1 after the matrix: the kernel of a 1x1 convolution. */
   readonly kernelAxes?: number;
 }
 
-/** The weight behind an input of a node, or the reason why it cannot take an adapter. */
+/** The weight of an input of a node, or the reason why it cannot take an adapter. */
 export function findWeight(values: ValueIndex, node: Node, use: WeightUse): Weight | string {
   const name = node.inputs[use.input]!;
   const constant = traceWeight(values, node.graph, name);

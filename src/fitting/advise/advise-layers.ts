@@ -1,4 +1,4 @@
-/** From layers and what there is to go by to a choice for each of them. */
+/** Chooses a structure for each layer from the evidence. */
 
 import type { Layer } from '../../adapters/model/layers.js';
 import { parameterCount, planStructure } from '../../adapters/structure/structure.js';

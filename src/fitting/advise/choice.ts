@@ -1,5 +1,5 @@
 /**
- * From measured scores to a choice: one structure for the whole model, and others only for the layers
+ * Chooses from measured scores: one structure for the whole model, and others only for the layers
  * where one is clearly better.
  */
 import type { Grid } from '../fit/candidates.js';
@@ -12,7 +12,7 @@ export interface ScoredLayer {
   readonly scores: readonly Score[];
 }
 
-/** How sure a choice is: whether another structure would do as well as far as can be told. */
+/** Certainty of a choice: whether another structure may do as well. */
 export type Verdict = 'clear' | 'close';
 
 export interface Choice extends Grid {
@@ -43,7 +43,7 @@ export function adviseFor(layers: readonly ScoredLayer[]): Advice {
 
 const GLOBAL: Grid = { structure: 'global', blocks: 1 };
 
-/** What a choice looks at. */
+/** Inputs of a choice. */
 type Shares = Pick<Score, 'structure' | 'blocks' | 'share' | 'heldOut'>;
 
 /** The best, unless it is not clearly better than what else would be taken. */

@@ -1,4 +1,4 @@
-/** What there is to advise from: a tuned model, the gradient on data, or the weights alone. */
+/** Evidence for advice: a tuned model, the gradient on data, or the weights alone. */
 import { setImmediate } from 'node:timers/promises';
 import { isStoredFloat, weightValues } from '../../adapters/fold/weight-values.js';
 import type { Layer } from '../../adapters/model/layers.js';
@@ -60,7 +60,7 @@ export async function* weightEvidence(
   }
 }
 
-/** What the weights of a tuned model have more: the very thing that adapters are to say. */
+/** The changes in a tuned model's weights: exactly what adapters have to represent. */
 export async function* tunedEvidence(
   base: OpenedModel,
   tunedPath: string,

@@ -12,14 +12,14 @@ import type { ScoredLayer } from './choice.js';
 import type { LayerEvidence } from './evidence.js';
 import { candidatesFor, type Evidence, scoreOf } from './scores.js';
 
-/** What is known of a layer once its matrix is forgotten. */
+/** Measurements of a layer that are kept when its matrix is released. */
 export interface MeasuredLayer extends ScoredLayer {
   readonly layer: Layer;
   /** The rank that it was measured at. */
   readonly rank: number;
   /** The cosine between both halves of the data. */
   readonly agreement: number | undefined;
-  /** What each score's structure captures by rank; where ranks are to be chosen. */
+  /** The share that each score's structure captures, by rank; where ranks are to be chosen. */
   readonly curves: readonly Curve[];
 }
 

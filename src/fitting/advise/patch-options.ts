@@ -5,7 +5,7 @@ import type { StructureName } from '../../adapters/structure/structure.js';
 import { matcher, type Selection } from '../../adapters/targets/select.js';
 import type { Grid } from '../fit/candidates.js';
 
-/** What a layer is to get; rank 0 for no adapter. */
+/** The adapter that a layer gets; rank 0 for none. */
 export interface LayerChoice extends Grid {
   readonly layer: Layer;
   readonly rank: number;

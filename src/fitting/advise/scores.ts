@@ -1,5 +1,5 @@
 /**
- * How well each structure says a matrix, at equal parameters. Where the matrix is a mean over data, its
+ * Scores of each structure's fit to a matrix, at equal parameters. Where the matrix is a mean over data, its
  * structures are fitted to one half of the data and measured on the other: what a fit says about noise
  * then counts for nothing.
  */

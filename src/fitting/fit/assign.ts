@@ -1,4 +1,4 @@
-/** Which changes adapters can stand for, and which are left to the rest. */
+/** Assigns changes to adapters where they can represent them, and to the rest elsewhere. */
 
 import { findLayers, type Layer } from '../../adapters/model/layers.js';
 import { type Selection, select } from '../../adapters/targets/select.js';
@@ -17,7 +17,7 @@ export interface Compared extends Pick<Pairing, 'nodes'> {
 
 /**
  * A layer gets an adapter where nothing else reads its weight. Exporters store equal tensors once, as
- * those of layers that start alike: where training told them apart, each node has an adapter of its own.
+ * those of layers that start alike: where training made them differ, each node has an adapter of its own.
  */
 export function assign(
   base: OpenedModel,
@@ -54,10 +54,10 @@ function withSeveralPartners(pairs: readonly ConstantPair[]): Set<Tensor> {
 function obstacle(base: OpenedModel, { first }: ConstantPair, isApart: boolean) {
   if (isApart) return 'is stored once in the base model and twice in the tuned one';
   if (first.graph === base.model.graph) return undefined;
-  return 'stands in the body of an If, Loop, Scan or function';
+  return 'is in the body of an If, Loop, Scan or function';
 }
 
-/** The reason why no adapter stands for a change. */
+/** The reason why no adapter represents a change. */
 interface Reason {
   readonly reason: string;
 }

@@ -59,7 +59,7 @@ export function fullRank(size: Size): number {
   return Math.min(size.in, size.out);
 }
 
-/** How a layer is fitted by every grid. */
+/** Fits of a layer by every grid. */
 export interface Measured {
   readonly curves: readonly Curve[];
   readonly decompositions: readonly BlockDecomposition[];
@@ -119,7 +119,7 @@ export function bestWithin(curves: readonly Curve[], parameters: number, roundin
 }
 
 /**
- * The curve as far as it means something: ends where no more than `rounding` of |ΔW|² is left, and is no
+ * The meaningful part of the curve: ends where no more than `rounding` of |ΔW|² is left, and is no
  * higher there than all others that get as far.
  */
 export function untilRounding({ unit, captured }: Curve, squares: number, rounding: number): Curve {

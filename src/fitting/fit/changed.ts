@@ -3,7 +3,7 @@ import type { Tensor } from '../../onnx/model.js';
 
 /** A stored tensor that differs. */
 export interface ChangedPair {
-  /** What the base model calls it. */
+  /** Its name in the base model. */
   readonly name: string;
   readonly base: Tensor;
   readonly tuned: Tensor;
@@ -14,9 +14,9 @@ export interface ChangedLayer extends ChangedPair {
   readonly layer: Layer;
 }
 
-/** A constant that differs and that no adapter stands for. */
+/** A constant that differs and that no adapter represents. */
 export interface ChangedTensor extends ChangedPair {
-  /** Why it is no adapter's. */
+  /** The reason why no adapter represents it. */
   readonly reason: string;
   /** Why no adapter file replaces it either; undefined where one can. */
   readonly obstacle: string | undefined;

@@ -1,4 +1,4 @@
-/** What differs between two models of one architecture. */
+/** Differences between two models of one architecture. */
 import { setImmediate } from 'node:timers/promises';
 import type { Selection } from '../../adapters/targets/select.js';
 import { OnnxLoraError } from '../../errors.js';
@@ -21,7 +21,7 @@ export interface Changes {
 
 /**
  * Compares all constants of the two models, byte by byte, in a small part of their memory.
- * @param selection the layers that adapters may stand for
+ * @param selection the layers whose changes adapters may represent
  * @throws OnnxLoraError `model-mismatch` where the graphs differ, `unsupported` for quantized weights
  * that differ, `aborted`
  */
@@ -58,7 +58,7 @@ function distinct(pairs: readonly ConstantPair[]): ConstantPair[] {
   });
 }
 
-/** Where the comparison stands. */
+/** Progress of the comparison. */
 class Course {
   private bytes = 0;
   private readonly total: number;

@@ -1,4 +1,4 @@
-/** What a fit found, as an adapter set on its way to a file. */
+/** The result of a fit, as an adapter set to be written to a file. */
 
 import { factorDtype } from '../../adapters/edit/insert.js';
 import type {

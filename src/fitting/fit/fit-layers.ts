@@ -27,7 +27,7 @@ import type { ChangedLayer } from './changed.js';
 import type { OpenedModel } from './opened.js';
 import { weightDelta } from './weight-delta.js';
 
-/** What decides on the sizes of the adapters. */
+/** Goals that decide on the sizes of the adapters. */
 export type Goal =
   /** Every layer has the parameters of a LoRA of this rank. */
   | { readonly kind: 'rank'; readonly rank: number }
@@ -42,7 +42,7 @@ export interface LayerFit extends StructureFit {
   readonly structure: Structure;
 }
 
-/** How close a structure comes with the parameters of the choice. */
+/** The error that a structure leaves with the parameters of the choice. */
 export interface Comparison extends Grid {
   /** |ΔW − fit| / |ΔW|. */
   readonly error: number;
@@ -84,7 +84,7 @@ export function fitLayers(
   return goal.kind === 'rank' ? fitter.each(goal.rank) : fitter.together(goal);
 }
 
-/** What is known of a layer before its adapter is chosen. */
+/** Knowledge of a layer before its adapter is chosen. */
 interface Measurement extends Pick<Measured, 'curves'> {
   readonly squares: number;
   readonly weightNorm: number;
@@ -94,7 +94,7 @@ interface Measurement extends Pick<Measured, 'curves'> {
   readonly rounding: number;
 }
 
-// Where nothing else is said, most of what fine-tuning changes is within this rank.
+// Most of what fine-tuning changes is within this rank.
 const FIRST_RANK = 32;
 
 // To this share sums of squares are the same whatever their order.

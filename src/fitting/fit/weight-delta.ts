@@ -18,7 +18,7 @@ export interface WeightDelta {
 }
 
 /**
- * What a layer's weight has more in the tuned model: subtracted in float64, rounded once. As the layer
+ * The change of a layer's weight in the tuned model: subtracted in float64, rounded once. As the layer
  * computes it: with Gemm's alpha, and as [in, out] whatever the layout in the file.
  * @throws OnnxLoraError `invalid-model` for a number that is not finite
  */

@@ -24,7 +24,7 @@ import {
   weightGradients,
 } from '../../training/weight-gradients.js';
 
-/** Where A comes from: the data and the loss that say where weights are pulled. */
+/** The data and the loss whose gradient gives A. */
 export type GradientStartOptions = GradientOptions;
 
 /**

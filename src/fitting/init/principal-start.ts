@@ -40,7 +40,7 @@ export interface PrincipalStart {
 /**
  * Starts an adapter in its weight.
  * @throws OnnxLoraError `unsupported` for a weight that cannot be replaced: one that is quantized, that
- * stands in a body, or that other nodes read; `invalid-model` for one that is not finite
+ * is in a body, or that other nodes read; `invalid-model` for one that is not finite
  */
 export async function principalStart(
   patched: PatchedModel,
@@ -90,7 +90,7 @@ function rounded(weight: BaseWeight, delta: RowFactors) {
   return { data, deviation: () => (squares === 0 ? 0 : Math.sqrt(changed / squares)) };
 }
 
-/** What starts in the weight: the blocks, without a hybrid's global part. */
+/** The part that is initialized from the weight: the blocks, without a hybrid's global part. */
 export function gridOf(record: AdapterShape): Structure {
   return { ...structureOf(record), hybridRank: 0 };
 }
@@ -131,7 +131,7 @@ function replaceable({ model, values }: PatchedModel, { linear, module }: Layer)
     throw irreplaceable(module, `is stored as ${weight.storedDtype}, expected floating point`);
   }
   if (constant.graph !== model.graph) {
-    throw irreplaceable(module, 'stands in the body of an If, Loop or Scan');
+    throw irreplaceable(module, 'is in the body of an If, Loop or Scan');
   }
   const own = new Map(linear.map((one) => [one.node, one.weight.input]));
   const other = finalReaders(values, constant).find(

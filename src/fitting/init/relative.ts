@@ -1,4 +1,4 @@
-/** Adapters that took something out of their weights, told for the model as it was. */
+/** Adapters that took something out of their weights, converted for the original model. */
 
 import { exactSum } from '../../adapters/combine/combine-layer.js';
 import { fitStructure, type StructureFit } from '../../adapters/factors/fit-structure.js';
@@ -33,8 +33,12 @@ export async function relativeToBase(
     const split = splits.get(adapter.record.name);
     adapters.push(split ? await withoutStart(adapter, split, reader) : adapter);
   }
-  const told = new Set([...splits.values()].map(({ tensor }) => tensor));
-  return { ...contents, adapters, trained: contents.trained.filter(({ name }) => !told.has(name)) };
+  const converted = new Set([...splits.values()].map(({ tensor }) => tensor));
+  return {
+    ...contents,
+    adapters,
+    trained: contents.trained.filter(({ name }) => !converted.has(name)),
+  };
 }
 
 /** The weight of a layer, now and before. */
@@ -63,7 +67,7 @@ function splitWeights(patched: PatchedModel, set: ModelManifest): Map<string, Sp
   return splits;
 }
 
-// Of W' and of the arithmetic around it, as a share of |W|: a start that was rounded is no other weight.
+// Of W' and of the arithmetic around it, as a share of |W|: rounding alone does not make it another weight.
 const ROUNDING = { float64: 1e-6, float32: 1e-6, float16: 1e-3, bfloat16: 1e-2 } as const;
 
 async function withoutStart(

@@ -1,4 +1,4 @@
-/** Where new adapters start: at random, in the weights, or where data pull. */
+/** Initial values of new adapters: random, from the weights, or from the gradient on data. */
 
 import type { NewAdapter } from '../../adapters/factors/factors.js';
 import type { PatchedModel } from '../../adapters/model/patched.js';
@@ -25,7 +25,7 @@ interface SharedOptions extends WorkOptions {
   readonly provider?: ProviderName | 'auto' | undefined;
 }
 
-/** What a start in the gradient alone reads. */
+/** Options that only an initialization from the gradient reads. */
 export const startDataOptions = [
   ...['data', 'loss', 'batches', 'batchSize', 'memory', 'threads'],
   ...['ignoreIndex', 'classWeights', 'posWeight', 'blank', 'scale'],

@@ -5,7 +5,7 @@ import type { TrainedParameters } from './names.js';
 
 export type PeftConfig = Readonly<Record<string, unknown>>;
 
-/** What both types have in common. */
+/** Fields that both types have in common. */
 export interface CommonConfig extends Omit<TrainedParameters, 'parameters'> {
   readonly baseModel: string | undefined;
   readonly isConv1d: boolean;

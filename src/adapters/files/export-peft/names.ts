@@ -3,14 +3,14 @@ import { OnnxLoraError } from '../../../errors.js';
 import { renamePaths } from '../../targets/module-path.js';
 import type { AdapterContents, TrainedTensor } from '../adapter-contents.js';
 
-/** From a module path of the ONNX model to the one in PyTorch. */
+/** Converts a module path of the ONNX model to the one in PyTorch. */
 export type Renamer = (path: string) => string;
 
 /**
  * An exporter may have seen a wrapper around the PyTorch model, or only a part of it, and no file says
- * so: how paths start here and there is for the user to tell.
+ * so: only the user knows how paths begin here and there.
  * @param rename `OLD=NEW`, either of them may be empty; nothing where the paths are the same
- * @throws OnnxLoraError `invalid-argument` for a text that is no such pair; the renamer throws it for a
+ * @throws OnnxLoraError `invalid-argument` for a text that is not such a pair; the renamer throws it for a
  * path that does not start with OLD
  */
 export function renamer(rename: string | undefined): Renamer {
@@ -39,7 +39,7 @@ export function peftModules({ label, adapters }: AdapterContents, renamed: Renam
     if (other === undefined) continue;
     throw new OnnxLoraError(
       'unsupported',
-      `${label}: the adapters ${other} and ${record.name} stand beside one weight, which PEFT takes for one module`,
+      `${label}: the adapters ${other} and ${record.name} adapt one weight, which PEFT takes for one module`,
       { hint: 'Adapters of single nodes travel as .safetensors.' },
     );
   }
@@ -92,7 +92,7 @@ export function trainedParameters(
   };
 }
 
-/** What PEFT's keys start with. */
+/** The beginning of PEFT's keys. */
 export function keyOf(module: string): string {
   return `base_model.model.${module}`;
 }

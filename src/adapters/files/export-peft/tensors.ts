@@ -1,4 +1,4 @@
-/** Adapters as the tensors of PEFT: what stands where, and which way round. */
+/** Adapters as the tensors of PEFT: names and orientations. */
 
 import type { SafetensorsTensor } from '../../../formats/safetensors.js';
 import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../../onnx/dtype.js';
@@ -12,7 +12,7 @@ export type PeftTensor = SafetensorsTensor<Piece>;
 
 /**
  * The tensors of plain LoRA: A [rank, in] and B [out, rank], with the axes of a convolution's kernel
- * behind, and DoRA's magnitude [out].
+ * after, and DoRA's magnitude [out].
  */
 export function loraTensors(
   module: string,
