@@ -203,7 +203,7 @@ async function addGradients(
 }
 
 const INSIDE =
-  'it stands in the body of an If, Loop or Scan, where the gradient of a whole weight is not computed';
+  'it is in the body of an If, Loop or Scan, where the gradient of a whole weight is not computed';
 
 type PlacedLoss = Awaited<ReturnType<typeof buildLossGraph>>;
 

@@ -149,7 +149,7 @@ describe('modules_to_save', () => {
     it('but not where the layer has an adapter as well', async () => {
       const bytes = modelWith([node('Relu', ['q'], 'y')], []);
       const saved = peft({ [key('q.base_layer.bias')]: { shape: [4] } });
-      expect(await refusal(bytes, saved)).toContain('an adapter stands in its place');
+      expect(await refusal(bytes, saved)).toContain('an adapter has taken its place');
     });
   });
 

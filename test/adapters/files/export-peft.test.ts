@@ -274,7 +274,7 @@ describe('extracting for PEFT is refused', () => {
       () => extract(patched, { output: folder.fresh('adapter') }),
       'unsupported',
     );
-    expect(error.message).toContain('net.one and net.two stand beside one weight');
+    expect(error.message).toContain('net.one and net.two adapt one weight');
   });
 
   it('for numbers that are none, and leaves no folder', async () => {
