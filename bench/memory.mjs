@@ -4,10 +4,11 @@
  *
  *   node bench/memory.mjs [--steps 200000] [--adapters 1000] [--runs 100000]
  *
- * Resident memory is looked at all the time; what counts is its growth from the first tenth of the work to
- * the last, of medians.
+ * Resident memory is looked at all the time; what counts is its growth over the work, of medians of pieces:
+ * 10,000 steps or runs each where there are as many.
  */
 import { writeFileSync } from 'node:fs';
+import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import ort from 'onnxruntime-node';
@@ -37,15 +38,19 @@ class Course {
     this.bytes.push(process.memoryUsage.rss());
   }
 
-  /** Medians over each tenth of the work, in MB. */
-  tenths(total) {
-    const tenths = Array.from({ length: 10 }, () => []);
+  /** Medians of each piece of the work, in MB. */
+  pieces(total) {
+    const size = pieceSize(total);
+    const pieces = Array.from({ length: Math.ceil(total / size) }, () => []);
     this.bytes.forEach((bytes, i) => {
-      tenths[Math.min(9, Math.floor((10 * this.places[i]) / total))].push(bytes / 2 ** 20);
+      pieces[Math.min(pieces.length - 1, Math.floor(this.places[i] / size))].push(bytes / 2 ** 20);
     });
-    return tenths.map((one) => (one.length > 0 ? Math.round(median(one)) : 0));
+    return pieces.map((one) => (one.length > 0 ? Math.round(median(one)) : 0));
   }
 }
+
+/** At least ten pieces, of 10,000 where the work is long. */
+const pieceSize = (total) => Math.min(10_000, Math.ceil(total / 10));
 
 async function training(folder) {
   const [base, patched, data] = ['base.onnx', 'patched.onnx', 'data.safetensors'].map((name) =>
@@ -69,7 +74,7 @@ async function training(folder) {
       next = done + steps / 1000;
     },
   });
-  return course.tenths(steps);
+  return course.pieces(steps);
 }
 
 async function session(folder) {
@@ -92,16 +97,24 @@ async function session(folder) {
     if (i % Math.ceil(runs / 1000) === 0) course.add(i);
   }
   await open.release();
-  return course.tenths(runs);
+  return course.pieces(runs);
 }
 
 const results = {};
+const started = performance.now();
 await inTemporaryFolder({ bytes: 1e8 }, async (folder) => {
   if (steps > 0) results.training = await training(folder);
   if (runs > 0) results[`${adapters} adapters in a session`] = await session(folder);
 });
-table(
-  ['MB resident, medians of tenths', ...Array.from({ length: 10 }, (_, i) => `${i + 1}`)],
-  Object.entries(results).map(([name, tenths]) => [name, ...tenths.map(String)]),
-);
-saveResults('memory', { steps, adapters, runs, results });
+for (const [name, pieces] of Object.entries(results)) {
+  const size = pieceSize(name === 'training' ? steps : runs);
+  table(
+    [`MB resident: ${name}`, 'median'],
+    pieces.map((mb, i) => [
+      `up to ${Math.min((i + 1) * size, name === 'training' ? steps : runs)}`,
+      `${mb}`,
+    ]),
+  );
+}
+const seconds = Math.round((performance.now() - started) / 1000);
+saveResults('memory', { steps, adapters, runs, seconds, load: loadavg()[0], results });

@@ -18,6 +18,7 @@ import { OpenedModel } from '../fitting/fit/opened.js';
 import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
 import { checkWhole } from '../training/options.js';
 import type { GradientOptions } from '../training/weight-gradients.js';
+import { apart, runsApart } from './apart.js';
 import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
 import { chooseLayers } from './patch.js';
 import type { Skipped } from './patch-options.js';
@@ -98,6 +99,19 @@ export interface AdviseResult {
  * `unsupported`, and those of reading and writing
  */
 export async function advise(path: string, options: AdviseOptions = {}): Promise<AdviseResult> {
+  if (options.data === undefined || !runsApart(path)) return await adviseHere(path, options);
+  return await apart({
+    work: 'advise',
+    paths: [path],
+    options,
+    label: `the run of ${path}`,
+    advice: () => 'Then ask for advice again.',
+    stop: 'ask',
+  });
+}
+
+/** As `advise`, in this process. */
+export async function adviseHere(path: string, options: AdviseOptions): Promise<AdviseResult> {
   checkOptions(options);
   const { rank = 16, budget, seed, signal, onProgress, tuned, writeConfig } = options;
   const opened = OpenedModel.open(path);

@@ -28,6 +28,7 @@ import {
   type LossSettings,
   lossOptions,
 } from '../training/options.js';
+import { apart, runsApart } from './apart.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { filesOfModel, inputsOf } from './inputs.js';
 
@@ -76,6 +77,22 @@ export type EvaluateResult = Metrics & {
  * `verification` where the guard finds another model, `aborted`, and those of reading
  */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
+  if (!runsApart(path)) return await evaluateHere(path, options);
+  return await apart({
+    work: 'evaluate',
+    paths: [path],
+    options,
+    label: `the evaluation of ${path}`,
+    advice: () => 'Then evaluate again.',
+    stop: 'ask',
+  });
+}
+
+/** As `evaluate`, in this process. */
+export async function evaluateHere(
+  path: string,
+  options: EvaluateOptions,
+): Promise<EvaluateResult> {
   const start = performance.now();
   const { loss, batchSize = 8, expect = [], html } = options;
   checkWhole({ batchSize }, 1);

@@ -20,6 +20,7 @@ import { type Model, nodeLabel } from '../onnx/model.js';
 import { openModel } from '../onnx/parse.js';
 import { TensorReader } from '../onnx/tensor.js';
 import { checkOutput } from '../onnx/write.js';
+import { apart, runsApart } from './apart.js';
 import { inputFiles, inputsOf } from './inputs.js';
 import { defaultOutput, writeModel, writeWithData } from './output.js';
 import type { PatchOptions, PatchResult, Skipped } from './patch-options.js';
@@ -31,6 +32,24 @@ import type { PatchOptions, PatchResult, Skipped } from './patch-options.js';
  * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
  */
 export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
+  if (!runsModel(options) || !runsApart(path)) return await patchHere(path, options);
+  return await apart({
+    work: 'patch',
+    paths: [path],
+    options,
+    label: `the run of ${path}`,
+    advice: () => 'Then patch again.',
+    stop: 'ask',
+  });
+}
+
+/** Whether the model is run, and not only edited. */
+function runsModel({ verify, init, structure, data }: PatchOptions): boolean {
+  return verify === true || init === 'gradient' || (structure === 'auto' && data !== undefined);
+}
+
+/** As `patch`, in this process. */
+export async function patchHere(path: string, options: PatchOptions): Promise<PatchResult> {
   const { adapter, slots, verify, ...rest } = options;
   if (adapter === undefined) checkNoBindOptions(options);
   const mode = slots === true ? 'required' : slots;

@@ -6,16 +6,14 @@ import { OnnxLoraError } from '../errors.js';
 import type { FloatName } from '../onnx/dtype.js';
 import { collect, MessageEdit } from '../onnx/edit.js';
 import { editedModel } from '../onnx/edited-model.js';
-import { externalLocations } from '../onnx/external.js';
 import type { Model } from '../onnx/model.js';
-import { openModel } from '../onnx/parse.js';
 import { floatTypeOf } from '../onnx/tensor.js';
 import type { ModelSource } from '../runtime/compare.js';
 import type { Verification } from '../runtime/verification.js';
+import { apart, runsApart } from './apart.js';
 import { type MergeOptions, openUnmerged, rescaled } from './unmerged.js';
 import { removeAdapters, removeBiases } from './unpatch.js';
 import { verifyModels } from './verify.js';
-import { canVerifyApart, verifyApart } from './verify-apart.js';
 
 /** Checks a merged model; where data files are mapped for that, in a process of its own. */
 export async function verifyMerged(
@@ -23,17 +21,15 @@ export async function verifyMerged(
   output: string,
   options: MergeOptions,
 ): Promise<Verification> {
-  if (!canVerifyApart || !hasDataFiles(output)) return await runMerged(path, output, options);
-  return await verifyApart(path, output, options);
-}
-
-function hasDataFiles(path: string): boolean {
-  const model = openModel(path);
-  try {
-    return externalLocations(model).length > 0;
-  } finally {
-    model.close();
-  }
+  if (!runsApart(output)) return await runMerged(path, output, options);
+  return await apart({
+    work: 'verify-merged',
+    paths: [path, output],
+    options,
+    label: `the check of ${output}`,
+    advice: () => 'Merge again; `verify: false` leaves the check out.',
+    stop: 'kill',
+  });
 }
 
 /** Runs the model with its adapters, without them, and the merged one, on the same inputs. */

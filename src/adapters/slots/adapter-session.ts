@@ -63,6 +63,9 @@ const MAX_ACTIVATIONS = 16;
  *     await session.run(feeds);   // the base model
  *
  * With several adapters it computes `W + Σ weightᵢ · scaleᵢ · Aᵢ · Bᵢ`.
+ *
+ * The session runs in the caller's process, and ONNX Runtime maps external data: a data file that is cut off
+ * while the session is open ends the process (SIGBUS). Replace such files by renaming, or keep a copy.
  */
 export class AdapterSession {
   private readonly loaded = new Map<string, Loaded>();

@@ -2,20 +2,42 @@
 import { Worker } from 'node:worker_threads';
 import { OnnxLoraError } from '../../errors.js';
 import { withoutTelemetry } from '../../runtime/telemetry.js';
-import { resolveOptions, type TrainOptions } from '../../training/options.js';
+import { hasCheckpoint } from '../../training/checkpoint.js';
+import { type ResolvedOptions, resolveOptions, type TrainOptions } from '../../training/options.js';
+import { apart, runsApart } from '../apart.js';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.js';
 import type { TrainResult } from './run.js';
 
 /**
  * Trains the adapters of the patched model at `path` with ONNX Runtime, and writes the trained model.
- * The work is done in a worker thread; when `signal` aborts, it ends behind the step it is at and
- * leaves a checkpoint.
+ * The work is done in a worker thread, or in a process of its own where the model has external data;
+ * when `signal` aborts, it ends behind the step it is at and leaves a checkpoint.
  * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `no-adapter`, `unsupported`, `provider`,
  * `verification` where the guard finds another model, `checkpoint`, `diverged`, `aborted`, and those of
  * reading and writing
  */
 export async function train(path: string, options: TrainOptions): Promise<TrainResult> {
-  const { signal, onProgress, onNote, ...rest } = resolveOptions(options);
+  const resolved = resolveOptions(options);
+  if (!runsApart(path)) return await trainInThread(path, resolved);
+  return await apart({
+    work: 'train',
+    paths: [path],
+    options: resolved,
+    label: `the training of ${path}`,
+    advice: () => wayOn(resolved),
+    stop: 'ask',
+  });
+}
+
+/** What is left of a run that the system ended. */
+function wayOn({ checkpoint }: ResolvedOptions): string {
+  return checkpoint !== undefined && hasCheckpoint(checkpoint)
+    ? `The last checkpoint is kept: go on with --checkpoint ${checkpoint} --resume`
+    : 'No state was kept: with --checkpoint FOLDER a run can go on from its last one.';
+}
+
+async function trainInThread(path: string, options: ResolvedOptions): Promise<TrainResult> {
+  const { signal, onProgress, onNote, ...rest } = options;
   const workerData: WorkerTask = { path, options: rest };
   // Before the thread begins: from there it can only be asked for.
   await withoutTelemetry();
