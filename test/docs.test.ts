@@ -1,0 +1,50 @@
+/** Commands in the documents exist, with the options that they are given there. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { expect, it } from 'vitest';
+import { camelCase, type OptionSpecs } from '../cli/command.js';
+import { commands } from '../cli/commands/index.js';
+import { commonOptions } from '../cli/options.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const guides = ['docs', 'examples'].flatMap((folder) =>
+  readdirSync(`${root}/${folder}`, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `${folder}/${name}`),
+);
+const documents = ['README.md', ...guides.sort()];
+
+/** Command lines of onnx-lora in a document, those that go on in the next line joined. */
+function commandLines(text: string): string[] {
+  const lines = text.replace(/\\\n\s*/g, ' ').split('\n');
+  return lines.flatMap((line) => /^\s*(?:\$|npx) onnx-lora ([a-z].*)$/.exec(line)?.[1] ?? []);
+}
+
+/** The flags of a command line, without its comment and quoted values. */
+function flagsOf(line: string): string[] {
+  const bare = line.replace(/\s#.*$/, '').replace(/'[^']*'|"[^"]*"/g, 'VALUE');
+  return [...bare.matchAll(/\s--?([a-z][a-z-]*)/g)].map(([, name]) => name!);
+}
+
+function isKnown(flag: string, command: string): boolean {
+  const own = commands.find(({ name }) => name === command)?.options;
+  const options: OptionSpecs = { ...commonOptions, ...own };
+  const key = camelCase(flag.replace(/^no-/, ''));
+  return key in options || Object.values(options).some(({ short }) => short === flag);
+}
+
+const lines = documents.flatMap((document) =>
+  commandLines(readFileSync(`${root}/${document}`, 'utf8')).map(
+    (line) => [document, line] as const,
+  ),
+);
+
+it('there are commands to look at', () => {
+  expect(lines.length).toBeGreaterThan(50);
+});
+
+it.each(lines)('%s: onnx-lora %s', (_, line) => {
+  const [command = ''] = line.split(/\s/);
+  expect(commands.map(({ name }) => name)).toContain(command);
+  expect(flagsOf(line).filter((flag) => !isKnown(flag, command))).toEqual([]);
+});
