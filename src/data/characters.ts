@@ -14,7 +14,7 @@ export class Characters {
 
   /**
    * @param label what to call the dictionary in a message
-   * @param blank the class that stands for no character: the others go around it
+   * @param blank the class for no character: the others go around it
    */
   private constructor(
     private readonly label: string,
@@ -29,8 +29,8 @@ export class Characters {
 
   /**
    * Reads a dictionary: a character a line, in the order of the model's classes without the blank. A
-   * line may hold several code points, which are one class; a space stands for itself.
-   * @throws OnnxLoraError as {@link readNameLines}, and `invalid-data` for a line that is no character
+   * line may hold several code points, which are one class; a space is itself.
+   * @throws OnnxLoraError as {@link readNameLines}, and `invalid-data` for a line that is not a character
    */
   static read(path: string, blank = 0): Characters {
     const lines = readNameLines(path, HINT);
@@ -43,7 +43,7 @@ export class Characters {
     );
   }
 
-  /** How many classes a model with this dictionary has, the blank included. */
+  /** Number of classes of a model with this dictionary, the blank included. */
   get classes(): number {
     return this.numbers.size + 1;
   }

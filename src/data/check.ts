@@ -1,4 +1,4 @@
-/** What can be known about a dataset before the first step. */
+/** Checks a dataset before the first step. */
 import { OnnxLoraError } from '../errors.js';
 import { checkBatches } from './batch-sizes.js';
 import type { FeedPlan } from './convert.js';

@@ -1,4 +1,4 @@
-/** From the arrays of a file to what the graph is fed. */
+/** Converts the arrays of a file to the inputs of the graph. */
 import { type DataTypeName, isConvertible, isFloating } from '../onnx/dtype.js';
 import {
   type Feeds,
@@ -13,7 +13,7 @@ export interface Feed {
   readonly name: string;
   /** In the dataset. */
   readonly key: string;
-  /** What the input takes. */
+  /** The type that the input takes. */
   readonly dtype: DataTypeName;
   /** Rows of the input that a sample is: 1, or more for samples [group, ..] that are compared in mnr. */
   readonly group: number;

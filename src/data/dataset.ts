@@ -2,7 +2,7 @@
 import type { DataTypeName } from '../onnx/dtype.js';
 import type { TensorValue } from '../runtime/tensor-value.js';
 
-/** What a key holds. */
+/** Contents of a key. */
 export interface SampleSpec {
   readonly dtype: DataTypeName;
   /** Of one sample: without the axis that counts samples. */
@@ -15,9 +15,9 @@ export interface SampleSpec {
 
 /** Samples by their number. A key is one array of every sample. */
 export interface Dataset {
-  /** What to call it in a message: the path. */
+  /** Its name in messages: the path. */
   readonly label: string;
-  /** How many samples there are. */
+  /** Number of samples. */
   readonly size: number;
   readonly keys: ReadonlyMap<string, SampleSpec>;
   /**
@@ -28,13 +28,13 @@ export interface Dataset {
   batch(indices: ArrayLike<number>, keys?: Iterable<string>): Promise<Map<string, TensorValue>>;
   /** The classes that `labels` count, by their numbers, where they have names. */
   readonly classes?: readonly string[] | undefined;
-  /** Rows of the file that are no samples because something is wrong with them. */
+  /** Rows of the file that are left out because something is wrong with them. */
   readonly skipped?: number;
-  /** What the arrays depend on besides the file, in words. */
+  /** Settings that the arrays depend on besides the file, in words. */
   readonly recipe?: string;
-  /** Where a sample stands, where its number does not say it: a line of the file, an image. */
+  /** The place of a sample where its number is not enough: a line of the file, an image. */
   placeOf?(sample: number): string;
-  /** How long a sample is, roughly and in any unit, where they differ. */
+  /** Length of a sample, roughly and in any unit, where lengths differ. */
   lengthOf?(sample: number): number;
   /** May be called again. */
   close(): void;

@@ -5,7 +5,7 @@ import { type TensorValue, tensorFromNumbers, tensorToFloat64 } from '../runtime
 import type { Dataset, SampleSpec } from './dataset.js';
 import { isPast, type PastInput, pastInput, roleOf, sequenceInput } from './text/inputs.js';
 
-/** How one input is made; a sequence of ones, or of places. */
+/** The way to make one input; a sequence of ones, or of places. */
 interface MadeSequence {
   readonly name: string;
   readonly dtype: DataTypeName;
@@ -23,7 +23,7 @@ export function withMadeInputs(dataset: Dataset, inputs: readonly ValueInfo[]): 
   const shape = ids && dataset.keys.get(ids.name)!.shape;
   const missing = inputs.filter(({ name }) => !dataset.keys.has(name));
   const past = shape ? missing.filter(({ name }) => isPast(name)).map(pastInput) : [];
-  // Where there is no cache, a mask that was forgotten would let padding count in silence.
+  // Where there is no cache, a mask that was forgotten would silently let padding count.
   const isDecoder = inputs.some(({ name }) => isPast(name));
   const sequences = isDecoder && shape?.length === 1 ? missing.flatMap(madeSequence) : [];
   if (past.length + sequences.length === 0) return dataset;

@@ -13,7 +13,7 @@ import type { GraphNeeds } from './needs.js';
 const ALIASES: Readonly<Record<string, string>> = { labels: 'target', target: 'labels' };
 
 /**
- * Finds the key of every input by its name; `labels` and `target` stand for each other where the file
+ * Finds the key of every input by its name; `labels` and `target` may replace each other where the file
  * has one of them. causal-lm without labels gets the model's own `input_ids`, as far as
  * `attention_mask` is not 0, and ctc without `input_lengths` all frames. For mnr, samples may be [2, ..], an anchor and its
  * positive, or [3, ..], with a negative.
@@ -79,7 +79,7 @@ function isNear(wanted: string, key: string): boolean {
 }
 
 /**
- * How many rows of an input a sample is: 2 or 3 for samples of as many axes as the input, a pair or
+ * Number of rows of an input that make a sample: 2 or 3 for samples of as many axes as the input, a pair or
  * triple of texts to compare; else 1.
  */
 export function groupOf(sample: readonly number[], input: readonly Dim[] | null): number {
@@ -117,7 +117,7 @@ function checkType(
 ): DataTypeName {
   if (dtype === undefined) {
     const hint = 'Export the model with tensors as inputs.';
-    throw invalid(`${what} ${name} is no tensor of numbers, so ${label} cannot feed it`, hint);
+    throw invalid(`${what} ${name} is not a tensor of numbers, so ${label} cannot feed it`, hint);
   }
   if (isTaken(found, dtype)) return dtype;
   if (isTarget && isFloating(dtype) && !isFloating(found)) return dtype;
@@ -148,7 +148,7 @@ function checkShape(
   );
 }
 
-/** A size that a symbol stands for, and the key that it was first seen in. */
+/** The size of a symbol, and the key that it was first seen in. */
 interface Sized {
   readonly size: number;
   readonly key: string;

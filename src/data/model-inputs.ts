@@ -1,4 +1,4 @@
-/** What data have to know of a model's inputs, beside their declarations. */
+/** Facts about a model's inputs beyond their declarations. */
 import { ValueIndex } from '../graph/uses.js';
 import type { Dim, Model, ValueInfo } from '../onnx/model.js';
 import { cacheSizes } from '../runtime/cache-sizes.js';
@@ -6,9 +6,9 @@ import { IndexTracer } from '../runtime/index-bounds.js';
 import { isPast, roleOf } from './text/inputs.js';
 
 export interface ModelInputs {
-  /** With the sizes of caches that the rest of the model tells. */
+  /** With the sizes of caches that the rest of the model shows. */
   readonly inputs: readonly ValueInfo[];
-  /** How many positions the model has a table for, where that is known. */
+  /** Number of positions in the model's table, where that is known. */
   readonly positions: number | undefined;
 }
 

@@ -6,7 +6,7 @@ import { readWholeFile } from '../formats/whole-file.js';
 const MAX_BYTES = 2 ** 24;
 
 /**
- * Reads the lines of a file, each of which stands for its place.
+ * Reads the lines of a file, each of which names its place.
  * @param hint what to write on each line
  * @throws OnnxLoraError `invalid-data` for an empty line one that comes twice, or more
  * than 16 MiB, and those of reading

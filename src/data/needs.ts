@@ -1,4 +1,4 @@
-/** What a graph and its loss want of a dataset. */
+/** The arrays that a graph and its loss need from a dataset. */
 import type { ValueSpec } from '../graph/builder.js';
 import type { DataTypeName } from '../onnx/dtype.js';
 import type { Dim } from '../onnx/model.js';
@@ -10,27 +10,27 @@ export interface Batches {
   readonly shuffle: boolean;
 }
 
-/** What a graph has to be fed. */
+/** An input that a graph has to be fed. */
 export interface GraphNeeds {
   /** Of the model, with its batch axis. */
   readonly inputs: readonly ValueSpec[];
   /** Of the loss; see `addLoss`. */
   readonly lossInputs: readonly ValueSpec[];
   readonly loss: LossName;
-  /** What the loss looks at. */
+  /** The output that the loss reads. */
   readonly output: Pick<ModelOutput, 'shape'>;
   /** Labels with this value do not count; default -100. */
   readonly ignoreIndex?: number | undefined;
 }
 
 export interface DataNeeds extends GraphNeeds {
-  /** ctc: the class that stands for no label; default 0. */
+  /** ctc: the class for no label; default 0. */
   readonly blank?: number | undefined;
   /** ctc: frames of the output, where its shape says them for the sizes of the data only. */
   readonly frames?: number | undefined;
   /** Which integers model inputs may hold, by input, where it is known; see `IndexTracer`. */
   readonly indexBounds?: ReadonlyMap<string, IndexBounds | undefined> | undefined;
-  /** How batches are made, where it is known. */
+  /** The way batches are made, where it is known. */
   readonly batches?: Batches | undefined;
 }
 

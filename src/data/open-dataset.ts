@@ -40,7 +40,7 @@ export async function openDataset(path: string, request?: DataRequest): Promise<
     return isImages ? (await images()).openImageRows(path, request) : openTexts(path, request);
   }
   const found = extension ? `its name ends in ${extension}` : 'its name has no extension';
-  throw new OnnxLoraError('invalid-argument', `${path} is no data file: ${found}`, {
+  throw new OnnxLoraError('invalid-argument', `${path} is not a data file: ${found}`, {
     hint: `Give a ${Object.keys(openers).join(' or ')} file with an array for every input of the model, texts in a ${rowExtensions.join(', ')} file, or a folder with a folder of images for each class.`,
   });
 }

@@ -8,9 +8,9 @@ export interface OrderOptions {
   readonly size: number;
   readonly batchSize: number;
   readonly seed: number;
-  /** false: as they stand in the file. */
+  /** false: in the order of the file. */
   readonly shuffle: boolean;
-  /** How long a sample is, where batches are to be of samples of like length. */
+  /** Length of a sample, where batches group samples of similar length. */
   readonly lengthOf?: ((sample: number) => number) | undefined;
 }
 
@@ -34,7 +34,7 @@ export function byLength(
   for (let start = 0; start < order.length; start += size) {
     const bucket = order.subarray(start, start + size);
     const whole = bucket.length - (bucket.length % batchSize);
-    // What is left over is any samples, not the longest.
+    // The rest may be any samples, not the longest.
     const sorted = sortedBy(bucket.subarray(0, whole), lengthOf);
     const batches = Uint32Array.from({ length: whole / batchSize }, (_, i) => i);
     shuffleInPlace(batches, random);

@@ -1,11 +1,11 @@
-/** What files of texts or images are asked for: numbers for the inputs of one model and one loss. */
+/** A request to files of texts or images: numbers for the inputs of one model and one loss. */
 import type { ValueInfo } from '../onnx/model.js';
 import type { WorkOptions } from '../onnx/write.js';
 import type { ImageOptions } from './images/plan.js';
 import type { LossName } from './loss-name.js';
 import type { TextOptions } from './text/options.js';
 
-/** What a user can say about rows of files that are no tensors. */
+/** Options of rows in files without tensors. */
 export interface RowOptions {
   /** A file with the name of a class on each line, in their order. Default: the names in the data, sorted. */
   readonly labels?: string | undefined;
@@ -18,12 +18,12 @@ export interface DataOptions extends RowOptions, TextOptions, ImageOptions {}
 export interface DataRequest extends DataOptions, WorkOptions {
   /** Of the model, with their batch axis. */
   readonly inputs: readonly ValueInfo[];
-  /** How many positions the model has a table for, where that is known. */
+  /** Number of positions in the model's table, where that is known. */
   readonly positions?: number | undefined;
   readonly loss: LossName;
   /** Stands for labels that do not count; default -100. */
   readonly ignoreIndex?: number | undefined;
-  /** ctc: the class that stands for no label; default 0. */
+  /** ctc: the class for no label; default 0. */
   readonly blank?: number | undefined;
   /** The names of the classes, where the model or the data trained on have given them numbers. */
   readonly classes?: readonly string[] | undefined;

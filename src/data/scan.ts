@@ -32,14 +32,14 @@ export interface Fault {
   readonly expected: string;
 }
 
-/** What has to hold for the numbers of some keys. */
+/** Rules for the numbers of some keys. */
 export interface Rule {
   readonly feeds: readonly Feed[];
   /** The first fault in some samples; columns are in the order of `feeds`. */
   find(columns: readonly Column[]): Fault | undefined;
-  /** What is missing, after all samples. */
+  /** Problems that are known after all samples. */
   lack?(): string | undefined;
-  /** What people should know, after all samples. */
+  /** Notes for people, after all samples. */
   remark?(): string | undefined;
 }
 
@@ -50,7 +50,7 @@ export interface ScanOptions extends WorkOptions {
 
 /**
  * Reads every key that a rule looks at once, from the first sample to the last. Where the range of all
- * of a rule's keys is known, their ends stand for the numbers.
+ * of a rule's keys is known, their ends represent the numbers.
  * @throws OnnxLoraError `invalid-data` naming file, key, sample and element of the first fault;
  * `aborted`
  */

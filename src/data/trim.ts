@@ -44,7 +44,7 @@ export function trimPadding(
   return new Map([...feeds, ...cut]);
 }
 
-/** How far the longest row of [B, S] reaches before nothing but `padding` follows. */
+/** Length of the longest row of [B, S] without its trailing `padding`. */
 function reach(value: TensorValue, padding: number): number {
   const length = value.dims[1]!;
   const numbers = tensorToFloat64(value);

@@ -1,4 +1,4 @@
-/** What has to hold for the numbers of a dataset. */
+/** Rules for the numbers of a dataset. */
 import { isFloating } from '../onnx/dtype.js';
 import type { Feed, FeedPlan } from './convert.js';
 import { DEFAULT_IGNORE_INDEX } from './ignore-index.js';
@@ -71,7 +71,7 @@ function labelRule(feed: Feed, needs: DataNeeds): Rule {
 
 /** Where the ids are the labels: those that the mask says are text. */
 function maskRule(feed: Feed, needs: DataNeeds): Rule {
-  const lack = `key ${feed.key} leaves no token to predict: it is 0 behind the first one of every sample`;
+  const lack = `key ${feed.key} leaves no token to predict: it is 0 after the first one of every sample`;
   const rule = { feeds: [feed], find: () => undefined };
   return { ...rule, ...counting(needs, (taken) => taken !== 0, rule, lack) };
 }
@@ -170,7 +170,7 @@ function spelling(labels: Feed, lengths: Feed, needs: DataNeeds): Rule {
         for (let element = 0; element < count; element++) {
           const found = taken[row * width + element]!;
           if (found >= 0 && found < classes && found !== blank) continue;
-          const expected = `${last} without ${blank}, which stands for blank`;
+          const expected = `${last} without ${blank}, which is the blank`;
           return { key: labels.key, row, element, found, expected };
         }
       }

@@ -30,14 +30,14 @@ describe('train and eval on texts', () => {
     const stopped = await run(folder, ['train', 'model.lora.onnx', ...common, ...steps]);
     expect(stopped.code).toBe(1);
     expect(stopped.stderr).toMatch(
-      /error: reviews\.jsonl:5: it is no JSON: .*\n.*--skip-bad-rows/s,
+      /error: reviews\.jsonl:5: it is not JSON: .*\n.*--skip-bad-rows/s,
     );
 
     const skipping = [...common, ...steps, '--skip-bad-rows'];
     const trained = await run(folder, ['train', 'model.lora.onnx', ...skipping]);
     expect(trained.stderr).toMatch(/reviews\.jsonl: texts from sentence, labels from label\n/);
     expect(trained.stderr).toMatch(/reviews\.jsonl: the classes are bad, good, so\n/);
-    expect(trained.stderr).toMatch(/left out: reviews\.jsonl:5: it is no JSON/);
+    expect(trained.stderr).toMatch(/left out: reviews\.jsonl:5: it is not JSON/);
     expect(JSON.parse(trained.stdout)).toMatchObject({ steps: 2, skippedRows: 1 });
 
     const flags = [...common, '--skip-bad-rows', '--text-field', 'sentence', '--max-length', '8'];

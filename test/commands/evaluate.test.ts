@@ -182,7 +182,7 @@ describe('what cannot be evaluated', () => {
     ['no batch', { batchSize: 0 }, /^batchSize is 0, expected a whole number/],
     ['an option of another loss', { blank: 3 }, /^blank is an option of ctc, not of mse$/],
     ['an output that is not there', { modelOutput: 'z' }, /has no output z, it has: y$/],
-    ['data of another kind', { data: 'data.txt' }, /^data\.txt is no data file/],
+    ['data of another kind', { data: 'data.txt' }, /^data\.txt is not a data file/],
   ])('%s', async (_, options, message) => {
     const { model, options: good } = await golden('mlp-regression', 'lora', 1);
     const failed = await failure(
@@ -198,6 +198,6 @@ describe('what cannot be evaluated', () => {
       () => evaluate(model, { ...options, blank: 1 }),
       'invalid-data',
     );
-    expect(message).toMatch(/key labels, sample \d+.*found 1, expected .* stands for blank$/);
+    expect(message).toMatch(/key labels, sample \d+.*found 1, expected .* is the blank$/);
   });
 });

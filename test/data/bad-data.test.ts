@@ -141,7 +141,7 @@ describe('a file that is no file of samples', () => {
   const whole = safetensors(numbers);
 
   it.each<[string, string, Uint8Array, RegExp]>([
-    ['of another kind', 'data.txt', whole, /data\.txt is no data file: its name ends in \.txt/],
+    ['of another kind', 'data.txt', whole, /data\.txt is not a data file: its name ends in \.txt/],
     ['cut in its numbers', 'cut.safetensors', whole.subarray(0, -10), /cut\.safetensors/],
     ['cut in its header', 'cut.safetensors', whole.subarray(0, 20), /cut\.safetensors/],
     ['empty', 'cut.npz', new Uint8Array(), /cut\.npz/],

@@ -373,13 +373,13 @@ describe('numbers', () => {
       'the blank among the labels',
       { ...speech, labels: ['int64', [2, 3], [1, 0, 4, 2, 0, 0]] },
       ctc,
-      'key labels, sample 0, element [1]: found 0, expected 0 to 4 without 0, which stands for blank',
+      'key labels, sample 0, element [1]: found 0, expected 0 to 4 without 0, which is the blank',
     ],
     [
       'a label of ctc that is no class',
       { ...speech, labels: ['int64', [2, 3], [1, 2, 4, 5, 0, 0]] },
       ctc,
-      'key labels, sample 1, element [0]: found 5, expected 0 to 4 without 0, which stands for blank',
+      'key labels, sample 1, element [0]: found 5, expected 0 to 4 without 0, which is the blank',
     ],
     [
       'more labels than there are',

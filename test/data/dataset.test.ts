@@ -141,7 +141,7 @@ describe('openDataset', () => {
     ['data.constructor', 'its name ends in .constructor'],
   ])('refuses %s', async (name, reason) => {
     const { message, hint } = await failure(() => openDataset(name), 'invalid-argument');
-    expect(message).toBe(`${name} is no data file: ${reason}`);
+    expect(message).toBe(`${name} is not a data file: ${reason}`);
     expect(hint).toContain('.safetensors or .npz');
   });
 

@@ -1,6 +1,6 @@
-/** What can be chosen by name. */
+/** Choices by name. */
 
-/** How an image of another shape than the model's is made to fit. */
+/** Ways to fit an image whose aspect ratio differs from the model's input. */
 export const fits = ['crop', 'stretch', 'pad'] as const;
 export type Fit = (typeof fits)[number];
 

@@ -8,7 +8,7 @@ import type { Targets } from './targets.js';
 const AT_A_TIME = 4;
 
 export interface ImageSamples {
-  /** What to call them in a message. */
+  /** Their name in messages. */
   readonly label: string;
   readonly paths: readonly string[];
   /** The key of the pixels: the model's input. */

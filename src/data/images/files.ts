@@ -20,7 +20,7 @@ export function isImageName(name: string): boolean {
 export interface ImageFolder {
   /** In the order of classes and names. */
   readonly images: readonly LabelledImage[];
-  /** Files that are no images. */
+  /** Files that are not images. */
   readonly ignored: readonly string[];
 }
 

@@ -24,7 +24,7 @@ export async function openImageFolder(folder: string, request: DataRequest): Pro
   const samples = new ImageSamples(folder, request);
   const { images, ignored } = imageFolder(folder);
   if (ignored.length > 0) {
-    request.onNote?.(`${folder}: ${ignored.length} files are no images, as ${ignored[0]}`);
+    request.onNote?.(`${folder}: ${ignored.length} files are not images, such as ${ignored[0]}`);
   }
   for (const { path, label } of images) samples.addOf(path, label);
   return samples.dataset();

@@ -1,18 +1,18 @@
-/** From an image file to the numbers that a model takes. */
+/** Turns an image file into the numbers that a model takes. */
 import sharp, { type Metadata } from 'sharp';
 import { OnnxLoraError } from '../../errors.js';
 import type { ChannelOrder, Fit, Kernel } from './choices.js';
 
-/** What a model wants of an image. */
+/** A model's requirements for an image. */
 export interface PixelPlan {
   readonly height: number;
   readonly width: number;
   readonly channels: ChannelOrder;
-  /** Channels before or behind rows and columns, or no axis for them where there is one. */
+  /** Channels before or after rows and columns, or no axis for them where there is one. */
   readonly layout: 'nchw' | 'nhwc' | 'nhw';
   /**
    * `crop`: the middle of the image, scaled in proportion to cover; `stretch`: all of it, out of
-   * proportion; `pad`: all of it in proportion, at the left and the top, with zeros behind it.
+   * proportion; `pad`: all of it in proportion, at the left and the top, with zeros after it.
    */
   readonly fit: Fit;
   /** The size to scale to, where height x width are then cut from the middle; default the same. */
@@ -33,8 +33,8 @@ export function shapeOf({ height, width, channels, layout }: PixelPlan): number[
 
 /**
  * Reads the image at `path` and makes it `shapeOf(plan)`. It is turned as its camera says, and what is
- * transparent stands on white.
- * @throws OnnxLoraError `invalid-data` for a file that is no image or is cut off
+ * transparent is put on white.
+ * @throws OnnxLoraError `invalid-data` for a file that is not an image or is cut off
  */
 export async function readPixels(path: string, plan: PixelPlan): Promise<Float32Array> {
   const { data, width, height } = await decoded(path, plan);
@@ -43,17 +43,17 @@ export async function readPixels(path: string, plan: PixelPlan): Promise<Float32
 
 /**
  * Of a file, and of what it is scaled to: a photograph has some dozens of megapixels. A compressed file of
- * some hundred bytes may stand for thousands of them, at up to eight bytes each.
+ * some hundred bytes may expand to thousands of them, at up to eight bytes each.
  */
 export const MAX_PIXELS = 2 ** 26;
 
 /** Larger ones are decoded one after the other. */
 const LARGE_PIXELS = 2 ** 23;
 
-/** What an image may take: most are ready in milliseconds. */
+/** Time limit for an image: most are ready in milliseconds. */
 const DECODE_SECONDS = 30;
 
-/** What image folders and the README name; other kinds may hold programs, or links to other files. */
+/** Kinds of images that are read; other kinds may hold programs, or links to other files. */
 const FORMATS: readonly (string | undefined)[] = ['png', 'jpeg', 'webp', 'gif', 'heif', 'tiff'];
 
 const SHARP_KERNELS = {
@@ -138,7 +138,7 @@ function centre(
   return { data: cut, width: columns, height: rows };
 }
 
-/** What lies behind the image stays zero: that is behind the normalization, where zero is nothing. */
+/** The area after the image stays zero: zero after the normalization, which adds nothing. */
 function normalized(
   pixels: Uint8Array,
   [rows, columns]: readonly [number, number],

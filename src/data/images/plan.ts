@@ -6,10 +6,10 @@ import type { ChannelOrder, Fit, Kernel } from './choices.js';
 import type { PixelPlan } from './pixels.js';
 import { type ProcessorPlan, readProcessor } from './processor.js';
 
-/** What is fed for one image. Models take a megapixel, those of satellite images some dozens. */
+/** Numbers fed for one image. Models take a megapixel, those of satellite images some dozens. */
 const MAX_INPUT_PIXELS = 2 ** 26;
 
-/** What a user can say about images. */
+/** Options of images. */
 export interface ImageOptions {
   /** `224`, or height x width as in `48x320`. Default: what the model's input says. */
   readonly imageSize?: string | undefined;

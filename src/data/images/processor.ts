@@ -1,4 +1,4 @@
-/** What an image model wants, from its inputs, its `preprocessor_config.json` and the user. */
+/** An image model's requirements, from its inputs, its `preprocessor_config.json` and the user. */
 import * as v from 'valibot';
 import { OnnxLoraError } from '../../errors.js';
 import { readWholeFile } from '../../formats/whole-file.js';
@@ -43,7 +43,7 @@ const kernels: Readonly<Record<number, Kernel>> = {
 
 type Optional<T> = { readonly [K in keyof T]?: T[K] | undefined };
 
-/** What a `preprocessor_config.json` says; what it leaves open stays open. */
+/** Settings of a `preprocessor_config.json`; missing ones stay open. */
 export type ProcessorPlan = Optional<
   Pick<PixelPlan, 'height' | 'width' | 'fit' | 'scaled' | 'kernel' | 'scale' | 'mean' | 'std'>
 >;
@@ -103,7 +103,11 @@ function parse(path: string): unknown {
 }
 
 function invalid(path: string, problem: string): OnnxLoraError {
-  return new OnnxLoraError('invalid-data', `${path} is no preprocessor_config.json: ${problem}`, {
-    hint: 'It lies beside the model on the hub. Or say --image-size, --mean and --std yourself.',
-  });
+  return new OnnxLoraError(
+    'invalid-data',
+    `${path} is not a preprocessor_config.json: ${problem}`,
+    {
+      hint: 'It lies beside the model on the hub. Or say --image-size, --mean and --std yourself.',
+    },
+  );
 }

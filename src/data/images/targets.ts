@@ -1,4 +1,4 @@
-/** What images are labelled with, as the arrays that a loss reads. */
+/** Labels of images, as the arrays that a loss reads. */
 
 import { OnnxLoraError } from '../../errors.js';
 import type { TensorValue } from '../../runtime/tensor-value.js';
@@ -20,7 +20,7 @@ export interface Targets {
 
 /** Sees the labels of images in their order. */
 export interface TargetCollector {
-  /** @throws BadRow for a value that is no label; it is not counted */
+  /** @throws BadRow for a value that is not a label; it is not counted */
   add(label: unknown): void;
   /** @param kept which of the labels are those of samples, by their numbers */
   finish(kept: readonly number[]): Targets;
@@ -65,7 +65,7 @@ function needed(dictionary: string | undefined): string {
   });
 }
 
-/** Rows padded with 0 behind their lengths, as ctc reads them. */
+/** Rows padded with 0 after their lengths, as ctc reads them. */
 function transcripts(characters: Characters): TargetCollector {
   const rows: (readonly number[])[] = [];
   return {
@@ -97,7 +97,7 @@ function encoded(characters: Characters, label: unknown): number[] {
   const { unknown, dictionary } = numbers as { unknown: string; dictionary: string };
   throw new BadRow(
     `its label holds ${JSON.stringify(unknown)}, which is not in ${dictionary}`,
-    unknown === ' ' ? 'Some models know a space behind their dictionary: add a line with one.' : '',
+    unknown === ' ' ? 'Some models have a space after their dictionary: add a line with one.' : '',
   );
 }
 

@@ -30,7 +30,7 @@ function isWhole(text: string): boolean {
   return /^-?\d{1,15}$/.test(text);
 }
 
-/** Numbers stand for classes with names, too, unless they are names themselves. */
+/** Numbers denote classes with names, too, unless they are names themselves. */
 function isNumberOf(classes: readonly string[], name: string, ignored: number): boolean {
   if (!isWhole(name) || classes.includes(name)) return false;
   const number = Number(name);
@@ -66,6 +66,6 @@ function nameOf(value: unknown): string {
   if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value);
   throw new BadRow(
     `its label is ${brief(value)}, expected the name or the number of a class`,
-    'For numbers that are no classes use --loss mse, for several classes a row --loss bce.',
+    'For numbers that are not classes use --loss mse, for several classes a row --loss bce.',
   );
 }

@@ -4,7 +4,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { classList, sortedClasses } from '../classes.js';
 import { BadRow } from './bad-row.js';
 
-/** More are no classes: the field holds something else. */
+/** A field with more names does not hold classes. */
 const MOST = 10_000;
 
 /** Collects names, or checks them where they are known. */

@@ -44,7 +44,7 @@ function sets(classes: readonly string[]): Labels {
   };
 }
 
-/** undefined for a value that is no name and no list of names. */
+/** undefined for a value that is neither a name nor a list of names. */
 function namesIn(value: unknown): readonly string[] | undefined {
   if (typeof value === 'string') return isNumber(value) ? undefined : [value];
   if (!Array.isArray(value)) return undefined;

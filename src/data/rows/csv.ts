@@ -7,7 +7,7 @@ import { type OpenFormat, type Row, type RowRecord, textOf } from './row.js';
 
 const QUOTE = 34;
 
-/** A quote that was never closed would take everything behind it for one field. */
+/** A quote that was never closed would take everything after it for one field. */
 const MAX_RECORD_BYTES = 2 ** 24;
 
 /** @param delimiter one character of ASCII */
@@ -48,7 +48,7 @@ function rowOf(names: readonly string[], fields: readonly string[]): Row {
   }
   throw new BadRow(
     `found ${fields.length} fields, expected ${names.length} (${names.join(', ')})`,
-    'Fields with a separator or a quote in them stand in quotes: "a, ""b""".',
+    'Put fields with a separator or a quote in quotes: "a, ""b""".',
   );
 }
 
@@ -67,7 +67,7 @@ function* recordsOf(source: ByteSource, delimiter: string): Generator<RowRecord>
       open = { start: first, line };
       continue;
     }
-    // What ends the lines within a field belongs to it.
+    // Line ends within a field belong to it.
     yield { bytes: open ? source.read(first, end) : bytes, start: first, end, line };
     open = undefined;
   }
@@ -90,7 +90,7 @@ function endsInQuotes(bytes: Uint8Array, delimiter: number, isOpen: boolean): bo
   }
 }
 
-/** Where the field that opens at `start` closes; -1 for nowhere. Inside, two quotes stand for one. */
+/** The end of the field that opens at `start`; -1 for none. Inside, two quotes mean one. */
 function closingQuote(bytes: Uint8Array, start: number): number {
   let at = bytes.indexOf(QUOTE, start + 1);
   while (at >= 0 && bytes[at + 1] === QUOTE) at = bytes.indexOf(QUOTE, at + 2);
@@ -99,7 +99,7 @@ function closingQuote(bytes: Uint8Array, start: number): number {
 
 /**
  * The fields of one record.
- * @throws BadRow for text behind a closing quote
+ * @throws BadRow for text after a closing quote
  */
 function fieldsOf(record: string, delimiter: string): string[] {
   const fields: string[] = [];
@@ -110,7 +110,7 @@ function fieldsOf(record: string, delimiter: string): string[] {
     at = field.end;
     if (at < record.length && record[at] !== delimiter) {
       throw new BadRow(
-        `field ${fields.length} goes on behind its closing quote`,
+        `field ${fields.length} goes on after its closing quote`,
         'Inside quotes, a quote is written twice: "a ""b""".',
       );
     }

@@ -1,4 +1,4 @@
-/** Fields of rows: which ones are meant, and what stands in them. */
+/** Fields of rows: which ones are meant, and their contents. */
 
 import { distance } from 'fastest-levenshtein';
 import { BadRow } from './bad-row.js';
@@ -6,7 +6,7 @@ import { brief } from './brief.js';
 import type { Row } from './row.js';
 
 /**
- * What a field holds.
+ * The value of a field.
  * @throws BadRow for a row without it, or with nothing in it
  */
 export function fieldOf(row: Row, name: string): unknown {

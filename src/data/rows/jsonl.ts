@@ -30,7 +30,7 @@ function parseJson(text: string): unknown {
     return JSON.parse(text);
   } catch (error) {
     throw new BadRow(
-      `it is no JSON: ${(error as Error).message}`,
+      `it is not JSON: ${(error as Error).message}`,
       'Write one JSON object on each line.',
     );
   }

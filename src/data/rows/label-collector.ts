@@ -9,7 +9,7 @@ export interface LabelOptions {
 
 /** Sees the labels of all rows. */
 export interface LabelCollector {
-  /** @throws BadRow for a value that is no label */
+  /** @throws BadRow for a value that is not a label */
   note(value: unknown): void;
   finish(): Labels;
 }

@@ -1,4 +1,4 @@
-/** What the labels of rows become: an array for the loss. */
+/** Labels of rows as an array for the loss. */
 import type { LossName } from '../loss-name.js';
 import { classLabels } from './class-labels.js';
 import { classSets } from './class-sets.js';

@@ -5,9 +5,9 @@ import type { ByteSource } from '../../onnx/byte-source.js';
 export interface Line {
   /** Without its end; valid until the next line is taken. */
   readonly bytes: Uint8Array;
-  /** Where it starts in the file, behind a byte order mark. */
+  /** Its start in the file, after a byte order mark. */
   readonly start: number;
-  /** Where the next one starts. */
+  /** Start of the next one. */
   readonly end: number;
   /** Counted from 1. */
   readonly number: number;
@@ -16,7 +16,7 @@ export interface Line {
 const CHUNK_BYTES = 2 ** 20;
 
 /**
- * Longer lines are no rows: a binary file, or one JSON document. A book has a megabyte; what JSON makes of a
+ * Longer lines are not rows: a binary file, or one JSON document. A book has a megabyte; what JSON makes of a
  * line takes up to twenty times its bytes.
  */
 const MAX_LINE_BYTES = 2 ** 25;
@@ -59,7 +59,7 @@ function trimmed(buffer: Buffer, start: number, end: number): Uint8Array {
   return buffer.subarray(start, end > start && buffer[end - 1] === RETURN ? end - 1 : end);
 }
 
-/** How long the mark of UTF-8 at the start of the file is. */
+/** Length of the UTF-8 mark at the start of the file. */
 function byteOrderMark(source: ByteSource): number {
   const first = Buffer.from(source.read(0, Math.min(3, source.size))).toString('hex');
   if (first === 'efbbbf') return 3;

@@ -1,4 +1,4 @@
-/** A file of rows of any size: read once to know where they stand, then row by row. */
+/** A file of rows of any size: read once to find the rows, then row by row. */
 import { extname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../../errors.js';
@@ -49,7 +49,7 @@ export class RowFile {
   private readonly index = new RowIndex();
 
   private constructor(
-    /** What to call it in a message: the path. */
+    /** Its name in messages: the path. */
     readonly label: string,
     private readonly source: ByteSource,
     private readonly format: RowFormat,
@@ -116,7 +116,7 @@ export class RowFile {
     return this.unpacked ? `${this.label}, row ${line}` : `${this.label}:${line}`;
   }
 
-  /** How long a row is, in bytes. */
+  /** Length of a row in bytes. */
   lengthOf(number: number): number {
     return this.index.length(number);
   }

@@ -1,4 +1,4 @@
-/** Where rows stand in a file, in twelve bytes each. */
+/** Places of rows in a file, in twelve bytes each. */
 
 const CHUNK = 2 ** 16;
 

@@ -1,11 +1,11 @@
-/** Rows of files that are no tensors, and the formats they come in. */
+/** Rows of files without tensors, and their formats. */
 import type { ByteSource } from '../../onnx/byte-source.js';
 import { BadRow } from './bad-row.js';
 
 /** Values by field. */
 export type Row = Readonly<Record<string, unknown>>;
 
-/** Where a row stands in its file. */
+/** The place of a row in its file. */
 export interface RowRecord {
   readonly bytes: Uint8Array;
   readonly start: number;
@@ -28,7 +28,7 @@ export type OpenFormat = (source: ByteSource) => RowFormat;
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-/** @throws BadRow for bytes that are no UTF-8 */
+/** @throws BadRow for bytes that are not UTF-8 */
 export function textOf(bytes: Uint8Array): string {
   try {
     return utf8.decode(bytes);

@@ -26,7 +26,7 @@ interface Value {
   readonly value: unknown;
 }
 
-/** What is used of the package's interpreter: its own types name files that are not there. */
+/** The used part of the package's interpreter: its own types name files that are not there. */
 interface Runtime {
   readonly Environment: new () => { set(name: string, value: unknown): unknown };
   readonly Interpreter: new (
@@ -53,7 +53,7 @@ class BoundedInterpreter extends Interpreter {
   }
 }
 
-/** @throws Error for a text that is no template, TemplateLimit, TimeLimit */
+/** @throws Error for a text that is not a template, TemplateLimit, TimeLimit */
 export function parseTemplate(source: string): Template {
   if (source.length > MAX_TEMPLATE_CHARACTERS) {
     throw new TemplateLimit(`it has more than ${MAX_TEMPLATE_CHARACTERS} characters`);
@@ -62,7 +62,7 @@ export function parseTemplate(source: string): Template {
 }
 
 /**
- * What the template writes.
+ * The text that the template writes.
  * @throws TemplateLimit, TimeLimit, and Error where the template takes no such values
  */
 export function render(template: Template, values: Readonly<Record<string, unknown>>): string {

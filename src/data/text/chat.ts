@@ -19,7 +19,7 @@ import type { TextTokenizer } from './tokenizer.js';
 /** A conversation as the template writes it. */
 export interface RenderedChat {
   readonly text: string;
-  /** What the assistant says and the model learns: ranges of characters, in their order. */
+  /** The assistant's answers that the model learns: ranges of characters, in their order. */
   readonly answers: readonly (readonly [start: number, end: number])[];
 }
 
@@ -32,7 +32,7 @@ export class ChatTemplate {
   private readonly isMarked: boolean;
   /** Whether the template takes content that is a list of parts. */
   private readonly takesParts: boolean;
-  /** What was said of the rows so far. */
+  /** Notes about the rows so far. */
   private readonly noted = new Set<string>();
 
   /**
@@ -62,7 +62,7 @@ export class ChatTemplate {
 
   /**
    * The chat template of a tokenizer.
-   * @param onNote told what of the rows has no effect
+   * @param onNote called for fields of the rows that have no effect
    * @throws OnnxLoraError `invalid-argument` where it has none
    */
   static of({ config, label }: TextTokenizer, onNote?: (text: string) => void): ChatTemplate {
@@ -116,7 +116,7 @@ export class ChatTemplate {
     }
   }
 
-  /** Says once what stands in the rows and not in the text. */
+  /** Notes once which fields of the rows do not appear in the text. */
   private noteUnread(row: Row, messages: readonly Message[], text: string): void {
     messages.forEach((message, i) => {
       if (message.tool_calls && !this.reads('tool_calls')) {
@@ -197,7 +197,7 @@ function learnedOf(answers: RenderedChat['answers'], learned: readonly boolean[]
   if (learned.every((one) => one)) return answers;
   if (answers.length === learned.length) return answers.filter((_, i) => learned[i]);
   throw new BadRow(
-    `the chat template marks ${answers.length} answers of ${learned.length}, so it cannot be told which one has weight 0`,
+    `the chat template marks ${answers.length} answers of ${learned.length}, so it is not known which one has weight 0`,
   );
 }
 
@@ -214,7 +214,7 @@ function unmarked(marked: string): RenderedChat {
 
 function changing(message: number): BadRow {
   return new BadRow(
-    `the chat template writes what comes before message ${message + 1} differently once it is there, so it cannot be told what is its answer`,
+    `the chat template writes what comes before message ${message + 1} differently once it is there, so its answer cannot be found`,
     'Mark the answer in the template with {% generation %} and {% endgeneration %}, or split the conversation: one answer a row, as its last message.',
   );
 }

@@ -65,7 +65,7 @@ interface Sample {
   readonly label: unknown;
 }
 
-/** Samples that tell how long texts are. */
+/** Samples with the lengths of texts. */
 const PROBES = 64;
 
 const TOKEN_LABELS = 'labels';

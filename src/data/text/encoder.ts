@@ -14,7 +14,7 @@ export interface EncodedText extends Encoding {
 
 export interface RowEncoder {
   /**
-   * What can be said without encoding, as far as that will do.
+   * An answer without encoding, as far as that is possible.
    * @param maxLength tokens of a sample: a language model has to have something to predict in them
    * @throws BadRow
    */
@@ -88,14 +88,14 @@ export function chatEncoder(
   }
 }
 
-/** Characters that one token may stand for, at most: unknown words of WordPiece have 100. */
+/** Characters that one token may represent, at most: unknown words of WordPiece have 100. */
 const LONGEST_TOKEN = 128;
 
 /** Tokens that a tokenizer may put in front of a text by itself. */
 const ADDED = 2;
 
 /**
- * Whether a token of an answer is left, for all that can be said without tokens: a token stands for a
+ * Whether a token of an answer is left, as far as can be known without tokens: a token represents a
  * byte at least.
  */
 function isSurelyKept(

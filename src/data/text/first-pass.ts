@@ -1,4 +1,4 @@
-/** What all rows of a file say together, before the first batch is made of them. */
+/** Facts about all rows of a file together, before the first batch is made from them. */
 import { classList, readClassFile } from '../classes.js';
 import type { DataRequest } from '../request.js';
 import { fieldOf } from '../rows/fields.js';
@@ -32,7 +32,7 @@ export class FirstPass {
     this.labels = labelCollector(loss, { classes: known, ignoreIndex });
   }
 
-  /** @throws BadRow for a row that is no sample; OnnxLoraError where fields stay open */
+  /** @throws BadRow for a row that is not a sample; OnnxLoraError where fields stay open */
   take(row: Row): void {
     this.chosen ??= this.choose(row);
     const { fields, encoder } = this.chosen;

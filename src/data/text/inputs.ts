@@ -4,7 +4,7 @@ import { type DataTypeName, findDataType } from '../../onnx/dtype.js';
 import type { ValueInfo } from '../../onnx/model.js';
 import { isFeedable } from '../../runtime/tensor-value.js';
 
-/** What an input of shape [batch, tokens] holds. */
+/** Contents of an input of shape [batch, tokens]. */
 export type Role = 'ids' | 'mask' | 'types' | 'positions';
 
 export interface SequenceInput {
@@ -24,7 +24,7 @@ export interface PastInput {
 export interface TextInputs {
   readonly sequences: readonly SequenceInput[];
   readonly past: readonly PastInput[];
-  /** How many tokens the model takes, where it takes no other number. */
+  /** The number of tokens that the model takes, where that is fixed. */
   readonly length: number | undefined;
 }
 

@@ -1,10 +1,10 @@
-/** How many tokens a text may have. */
+/** The largest number of tokens of a text. */
 import { OnnxLoraError } from '../../errors.js';
 import type { DataRequest } from '../request.js';
 import type { TextInputs } from './inputs.js';
 import type { TextTokenizer } from './tokenizer.js';
 
-/** Where neither model nor tokenizer says it. */
+/** The default where neither model nor tokenizer has a limit. */
 const DEFAULT_LENGTH = 512;
 
 /**

@@ -1,4 +1,4 @@
-/** What a user can say about texts. */
+/** Options of texts. */
 export interface TextOptions {
   /** A `tokenizer.json`, or a folder with one and its `tokenizer_config.json`. */
   readonly tokenizer?: string | undefined;

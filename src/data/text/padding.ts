@@ -2,7 +2,7 @@
 import type { EncodedText } from './encoder.js';
 import type { Role } from './inputs.js';
 
-/** What stands at one token. */
+/** The numbers of one token. */
 const values: Readonly<
   Record<Role | 'labels', (text: EncodedText, at: number, padding: number) => number>
 > = {
@@ -15,7 +15,7 @@ const values: Readonly<
 
 /**
  * @param length of every row
- * @param padding what stands behind the end of ids and labels; masks, types and positions have 0 there
+ * @param padding the number after the end of ids and labels; masks, types and positions have 0 there
  * @returns row-major
  */
 export function padded(

@@ -22,7 +22,7 @@ interface Binary extends Node {
   readonly right: Node;
 }
 
-/** What of the interpreter is looked into; its types keep it private. */
+/** The private part of the interpreter that is used here. */
 interface Inside {
   evaluate(node: Node, scope: unknown): RuntimeValue;
   evaluateBlock(nodes: readonly Node[], scope: unknown): RuntimeValue;
@@ -31,7 +31,7 @@ interface Inside {
 
 const STRING = 'StringValue';
 
-/** What Python writes in another form: None, True, ['a'], {'a': 1}. */
+/** Values that Python writes in another form: None, True, ['a'], {'a': 1}. */
 const NAMES: Readonly<Record<string, string>> = {
   NullValue: 'none',
   BooleanValue: 'true or false',

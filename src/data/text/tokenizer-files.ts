@@ -27,7 +27,7 @@ const config = v.looseObject({
   unk_token: special,
   cls_token: special,
   sep_token: special,
-  /** Where nobody knew it, a number beyond all lengths. */
+  /** A number beyond all lengths, where the limit was not known. */
   model_max_length: v.optional(v.nullable(v.number())),
   truncation_side: v.optional(v.picklist(['left', 'right'])),
   chat_template: v.optional(v.nullable(template)),
@@ -40,7 +40,7 @@ export interface TokenizerFiles {
   /** Of `tokenizer.json`, in the form of the tokenizers library. */
   readonly tokenizer: object;
   readonly config: TokenizerConfig;
-  /** What to call it in a message: the path of `tokenizer.json`. */
+  /** Its name in messages: the path of `tokenizer.json`. */
   readonly label: string;
   /** Of `tokenizer.json`. */
   readonly bytes: Uint8Array;
@@ -94,7 +94,7 @@ function parseJson(bytes: Uint8Array, path: string): unknown {
 }
 
 function invalid(path: string, problem: string): OnnxLoraError {
-  return new OnnxLoraError('invalid-data', `${path} is no file of a tokenizer: ${problem}`, {
+  return new OnnxLoraError('invalid-data', `${path} is not a tokenizer's file: ${problem}`, {
     hint: `Give the ${TOKENIZER} of a fast tokenizer, as tokenizer.save_pretrained() writes it.`,
   });
 }

@@ -31,13 +31,13 @@ const CHARACTERS_A_MS = 25;
 
 export class TextTokenizer {
   private isWatched = false;
-  /** What stands behind the end of a shorter text; undefined where the tokenizer has no such token. */
+  /** The token that fills up a shorter text; undefined where the tokenizer has no such token. */
   readonly padId: number | undefined;
   /** The highest number of a token. */
   readonly lastId: number;
   /** Most tokens that the model was made for, where the tokenizer says so. */
   readonly maxLength: number | undefined;
-  /** Of its files, to tell it from others. */
+  /** Of its files, to distinguish it from others. */
   readonly digest: string;
 
   private constructor(
@@ -71,7 +71,7 @@ export class TextTokenizer {
     }
   }
 
-  /** What to call it in a message: its path. */
+  /** Its name in messages: the path. */
   get label(): string {
     return this.files.label;
   }
@@ -98,7 +98,7 @@ export class TextTokenizer {
     return { ids: tokens.map((token) => this.known(token)), types };
   }
 
-  /** How many tokens are put around one text, or around a pair. */
+  /** Number of tokens that are put around one text, or around a pair. */
   specials(isPair: boolean): number {
     return this.joined([], isPair ? [] : null, true).tokens.length;
   }

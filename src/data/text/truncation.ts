@@ -1,5 +1,5 @@
 /**
- * How many tokens of two texts are kept so that they fit together: all, or else the longer text loses
+ * Numbers of tokens of two texts that are kept so that they fit together: all, or else the longer text loses
  * until both have half, as `longest_first` of Hugging Face's tokenizers.
  * @param room for both
  */

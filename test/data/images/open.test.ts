@@ -69,7 +69,7 @@ describe('a folder of classes', () => {
     const folder = await folderOf({ 'cat/a.png': 0, 'cat/notes.txt': 'x' });
     const notes: string[] = [];
     await open(folder, { mean: undefined, onNote: (text) => notes.push(text) });
-    expect(notes.join('\n')).toContain('1 files are no images');
+    expect(notes.join('\n')).toContain('1 files are not images');
     expect(notes.join('\n')).toContain('pixels are fed as 0 to 1');
   });
 });

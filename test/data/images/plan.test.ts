@@ -99,7 +99,7 @@ describe('a preprocessor_config.json', () => {
   });
 
   it.each([
-    ['{', 'is no preprocessor_config.json'],
+    ['{', 'is not a preprocessor_config.json'],
     [{ size: -1 }, 'size'],
     [{ size: 8, resample: 5 }, 'resample is 5'],
   ])('is refused: %j', (config, message) => {

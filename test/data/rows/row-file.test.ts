@@ -62,7 +62,7 @@ describe('JSON lines', () => {
 
   it('that are no JSON, or no objects, are named by file and line', async () => {
     const wrong = await failure(() => open('{"a":1}\n\n{"a":', 'x.jsonl'), 'invalid-data');
-    expect(wrong.message).toMatch(/x\.jsonl:3: it is no JSON/);
+    expect(wrong.message).toMatch(/x\.jsonl:3: it is not JSON/);
     const list = await failure(() => open('[1, 2]', 'x.jsonl'), 'invalid-data');
     expect(list.message).toMatch(/x\.jsonl:1: found a list, expected a JSON object/);
   });
@@ -136,7 +136,7 @@ describe('separated values', () => {
 
   it('that go on behind a closing quote, or never close one, are told', async () => {
     const behind = await failure(() => open('a,b\n"x"y,1\n', 'x.csv'), 'invalid-data');
-    expect(behind.message).toMatch(/x\.csv:2: field 1 goes on behind its closing quote/);
+    expect(behind.message).toMatch(/x\.csv:2: field 1 goes on after its closing quote/);
     const open2 = await failure(() => open('a,b\n1,2\n"x,1\n3,4\n', 'x.csv'), 'invalid-data');
     expect(open2.message).toMatch(/x\.csv:3: a field opens with a quote that nothing closes/);
   });
@@ -157,7 +157,7 @@ describe('bad rows', () => {
       { a: 3 },
     ]);
     expect(file.skipped).toBe(2);
-    expect(notes[0]).toMatch(/left out: .*x\.jsonl:2: it is no JSON/);
+    expect(notes[0]).toMatch(/left out: .*x\.jsonl:2: it is not JSON/);
     expect(notes[1]).toMatch(/left out: .*x\.jsonl:4: no a/);
     file.close();
   });

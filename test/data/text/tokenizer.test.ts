@@ -40,7 +40,7 @@ describe('a tokenizer', () => {
   it('that is none is told', async () => {
     const model = folder.write(Buffer.from('{"model": 3}'), 'tokenizer.json');
     const { message } = await failure(() => TextTokenizer.open(model), 'invalid-data');
-    expect(message).toMatch(/tokenizer\.json is no file of a tokenizer: model: /);
+    expect(message).toMatch(/tokenizer\.json is not a tokenizer's file: model: /);
     const other = folder.write(Buffer.from('{"model": {"type": "Words"}}'), 'tokenizer.json');
     await failure(() => TextTokenizer.open(other), 'unsupported');
     await failure(() => TextTokenizer.open(folder.path), 'file-not-found');

@@ -1,6 +1,6 @@
 /** Runs and packed bits, as levels, dictionary indices and differences of Parquet are written. */
 
-/** A place in bytes; reading behind their end throws a RangeError. */
+/** A place in bytes; reading past their end throws a RangeError. */
 export interface Cursor {
   readonly view: DataView;
   offset: number;

@@ -7,7 +7,7 @@ type Decompress = (input: Uint8Array, length: number) => Uint8Array;
 
 export type Codecs = Readonly<Record<string, Decompress>>;
 
-/** Node's own, which are told when to stop. */
+/** Node's own, which stop at a given size. */
 const native: Codecs = {
   UNCOMPRESSED: (input) => input,
   GZIP: (input, length) => zlib.unzipSync(input, most(length)),

@@ -19,7 +19,7 @@ import {
 import { type Page, pagesOf } from './pages.js';
 import { readValues, type Values } from './values.js';
 
-/** What the open pages of all columns hold together. */
+/** Bytes that the open pages of all columns hold together. */
 export class Open {
   private values = 0;
   private bytes = 0;
@@ -99,7 +99,7 @@ export class ColumnReader {
     return taken;
   }
 
-  /** The next page with rows; false behind the last one. */
+  /** The next page with rows; false after the last one. */
   private load(): boolean {
     this.rows = [];
     this.at = 0;
@@ -173,7 +173,7 @@ export class ColumnReader {
   }
 }
 
-/** Of the first version they stand in front of the values, behind their length. */
+/** In the first version they come before the values, after their length. */
 function readLevels(
   most: number,
   count: number,

@@ -16,7 +16,7 @@ const ROWS = 1024;
 type Group = FileMetaData['row_groups'][number];
 
 export interface ParquetRows {
-  /** What the file says it has. */
+  /** The number that the file claims to have. */
   readonly total: number;
   rows(): Generator<readonly object[]>;
 }
@@ -122,7 +122,7 @@ function isAt(path: readonly string[] | undefined, wanted: readonly string[]): b
   return path?.length === wanted.length && wanted.every((name, i) => path[i] === name);
 }
 
-/** Bytes that are no text: images, sounds. Kinds that pack many values into the bytes of one, too. */
+/** Bytes other than text: images, sounds. Kinds that pack many values into the bytes of one, too. */
 function holdsBytes({ element, children }: SchemaTree): boolean {
   const { type, converted_type, logical_type } = element;
   if (PACKED.includes(logical_type?.type ?? '') || converted_type === 'BSON') return true;

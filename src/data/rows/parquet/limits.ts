@@ -1,5 +1,5 @@
 /**
- * What a Parquet file may ask for. A few bytes of it can stand for any number of values, so sizes are looked
+ * Limits for Parquet files. A few bytes can stand for any number of values, so sizes are looked
  * at before memory is taken for them.
  */
 import { OnnxLoraError } from '../../../errors.js';
@@ -33,7 +33,7 @@ export const MAX_ROW_CHARACTERS = 2 ** 25;
 const MAX_RATIO = 256;
 const ALWAYS_BYTES = 2 ** 24;
 
-/** How long all rows may be as JSON. */
+/** Limit of the length of all rows as JSON. */
 function maxUnpacked(fileBytes: number): number {
   return Math.max(ALWAYS_BYTES, MAX_RATIO * fileBytes);
 }
@@ -50,7 +50,7 @@ export function limit(what: string, found: number, most: number, hint = SMALLER)
 const SMALLER =
   'Write the file anew in smaller groups of rows: pyarrow.parquet.write_table(table, path, row_group_size=10_000).';
 
-/** @throws OnnxLoraError `invalid-data` for rows of more bytes as JSON than a file of this size stands for */
+/** @throws OnnxLoraError `invalid-data` for rows of more bytes as JSON than a file of this size may hold */
 export function limitRows(jsonBytes: number, fileBytes: number): void {
   const hint =
     'So small a file hardly holds so many different rows. If it does, write them as JSON lines.';

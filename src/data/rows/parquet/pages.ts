@@ -11,7 +11,7 @@ export interface Page {
   readonly values: number;
   /** The number that Parquet has for it. */
   readonly encoding: number;
-  /** Levels, if they are written in front of the values; those of the second version stand apart. */
+  /** Levels, if they are written in front of the values; those of the second version are apart. */
   readonly bytes: Uint8Array;
   readonly levels?: { readonly repetition: Uint8Array; readonly definition: Uint8Array };
 }
@@ -41,7 +41,7 @@ export function* pagesOf(
   for (let at = start; at < end; ) {
     const { header, size } = headerAt(file, at, end);
     const next = at + size + header.packed;
-    if (next > end) throw new RangeError(`a page ends ${next - end} bytes behind its column`);
+    if (next > end) throw new RangeError(`a page ends ${next - end} bytes past its column`);
     if ([DATA, DICTIONARY, DATA_V2].includes(header.type)) {
       yield unpacked(file.read(at + size, next), header, codecs[column.codec]!);
     }
@@ -75,7 +75,7 @@ function isCut(error: unknown): boolean {
   return error instanceof RangeError || /^thrift (struct|binary)/.test((error as Error).message);
 }
 
-/** What Parquet's definition numbers; what is not there, or of another type, is wrong. */
+/** Numbers of Parquet's definition; a missing one, or one of another type, is an error. */
 type Fields = Readonly<Record<`field_${number}`, unknown>>;
 
 function checked(fields: Fields): Header {

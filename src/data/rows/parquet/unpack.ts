@@ -20,8 +20,8 @@ export interface UnpackedFile {
 /**
  * Writes the rows of a Parquet file as JSON lines to a temporary file, a row a line, without columns of
  * bytes.
- * @throws OnnxLoraError `invalid-data` for a file that is no Parquet file, or stands for more than its size
- * can; `io` where there is no room for the temporary file; and those of reading
+ * @throws OnnxLoraError `invalid-data` for a file that is not a Parquet file, or expands to more than its size
+ * can hold; `io` where there is no room for the temporary file; and those of reading
  */
 export async function unpackParquet(path: string, options: WorkOptions): Promise<UnpackedFile> {
   const source = new FileSource(path);
@@ -44,7 +44,7 @@ export async function unpackParquet(path: string, options: WorkOptions): Promise
 function named(path: string, error: unknown): OnnxLoraError {
   const { message } = error as Error;
   if (!(error instanceof OnnxLoraError)) {
-    const problem = `${path} is no Parquet file that can be read: ${message}`;
+    const problem = `${path} is not a readable Parquet file: ${message}`;
     return new OnnxLoraError('invalid-data', problem, { cause: error });
   }
   if (error.code !== 'invalid-data' && error.code !== 'unsupported') return error;

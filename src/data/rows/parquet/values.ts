@@ -20,7 +20,7 @@ const SPLIT = 9;
 export type Values = ArrayLike<unknown>;
 
 /**
- * Reads `count` values from where the cursor stands to the end of the page.
+ * Reads `count` values from the cursor to the end of the page.
  * @throws RangeError for a page that ends before, or an encoding that is not known
  */
 export function readValues(
@@ -98,7 +98,7 @@ function pieces(cursor: Cursor, sizes: readonly number[]): Uint8Array[] {
   });
 }
 
-/** Each begins as the one before it: a few bytes may stand for a great many. */
+/** Each begins as the one before it: a few bytes may expand to a great many. */
 function prefixed(cursor: Cursor, count: number): Uint8Array[] {
   const prefixes = lengths(cursor, count);
   const sizes = lengths(cursor, count);
@@ -132,7 +132,7 @@ function texts(cursor: Cursor, count: number): string[] {
   for (let i = 0; i < count; i++) {
     const start = cursor.offset + 4;
     const end = start + view.getUint32(cursor.offset, true);
-    if (end > bytes.length) throw new RangeError('a text ends behind its page');
+    if (end > bytes.length) throw new RangeError('a text ends past its page');
     values[i] = utf8.decode(bytes.subarray(start, end));
     cursor.offset = end;
   }

@@ -99,7 +99,7 @@ describe('Parquet files', () => {
   it('that are none are told', async () => {
     const path = folder.write(Buffer.from('text,label\n'), 'x.parquet');
     const { message } = await failure(() => RowFile.open(path, () => {}), 'invalid-data');
-    expect(message).toMatch(/x\.parquet is no Parquet file that can be read: /);
+    expect(message).toMatch(/x\.parquet is not a readable Parquet file: /);
     expect(existsSync(path)).toBe(true);
   });
 });
