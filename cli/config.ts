@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { OnnxLoraError } from '../src/errors.js';
 import { fileError } from '../src/onnx/source.js';
 import { didYouMean } from '../src/options/near.js';
-import { camelCase, kebabCase, type OptionSpecs } from './command.js';
+import { camelCase, kebabCase, type OptionSpecs } from './specs.js';
 import { configValues } from './values.js';
 
 // These say how the command line itself is read.

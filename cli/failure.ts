@@ -2,6 +2,7 @@
 import { OnnxLoraError } from '../src/errors.js';
 import { fileError } from '../src/onnx/source.js';
 import { version } from '../src/version.js';
+import { type OptionSpecs, spelled } from './specs.js';
 import { printable } from './text.js';
 import { colorsOf } from './ui.js';
 
@@ -14,9 +15,21 @@ function known(error: unknown): unknown {
   return error instanceof Error ? fileError(path ?? `system call ${syscall}`, error) : error;
 }
 
-/** A failure as `--json` has it. */
-export function failureResult(failure: unknown): object {
+/** The names of options in the texts of a failure, as the command line spells them. */
+function spelledError(failure: unknown, options: OptionSpecs): unknown {
   const error = known(failure);
+  if (!(error instanceof OnnxLoraError)) return error;
+  const { code, message, node, hint, cause } = error;
+  const details = { node, hint: hint === undefined ? hint : spelled(hint, options), cause };
+  return new OnnxLoraError(code, spelled(message, options), details);
+}
+
+/**
+ * A failure as `--json` has it.
+ * @param options of the command
+ */
+export function failureResult(failure: unknown, options: OptionSpecs = {}): object {
+  const error = spelledError(failure, options);
   if (!(error instanceof OnnxLoraError)) {
     return { error: { code: 'internal', message: messageOf(error) } };
   }
@@ -24,9 +37,12 @@ export function failureResult(failure: unknown): object {
   return { error: { code, message, node, hint } };
 }
 
-/** A failure as people read it, with its newline. */
-export function failureText(failure: unknown): string {
-  const error = known(failure);
+/**
+ * A failure as people read it, with its newline.
+ * @param options of the command
+ */
+export function failureText(failure: unknown, options: OptionSpecs = {}): string {
+  const error = spelledError(failure, options);
   const { red, bold } = colorsOf(process.stderr);
   const label = red(bold('error:'));
   if (error instanceof OnnxLoraError) return `${label} ${userText(error)}`;

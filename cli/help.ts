@@ -1,10 +1,13 @@
 /** The help texts, made from the descriptions of the commands. */
+
+import { groups } from '../src/options/option.js';
+import { oneOf } from '../src/options/schemas.js';
 import { version } from '../src/version.js';
-import { type Command, groups, kebabCase, type OptionSpec, type OptionSpecs } from './command.js';
-import { commonOptions } from './options.js';
+import type { Command } from './command.js';
+import { commonOptions } from './common-options.js';
+import { kebabCase, type OptionSpec, type OptionSpecs } from './specs.js';
 import { wrap } from './text.js';
 import type { Colors } from './ui.js';
-import { oneOf } from './values.js';
 
 // Longer lines are tiring to read, whatever the terminal allows.
 const MAX_WIDTH = 92;
@@ -93,6 +96,7 @@ function explained(spec: OptionSpec): [string, string] {
     ...(spec.repeatable ? ['repeatable'] : []),
     ...(spec.required ? ['required'] : []),
     ...(spec.implied === undefined ? [] : [`without a value ${spec.implied}`]),
+    ...(spec.with === undefined ? [] : [`with ${spec.with}`]),
     ...(spec.default === undefined ? [] : [`default ${spec.default}`]),
   ];
   const summary = details.length > 0 ? `${spec.summary} (${details.join('; ')})` : spec.summary;

@@ -5,12 +5,13 @@ import { OnnxLoraError } from '../src/errors.js';
 import { fileError } from '../src/onnx/source.js';
 import { didYouMean } from '../src/options/near.js';
 import { version } from '../src/version.js';
-import { type Command, camelCase, kebabCase, type OptionSpecs } from './command.js';
+import type { Command } from './command.js';
 import { commands } from './commands/index.js';
+import { commonOptions } from './common-options.js';
 import { readConfig } from './config.js';
 import { exitCodeOf, exitCodes, failureResult, failureText } from './failure.js';
 import { commandHelp, helpStyle, programHelp } from './help.js';
-import { commonOptions } from './options.js';
+import { camelCase, kebabCase, type OptionSpecs } from './specs.js';
 import { colorsOf, createUi, type Ui } from './ui.js';
 import { typedValues } from './values.js';
 
@@ -203,6 +204,12 @@ function resolveArguments({ given, words }: Request, command: Command): Record<s
   return { ...options, ...positionals };
 }
 
+/** What the command itself takes; the rest is about how it is called. */
+function ownArguments(args: Readonly<Record<string, unknown>>, command: Command) {
+  const own = { ...command.options, ...command.positionals };
+  return Object.fromEntries(Object.entries(args).filter(([key]) => Object.hasOwn(own, key)));
+}
+
 /** Where an option that takes one value is given twice, the last one counts. */
 function lastOf(given: Request['given'], specs: OptionSpecs): Map<string, unknown> {
   return new Map(
@@ -277,6 +284,7 @@ function watchStreams(): void {
 async function main(argv: readonly string[]): Promise<number> {
   let json = argv.some((word) => word === '--json' || word === '--json=true');
   let ui: Ui | undefined;
+  let options: OptionSpecs = {};
   const controller = abortOnSignal(() => ui);
   try {
     checkNames(argv);
@@ -288,21 +296,23 @@ async function main(argv: readonly string[]): Promise<number> {
       return exitCodes.done;
     }
     const command = request.command!;
+    options = { ...command.options, ...commonOptions };
     const args = resolveArguments(request, command);
     json = args.json === true;
-    ui = createUi(controller.signal, args.quiet === true, args.config as string | undefined);
-    const outcome = await (command.readOnly
-      ? Promise.race([command.run(args, ui), interruption(controller.signal)])
-      : command.run(args, ui));
+    const { signal } = controller;
+    const config = args.config as string | undefined;
+    ui = createUi({ signal, isQuiet: args.quiet === true, config, options });
+    const ran = command.run(ownArguments(args, command), ui);
+    const outcome = await (command.readOnly ? Promise.race([ran, interruption(signal)]) : ran);
     ui.stop();
     process.stdout.write(json ? document(outcome.result) : outcome.text());
     if (!outcome.failure) return exitCodes.done;
-    process.stderr.write(failureText(outcome.failure));
+    process.stderr.write(failureText(outcome.failure, options));
     return exitCodeOf(outcome.failure);
   } catch (error) {
     ui?.stop();
-    if (json) process.stdout.write(document(failureResult(error)));
-    process.stderr.write(failureText(error));
+    if (json) process.stdout.write(document(failureResult(error, options)));
+    process.stderr.write(failureText(error, options));
     const { signal } = controller;
     return signal.aborted && exitCodeOf(error) === exitCodes.interrupted
       ? (signal.reason as number)

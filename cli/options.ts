@@ -2,7 +2,7 @@
 import { adapterFormats, inits, patchStructures } from '../src/adapters/structure/choices.js';
 import { scalings } from '../src/adapters/structure/structure.js';
 import { providerNames } from '../src/runtime/provider-names.js';
-import type { OptionSpecs } from './command.js';
+import type { LegacySpecs as OptionSpecs } from './legacy.js';
 
 /** Which layers. */
 export const selectionOptions = {
@@ -225,43 +225,5 @@ export const forceOption = {
     group: 'Output',
     summary: 'replace an existing output',
     example: '-o model.onnx --force',
-  },
-} as const satisfies OptionSpecs;
-
-/** Options that every command has. */
-export const commonOptions = {
-  config: {
-    type: 'path',
-    group: 'General',
-    value: 'FILE',
-    summary: 'JSON file that sets any option here; the command line wins',
-    example: '--config lora.json',
-  },
-  seed: {
-    type: 'integer',
-    group: 'General',
-    value: 'N',
-    default: 0,
-    summary: 'seed of everything random',
-    example: '--seed 42',
-  },
-  json: {
-    type: 'boolean',
-    group: 'General',
-    summary: 'print the result as one JSON document',
-    example: '--json | jq .output',
-  },
-  quiet: {
-    type: 'boolean',
-    group: 'General',
-    summary: 'no progress and no notes',
-    example: '--quiet 2> errors.log',
-  },
-  help: {
-    type: 'boolean',
-    group: 'General',
-    short: 'h',
-    summary: 'this text',
-    example: 'onnx-lora help patch',
   },
 } as const satisfies OptionSpecs;

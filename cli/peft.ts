@@ -2,7 +2,7 @@
 
 import type { PeftModule, PeftSummary } from '../src/adapters/files/export-peft.js';
 import { peftTypes } from '../src/adapters/structure/choices.js';
-import type { OptionSpecs } from './command.js';
+import type { LegacySpecs as OptionSpecs } from './legacy.js';
 import type { Column } from './table.js';
 import { measure, printable } from './text.js';
 import type { Ui } from './ui.js';

@@ -3,7 +3,7 @@
 import { channelOrders, fits, kernels } from '../src/data/images/choices.js';
 import { lossNames } from '../src/data/loss-name.js';
 import { providerNames } from '../src/runtime/provider-names.js';
-import type { OptionSpecs } from './command.js';
+import type { LegacySpecs as OptionSpecs } from './legacy.js';
 
 /** On what. */
 export const dataOption = {

@@ -2,6 +2,7 @@
 import pc from 'picocolors';
 import type { WorkOptions, WriteOptions } from '../src/onnx/write.js';
 import { noProgress, progressOn } from './progress.js';
+import { type OptionSpecs, spelled } from './specs.js';
 import { type Column, renderTable } from './table.js';
 import { printable } from './text.js';
 
@@ -21,14 +22,20 @@ export interface Ui {
   stop(): void;
 }
 
-/**
- * The user interface on this process's streams.
- * @param config the file that options came from
- */
-export function createUi(signal: AbortSignal, quiet: boolean, config?: string): Ui {
+interface UiOptions {
+  readonly signal: AbortSignal;
+  readonly isQuiet: boolean;
+  /** The file that options came from. */
+  readonly config: string | undefined;
+  /** Of the command, whose names stand in notes. */
+  readonly options: OptionSpecs;
+}
+
+/** The user interface on this process's streams. */
+export function createUi({ signal, isQuiet, config, options }: UiOptions): Ui {
   const { stdout, stderr } = process;
   const colors = colorsOf(stdout);
-  const progress = quiet ? noProgress : progressOn(stderr);
+  const progress = isQuiet ? noProgress : progressOn(stderr);
   const width = stdout.isTTY ? stdout.columns || undefined : undefined;
   const style = { width, heading: colors.bold };
   return {
@@ -41,7 +48,7 @@ export function createUi(signal: AbortSignal, quiet: boolean, config?: string): 
     width,
     table: (columns, rows) => renderTable(columns, rows, style),
     note: (text) => {
-      if (!quiet) stderr.write(`${printable(text)}\n`);
+      if (!isQuiet) stderr.write(`${printable(spelled(text, options))}\n`);
     },
     stop: () => progress.stop(),
   };

@@ -1,7 +1,8 @@
 /** From what was typed, or stands in a config file, to the values of options. */
 import { OnnxLoraError } from '../src/errors.js';
 import { didYouMean } from '../src/options/near.js';
-import { kebabCase, type OptionSpec, type OptionSpecs } from './command.js';
+import { oneOf } from '../src/options/schemas.js';
+import { kebabCase, type OptionSpec, type OptionSpecs } from './specs.js';
 
 type Scalar = string | number | boolean;
 
@@ -47,7 +48,7 @@ function scalar(where: string, spec: OptionSpec, raw: unknown, isText: boolean):
       if (typeof raw === 'boolean') return raw;
       throw wrong(where, raw, isText ? 'no value, or =true or =false' : 'true or false', spec);
     case 'number':
-    case 'integer':
+    case 'whole':
       return checkedNumber(where, spec, isText ? parseNumber(raw) : raw, raw);
     default:
       return checkedText(where, spec, raw);
@@ -62,7 +63,7 @@ function parseNumber(raw: unknown): number {
 }
 
 function checkedNumber(where: string, spec: OptionSpec, value: unknown, raw: unknown): number {
-  const isInteger = spec.type === 'integer';
+  const isInteger = spec.type === 'whole';
   const isRight = isInteger ? Number.isSafeInteger(value) : isFloat32(value);
   if (isRight) return value as number;
   const isTooLarge = Number.isFinite(value);
@@ -92,11 +93,6 @@ function checkedText(where: string, spec: OptionSpec, raw: unknown): string {
     );
   }
   return raw;
-}
-
-/** `a, b or c` */
-export function oneOf(names: readonly string[]): string {
-  return names.length < 2 ? names.join() : `${names.slice(0, -1).join(', ')} or ${names.at(-1)}`;
 }
 
 function wrong(where: string, raw: unknown, expected: string, spec: OptionSpec): OnnxLoraError {

@@ -2,9 +2,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
-import { camelCase, type OptionSpecs } from '../cli/command.js';
 import { commands } from '../cli/commands/index.js';
-import { commonOptions } from '../cli/options.js';
+import { commonOptions } from '../cli/common-options.js';
+import { camelCase, type OptionSpecs } from '../cli/specs.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const guides = ['docs', 'examples'].flatMap((folder) =>

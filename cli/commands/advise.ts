@@ -1,9 +1,12 @@
 import type { AdvisedScore, AdvisedTarget, AdviseResult } from '../../src/commands/advise.js';
 import { OnnxLoraError } from '../../src/errors.js';
 import type { Grid } from '../../src/fitting/fit/candidates.js';
+import { seedOption } from '../../src/options/common.js';
 import { by, skippedLines } from '../adapters.js';
-import { defineCommand, kebabCase } from '../command.js';
+import { defineCommand } from '../command.js';
+import { legacy } from '../legacy.js';
 import { adapterOptions, forceOption, selectionOptions } from '../options.js';
+import { kebabCase } from '../specs.js';
 import type { Column } from '../table.js';
 import { count, measure, plural, printable } from '../text.js';
 import {
@@ -27,53 +30,56 @@ export const adviseCommand = defineCommand({
     'Measures how well global, diagonal and localized adapters can say what is known of the changes, at equal parameters: the changes themselves with --tuned, the gradient with --data, else the weights, which are little to go by. Prints the patch command that follows.',
   positionals: { model: { value: 'MODEL', summary: 'the model, without adapters' } },
   options: {
-    ...selectionOptions,
-    tuned: {
-      type: 'path',
-      group: 'Data',
-      value: 'TUNED',
-      summary: 'a tuned model of the same architecture: the advice is about its changes',
-      example: '--tuned tuned.onnx',
-    },
-    data,
-    ...rowOptions,
-    ...textOptions,
-    ...imageOptions,
-    ...lossOptions,
-    loss,
-    ...batchOption,
-    batches: {
-      type: 'integer',
-      group: 'Course',
-      value: 'N',
-      default: 8,
-      summary: 'batches that the gradient is the mean of, drawn at random',
-      example: '--batches 32',
-    },
-    rank: { ...adapterOptions.rank, summary: 'structures are compared at this rank' },
-    budget: {
-      type: 'integer',
-      group: 'Adapters',
-      value: 'PARAMS',
-      summary:
-        'parameters of all adapters together: ranks are chosen too, and a layer may get none',
-      example: '--budget 500000',
-    },
-    writeConfig: {
-      type: 'path',
-      group: 'Output',
-      value: 'FILE',
-      summary: 'a file with the options that follow, for patch --config',
-      example: '--write-config lora.json',
-    },
-    ...forceOption,
-    verbose: {
-      type: 'boolean',
-      group: 'Output',
-      summary: 'list every skipped node with its reason',
-      example: '--verbose | less',
-    },
-    ...runtimeOptions,
+    ...seedOption,
+    ...legacy({
+      ...selectionOptions,
+      tuned: {
+        type: 'path',
+        group: 'Data',
+        value: 'TUNED',
+        summary: 'a tuned model of the same architecture: the advice is about its changes',
+        example: '--tuned tuned.onnx',
+      },
+      data,
+      ...rowOptions,
+      ...textOptions,
+      ...imageOptions,
+      ...lossOptions,
+      loss,
+      ...batchOption,
+      batches: {
+        type: 'integer',
+        group: 'Course',
+        value: 'N',
+        default: 8,
+        summary: 'batches that the gradient is the mean of, drawn at random',
+        example: '--batches 32',
+      },
+      rank: { ...adapterOptions.rank, summary: 'structures are compared at this rank' },
+      budget: {
+        type: 'integer',
+        group: 'Adapters',
+        value: 'PARAMS',
+        summary:
+          'parameters of all adapters together: ranks are chosen too, and a layer may get none',
+        example: '--budget 500000',
+      },
+      writeConfig: {
+        type: 'path',
+        group: 'Output',
+        value: 'FILE',
+        summary: 'a file with the options that follow, for patch --config',
+        example: '--write-config lora.json',
+      },
+      ...forceOption,
+      verbose: {
+        type: 'boolean',
+        group: 'Output',
+        summary: 'list every skipped node with its reason',
+        example: '--verbose | less',
+      },
+      ...runtimeOptions,
+    }),
   },
   examples: [
     {

@@ -1,6 +1,7 @@
 import { adapterFormats } from '../../src/adapters/structure/choices.js';
 import { adapterColumns, noteUnmatched, replacedText, trainableLine } from '../adapters.js';
 import { defineCommand } from '../command.js';
+import { legacy } from '../legacy.js';
 import { bindOptions, outputOptions } from '../options.js';
 import { printable } from '../text.js';
 
@@ -16,7 +17,7 @@ export const applyCommand = defineCommand({
       summary: 'the adapters: a .safetensors file of extract, a PEFT folder, or an .onnx_adapter',
     },
   },
-  options: {
+  options: legacy({
     name: {
       type: 'string',
       group: 'Adapters',
@@ -36,7 +37,7 @@ export const applyCommand = defineCommand({
     },
     ...bindOptions,
     ...outputOptions('model.lora.onnx'),
-  },
+  }),
   examples: [
     {
       command: 'onnx-lora apply model.onnx adapter.safetensors -o german.onnx',

@@ -2,6 +2,7 @@ import type { EvaluateResult } from '../../src/commands/evaluate.js';
 import type { Expectation } from '../../src/commands/expectations.js';
 import { OnnxLoraError } from '../../src/errors.js';
 import { defineCommand } from '../command.js';
+import { legacy } from '../legacy.js';
 import { forceOption } from '../options.js';
 import type { Column } from '../table.js';
 import { duration, measure, plural, printable } from '../text.js';
@@ -23,7 +24,7 @@ export const evalCommand = defineCommand({
   description:
     'For models with adapters and without. Accuracy and F1 for cross-entropy and bce, perplexity for causal-lm, R² for mse, character error rate and exact match for ctc, recall for mnr, agreement with the teacher for kl.',
   positionals: { model: { value: 'MODEL', summary: 'a model, patched or not' } },
-  options: {
+  options: legacy({
     ...dataOption,
     ...rowOptions,
     ...textOptions,
@@ -54,7 +55,7 @@ export const evalCommand = defineCommand({
       example: '--verbose',
     },
     ...runtimeOptions,
-  },
+  }),
   examples: [
     {
       command: 'onnx-lora eval model.onnx --data test.safetensors --loss cross-entropy',

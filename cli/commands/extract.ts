@@ -1,4 +1,5 @@
 import { defineCommand } from '../command.js';
+import { legacy } from '../legacy.js';
 import { forceOption, outputFormatOption } from '../options.js';
 import { peftLines, peftOptions } from '../peft.js';
 import { plural, printable } from '../text.js';
@@ -7,7 +8,7 @@ export const extractCommand = defineCommand({
   name: 'extract',
   summary: 'the adapters of a model, as a file of their own',
   positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
-  options: {
+  options: legacy({
     name: {
       type: 'string',
       group: 'Adapters',
@@ -27,7 +28,7 @@ export const extractCommand = defineCommand({
     ...outputFormatOption,
     ...peftOptions,
     ...forceOption,
-  },
+  }),
   examples: [
     {
       command: 'onnx-lora extract model.lora.onnx -o adapter.safetensors',

@@ -8,6 +8,7 @@ import type {
 } from '../../src/report/inspection.js';
 import { by, rankText } from '../adapters.js';
 import { defineCommand } from '../command.js';
+import { legacy } from '../legacy.js';
 import { forceOption } from '../options.js';
 import type { Column } from '../table.js';
 import { bytes, count, measure, percent, plural, printable, wrap } from '../text.js';
@@ -17,7 +18,7 @@ export const inspectCommand = defineCommand({
   name: 'inspect',
   summary: 'what is in a model, and what can take an adapter',
   positionals: { model: { value: 'MODEL', summary: 'the model, an .onnx file' } },
-  options: {
+  options: legacy({
     why: {
       type: 'boolean',
       group: 'Output',
@@ -32,7 +33,7 @@ export const inspectCommand = defineCommand({
       example: '--html report.html',
     },
     ...forceOption,
-  },
+  }),
   examples: [
     { command: 'onnx-lora inspect model.onnx', summary: 'the layers that can take an adapter' },
     {

@@ -1,6 +1,8 @@
 import type { MergedWeight } from '../../src/commands/merge.js';
+import { seedOption } from '../../src/options/common.js';
 import { noteUnmatched, replacedText } from '../adapters.js';
 import { defineCommand } from '../command.js';
+import { legacy } from '../legacy.js';
 import { bindOptions, checkOptions, nameOption, outputOptions } from '../options.js';
 import type { Column } from '../table.js';
 import { measure, plural, printable } from '../text.js';
@@ -15,40 +17,43 @@ export const mergeCommand = defineCommand({
     model: { value: 'MODEL', summary: 'a patched model, or with --adapter its base' },
   },
   options: {
-    adapter: {
-      type: 'path',
-      group: 'Adapters',
-      value: 'PATH',
-      summary: 'fold the adapters of this file or PEFT folder instead of those in the model',
-      example: '--adapter adapter.safetensors',
-    },
-    ...bindOptions,
-    ...nameOption,
-    scale: {
-      type: 'number',
-      group: 'Adapters',
-      value: 'FACTOR',
-      default: 1,
-      summary: 'multiplies every change of a weight; -1 undoes a fold, to rounding',
-      example: '--scale 0.5',
-    },
-    verify: {
-      type: 'boolean',
-      group: 'Check',
-      onByDefault: true,
-      summary: 'fold without comparing the models',
-      example: 'onnx-lora merge model.lora.onnx --no-verify',
-    },
-    tolerance: {
-      type: 'number',
-      group: 'Check',
-      value: 'SHARE',
-      default: 'by the weights',
-      summary: 'largest difference that counts as rounding, as a share of the largest output',
-      example: '--tolerance 1e-4',
-    },
-    ...checkOptions,
-    ...outputOptions('model.merged.onnx'),
+    ...seedOption,
+    ...legacy({
+      adapter: {
+        type: 'path',
+        group: 'Adapters',
+        value: 'PATH',
+        summary: 'fold the adapters of this file or PEFT folder instead of those in the model',
+        example: '--adapter adapter.safetensors',
+      },
+      ...bindOptions,
+      ...nameOption,
+      scale: {
+        type: 'number',
+        group: 'Adapters',
+        value: 'FACTOR',
+        default: 1,
+        summary: 'multiplies every change of a weight; -1 undoes a fold, to rounding',
+        example: '--scale 0.5',
+      },
+      verify: {
+        type: 'boolean',
+        group: 'Check',
+        onByDefault: true,
+        summary: 'fold without comparing the models',
+        example: 'onnx-lora merge model.lora.onnx --no-verify',
+      },
+      tolerance: {
+        type: 'number',
+        group: 'Check',
+        value: 'SHARE',
+        default: 'by the weights',
+        summary: 'largest difference that counts as rounding, as a share of the largest output',
+        example: '--tolerance 1e-4',
+      },
+      ...checkOptions,
+      ...outputOptions('model.merged.onnx'),
+    }),
   },
   examples: [
     {

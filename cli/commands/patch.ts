@@ -1,6 +1,7 @@
 import type { SlotSummary } from '../../src/adapters/slots/summary.js';
 import { slotModes } from '../../src/adapters/structure/choices.js';
 import { OnnxLoraError } from '../../src/errors.js';
+import { seedOption } from '../../src/options/common.js';
 import {
   adapterColumns,
   noteUnmatched,
@@ -9,7 +10,8 @@ import {
   slotColumns,
   trainableLine,
 } from '../adapters.js';
-import { defineCommand, kebabCase, type OptionSpecs } from '../command.js';
+import { defineCommand } from '../command.js';
+import { legacy, type LegacySpecs as OptionSpecs } from '../legacy.js';
 import {
   adapterOptions,
   bindOptions,
@@ -18,6 +20,7 @@ import {
   outputOptions,
   selectionOptions,
 } from '../options.js';
+import { kebabCase } from '../specs.js';
 import { plural, printable } from '../text.js';
 import { batchOption, dataOption, lossOptions } from '../training-options.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
@@ -48,59 +51,62 @@ export const patchCommand = defineCommand({
     'The adapters start at zero: the patched model computes exactly what the model does. Train it, then fold it with merge.',
   positionals: { model: { value: 'MODEL', summary: 'the model, an .onnx file' } },
   options: {
-    ...selectionOptions,
-    adapter: {
-      type: 'path',
-      group: 'Adapters',
-      value: 'PATH',
-      summary: 'insert the adapters of this file or PEFT folder instead of new ones',
-      example: '--adapter adapter.safetensors',
-    },
-    ...bindOptions,
-    slots: {
-      type: 'string',
-      group: 'Adapters',
-      value: 'KIND',
-      choices: slotModes,
-      implied: 'required',
-      summary:
-        'instead of adapters, graph inputs that take them run by run: required ones for Node and the browser, optional ones for ONNX Runtime in other languages',
-      example: '--slots optional',
-    },
-    ...adapterOptions,
-    ...startDataOptions,
-    ...headOption,
-    modelOutput: {
-      type: 'string',
-      group: 'Adapters',
-      value: 'NAME',
-      summary:
-        'the hidden states for --head, or what --loss looks at, where the model has more than one output',
-      example: '--head linear:3 --model-output last_hidden_state',
-    },
-    name: {
-      type: 'string',
-      group: 'Adapters',
-      value: 'NAME',
-      default: 'default',
-      summary: 'name of the adapter set; a model can carry several',
-      example: '--name german',
-    },
-    verify: {
-      type: 'boolean',
-      group: 'Check',
-      summary:
-        'run both models and check that their outputs are equal: to the last bit, or to rounding for --init pissa',
-      example: '--verify',
-    },
-    ...checkOptions,
-    ...outputOptions('model.lora.onnx'),
-    verbose: {
-      type: 'boolean',
-      group: 'Output',
-      summary: 'list every skipped node with its reason',
-      example: '--verbose | less',
-    },
+    ...seedOption,
+    ...legacy({
+      ...selectionOptions,
+      adapter: {
+        type: 'path',
+        group: 'Adapters',
+        value: 'PATH',
+        summary: 'insert the adapters of this file or PEFT folder instead of new ones',
+        example: '--adapter adapter.safetensors',
+      },
+      ...bindOptions,
+      slots: {
+        type: 'string',
+        group: 'Adapters',
+        value: 'KIND',
+        choices: slotModes,
+        implied: 'required',
+        summary:
+          'instead of adapters, graph inputs that take them run by run: required ones for Node and the browser, optional ones for ONNX Runtime in other languages',
+        example: '--slots optional',
+      },
+      ...adapterOptions,
+      ...startDataOptions,
+      ...headOption,
+      modelOutput: {
+        type: 'string',
+        group: 'Adapters',
+        value: 'NAME',
+        summary:
+          'the hidden states for --head, or what --loss looks at, where the model has more than one output',
+        example: '--head linear:3 --model-output last_hidden_state',
+      },
+      name: {
+        type: 'string',
+        group: 'Adapters',
+        value: 'NAME',
+        default: 'default',
+        summary: 'name of the adapter set; a model can carry several',
+        example: '--name german',
+      },
+      verify: {
+        type: 'boolean',
+        group: 'Check',
+        summary:
+          'run both models and check that their outputs are equal: to the last bit, or to rounding for --init pissa',
+        example: '--verify',
+      },
+      ...checkOptions,
+      ...outputOptions('model.lora.onnx'),
+      verbose: {
+        type: 'boolean',
+        group: 'Output',
+        summary: 'list every skipped node with its reason',
+        example: '--verbose | less',
+      },
+    }),
   },
   examples: [
     {

@@ -1,4 +1,5 @@
 import { defineCommand } from '../command.js';
+import { legacy } from '../legacy.js';
 import { nameOption, outputOptions } from '../options.js';
 import { plural, printable } from '../text.js';
 
@@ -6,7 +7,7 @@ export const unpatchCommand = defineCommand({
   name: 'unpatch',
   summary: 'the base model back, bit for bit',
   positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
-  options: { ...nameOption, ...outputOptions('model.base.onnx') },
+  options: legacy({ ...nameOption, ...outputOptions('model.base.onnx') }),
   examples: [
     {
       command: 'onnx-lora unpatch model.lora.onnx -o model.onnx',

@@ -24,10 +24,11 @@ export function choice<const N extends readonly string[]>(names: N): v.GenericSc
   return v.picklist(names, oneOf(names));
 }
 
-/** A whole number. */
-export function whole(least: number, most = Number.MAX_SAFE_INTEGER): v.GenericSchema<number> {
-  const isOpen = most === Number.MAX_SAFE_INTEGER;
-  const expected = `a whole number from ${least} ${isOpen ? 'on' : `to ${most}`}`;
+/** A whole number, from `least` to `most` where there are limits. */
+export function whole(least = LEAST, most = MOST): v.GenericSchema<number> {
+  const from = least === LEAST ? '' : ` from ${least}`;
+  const to = most === MOST ? (from ? ' on' : '') : ` to ${most}`;
+  const expected = `a whole number${from}${to}`;
   return v.pipe(
     v.number(expected),
     v.safeInteger(expected),
@@ -35,6 +36,9 @@ export function whole(least: number, most = Number.MAX_SAFE_INTEGER): v.GenericS
     v.maxValue(most, expected),
   );
 }
+
+const LEAST = Number.MIN_SAFE_INTEGER;
+const MOST = Number.MAX_SAFE_INTEGER;
 
 /** A number that float32 holds, in which models compute mostly: beyond it there is only infinity. */
 export const number: v.GenericSchema<number> = v.pipe(

@@ -1,7 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { progressOn } from '../../cli/progress.js';
+import { specsOf, spelled } from '../../cli/specs.js';
 import { type Column, renderTable, shorten } from '../../cli/table.js';
 import { bytes, duration, measure, printable, wrap } from '../../cli/text.js';
+import { seedOption } from '../../src/options/common.js';
 import { nearest } from '../../src/options/near.js';
 
 describe('a table', () => {
@@ -123,5 +125,19 @@ describe('progress where stderr is no terminal', () => {
       'writing: 20%, 20.0 MB of 100.0 MB, 10.0 MB/s, 8s left\n',
       'writing: 70%, 70.0 MB of 100.0 MB, 10.0 MB/s, 3s left\n',
     ]);
+  });
+});
+
+describe('a text of the library', () => {
+  const options = specsOf({ ...seedOption });
+
+  it('has the names of options as flags', () => {
+    expect(spelled('`seed` has no effect without `evalData`', options)).toBe(
+      '--seed has no effect without `evalData`',
+    );
+  });
+
+  it('keeps what is no option', () => {
+    expect(spelled('`toString` and `constructor`', options)).toBe('`toString` and `constructor`');
   });
 });

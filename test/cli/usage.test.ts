@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { kebabCase, type OptionSpecs } from '../../cli/command.js';
 import { commands } from '../../cli/commands/index.js';
-import { commonOptions } from '../../cli/options.js';
+import { commonOptions } from '../../cli/common-options.js';
+import { kebabCase, type OptionSpecs } from '../../cli/specs.js';
 import { version } from '../../src/version.js';
 import { folderWithModel, run, temporaryFolder } from './run.js';
 

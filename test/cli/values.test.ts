@@ -1,17 +1,18 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import type { OptionSpecs } from '../../cli/command.js';
+import { commonOptions } from '../../cli/common-options.js';
 import { readConfig } from '../../cli/config.js';
-import { adapterOptions, commonOptions, outputOptions } from '../../cli/options.js';
+import { legacy } from '../../cli/legacy.js';
+import { adapterOptions, outputOptions } from '../../cli/options.js';
+import { type OptionSpecs, specsOf } from '../../cli/specs.js';
 import { typedValues } from '../../cli/values.js';
 import { OnnxLoraError } from '../../src/errors.js';
 import { temporaryFolder } from './run.js';
 
 const specs: OptionSpecs = {
-  ...adapterOptions,
+  ...specsOf(legacy({ ...adapterOptions, ...outputOptions('model.lora.onnx') })),
   ...commonOptions,
-  ...outputOptions('model.lora.onnx'),
 };
 
 function failureOf(act: () => unknown): OnnxLoraError {

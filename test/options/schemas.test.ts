@@ -32,6 +32,7 @@ test.each<[string, Schema, object]>([
 
 test.each<[Schema, unknown, string]>([
   [whole(1, 1024), 2000, 'a whole number from 1 to 1024'],
+  [whole(), 0.5, 'a whole number'],
   [whole(0), 2 ** 53, 'a whole number from 0 on'],
   [number, 1e39, 'a number up to 3.4e38'],
   [number, Number.POSITIVE_INFINITY, 'a number up to 3.4e38'],

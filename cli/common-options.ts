@@ -1,0 +1,31 @@
+/** Options that every command has. */
+import { seedOption } from '../src/options/common.js';
+import { option } from '../src/options/option.js';
+import { path, toggle } from '../src/options/schemas.js';
+import { specsOf } from './specs.js';
+
+export const commonOptions = specsOf({
+  config: option(path, {
+    group: 'General',
+    value: 'FILE',
+    summary: 'JSON file that sets any option here; the command line wins',
+    example: '--config lora.json',
+  }),
+  ...seedOption,
+  json: option(toggle, {
+    group: 'General',
+    summary: 'print the result as one JSON document',
+    example: '--json | jq .output',
+  }),
+  quiet: option(toggle, {
+    group: 'General',
+    summary: 'no progress and no notes',
+    example: '--quiet 2> errors.log',
+  }),
+  help: option(toggle, {
+    group: 'General',
+    short: 'h',
+    summary: 'this text',
+    example: 'onnx-lora help patch',
+  }),
+});

@@ -1,0 +1,81 @@
+/** What the parser and the help need of options, from the tables that describe them. */
+import { type Flag, isFlag, type OptionTable, type OptionTexts } from '../src/options/option.js';
+import { oneOf, type Shape, shapeOf } from '../src/options/schemas.js';
+
+export interface OptionSpec extends OptionTexts {
+  readonly type: Exclude<Shape['kind'], 'other'>;
+  readonly choices?: readonly string[] | undefined;
+  /** As the help says it. */
+  readonly default?: string | undefined;
+  /** The options without which it has no effect, as the help says it. */
+  readonly with?: string | undefined;
+  readonly repeatable: boolean;
+  /** How many values follow the option, where it is not one; then it is repeatable. */
+  readonly values?: number | undefined;
+  readonly required: boolean;
+  /** On unless `--no-…` is given; the help lists it that way. */
+  readonly onByDefault: boolean;
+}
+
+/** By the name in the library, camelCase; the command line has it in kebab-case. */
+export type OptionSpecs = Readonly<Record<string, OptionSpec>>;
+
+/** The options of a table that have a flag. */
+export function specsOf(table: OptionTable): OptionSpecs {
+  const flags = Object.entries(table).flatMap(([key, option]) =>
+    isFlag(option) ? [[key, specOf(key, option)] as const] : [],
+  );
+  return Object.fromEntries(flags);
+}
+
+function specOf(key: string, flag: Flag): OptionSpec {
+  const { kind, choices, many } = shapeOf(flag.schema);
+  if (kind === 'other') throw new Error(`no flag can be made of ${key}`);
+  const { group, summary, example, value, short, implied, list } = flag;
+  return {
+    ...{ group, summary, example, value, short, implied, list },
+    type: kind,
+    choices,
+    default: flag.defaultText ?? defaultText(flag.default),
+    with: conditionOf(flag),
+    repeatable: many !== undefined,
+    values: many === true ? undefined : many,
+    required: flag.required ?? false,
+    onByDefault: flag.default === true,
+  };
+}
+
+function defaultText(value: unknown): string | undefined {
+  if (value === undefined || typeof value === 'boolean') return undefined;
+  return [value].flat().join(' ');
+}
+
+function conditionOf({ needs, only }: Flag): string | undefined {
+  const choices = Object.entries(only ?? {}).map(
+    ([key, values]) => `${long(key)} ${oneOf(values)}`,
+  );
+  const others = [...choices, ...(needs ?? []).map(long)];
+  return others.length > 0 ? oneOf(others) : undefined;
+}
+
+/** `rankPattern` -> `--rank-pattern` */
+export function long(key: string): string {
+  return `--${kebabCase(key)}`;
+}
+
+/** The library speaks of `evalData`, the command line of --eval-data. */
+export function spelled(text: string, options: OptionSpecs): string {
+  return text.replace(/`(\w+)`/g, (whole, key: string) =>
+    Object.hasOwn(options, key) ? long(key) : whole,
+  );
+}
+
+/** `rankPattern` -> `rank-pattern` */
+export function kebabCase(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+/** `rank-pattern` -> `rankPattern` */
+export function camelCase(name: string): string {
+  return name.replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
