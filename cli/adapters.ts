@@ -1,6 +1,6 @@
 /** How adapters are shown, wherever a command lists them. */
 
-import type { AdapterSummary, ParameterShare } from '../src/adapters/model/summary.js';
+import type { AdapterSummary, ParameterShare } from '../src/adapters/kinds/summary.js';
 import type { SlotSummary } from '../src/adapters/slots/summary.js';
 import type { Skipped } from '../src/commands/patch-options.js';
 import type { Column } from './table.js';

@@ -17,6 +17,7 @@ export {
 export type { AdapterFile, StoredAdapter } from './adapters/files/adapter-file.js';
 export type { PeftModule, PeftOptions, PeftSummary } from './adapters/files/export-peft.js';
 export { openAdapter } from './adapters/files/open-adapter.js';
+export type { AdapterSummary, ParameterShare } from './adapters/kinds/summary.js';
 export { findLayers, type Layer } from './adapters/model/layers.js';
 export {
   type AdapterRecord,
@@ -24,7 +25,6 @@ export {
   type PatchedAdapter,
   readManifests,
 } from './adapters/model/manifest.js';
-export type { AdapterSummary, ParameterShare } from './adapters/model/summary.js';
 // ONNX Runtime.
 export {
   type AdapterRunOptions,

@@ -1,4 +1,4 @@
-import type { AdapterSummary } from '../../src/adapters/model/summary.js';
+import type { AdapterSummary } from '../../src/adapters/kinds/summary.js';
 import type {
   InspectedSet,
   InspectedSlots,

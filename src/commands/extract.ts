@@ -2,10 +2,10 @@ import { type AdapterContents, contentsOfModel } from '../adapters/files/adapter
 import { adapterFilePieces } from '../adapters/files/adapter-file.js';
 import { checkAdapterOutput, formatOf, writeAdapters } from '../adapters/files/adapter-output.js';
 import type { PeftOptions, PeftSummary } from '../adapters/files/export-peft.js';
+import { headParameters } from '../adapters/kinds/summary.js';
+import { adapterParameters } from '../adapters/kinds/tensors.js';
 import { PatchedModel } from '../adapters/model/patched.js';
-import { headParameters } from '../adapters/model/summary.js';
 import type { AdapterFormat } from '../adapters/structure/choices.js';
-import { adapterParameters } from '../adapters/structure/structure.js';
 import { OnnxLoraError } from '../errors.js';
 import { relativeToBase } from '../fitting/init/relative.js';
 import { ExternalFiles } from '../onnx/external.js';
@@ -62,7 +62,7 @@ export async function extract(path: string, options: ExtractOptions): Promise<Ex
 
 function describe({ set, adapters, trained }: AdapterContents, ofHead: number) {
   const counts = [
-    ...adapters.map(({ record, magnitude }) => adapterParameters(record, magnitude !== undefined)),
+    ...adapters.map(({ record }) => adapterParameters(record)),
     ...trained.map(({ dims }) => elementCount(dims)),
   ];
   return {

@@ -3,17 +3,17 @@
 import { statSync } from 'node:fs';
 import { readFactors } from '../adapters/factors/factors.js';
 import { blockNorms, totalNorm } from '../adapters/factors/norms.js';
-import { findLayers, type Layer } from '../adapters/model/layers.js';
-import type { Head, ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
-import { type AttachedSite, PatchedModel } from '../adapters/model/patched.js';
-import type { SlotManifest } from '../adapters/model/slot-manifest.js';
 import {
   type AdapterSummary,
   adapterSummary,
   headParameters,
   parameterShare,
   parametersOf,
-} from '../adapters/model/summary.js';
+} from '../adapters/kinds/summary.js';
+import { findLayers, type Layer } from '../adapters/model/layers.js';
+import type { Head, ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
+import { type AttachedSite, PatchedModel } from '../adapters/model/patched.js';
+import type { SlotManifest } from '../adapters/model/slot-manifest.js';
 import { slotSummary } from '../adapters/slots/summary.js';
 import { structureOf } from '../adapters/structure/structure.js';
 import { operator, type Weight } from '../adapters/targets/index.js';

@@ -1,8 +1,10 @@
 import { basename } from 'node:path';
 import { originalPlaces, originalsOf, settleTensors } from '../adapters/edit/replaced.js';
-import { magnitudeOf, readFactors } from '../adapters/factors/factors.js';
+import { readFactors } from '../adapters/factors/factors.js';
 import type { FoldNorms } from '../adapters/fold/folded-weight.js';
 import { Folding, type FoldKind, type FoldSite } from '../adapters/fold/folding.js';
+import { kindOf } from '../adapters/kinds/index.js';
+import { ownNumbers } from '../adapters/kinds/tensors.js';
 import { keepHeadOutputs } from '../adapters/model/head-outputs.js';
 import { keepLabels } from '../adapters/model/labels.js';
 import { findLayers } from '../adapters/model/layers.js';
@@ -157,7 +159,8 @@ function sitesOf(
       id: `${set.set}/${adapter.name}`,
       record: adapter,
       factors: () => readFactors(patched, reader, adapter),
-      magnitude: magnitudeOf(patched, reader, adapter),
+      own: ownNumbers(patched, reader, adapter),
+      fold: kindOf(adapter).fold,
     });
     sites.set(target, site);
   }

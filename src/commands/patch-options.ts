@@ -2,7 +2,7 @@
 
 import type { BindOptions } from '../adapters/binding/bind-options.js';
 import type { AdapterOptions } from '../adapters/edit/new-adapters.js';
-import type { AdapterSummary, ParameterShare } from '../adapters/model/summary.js';
+import type { AdapterSummary, ParameterShare } from '../adapters/kinds/summary.js';
 import type { SlotSummary } from '../adapters/slots/summary.js';
 import type { patchStructures, SlotMode } from '../adapters/structure/choices.js';
 import type { StartData } from '../fitting/init/start.js';

@@ -3,10 +3,14 @@ import { checkNoBindOptions } from '../adapters/binding/bind-options.js';
 import { type NewHead, parseHead } from '../adapters/edit/head.js';
 import { adapterNorm, insertAdapters } from '../adapters/edit/insert.js';
 import { type AdapterOptions, planAdapters } from '../adapters/edit/new-adapters.js';
+import type { NewAdapter } from '../adapters/factors/factors.js';
+import type { WeightContext } from '../adapters/fold/dequantize.js';
+import { checkPlace } from '../adapters/kinds/check.js';
+import { kindOf, kinds } from '../adapters/kinds/index.js';
+import { describeAdapters, parameterShare, parametersOf } from '../adapters/kinds/summary.js';
 import { findLayers, type Layer } from '../adapters/model/layers.js';
 import { PatchedModel } from '../adapters/model/patched.js';
 import { slotNames } from '../adapters/model/slot-names.js';
-import { describeAdapters, parameterShare, parametersOf } from '../adapters/model/summary.js';
 import { emptyFeeds } from '../adapters/slots/feeds.js';
 import { insertSlots } from '../adapters/slots/insert.js';
 import { slotSummary } from '../adapters/slots/summary.js';
@@ -60,8 +64,9 @@ export async function patchHere(path: string, options: PatchOptions): Promise<Pa
   }
   const result = await insertNew(path, rest);
   if (!verify) return result;
-  // Weights that were split are rounded.
-  const how = result.deviation === undefined ? { ...options, tolerance: 0 } : options;
+  // Weights that were split are rounded, and so are norms.
+  const isExact = result.deviation === undefined && kinds[options.kind ?? 'lora'].startsExact;
+  const how = isExact ? { ...options, tolerance: 0 } : options;
   const { verifyModels } = await import('./verify.js');
   const verification = await verifyModels(path, { path }, { path: result.output }, how);
   return { ...result, verification };
@@ -114,7 +119,9 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
     const reader = new TensorReader(model, files);
     const planned = planAdapters(layers, await settled(patched, reader, layers, options));
     const start = await startAdapters(patched, reader, planned, options);
-    const { adapters, tensors, deviation } = start;
+    const { tensors, deviation } = start;
+    const context = { model, values: patched.values, reader };
+    const adapters = await initialized(context, patched, start.adapters);
     const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
     const extras = { head: newHead(options), tensors };
     const set = options.name ?? 'default';
@@ -127,6 +134,21 @@ async function insertNew(path: string, options: PatchOptions): Promise<PatchResu
     files.close();
     model.close();
   }
+}
+
+/** Adapters with the numbers that their kinds have beside the factors. */
+async function initialized(
+  context: WeightContext,
+  patched: PatchedModel,
+  adapters: readonly NewAdapter[],
+): Promise<NewAdapter[]> {
+  const all: NewAdapter[] = [];
+  for (const adapter of adapters) {
+    const kind = kindOf(adapter.record);
+    checkPlace(patched, adapter.layer, kind);
+    all.push(kind.init ? await kind.init(context, adapter) : adapter);
+  }
+  return all;
 }
 
 /** The options with a structure for every layer. */

@@ -65,7 +65,8 @@ export async function withoutAdapters(path: string, options: MergeOptions): Prom
 
 /**
  * The model with adapters that are stronger by one part in a few thousand: all its roundings fall
- * otherwise, and little else changes. undefined for DoRA, which has no scale.
+ * otherwise, and little else changes. undefined for adapters without a
+ * scale (DoRA).
  */
 async function nudged(path: string, options: MergeOptions): Promise<ModelSource | undefined> {
   const { model, name } = await openUnmerged(path, options);

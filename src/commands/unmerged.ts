@@ -3,6 +3,7 @@
 import { type BindOptions, checkNoBindOptions } from '../adapters/binding/bind-options.js';
 import { interpolateTensors, scaleBiases } from '../adapters/edit/replaced.js';
 import type { AdapterFile } from '../adapters/files/adapter-file.js';
+import { kindOf } from '../adapters/kinds/index.js';
 import {
   type ModelManifest,
   type PatchedAdapter,
@@ -134,8 +135,8 @@ function rescale(
   factor: number,
 ): void {
   const { model } = patched;
-  const dora = set.adapters.find(({ magnitude }) => magnitude !== undefined);
-  if (dora) throw notScalable(model, dora);
+  const fixed = set.adapters.find((adapter) => kindOf(adapter).notScalable);
+  if (fixed) throw notScalable(model, fixed);
   const adapters = set.adapters.map((one) => ({ ...one, scale: one.scale * factor }));
   for (const { scale, scaleTensor } of adapters) {
     const tensor = patched.initializer(scaleTensor);
@@ -151,11 +152,13 @@ function rescale(
   replaceManifest(edit, model, { ...set, adapters });
 }
 
-function notScalable({ source }: Model, { name, sites }: PatchedAdapter): OnnxLoraError {
+function notScalable({ source }: Model, adapter: PatchedAdapter): OnnxLoraError {
+  const { name, sites } = adapter;
+  const { label, notScalable: reason } = kindOf(adapter);
   const node = sites[0]!.node;
   return new OnnxLoraError(
     'unsupported',
-    `${source.label}: the adapter ${name} is DoRA, which brings columns to a length and is no sum that could be scaled`,
+    `${source.label}: the adapter ${name} is ${label}, which ${reason}`,
     { node, hint: 'Merge without --scale.' },
   );
 }

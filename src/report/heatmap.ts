@@ -1,6 +1,6 @@
 /** Maps of |ΔW[n, j]|, one an adapter, on one scale: where the adapters learned. */
 
-import type { AdapterSummary } from '../adapters/model/summary.js';
+import type { AdapterSummary } from '../adapters/kinds/summary.js';
 import { formatNorm, pathOf } from './format.js';
 import type { BlockNorms, InspectedTarget, InspectResult } from './inspection.js';
 import { type Markup, markup } from './markup.js';

@@ -1,6 +1,6 @@
 /** The inspect report as a page. */
 import { basename } from 'node:path';
-import type { AdapterSummary } from '../adapters/model/summary.js';
+import type { AdapterSummary } from '../adapters/kinds/summary.js';
 import { formatAligned, formatBytes, formatCount, pathOf } from './format.js';
 import { heatmaps } from './heatmap.js';
 import type {

@@ -1,7 +1,7 @@
 /** The result of `inspect`: the JSON of the public contract. */
 
+import type { AdapterSummary } from '../adapters/kinds/summary.js';
 import type { Head } from '../adapters/model/manifest.js';
-import type { AdapterSummary } from '../adapters/model/summary.js';
 import type { SlotSummary } from '../adapters/slots/summary.js';
 import type { SlotMode } from '../adapters/structure/choices.js';
 import type { DataTypeName } from '../onnx/dtype.js';

@@ -2,6 +2,7 @@
 
 import { biasesOf } from '../adapters/edit/bias.js';
 import { kindOf } from '../adapters/kinds/index.js';
+import { tensorsOf } from '../adapters/kinds/tensors.js';
 import { headOutputsOf } from '../adapters/model/head-outputs.js';
 import type { ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
 import type { AttachedSite, PatchedModel } from '../adapters/model/patched.js';
@@ -249,8 +250,8 @@ export function theSet(patched: PatchedModel, name: string | undefined): ModelMa
   );
 }
 
-function tensorNames({ a, b, generalA, generalB, magnitude }: PatchedAdapter): string[] {
-  return [a, b, generalA, generalB, magnitude].filter((name) => name !== undefined);
+function tensorNames(adapter: PatchedAdapter): string[] {
+  return tensorsOf(adapter).map(({ key }) => adapter[key]!);
 }
 
 function tensorOf(patched: PatchedModel, name: string) {

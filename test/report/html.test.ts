@@ -1,6 +1,6 @@
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import type { AdapterSummary } from '../../src/adapters/model/summary.js';
+import type { AdapterSummary } from '../../src/adapters/kinds/summary.js';
 import { inspectPage } from '../../src/report/html.js';
 import type { InspectedTarget, InspectResult } from '../../src/report/inspection.js';
 import { escapeText, markup } from '../../src/report/markup.js';
@@ -13,6 +13,7 @@ function adapter(fields: Partial<AdapterSummary> = {}): AdapterSummary {
     name: 'encoder.layer.0.query',
     set: 'default',
     shape: [64, 48],
+    kind: 'lora',
     structure: 'localized',
     grid: [2, 3],
     rank: 6,

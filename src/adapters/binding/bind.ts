@@ -142,7 +142,7 @@ class Binder {
 
   private fitted(layer: Layer, adapter: StoredAdapter): NewAdapter[] {
     const { weight, node } = layer.linear[0]!;
-    const { record, values, magnitude, nodes } = adapter;
+    const { record, values, own, nodes } = adapter;
     if (nodes.length === 0 && isFoldedIntoConv(node, weight.constant?.tensor.name ?? '')) {
       const folded = 'the exporter has folded a batch normalization into its weight';
       this.misfit(record.name, `${folded}, so that it is not the layer that was trained`);
@@ -153,8 +153,7 @@ class Binder {
       this.misfit(record.name, sizes);
       return [];
     }
-    const own = { ...record, weight: weight.name };
-    return [{ layer, record: own, values, ...(magnitude ? { magnitude } : {}) }];
+    return [{ layer, record: { ...record, weight: weight.name }, values, own }];
   }
 
   private fuse(layer: Layer, members: readonly Member[]): NewAdapter[] {

@@ -3,9 +3,16 @@
  * by side, so the adapters do too.
  */
 
-import { type FactorName, factorsOf, type NewAdapter } from '../factors/factors.js';
+import {
+  type FactorName,
+  factorsOf,
+  type NewAdapter,
+  type OwnNumbers,
+} from '../factors/factors.js';
 import { plainFactors, plainRank } from '../factors/plain.js';
 import type { StoredAdapter } from '../files/adapter-file.js';
+import { kindEntry, kindOf } from '../kinds/index.js';
+import { numbersOf, ownTensors } from '../kinds/tensors.js';
 import type { Layer } from '../model/layers.js';
 import { structureOf } from '../structure/structure.js';
 
@@ -86,11 +93,12 @@ export function fuseAdapters(layer: Layer, members: readonly Member[]): NewAdapt
   }
   const widths = partWidths(weight.out, parts);
   if (typeof widths === 'string') return `${layer.module} has ${weight.out} outputs, and ${widths}`;
-  const magnitude = fusedMagnitude(parts);
-  if (typeof magnitude === 'string') return magnitude;
-  const name = { name: layer.module, weight: weight.name, in: weight.in, out: weight.out };
+  const own = fusedOwn(parts);
+  if (typeof own === 'string') return own;
+  const kind = kindEntry(kindOf(present(parts)[0]!.record).name);
+  const name = { name: layer.module, weight: weight.name, ...kind, in: weight.in, out: weight.out };
   const fused = isGrid(widths, parts) ? asGrid(name, parts) : asStack(name, widths, parts);
-  return { layer, ...fused, ...(magnitude ? { magnitude } : {}) };
+  return { layer, ...fused, own };
 }
 
 const present = (parts: Parts) => parts.filter((one) => one !== undefined);
@@ -110,14 +118,18 @@ function partWidths(out: number, parts: Parts): number[] | string {
   return fits ? widths : `these are no parts of it: ${given.join(', ')}`;
 }
 
-function fusedMagnitude(parts: Parts) {
-  const first = parts.find((one) => one?.magnitude);
-  if (!first) return undefined;
-  const magnitudes = parts.flatMap((one) => one?.magnitude ?? []);
-  if (magnitudes.length < parts.length) {
-    return `${first.record.name} has a magnitude vector (DoRA), and other parts of the same layer have none`;
+/** The tensors that a kind has beside the factors: all parts must have them, one behind the other. */
+function fusedOwn(parts: Parts): OwnNumbers | string {
+  const first = parts.find((one) => one && ownTensors(one.record).length > 0);
+  if (!first) return {};
+  const { beyondFactors } = kindOf(first.record);
+  if (parts.some((one) => !one || kindOf(one.record) !== kindOf(first.record))) {
+    return `${first.record.name} has ${beyondFactors}, and other parts of the same layer have none`;
   }
-  return () => concatenated(magnitudes.map((magnitude) => magnitude()));
+  const entries = ownTensors(first.record).map(({ key }) => {
+    return [key, () => concatenated(parts.map((one) => numbersOf(one!, key)))] as const;
+  });
+  return Object.fromEntries(entries);
 }
 
 function concatenated(arrays: readonly Float64Array[]): Float64Array {
@@ -131,7 +143,7 @@ function concatenated(arrays: readonly Float64Array[]): Float64Array {
 }
 
 type Fused = Pick<NewAdapter, 'record' | 'values'>;
-type Name = Pick<NewAdapter['record'], 'name' | 'weight' | 'in' | 'out'>;
+type Name = Pick<NewAdapter['record'], 'name' | 'weight' | 'kind' | 'in' | 'out'>;
 
 function isGrid(widths: readonly number[], parts: Parts): boolean {
   const records = present(parts).map(({ record }) => record);

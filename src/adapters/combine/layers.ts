@@ -2,6 +2,7 @@
 import { OnnxLoraError } from '../../errors.js';
 import { alignPaths } from '../binding/module-match.js';
 import type { AdapterContents, OutgoingAdapter } from '../files/adapter-contents.js';
+import { beyondFactors } from '../kinds/index.js';
 
 /** An adapter of one of the sets. */
 export interface Part {
@@ -51,11 +52,10 @@ export function combinedLayers(
  * @throws OnnxLoraError `unsupported`
  */
 export function checkSummable({ label, adapters, trained, hasHead }: AdapterContents): void {
-  const dora = adapters.find(({ magnitude }) => magnitude);
   const found = [
     hasHead && 'a head',
     trained.length > 0 && `the trained tensor ${trained[0]?.name}`,
-    dora && `a magnitude (DoRA) in ${dora.record.name}`,
+    beyondFactors(adapters),
   ].find((what) => what);
   if (!found) return;
   throw new OnnxLoraError('unsupported', `${label} has ${found}, which has no weighted sum`, {

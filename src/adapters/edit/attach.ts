@@ -5,6 +5,7 @@ import { type NewTensor, nodeRecord } from '../../onnx/encode.js';
 import { type Node, standardOpset } from '../../onnx/model.js';
 import { graphEdit } from '../../onnx/rewrite.js';
 import { encodeString } from '../../onnx/wire.js';
+import type { AdapterKind } from '../kinds/kind.js';
 import type { Site } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
 import type { Structure } from '../structure/structure.js';
@@ -27,17 +28,18 @@ export interface EditedModel {
  */
 export function attachSubgraph(
   { patched, edit, names }: EditedModel,
+  kind: AdapterKind,
   linear: LinearLayer,
   structure: Structure,
   tensors: AdapterTensors,
   prefix: string,
 ): { site: Site; constants: readonly NewTensor[] } {
-  const { anchor, product } = placeOf(patched, linear, tensors);
+  const { anchor, product } = placeOf(patched, linear, kind);
   const output = anchor.outputs[0]!;
   const base = names.fresh(`${prefix}/base`);
   const context = { names, opset: standardOpset(patched.model) };
-  const at = { prefix, base, output };
-  const { nodes, constants } = adapterSubgraph(linear, structure, tensors, at, context);
+  const place = { layer: linear, structure, tensors, base };
+  const { nodes, constants } = adapterSubgraph(kind.change, place, { prefix, output }, context);
   const graph = graphEdit(edit, anchor.graph);
   graph.child(anchor.field).setPayload(anchor.outputFields[0]!, encodeString(base));
   for (const node of nodes) graph.insertAfter(anchor.field, ...nodeRecord(node));
@@ -50,12 +52,11 @@ export function attachSubgraph(
 function placeOf(
   patched: PatchedModel,
   linear: LinearLayer,
-  { magnitude }: AdapterTensors,
+  { changesProduct }: AdapterKind,
 ): { anchor: Node; product?: string | undefined } {
   const { model, values } = patched;
   const [earlier] = patched.sitesBeside(linear.node);
   if (earlier) return { anchor: patched.outermost(linear.node), product: earlier.site.product };
-  // DoRA scales what the layer computes, and not its bias.
-  const sum = magnitude === undefined ? joinedSum(model, values, linear) : undefined;
+  const sum = changesProduct ? undefined : joinedSum(model, values, linear);
   return sum ? { anchor: sum, product: linear.output } : { anchor: linear.node };
 }

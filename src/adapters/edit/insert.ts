@@ -11,6 +11,10 @@ import { addInitializer } from '../../onnx/rewrite.js';
 import { version } from '../../version.js';
 import { type FactorName, factorsOf, type NewAdapter } from '../factors/factors.js';
 import { totalNorm } from '../factors/norms.js';
+import { checkPlace } from '../kinds/check.js';
+import { kindOf } from '../kinds/index.js';
+import type { AdapterKind } from '../kinds/kind.js';
+import { type AdapterTensor, numbersOf, ownTensors, tensorsOf } from '../kinds/tensors.js';
 import type { Layer } from '../model/layers.js';
 import {
   type AddedBias,
@@ -23,8 +27,7 @@ import {
 } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
 import { bytesWithoutOverflow } from '../structure/finite.js';
-import { type Structure, shapeOfA, shapeOfB, structureOf } from '../structure/structure.js';
-import { checkDora } from '../subgraph/dora.js';
+import { type OwnTensorName, type Structure, structureOf } from '../structure/structure.js';
 import type { AdapterTensors } from '../subgraph/tensors.js';
 import { insertBias, type NewBias } from './added-bias.js';
 import { attachSubgraph } from './attach.js';
@@ -79,7 +82,7 @@ export function insertAdapters(
   dataFile?: NewDataFile,
 ): Insertion {
   checkModel(patched, set);
-  for (const adapter of adapters) checkNorms(adapter, tensors, patched);
+  for (const adapter of adapters) checkReading(adapter, tensors, patched);
   const inserter = new Inserter(patched, set);
   const inserted: ModelManifest = {
     version: 1,
@@ -98,19 +101,20 @@ export function insertAdapters(
   return { edit: inserter.root, manifest };
 }
 
-/** DoRA's nodes read the weight by the name that it has before a module gets a tensor of its own. */
-function checkNorms(
-  { layer, record, magnitude }: NewAdapter,
+/** Nodes read the weight by the name that it has before a module gets a tensor of its own. */
+function checkReading(
+  { layer, record }: NewAdapter,
   tensors: readonly ReplacingTensor[],
   { model }: PatchedModel,
 ): void {
-  if (!magnitude) return;
+  const { readsWeight, label } = kindOf(record);
+  if (!readsWeight) return;
   const names = new Set(layer.nodeNames);
   const split = tensors.find(({ share }) => share?.readers.some(({ node }) => names.has(node)));
   if (!split) return;
   throw new OnnxLoraError(
     'unsupported',
-    `${model.source.label}: ${record.name} gets a magnitude (DoRA) and, apart from others that read ${split.share!.original}, a new weight`,
+    `${model.source.label}: ${record.name} gets an adapter that reads its weight (${label}) and, apart from others that read ${split.share!.original}, a new weight`,
     { node: record.name, hint: 'Fold it in Python (model.merge_and_unload()) and export again.' },
   );
 }
@@ -165,18 +169,18 @@ class Inserter {
 
   insert(adapter: NewAdapter): PatchedAdapter {
     const { layer, record } = adapter;
-    checkDora(this.patched, layer, adapter.magnitude !== undefined);
+    const kind = kindOf(record);
+    checkPlace(this.patched, layer, kind);
     const prefix = `lora/${this.set}/${record.name}`;
     const tensors = this.addFactors(adapter, prefix);
     const structure = structureOf(record);
     const sites = layer.linear.map((linear, i) => {
       const sitePrefix = i === 0 ? prefix : `lora/${this.set}/${layer.modules[i]}`;
-      return this.addSite(linear, structure, tensors, sitePrefix);
+      return this.addSite(kind, linear, structure, tensors, sitePrefix);
     });
-    const { a, b, generalA, generalB, magnitude, scale: scaleTensor } = tensors;
+    const { a, b, generalA, generalB, own, scale: scaleTensor } = tensors;
     const general = generalA && generalB ? { generalA, generalB } : {};
-    const dora = magnitude === undefined ? {} : { magnitude };
-    return { ...record, a, b, ...general, ...dora, scaleTensor, sites };
+    return { ...record, a, b, ...general, ...own, scaleTensor, sites };
   }
 
   insertHead({ plan, ...rest }: NewHead): Head {
@@ -188,13 +192,14 @@ class Inserter {
   }
 
   private addSite(
+    kind: AdapterKind,
     linear: Layer['linear'][number],
     structure: Structure,
     tensors: AdapterTensors,
     prefix: string,
   ): Site {
     const edited = { patched: this.patched, edit: this.root, names: this.names };
-    const { site, constants } = attachSubgraph(edited, linear, structure, tensors, prefix);
+    const { site, constants } = attachSubgraph(edited, kind, linear, structure, tensors, prefix);
     for (const constant of constants) this.addInitializer(constant);
     return site;
   }
@@ -205,20 +210,22 @@ class Inserter {
   ): AdapterTensors & { readonly scale: string } {
     const { record, layer } = adapter;
     const dtype = factorDtype(layer);
-    const add = (leaf: string, dims: number[], values: () => Float64Array) => {
+    const add = ({ key, leaf, shape: dims }: AdapterTensor<FactorName | OwnTensorName>) => {
       const name = this.names.fresh(`${prefix}/${leaf}`);
       const length = byteLength(
         dtype,
         dims.reduce((x, y) => x * y, 1),
       );
       const chunks = function* () {
-        yield bytesWithoutOverflow(dtype, values(), `the adapter of ${record.name}: ${leaf}`);
+        yield bytesWithoutOverflow(
+          dtype,
+          numbersOf(adapter, key),
+          `the adapter of ${record.name}: ${leaf}`,
+        );
       };
       this.addInitializer({ name, dtype, dims, data: { length, chunks } });
       return name;
     };
-    const structure = structureOf(record);
-    const { hybridRank } = structure;
     const scale = this.names.fresh(`${prefix}/scale`);
     this.addInitializer({
       name: scale,
@@ -230,22 +237,10 @@ class Inserter {
         `the scale of ${record.name}`,
       ),
     });
-    const factor = (name: FactorName) => () => adapter.values(name);
-    const isHybrid = hybridRank > 0;
-    const { magnitude } = adapter;
-    return {
-      dtype,
-      scale,
-      a: add('A', shapeOfA(structure), factor('a')),
-      b: add('B', shapeOfB(structure), factor('b')),
-      generalA: isHybrid
-        ? add('A_general', [structure.in, hybridRank], factor('generalA'))
-        : undefined,
-      generalB: isHybrid
-        ? add('B_general', [hybridRank, structure.out], factor('generalB'))
-        : undefined,
-      magnitude: magnitude && add('magnitude', [structure.out], magnitude),
-    };
+    const added = Object.fromEntries(tensorsOf(record).map((one) => [one.key, add(one)]));
+    const { a = '', b = '', generalA, generalB } = added;
+    const own = Object.fromEntries(ownTensors(record).map(({ key }) => [key, added[key]!]));
+    return { dtype, scale, a, b, generalA, generalB, own };
   }
 
   private addInitializer(tensor: NewTensor): void {

@@ -3,15 +3,15 @@ import { OnnxLoraError } from '../../errors.js';
 import { generatorFor } from '../../random.js';
 import type { FactorName, NewAdapter } from '../factors/factors.js';
 import { initialA } from '../factors/init.js';
+import { kindEntry } from '../kinds/index.js';
+import { factorTensors } from '../kinds/tensors.js';
 import type { Layer } from '../model/layers.js';
-import { type InitName, type RandomInit, randomInit } from '../structure/choices.js';
+import { type InitName, type KindName, type RandomInit, randomInit } from '../structure/choices.js';
 import {
   planStructure,
   type Scaling,
   type StructureName,
   scaleOf,
-  shapeOfA,
-  shapeOfB,
   structureOf,
 } from '../structure/structure.js';
 import { uniqueName } from '../targets/module-path.js';
@@ -24,6 +24,8 @@ export interface AdapterOptions extends Selection {
   /** K, the most blocks along a dimension. Default 4. */
   readonly blocks?: number | undefined;
   readonly structure?: StructureName | undefined;
+  /** What becomes of the product of the factors. Default `lora`. */
+  readonly kind?: KindName | undefined;
   /** `PATTERN=STRUCTURE[:K]`, for layers that want another. The first that matches wins. */
   readonly structurePattern?: readonly string[] | undefined;
   /** Default 2R. */
@@ -48,6 +50,7 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
     blocks = 4,
     structure = 'localized',
     hybrid = 0,
+    kind = 'lora',
     scaling = 'standard',
   } = options;
   const { seed = 0 } = options;
@@ -72,6 +75,7 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
       ...plan,
       name: uniqueName(layer.module, names),
       weight: weight.name,
+      ...kindEntry(kind),
       rank: layerRank,
       alpha,
       scaling,
@@ -96,18 +100,14 @@ function startValues(
 ): (factor: FactorName) => Float64Array {
   const structure = structureOf(record);
   const { hybridRank } = structure;
-  const sizes: Record<FactorName, number> = {
-    a: size(shapeOfA(structure)),
-    b: size(shapeOfB(structure)),
-    generalA: structure.in * hybridRank,
-    generalB: hybridRank * structure.out,
-  };
+  const sizes = new Map(factorTensors(record).map(({ key, shape }) => [key, size(shape)]));
   return (factor) => {
-    if (factor === 'b' || factor === 'generalB') return new Float64Array(sizes[factor]);
+    const count = sizes.get(factor) ?? 0;
+    if (factor === 'b' || factor === 'generalB') return new Float64Array(count);
     const random = generatorFor(seed, record.name, factor);
     const general = { ...structure, grid: [1, 1] as const };
     const [shape, rank] = factor === 'a' ? [structure, record.rank] : [general, hybridRank];
-    return initialA(init, shape, rank, sizes[factor], random);
+    return initialA(init, shape, rank, count, random);
   };
 }
 

@@ -103,7 +103,7 @@ function splitOff(
   return { tensor: own.name, original, share };
 }
 
-/** The norms of DoRA are of one weight: its nodes would go on reading the original. */
+/** Adapters that read their weight would go on reading the original. */
 function checkModelsOwn(patched: PatchedModel, place: TensorPlace, from: string): void {
   const { model, ownNodes } = patched;
   const reader = usesOf(patched, place).find(({ node }) => node && ownNodes.has(node.name))?.node;

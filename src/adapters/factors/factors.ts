@@ -5,7 +5,7 @@ import type { TensorReader } from '../../onnx/tensor.js';
 import type { Layer } from '../model/layers.js';
 import { type AdapterShape, invalidManifest, type PatchedAdapter } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
-import { shapeOfA, shapeOfB, structureOf } from '../structure/structure.js';
+import { type OwnTensorName, shapeOfA, shapeOfB, structureOf } from '../structure/structure.js';
 import type { Factors } from './norms.js';
 
 /**
@@ -43,24 +43,8 @@ export function readFactors(
   };
 }
 
-/**
- * Reads the magnitudes of an adapter, [out]; undefined where it has none.
- * @throws OnnxLoraError when they are read, as {@link readFactors}
- */
-export function magnitudeOf(
-  patched: PatchedModel,
-  reader: TensorReader,
-  { magnitude, out }: PatchedAdapter,
-): (() => Float64Array) | undefined {
-  if (magnitude === undefined) return undefined;
-  return () => {
-    const tensor = patched.initializer(magnitude);
-    checkShape(patched.model.source.label, tensor, [out]);
-    return reader.float64(tensor);
-  };
-}
-
-function checkShape(label: string, tensor: Tensor, shape: readonly number[]): void {
+/** @throws OnnxLoraError `invalid-manifest` for a tensor of another shape than the manifest calls for */
+export function checkShape(label: string, tensor: Tensor, shape: readonly number[]): void {
   const [found, expected] = [tensor.dims.join(', '), shape.join(', ')];
   if (found === expected) return;
   throw invalidManifest(label, `${tensor.name} has the shape [${found}], expected [${expected}]`);
@@ -75,9 +59,12 @@ export interface NewAdapter {
   readonly record: AdapterShape;
   /** Row-major values of a factor; called when the file is written, one factor at a time. */
   values(factor: FactorName): Float64Array;
-  /** DoRA's magnitudes, [out]: the norm that each column of W + ΔW is brought to. */
-  readonly magnitude?: (() => Float64Array) | undefined;
+  /** Those of the tensors that its kind has beside the factors. */
+  readonly own?: OwnNumbers | undefined;
 }
+
+/** How to get the numbers of tensors that a kind of adapter has beside the factors. */
+export type OwnNumbers = Readonly<Partial<Record<OwnTensorName, () => Float64Array>>>;
 
 /** All numbers of an adapter. */
 export function factorsOf({ record, values }: Pick<NewAdapter, 'record' | 'values'>): Factors {

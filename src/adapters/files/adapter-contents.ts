@@ -6,7 +6,8 @@ import type { FloatName } from '../../onnx/dtype.js';
 import type { Node } from '../../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { ReplacingTensor } from '../edit/replaced.js';
-import { magnitudeOf, readFactors } from '../factors/factors.js';
+import { readFactors } from '../factors/factors.js';
+import { ownNumbers } from '../kinds/tensors.js';
 import { findLayers } from '../model/layers.js';
 import type { ModelManifest, PatchedAdapter } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
@@ -74,7 +75,7 @@ export function contentsOfModel(
       kernelAxes: layer?.geometry.kind === 'channels' ? layer.geometry.spatial : 0,
       isConv1d: layer?.node.opType === 'Gemm' && !layer.weight.transposed,
       values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
-      magnitude: magnitudeOf(patched, reader, adapter),
+      own: ownNumbers(patched, reader, adapter),
       slot: slotOf(targets.get(adapter) ?? []),
     };
   });

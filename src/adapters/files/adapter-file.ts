@@ -11,11 +11,12 @@ import type { NewTensor } from '../../onnx/encode.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { NewBias } from '../edit/added-bias.js';
 import type { Extras } from '../edit/insert.js';
-import type { FactorName, NewAdapter } from '../factors/factors.js';
+import type { FactorName, NewAdapter, OwnNumbers } from '../factors/factors.js';
+import { kindEntry, kindOf } from '../kinds/index.js';
+import { ownTensors, tensorsOf } from '../kinds/tensors.js';
 import { type FileManifest, type ModelManifest, parseFileManifest } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
 import { checkFinite } from '../structure/finite.js';
-import { shapeOfA, shapeOfB, structureOf } from '../structure/structure.js';
 import type { ModuleParameter } from './module-parameter.js';
 
 export const FORMAT = 'onnx-lora';
@@ -26,8 +27,8 @@ export interface StoredAdapter {
   /** Names of the nodes that it was extracted from. */
   readonly nodes: readonly string[];
   values(factor: FactorName): Float64Array;
-  /** DoRA's magnitudes, [out]. */
-  readonly magnitude?: (() => Float64Array) | undefined;
+  /** Those of the tensors that its kind has beside the factors. */
+  readonly own?: OwnNumbers | undefined;
 }
 
 /** A bias of a layer that had none. */
@@ -85,22 +86,14 @@ function storedAdapter(
   path: string,
   adapter: FileManifest['adapters'][number],
 ): StoredAdapter {
-  const { nodes, a, b, generalA, generalB, magnitude, ...record } = adapter;
-  const names = { a, b, generalA, generalB };
-  const structure = structureOf(record);
-  const { hybridRank } = structure;
-  checkTensor(file, path, a, shapeOfA(structure));
-  checkTensor(file, path, b, shapeOfB(structure));
-  if (hybridRank > 0) {
-    checkTensor(file, path, generalA ?? '', [structure.in, hybridRank]);
-    checkTensor(file, path, generalB ?? '', [hybridRank, structure.out]);
-  }
-  if (magnitude !== undefined) checkTensor(file, path, magnitude, [structure.out]);
-  return {
-    ...{ record, nodes },
-    values: (factor) => readFinite(file, path, names[factor]!),
-    magnitude: magnitude === undefined ? undefined : () => readFinite(file, path, magnitude),
-  };
+  const { nodes, a, b, generalA, generalB, magnitude, ...shape } = adapter;
+  const names = { a, b, generalA, generalB, magnitude };
+  for (const { key, shape } of tensorsOf(adapter)) checkTensor(file, path, names[key] ?? '', shape);
+  const read = (key: keyof typeof names) => readFinite(file, path, names[key]!);
+  const own = ownTensors(adapter).map(({ key }) => [key, () => read(key)] as const);
+  // Older files say nothing of DoRA but the magnitude's name.
+  const record = { ...shape, ...kindEntry(kindOf(adapter).name) };
+  return { record, nodes, values: read, own: Object.fromEntries(own) };
 }
 
 function storedExtras(
@@ -223,20 +216,11 @@ function fileManifest(
   return {
     ...{ version, set, createdBy, labels },
     adapters: adapters.map(({ sites, scaleTensor: _, ...record }) => {
-      const { name, generalA, generalB, magnitude } = record;
-      return {
-        ...record,
-        nodes: sites.map(({ node }) => node),
-        a: add(`${name}.A`, record.a),
-        b: add(`${name}.B`, record.b),
-        ...(generalA && generalB
-          ? {
-              generalA: add(`${name}.A_general`, generalA),
-              generalB: add(`${name}.B_general`, generalB),
-            }
-          : {}),
-        ...(magnitude ? { magnitude: add(`${name}.magnitude`, magnitude) } : {}),
-      };
+      const named = tensorsOf(record).map(({ key, leaf }) => {
+        return [key, add(`${record.name}.${leaf}`, record[key]!)] as const;
+      });
+      const tensors = Object.fromEntries(named) as Pick<typeof record, 'a' | 'b'>;
+      return { ...record, nodes: sites.map(({ node }) => node), ...tensors };
     }),
     ...(head
       ? {

@@ -11,7 +11,8 @@ import { OnnxLoraError } from '../../errors.js';
 import { factorsOf } from '../factors/factors.js';
 import { type PlainFactors, plainFactors, plainRank } from '../factors/plain.js';
 import { truncated } from '../factors/truncate.js';
-import type { PeftType } from '../structure/choices.js';
+import { kindOf } from '../kinds/index.js';
+import type { KindName, PeftType } from '../structure/choices.js';
 import { isPlain, structureOf } from '../structure/structure.js';
 import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
 import { alphaFor, graloraConfig, loraConfig, type PeftConfig } from './export-peft/config.js';
@@ -121,11 +122,12 @@ function typeFor(label: string, reason: string | undefined, options: PeftOptions
 function whyNotGralora(adapters: readonly OutgoingAdapter[]): string | undefined {
   const first = adapters[0]!.record;
   if (adapters.every(({ record }) => isPlain(structureOf(record)))) return 'there are no blocks';
-  for (const { record, kernelAxes, magnitude } of adapters) {
+  for (const { record, kernelAxes } of adapters) {
     const { name, structure, grid, blockRank, hybridRank } = record;
     const [kIn, kOut] = grid;
     if (structure !== 'localized') return `${name} is ${structure}`;
-    if (magnitude) return `${name} has a magnitude (DoRA)`;
+    const { beyondFactors } = kindOf(record);
+    if (beyondFactors) return `${name} has ${beyondFactors}`;
     if (kernelAxes > 0) return `${name} is a convolution`;
     if (kIn !== kOut) return `the grid of ${name} is ${kIn} x ${kOut}`;
     const differs = [
@@ -167,6 +169,7 @@ async function asLora(
   common: Common,
   limit: number | undefined,
 ): Promise<Written> {
+  const kind = kindOfAll(adapters);
   const isRslora = adapters.every(({ record }) => record.scaling === 'rslora');
   const forms: LoraForm[] = [];
   for (const adapter of adapters) forms.push(await loraForm(adapter, limit));
@@ -180,7 +183,7 @@ async function asLora(
       const { form, rank, error } = forms[i]!;
       return { name: record.name, module: modules[i]!, form, rank, error };
     }),
-    config: loraConfig(scales, { isRslora, isDora: hasMagnitudes(adapters) }, common),
+    config: loraConfig(scales, { isRslora, isDora: kind === 'dora' }, common),
     tensors: adapters.flatMap((adapter, i) =>
       loraTensors(modules[i]!, adapter, forms[i]!.rank, forms[i]!.factors),
     ),
@@ -206,14 +209,15 @@ async function loraForm(
   return { form: isSame ? 'same' : 'stacked', rank, error: 0, factors: exact };
 }
 
-/** PEFT has magnitudes for all modules or for none. */
-function hasMagnitudes(adapters: readonly OutgoingAdapter[]): boolean {
-  const without = adapters.find(({ magnitude }) => !magnitude);
-  const withOne = adapters.find(({ magnitude }) => magnitude);
-  if (!without || !withOne) return withOne !== undefined;
+/** PEFT has one kind for all modules of a folder. */
+function kindOfAll(adapters: readonly OutgoingAdapter[]): KindName {
+  const [first] = adapters as [OutgoingAdapter];
+  const { name, label } = kindOf(first.record);
+  const other = adapters.find(({ record }) => kindOf(record).name !== name);
+  if (!other) return name;
   throw new OnnxLoraError(
     'unsupported',
-    `${withOne.record.name} has a magnitude (DoRA) and ${without.record.name} has none, which PEFT cannot say`,
+    `${first.record.name} is ${label} and ${other.record.name} is ${kindOf(other.record).label}, and a PEFT folder holds adapters of one kind`,
     { hint: 'Such adapters travel as .safetensors.' },
   );
 }

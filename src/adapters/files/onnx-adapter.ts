@@ -20,6 +20,7 @@ import type { Piece } from '../../onnx/edit.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import { factorsOf } from '../factors/factors.js';
 import { plainFactors, plainRank } from '../factors/plain.js';
+import { beyondFactors } from '../kinds/index.js';
 import { parseSlotInput, slotInputs } from '../model/slot-names.js';
 import { finiteBytes } from '../structure/finite.js';
 import { structureOf } from '../structure/structure.js';
@@ -136,8 +137,8 @@ export function onnxAdapterPieces(contents: AdapterContents): Piece[] {
   };
   if (hasHead) throw refuse('a head');
   if (trained.length > 0) throw refuse('trained tensors of the model');
-  const dora = adapters.find(({ magnitude }) => magnitude !== undefined);
-  if (dora) throw refuse(`a magnitude (DoRA) in ${dora.record.name}`);
+  const other = beyondFactors(adapters);
+  if (other) throw refuse(other);
   return onnxAdapterFilePieces(adapters.flatMap(parametersOf));
 }
 

@@ -11,6 +11,7 @@ import type { Part } from '../../formats/peft/keys.js';
 import { patternValue } from '../../formats/peft/pattern.js';
 import type { FactorName } from '../factors/factors.js';
 import { product, transposed } from '../factors/plain.js';
+import { kindEntry } from '../kinds/index.js';
 import { scaleOf } from '../structure/structure.js';
 import { type AdapterFile, readFinite, type StoredAdapter } from './adapter-file.js';
 import type { ModuleParameter } from './module-parameter.js';
@@ -70,12 +71,13 @@ function loraAdapter(folder: PeftFolder, module: PeftModule): StoredAdapter {
   return {
     record: {
       ...plain,
+      ...kindEntry(magnitude ? 'dora' : 'lora'),
       ...{ name: module.module, weight: `${module.module}.weight`, in: inSize, out },
       ...{ rank, alpha, scaling: folder.config.scaling, scale },
     },
     nodes: [],
     values: read,
-    ...(magnitude ? { magnitude } : {}),
+    ...(magnitude ? { own: { magnitude } } : {}),
   };
 }
 

@@ -4,10 +4,9 @@ import { type SafetensorsTensor, safetensorsPieces } from '../../formats/safeten
 import { byteLength, type FloatName } from '../../onnx/dtype.js';
 import type { Piece } from '../../onnx/edit.js';
 import { version } from '../../version.js';
-import type { FactorName } from '../factors/factors.js';
+import { numbersOf, tensorsOf } from '../kinds/tensors.js';
 import type { FileManifest } from '../model/manifest.js';
 import { finiteBytes, finitePiece } from '../structure/finite.js';
-import { shapeOfA, shapeOfB, structureOf } from '../structure/structure.js';
 import type { AdapterContents } from './adapter-contents.js';
 import { FORMAT } from './adapter-file.js';
 
@@ -26,25 +25,15 @@ export function storedPieces({ label, set, adapters, trained, hasHead }: Adapter
   };
   const manifest: FileManifest = {
     ...{ version: 1, set, createdBy: `onnx-lora ${version}` },
-    adapters: adapters.map(({ record, nodes, dtype, values, magnitude }) => {
-      const structure = structureOf(record);
-      const { hybridRank } = structure;
-      const factor = (name: FactorName, leaf: string, shape: number[]) =>
-        add(`${record.name}.${leaf}`, dtype, shape, () => values(name));
-      return {
-        ...record,
-        // A PEFT folder knows no nodes: its layers are found by their module path.
-        nodes: nodes.length > 0 ? [...nodes] : [record.name],
-        a: factor('a', 'A', shapeOfA(structure)),
-        b: factor('b', 'B', shapeOfB(structure)),
-        ...(hybridRank > 0 && {
-          generalA: factor('generalA', 'A_general', [structure.in, hybridRank]),
-          generalB: factor('generalB', 'B_general', [hybridRank, structure.out]),
-        }),
-        ...(magnitude && {
-          magnitude: add(`${record.name}.magnitude`, dtype, [structure.out], magnitude),
-        }),
-      };
+    adapters: adapters.map((adapter) => {
+      const { record, nodes, dtype } = adapter;
+      const named = tensorsOf(record).map(({ key, leaf, shape }) => {
+        const values = () => numbersOf(adapter, key);
+        return [key, add(`${record.name}.${leaf}`, dtype, shape, values)] as const;
+      });
+      const tensors = Object.fromEntries(named) as { a: string; b: string };
+      // A PEFT folder knows no nodes: its layers are found by their module path.
+      return { ...record, nodes: nodes.length > 0 ? [...nodes] : [record.name], ...tensors };
     }),
     ...(trained.length > 0 && {
       replaced: trained.map(({ name, dtype, dims, data, share }) => {

@@ -1,44 +1,27 @@
 import { OnnxLoraError } from '../../errors.js';
 import { byteLength, fromFloat64 } from '../../onnx/dtype.js';
-import type { Computed } from '../../onnx/edit.js';
 import { checkFold } from '../structure/finite.js';
 import type { BaseWeight } from './base-weight.js';
-import type { FoldNorms } from './folded-weight.js';
+import type { FoldRule } from './folded-weight.js';
 import type { RowFactors } from './row-factors.js';
 import { sums } from './sums.js';
-
-/** An adapter that brings columns to magnitudes. */
-export interface Dora {
-  readonly delta: RowFactors;
-  /** m, [out] */
-  readonly magnitude: Float64Array;
-  /** The layer computes with `factor` times the stored weight. */
-  readonly factor: number;
-  /** The stored rows are columns of W. */
-  readonly transposed: boolean;
-}
 
 /**
  * `(W + ΔW) · diag(m / ‖W + ΔW‖)`, computed in float64 and rounded once, while it is written: the weight
  * is read twice, for its columns' norms and for its numbers.
- * @param norms filled in when the last panel is done
- * @param label what to call the weight's layer in an error
  */
-export function doraWeight(
-  weight: BaseWeight,
-  make: () => Dora,
-  norms: FoldNorms,
-  label: string,
-): Computed {
+export const doraWeight: FoldRule = (fold) => {
+  const { weight, deltas, own, factor, transposed, norms, label } = fold;
   const { dtype, rows, columns } = weight;
   async function* chunks() {
-    const dora = make();
-    const gains = gainsOf(dora, await columnSquares(weight, dora), label);
+    const all = deltas(factor);
+    const found = await columnNorms({ weight, transposed, factor }, all);
+    const gains = gainsOf(own.magnitude!(), found, label);
     let [deltaSquares, weightSquares] = [0, 0];
-    for await (const { start, panel } of sums(weight, [dora.delta])) {
+    for await (const { start, panel } of sums(weight, all)) {
       const { before, after } = panel;
       for (let i = 0; i < after.length; i++) {
-        const value = after[i]! * gains[columnOf(dora, start, i, columns)]!;
+        const value = after[i]! * gains[columnOf(transposed, start, i, columns)]!;
         after[i] = value;
       }
       const squares = checkFold(label, dtype, before, after);
@@ -50,27 +33,32 @@ export function doraWeight(
     norms.weight = Math.sqrt(weightSquares);
   }
   return { length: byteLength(dtype, rows * columns), chunks };
-}
+};
 
-async function columnSquares(weight: BaseWeight, dora: Dora): Promise<Float64Array> {
-  const squares = new Float64Array(dora.magnitude.length);
-  for await (const { start, panel } of sums(weight, [dora.delta])) {
+/** ‖factor · (W + ΣΔW)‖ of every column of W, [out]. */
+export async function columnNorms(
+  { weight, transposed, factor }: { weight: BaseWeight; transposed: boolean; factor: number },
+  deltas: readonly RowFactors[] = [],
+): Promise<Float64Array> {
+  const { rows, columns } = weight;
+  const squares = new Float64Array(transposed ? rows : columns);
+  for await (const { start, panel } of sums(weight, deltas)) {
     const { after } = panel;
     for (let i = 0; i < after.length; i++) {
-      squares[columnOf(dora, start, i, weight.columns)]! += after[i]! ** 2;
+      squares[columnOf(transposed, start, i, columns)]! += after[i]! ** 2;
     }
   }
-  return squares;
+  return squares.map((square) => Math.abs(factor) * Math.sqrt(square));
 }
 
 /** The column of W that an element of a panel belongs to. */
-function columnOf({ transposed }: Dora, start: number, i: number, columns: number): number {
+function columnOf(transposed: boolean, start: number, i: number, columns: number): number {
   return transposed ? start + Math.floor(i / columns) : i % columns;
 }
 
-function gainsOf({ magnitude, factor }: Dora, squares: Float64Array, label: string): Float64Array {
+function gainsOf(magnitude: Float64Array, norms: Float64Array, label: string): Float64Array {
   return magnitude.map((wanted, column) => {
-    const norm = Math.abs(factor) * Math.sqrt(squares[column]!);
+    const norm = norms[column]!;
     const gain = wanted / norm;
     if (Number.isFinite(gain)) return gain;
     throw new OnnxLoraError(

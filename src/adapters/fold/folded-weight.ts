@@ -1,5 +1,6 @@
 import { byteLength, toFloat64 } from '../../onnx/dtype.js';
 import type { Computed } from '../../onnx/edit.js';
+import type { OwnNumbers } from '../factors/factors.js';
 import { checkFold, type FiniteSquares, staysFinite } from '../structure/finite.js';
 import type { BaseWeight } from './base-weight.js';
 import type { Panel } from './panel.js';
@@ -12,21 +13,32 @@ export interface FoldNorms {
   weight: number;
 }
 
-/**
- * The folded weight as bytes that are computed while they are written, each number rounded once.
- * @param norms filled in when the last panel is done
- * @param label what to call the weight's layer in an error
- */
-export function foldedWeight(
-  weight: BaseWeight,
-  deltas: () => readonly RowFactors[],
-  norms: FoldNorms,
-  label: string,
-): Computed {
+/** A weight and what is to be folded into it. */
+export interface Fold {
+  readonly weight: BaseWeight;
+  /** ΔW of each adapter as the file stores the weight, divided by a number. */
+  deltas(divisor: number): readonly RowFactors[];
+  /** The numbers that an adapter has beside its factors. */
+  readonly own: OwnNumbers;
+  /** The layer computes with `factor` times the stored weight. */
+  readonly factor: number;
+  /** The stored rows are columns of W. */
+  readonly transposed: boolean;
+  /** Filled in when the last panel is done. */
+  readonly norms: FoldNorms;
+  /** What to call the weight's layer in an error. */
+  readonly label: string;
+}
+
+/** The folded weight as bytes that are computed while they are written, each number rounded once. */
+export type FoldRule = (fold: Fold) => Computed;
+
+/** `W + ΣΔW` */
+export const foldedWeight: FoldRule = ({ weight, deltas, factor, norms, label }) => {
   const { dtype, rows, columns } = weight;
   async function* chunks() {
     let [deltaSum, weightSum] = [0, 0];
-    for await (const { start, panel } of sums(weight, deltas())) {
+    for await (const { start, panel } of sums(weight, deltas(factor))) {
       const { bytes, ...squares } = panel.rounded();
       const checked = await checkedSquares(weight, start, panel, squares, label);
       deltaSum += checked.deltaSquares;
@@ -37,7 +49,7 @@ export function foldedWeight(
     norms.weight = Math.sqrt(weightSum);
   }
   return { length: byteLength(dtype, rows * columns), chunks };
-}
+};
 
 /** Looks at every number only where the norms leave room for one that is not finite. */
 async function checkedSquares(

@@ -18,14 +18,15 @@ import { NodeField } from '../../onnx/fields.js';
 import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
 import { encodeString, fieldsOf } from '../../onnx/wire.js';
+import type { OwnNumbers } from '../factors/factors.js';
 import type { Factors } from '../factors/norms.js';
 import type { AdapterShape } from '../model/manifest.js';
 import { structureOf } from '../structure/structure.js';
 import type { LinearLayer } from '../targets/index.js';
 import { type BaseWeight, storedWeight } from './base-weight.js';
-import { dequantizedTensor, type WeightContext, weightByIdentity } from './dequantize.js';
-import { doraWeight } from './dora-weight.js';
-import { type FoldNorms, foldedWeight } from './folded-weight.js';
+import { type WeightContext, weightByIdentity } from './dequantize.js';
+import type { FoldNorms, FoldRule } from './folded-weight.js';
+import { isQuantized, layerWeight } from './layer-weight.js';
 import { RowFactors } from './row-factors.js';
 
 /** ΔW of one adapter, its numbers read when they are needed. */
@@ -34,8 +35,9 @@ export interface Delta {
   readonly id: string;
   readonly record: AdapterShape;
   factors(): Factors;
-  /** DoRA's magnitudes, [out]. */
-  readonly magnitude?: (() => Float64Array) | undefined;
+  readonly own?: OwnNumbers | undefined;
+  /** What its kind makes of W and ΔW. */
+  readonly fold: FoldRule;
 }
 
 /** A layer and everything to fold into its weight. */
@@ -145,7 +147,7 @@ export class Folding {
       this.replaceOperator(group);
       return;
     }
-    const { base, transposed, dims, steps } = this.splitBase(layer, constant);
+    const { base, transposed, dims, steps } = layerWeight(this.context, layer, constant);
     const quantized = isQuantized(constant);
     const data = this.fold(group, base, transposed, quantized ? 'dequantized' : 'split');
     const name = this.addWeight(constant, base.dtype, dims, data);
@@ -156,30 +158,6 @@ export class Folding {
       edit.setPayload(node.inputFields[weight.input]!, encodeString(value));
       this.markRewired(node, weight.input);
     }
-  }
-
-  /** The numbers a new weight starts from, and the steps that still stand behind it. */
-  private splitBase(layer: LinearLayer, constant: Constant) {
-    const { tensor, steps } = constant;
-    const at = steps.findLastIndex(isComputing);
-    const turns = steps.slice(0, at + 1).filter((step) => step.opType === 'Transpose').length;
-    const turned = turns % 2 === 1;
-    const dims = turned ? [...tensor.dims].reverse() : tensor.dims;
-    const transposed = layer.weight.transposed !== turned;
-    if (at < 0 && !isConvertible(layer.weight.storedDtype)) {
-      throw unfoldable(layer, `is stored as ${layer.weight.storedDtype} behind a Cast`);
-    }
-    const base =
-      at < 0
-        ? storedWeight(this.context.reader, tensor, layer.weight.storedDtype as FloatName)
-        : dequantizedTensor(this.context, steps[at]!, dims, this.typeAfter(constant, at, layer));
-    return { base, transposed, dims, steps: steps.slice(at + 1) };
-  }
-
-  private typeAfter(constant: Constant, at: number, layer: LinearLayer): FloatName {
-    const casts = constant.steps.slice(at + 1).some((step) => step.opType === 'Cast');
-    if (!casts) return layer.weight.dtype;
-    throw unfoldable(layer, 'is cast after it is dequantized');
   }
 
   private addWeight(
@@ -269,23 +247,19 @@ export class Folding {
     const norms: FoldNorms = { delta: 0, weight: 0 };
     const { deltas } = group[0]!;
     const label = nodeLabel(group[0]!.layer.node);
-    const rowFactors = (delta: Delta) => {
-      const scale = delta.record.scale / weight.factor;
-      return new RowFactors(structureOf(delta.record), delta.factors(), scale, transposed);
-    };
+    const rowFactors = ({ record, factors }: Delta, divisor: number) =>
+      new RowFactors(structureOf(record), factors(), record.scale / divisor, transposed);
     this.folded.push({
       sites: group,
       weight: weight.constant?.tensor.name || weight.name,
       kind,
       norms,
     });
-    const [delta] = deltas;
-    const { magnitude } = delta!;
-    if (!magnitude) return foldedWeight(base, () => deltas.map(rowFactors), norms, label);
-    const dora = () => ({
-      ...{ delta: rowFactors(delta!), magnitude: magnitude(), factor: weight.factor, transposed },
+    const { fold, own = {} } = deltas[0]!;
+    return fold({
+      ...{ weight: base, own, factor: weight.factor, transposed, norms, label },
+      deltas: (divisor) => deltas.map((delta) => rowFactors(delta, divisor)),
     });
-    return doraWeight(base, dora, norms, label);
   }
 
   private valueOf({ graph, tensor, node }: Constant): Value | undefined {
@@ -342,19 +316,6 @@ export class Folding {
       );
     });
   }
-}
-
-function unfoldable({ node }: LinearLayer, problem: string): OnnxLoraError {
-  const label = nodeLabel(node);
-  return new OnnxLoraError(
-    'unsupported',
-    `${label}: its weight ${problem}, which cannot be folded into`,
-    { node: label, hint: 'Merge into the model before quantization instead.' },
-  );
-}
-
-function isQuantized({ steps }: Constant): boolean {
-  return steps.some(isComputing);
 }
 
 function storageOf({ layer }: FoldSite): unknown {

@@ -103,6 +103,7 @@ export class Panel {
   }
 
   add(strips: readonly Strip[]): void {
+    if (strips.length === 0) return;
     const places = this.place(strips);
     for (const [i, { column, width, rank, left }] of strips.entries()) {
       this.kernel.doubles(this.leftAt, left.length).set(left);

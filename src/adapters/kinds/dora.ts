@@ -2,12 +2,35 @@
  * DoRA (arXiv 2402.09353): `(W + ΔW) · diag(m / ‖W + ΔW‖)`, the norms those of its columns. They count as
  * constants in the backward pass (section 4.3), as in PEFT.
  */
+import { OnnxLoraError } from '../../errors.js';
+import { nodeLabel } from '../../onnx/model.js';
+import { columnNorms, doraWeight } from '../fold/dora-weight.js';
+import { layerWeight } from '../fold/layer-weight.js';
+import { scaledColumns } from '../subgraph/dora.js';
+import type { LinearLayer } from '../targets/index.js';
 import type { AdapterKind } from './kind.js';
 import { lora } from './lora.js';
 
 export const dora: AdapterKind = {
   name: 'dora',
-  readsWeight: true,
+  label: 'DoRA',
+  tensors: { magnitude: ({ out }) => [out] },
+  beyondFactors: 'a magnitude (DoRA)',
+  readsWeight: {
+    alone: 'DoRA scales what a layer computes by the norm of one weight and one adapter',
+    needs: 'DoRA needs the norms of its columns',
+  },
+  notScalable: 'brings columns to a length and is not a sum that could be scaled',
+  changesProduct: true,
+  // Norms that the runtime computes differ from those in the file by their rounding.
+  startsExact: false,
+  change: scaledColumns,
+  fold: doraWeight,
+  init: async (context, adapter) => {
+    const magnitude = await normsOf(context, adapter.layer.linear[0]!);
+    return { ...adapter, own: { ...adapter.own, magnitude: () => magnitude } };
+  },
+  peft: { keys: { magnitude: 'lora_magnitude_vector' } },
   train: {
     ...lora.train,
     gain: (graph, { magnitude }, { weight, axis }) => {
@@ -28,3 +51,21 @@ export const dora: AdapterKind = {
       nodes.flatMap(({ opType, outputs }) => (opType === 'ReduceL2' ? outputs : [])),
   },
 };
+
+/** ‖W‖ of every column: what m starts as, with ΔW at 0. */
+async function normsOf(
+  context: Parameters<NonNullable<AdapterKind['init']>>[0],
+  layer: LinearLayer,
+): Promise<Float64Array> {
+  const { constant, factor, name } = layer.weight;
+  const { base, transposed } = layerWeight(context, layer, constant!);
+  const norms = await columnNorms({ weight: base, transposed, factor });
+  const column = norms.findIndex((norm) => !(norm > 0 && Number.isFinite(norm)));
+  if (column < 0) return norms;
+  const label = nodeLabel(layer.node);
+  throw new OnnxLoraError(
+    'unsupported',
+    `${label}: column ${column} of its weight ${name} has the norm ${norms[column]}, and DoRA divides by it`,
+    { node: label, hint: 'Leave the layer out, or take LoRA.' },
+  );
+}

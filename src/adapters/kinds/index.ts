@@ -1,5 +1,5 @@
 /** The kinds of adapters. */
-import type { PatchedAdapter } from '../model/manifest.js';
+import type { AdapterShape, PatchedAdapter } from '../model/manifest.js';
 import type { KindName } from '../structure/choices.js';
 import { dora } from './dora.js';
 import type { AdapterKind } from './kind.js';
@@ -7,7 +7,23 @@ import { lora } from './lora.js';
 
 export const kinds: Readonly<Record<KindName, AdapterKind>> = { lora, dora };
 
-/** The kind of an adapter. */
-export function kindOf({ magnitude }: Pick<PatchedAdapter, 'magnitude'>): AdapterKind {
-  return kinds[magnitude === undefined ? 'lora' : 'dora'];
+/** The kind of an adapter; records that are older than kinds have DoRA's magnitude alone. */
+export function kindOf({
+  kind,
+  magnitude,
+}: Partial<Pick<PatchedAdapter, 'kind' | 'magnitude'>>): AdapterKind {
+  return kinds[kind ?? (magnitude === undefined ? 'lora' : 'dora')];
+}
+
+/** What a record says of its kind: LoRA goes without saying. */
+export function kindEntry(name: KindName): { kind?: KindName } {
+  return name === 'lora' ? {} : { kind: name };
+}
+
+/** What the first of some adapters has beside A and B, where one has: `a magnitude (DoRA) in NAME`. */
+export function beyondFactors(
+  adapters: readonly { readonly record: Pick<AdapterShape, 'kind' | 'name'> }[],
+): string | undefined {
+  const found = adapters.find(({ record }) => kindOf(record).beyondFactors !== undefined);
+  return found && `${kindOf(found.record).beyondFactors} in ${found.record.name}`;
 }

@@ -1,14 +1,43 @@
 import type { GraphBuilder } from '../../graph/builder.js';
 import type { NewNode } from '../../onnx/encode.js';
+import type { NewAdapter } from '../factors/factors.js';
+import type { WeightContext } from '../fold/dequantize.js';
+import type { FoldRule } from '../fold/folded-weight.js';
 import type { PatchedAdapter } from '../model/manifest.js';
 import type { KindName } from '../structure/choices.js';
+import type { OwnTensorName, Structure } from '../structure/structure.js';
+import type { Change } from '../subgraph/subgraph.js';
 
 /** A kind of adapter: what becomes of a layer's weight W and the ΔW of the factors. */
 export interface AdapterKind {
   readonly name: KindName;
-  /** Its nodes and its fold read W: no other adapter can change what they read. */
-  readonly readsWeight: boolean;
+  /** As texts call it. */
+  readonly label: string;
+  /** Tensors beside the factors, with their shapes. */
+  readonly tensors: Readonly<Partial<Record<OwnTensorName, (structure: Structure) => number[]>>>;
+  /** Such an adapter has more than A and B: it, as refusals call it. */
+  readonly beyondFactors?: string;
+  /** The nodes read W, and take it alone: why no other adapter can stand beside it, and what it needs of W. */
+  readonly readsWeight?: { readonly alone: string; readonly needs: string };
+  /** Why ΔW times a number is not the adapter times that number. */
+  readonly notScalable?: string;
+  /** Whether it changes the layer's own product, and not only adds to it. */
+  readonly changesProduct: boolean;
+  /** Whether a model with new adapters computes what it did before to the last bit. */
+  readonly startsExact: boolean;
+  /** What an adapter adds to the output of its layer. */
+  readonly change: Change;
+  readonly fold: FoldRule;
+  /** Gives the tensors beside the factors their first numbers. */
+  init?(context: WeightContext, adapter: NewAdapter): Promise<NewAdapter>;
+  readonly peft: PeftForm;
   readonly train: TrainingRule;
+}
+
+/** A kind of adapter as Hugging Face PEFT has it. */
+export interface PeftForm {
+  /** The keys of its tensors behind the module's path. */
+  readonly keys: Readonly<Partial<Record<OwnTensorName, string>>>;
 }
 
 /** An adapted layer in training: `X · V`, V made of W and ΔW. */

@@ -8,7 +8,8 @@ import { show } from '../../formats/json.js';
 import type { MessageEdit } from '../../onnx/edit.js';
 import { metadataRecord } from '../../onnx/encode.js';
 import type { Entry, Model } from '../../onnx/model.js';
-import { scalings, structures } from '../structure/structure.js';
+import { kindNames } from '../structure/choices.js';
+import { type OwnTensorName, scalings, structures } from '../structure/structure.js';
 import { packManifest, unpackManifest } from './manifest-text.js';
 
 /** A name in the graph. */
@@ -35,6 +36,8 @@ const adapter = v.object({
   weight: name,
   in: size,
   out: size,
+  /** Absent for LoRA; files that are older than this key have DoRA's magnitude alone. */
+  kind: v.optional(v.picklist(kindNames)),
   structure: v.picklist(structures),
   grid: v.pipe(v.tuple([size, size]), v.readonly()),
   /** R, the LoRA-equivalent rank. */
@@ -131,7 +134,7 @@ const fileManifest = v.object({
 
 export type AdapterRecord = v.InferOutput<typeof adapter>;
 /** The record of an adapter that has no tensors yet. */
-export type AdapterShape = Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB' | 'magnitude'>;
+export type AdapterShape = Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB' | OwnTensorName>;
 export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
 export type Head = v.InferOutput<typeof head>;
 export type Share = v.InferOutput<typeof share>;

@@ -8,6 +8,7 @@ import { addInitializer } from '../../onnx/rewrite.js';
 import { version } from '../../version.js';
 import { attachSubgraph, type EditedModel } from '../edit/attach.js';
 import { checkOpset } from '../edit/insert.js';
+import { lora } from '../kinds/lora.js';
 import type { Layer } from '../model/layers.js';
 import type { PatchedModel } from '../model/patched.js';
 import { encodeSlots, type Slot, type SlotManifest, slotsKey } from '../model/slot-manifest.js';
@@ -94,7 +95,7 @@ function insertSlot(
   }
   const sites = layer.linear.map((linear, i) => {
     const prefix = `lora/slots/${i === 0 ? name : layer.modules[i]}`;
-    const { site, constants } = attachSubgraph(model, linear, structure, slot, prefix);
+    const { site, constants } = attachSubgraph(model, lora, linear, structure, slot, prefix);
     for (const constant of constants) addInitializer(edit, patched.model, constant);
     initializers.push(...constants.map((constant) => constant.name));
     return site;

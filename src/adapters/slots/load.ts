@@ -7,6 +7,7 @@ import { bindAdapters } from '../binding/bind.js';
 import { factorsOf, type NewAdapter } from '../factors/factors.js';
 import type { Factors } from '../factors/norms.js';
 import { openAdapter } from '../files/open-adapter.js';
+import { kindOf } from '../kinds/index.js';
 import type { PatchedModel } from '../model/patched.js';
 import type { Slot } from '../model/slot-manifest.js';
 import { type Structure, structureOf } from '../structure/structure.js';
@@ -61,8 +62,9 @@ function slotsOf(byTarget: ReadonlyMap<Node, Slot>, { layer }: NewAdapter): Slot
 }
 
 function readAdapter(path: string, adapter: NewAdapter): SlotAdapter {
-  const { record, layer, magnitude } = adapter;
-  if (magnitude) throw refusal(path, `a magnitude (DoRA) for ${record.name}`);
+  const { record, layer } = adapter;
+  const { beyondFactors } = kindOf(record);
+  if (beyondFactors) throw refusal(path, `${beyondFactors} for ${record.name}`);
   // Adapters are trained in float32: twice the width would only be twice the memory.
   const isDouble = layer.linear[0]!.weight.dtype === 'float64';
   const compact = (values: Floats) => (isDouble ? values : new Float32Array(values));

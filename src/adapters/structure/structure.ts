@@ -22,6 +22,9 @@ export type StructureName = (typeof structures)[number];
 export const scalings = ['standard', 'rslora'] as const;
 export type Scaling = (typeof scalings)[number];
 
+/** Tensors that adapters of some kinds have beside their factors, by their keys in the manifest. */
+export type OwnTensorName = 'magnitude';
+
 /** The block rank of a slot, which is known when the model runs. Reshape works a size of -1 out. */
 export const OPEN_RANK = -1;
 
@@ -166,9 +169,4 @@ export function* blocksOf(s: Structure): Generator<Block> {
 export function structureOf(record: Structure): Structure {
   const { structure, grid, blockRank, hybridRank } = record;
   return { structure, grid, blockRank, hybridRank, in: record.in, out: record.out };
-}
-
-/** The trainable numbers of an adapter, its magnitudes among them. */
-export function adapterParameters(record: Structure, hasMagnitude = false): number {
-  return parameterCount(structureOf(record)) + (hasMagnitude ? record.out : 0);
 }

@@ -7,50 +7,37 @@
  * A bias inside the layer's operator is in Y and not in X·W: it is not scaled. The norms are computed in
  * the graph from W, A and B, which are constants: a runtime does it once, when it loads.
  */
-import { OnnxLoraError } from '../../errors.js';
-import { nodeLabel } from '../../onnx/model.js';
-import type { Layer } from '../model/layers.js';
-import type { PatchedModel } from '../model/patched.js';
 import { isPlain, type Structure } from '../structure/structure.js';
 import type { LinearLayer } from '../targets/index.js';
 import { stackedA, stackedB } from './stacked.js';
+import { type Change, product } from './subgraph.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
 
-type DoraTensors = AdapterTensors & { readonly magnitude: string };
-
-/**
- * What is added to a layer's output.
- * @param base the layer's own output
- * @param delta that of the factors: `X · s·A·B`
- */
-export function doraChange(
-  b: SubgraphBuilder,
-  layer: LinearLayer,
-  structure: Structure,
-  tensors: DoraTensors,
-  { base, delta }: { base: string; delta: string },
-): string {
-  const { dtype } = tensors;
-  const gain = b.node('gain', 'Div', [
-    tensors.magnitude,
-    columnNorms(b, layer, structure, tensors),
-  ]);
+export const scaledColumns: Change = (b, place) => {
+  const { layer, structure, tensors, base } = place;
+  const { dtype, own } = tensors;
+  const delta = product(b, place);
+  const norms = columnNorms(b, layer, structure, tensors);
+  const gain = b.node('gain', 'Div', [own!.magnitude!, norms]);
   const excess = b.node('excess', 'Sub', [gain, b.number('one', 1, dtype)]);
   const factor = (leaf: string, value: string) =>
     alongOutput(b, layer, leaf, b.cast(`${leaf}_cast`, value, dtype, layer.weight.dtype));
-  const product = withoutBias(b, layer, base);
-  const scaledProduct = b.node('scaled_product', 'Mul', [product, factor('excess_axes', excess)]);
+  const layersProduct = withoutBias(b, layer, base);
+  const scaledProduct = b.node('scaled_product', 'Mul', [
+    layersProduct,
+    factor('excess_axes', excess),
+  ]);
   const scaledDelta = b.node('scaled_delta', 'Mul', [delta, factor('gain_axes', gain)]);
   return b.node('change', 'Add', [scaledProduct, scaledDelta]);
-}
+};
 
 /** ‖W + s·A·B‖ of every column, [out], in the type of the factors. */
 function columnNorms(
   b: SubgraphBuilder,
   { weight }: LinearLayer,
   structure: Structure,
-  tensors: DoraTensors,
+  tensors: AdapterTensors,
 ): string {
   const { dtype } = tensors;
   const isTurned = isReadTurned(weight);
@@ -75,7 +62,7 @@ function isReadTurned({ transposed, constant }: LinearLayer['weight']): boolean 
 }
 
 /** s·A·B, [in, out] */
-function denseUpdate(b: SubgraphBuilder, structure: Structure, tensors: DoraTensors): string {
+function denseUpdate(b: SubgraphBuilder, structure: Structure, tensors: AdapterTensors): string {
   const { a, b: second, generalA, generalB, scale, dtype } = tensors;
   const stack = !isPlain(structure);
   const product = b.node('update', 'MatMul', [
@@ -116,34 +103,4 @@ function withoutBias(b: SubgraphBuilder, layer: LinearLayer, base: string): stri
   const scaled =
     beta === 1 ? bias : b.node('bias_scaled', 'Mul', [bias, b.number('beta', beta, weight.dtype)]);
   return b.node('product', 'Sub', [base, scaled]);
-}
-
-/**
- * Refuses DoRA where it has no meaning, and other adapters on a layer with DoRA.
- * @throws OnnxLoraError `unsupported`
- */
-export function checkDora(patched: PatchedModel, layer: Layer, hasMagnitude: boolean): void {
-  for (const { node, weight } of layer.linear) {
-    const others = patched.sites.filter(({ target }) => target === node);
-    const scaled = others.find(({ adapter }) => adapter.magnitude !== undefined);
-    if (scaled) throw notAlone(patched, node, scaled.set.set);
-    if (!hasMagnitude) continue;
-    if (others[0]) throw notAlone(patched, node, others[0].set.set);
-    if (weight.constant) continue;
-    const label = nodeLabel(node);
-    throw new OnnxLoraError(
-      'unsupported',
-      `${label}: its weight is packed inside ${node.opType}, and DoRA needs the norms of its columns`,
-      { node: label, hint: 'Use a model whose weights are not packed, or LoRA without DoRA.' },
-    );
-  }
-}
-
-function notAlone({ model }: PatchedModel, node: LinearLayer['node'], set: string): OnnxLoraError {
-  const label = nodeLabel(node);
-  return new OnnxLoraError(
-    'unsupported',
-    `${model.source.label}: ${label} has an adapter of the set ${JSON.stringify(set)}, and DoRA scales what a layer computes by the norm of one weight and one adapter`,
-    { node: label, hint: `Fold that set first: onnx-lora merge --name ${set}` },
-  );
 }

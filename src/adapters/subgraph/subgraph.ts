@@ -16,47 +16,47 @@ import type { FloatName } from '../../onnx/dtype.js';
 import { isPlain, OPEN_RANK, type Structure } from '../structure/structure.js';
 import type { Geometry, LinearLayer } from '../targets/index.js';
 import { isDequantized } from '../targets/weight.js';
-import { doraChange } from './dora.js';
 import { stackedA, stackedB } from './stacked.js';
 import { type Subgraph, SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
 
+/** A place for an adapter, and what it is made of. */
+export interface AdapterPlace {
+  readonly layer: LinearLayer;
+  readonly structure: Structure;
+  readonly tensors: AdapterTensors;
+  /** The layer's own output under its new name. */
+  readonly base: string;
+}
+
+/** Writes what an adapter adds to a layer's output. */
+export type Change = (builder: SubgraphBuilder, place: AdapterPlace) => string;
+
 /**
- * The nodes that compute `output = base + ΔW-product of the layer's input`.
- * @param base the layer's own output under its new name
+ * The nodes that compute `output = base + change`.
  * @param output the name that consumers read
  */
 export function adapterSubgraph(
-  layer: LinearLayer,
-  structure: Structure,
-  tensors: AdapterTensors,
-  at: { prefix: string; base: string; output: string },
+  change: Change,
+  place: AdapterPlace,
+  at: { prefix: string; output: string },
   context: { names: NameAuthority; opset: number },
 ): Subgraph {
   const builder = new SubgraphBuilder(at.prefix, context.names, context.opset);
-  const { dtype } = layer.weight;
-  const delta = isChannels(layer.geometry)
-    ? channelDelta(
-        builder,
-        layer.input,
-        layer.geometry,
-        structure,
-        neverEmpty(builder, structure, dtype, factorsIn(dtype, builder, tensors)),
-      )
-    : matrixDelta(builder, layer, layer.geometry, structure, tensors, at.base);
-  const change =
-    tensors.magnitude === undefined
-      ? delta
-      : doraChange(
-          builder,
-          layer,
-          structure,
-          { ...tensors, magnitude: tensors.magnitude },
-          { base: at.base, delta },
-        );
-  builder.nodeTo(at.output, 'add', 'Add', [at.base, change]);
+  builder.nodeTo(at.output, 'add', 'Add', [place.base, change(builder, place)]);
   return builder;
 }
+
+/** `X · ΔW` */
+export const product: Change = (builder, { layer, structure, tensors, base }) => {
+  const { dtype } = layer.weight;
+  if (!isChannels(layer.geometry)) {
+    return matrixDelta(builder, layer, layer.geometry, structure, tensors, base);
+  }
+  const factors = factorsIn(dtype, builder, tensors);
+  const filled = neverEmpty(builder, structure, dtype, factors);
+  return channelDelta(builder, layer.input, layer.geometry, structure, filled);
+};
 
 type Channels = Extract<Geometry, { kind: 'channels' }>;
 type Matrix = Extract<Geometry, { kind: 'matrix' }>;

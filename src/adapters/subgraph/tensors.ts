@@ -1,4 +1,5 @@
 import type { FloatName } from '../../onnx/dtype.js';
+import type { OwnTensorName } from '../structure/structure.js';
 
 /** The initializers of one adapter. */
 export interface AdapterTensors {
@@ -9,8 +10,8 @@ export interface AdapterTensors {
   readonly generalB?: string | undefined;
   /** Left out where B has the scale in it. */
   readonly scale?: string | undefined;
-  /** DoRA: the norms that the columns of W + ΔW are brought to. */
-  readonly magnitude?: string | undefined;
+  /** Those that its kind has beside them. */
+  readonly own?: Readonly<Partial<Record<OwnTensorName, string>>> | undefined;
   /** Type of all of them. */
   readonly dtype: FloatName;
 }

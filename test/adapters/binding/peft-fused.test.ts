@@ -184,7 +184,7 @@ describe('adapters beside a fused layer', () => {
     await expectSame(list, 'kv_proj', all);
     const one = peftFolder(folder.fresh('peft'), LORA, both);
     const error = await refusal(fusedModel(list, 'kv_proj'), one);
-    expect(error).toContain('a.k_proj has a magnitude vector (DoRA), and other parts');
+    expect(error).toContain('a.k_proj has a magnitude (DoRA), and other parts');
   });
 });
 

@@ -125,7 +125,10 @@ it('rounds a folded weight once, and gives the norms of what was there and what 
     fc.asyncProperty(cases, async (c) => {
       const { weight, delta, stored, expected } = example(c);
       const norms = { delta: 0, weight: 0 };
-      const folded = foldedWeight(weight, () => [delta], norms, 'layer');
+      const folded = foldedWeight({
+        ...{ weight, deltas: () => [delta], own: {}, factor: 1, transposed: c.transposed },
+        ...{ norms, label: 'layer' },
+      });
       const bytes = await collect([folded]);
       const sum = await collected(weight, [delta]);
       expect(Buffer.compare(bytes, fromFloat64(c.dtype, sum))).toBe(0);

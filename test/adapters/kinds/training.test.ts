@@ -140,7 +140,7 @@ function factors(one: Case): NonNullable<InsertOptions['factors']> {
         );
       };
       if (one.kind !== 'dora') return { ...adapter, values };
-      return { ...adapter, values, magnitude: () => startOf(one, i, values, adapter) };
+      return { ...adapter, values, own: { magnitude: () => startOf(one, i, values, adapter) } };
     });
 }
 
@@ -225,7 +225,7 @@ const HOW = {
 async function follows(one: Case, bytes: Uint8Array, rewrite: Dialect | undefined) {
   const expected = recorded[one.recorded]!;
   const patched = new PatchedModel(
-    parse(await insertInto(bytes, { ...one.options, factors: factors(one) })),
+    parse(await insertInto(bytes, { ...one.options, kind: one.kind, factors: factors(one) })),
   );
   const reader = new TensorReader(patched.model, new ExternalFiles(patched.model));
   const { dropout } = one;

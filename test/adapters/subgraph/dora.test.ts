@@ -35,8 +35,17 @@ const W = [...randomNumbers(4, IN * OUT)];
 const BIAS = [...randomNumbers(5, OUT)];
 const M = randomNumbers(6, OUT).map((m) => 1 + m / 2);
 
-const withMagnitude = (planned: readonly NewAdapter[]): NewAdapter[] =>
-  trained(planned).map((adapter) => ({ ...adapter, magnitude: () => M }));
+/** The adapters as DoRA with these magnitudes. */
+const asDora = (
+  adapters: readonly NewAdapter[],
+  magnitude: (adapter: NewAdapter) => Float64Array = () => M,
+): NewAdapter[] =>
+  adapters.map((adapter) => ({
+    ...adapter,
+    record: { ...adapter.record, kind: 'dora' },
+    own: { magnitude: () => magnitude(adapter) },
+  }));
+const withMagnitude = (planned: readonly NewAdapter[]) => asDora(trained(planned));
 const OPTIONS: InsertOptions = { rank: 2, blocks: 1, factors: withMagnitude, targets: ['re:.*'] };
 
 const transposed = (matrix: readonly number[], rows: number, columns: number) =>
@@ -213,7 +222,7 @@ describe('DoRA is refused', () => {
   it('where the weight is packed inside its operator', async () => {
     const output = folder.fresh();
     const dora = (planned: readonly NewAdapter[]) =>
-      trained(planned).map((a) => ({ ...a, magnitude: () => new Float64Array(a.record.out) }));
+      asDora(trained(planned), ({ record }) => new Float64Array(record.out));
     await refused(() => patchFile(zooModel('llama-q4'), output, { factors: dora }), 'packed');
   });
 
@@ -227,8 +236,7 @@ describe('DoRA is refused', () => {
       nodes: [node('MatMul', ['x', 'w'], 'y')],
       initializers: [tensor('w', [IN, OUT], Array(IN * OUT).fill(0))],
     });
-    const still = (planned: readonly NewAdapter[]) =>
-      planned.map((a) => ({ ...a, magnitude: () => M }));
+    const still = (planned: readonly NewAdapter[]) => asDora(planned);
     const patched = folder.write(await insertInto(zero, { ...OPTIONS, factors: still }));
     const folded = () => merge(patched, { output: folder.fresh() });
     expect((await failure(folded, 'invalid-adapter')).message).toContain('column 0');
@@ -239,10 +247,7 @@ describe('DoRA on quantized weights', () => {
   it('folds into floats', async () => {
     const name = 'bert-qdq';
     const dora = (planned: readonly NewAdapter[]) =>
-      trained(planned, 1, 0.05).map((a) => ({
-        ...a,
-        magnitude: () => new Float64Array(a.record.out).fill(0.5),
-      }));
+      asDora(trained(planned, 1, 0.05), ({ record }) => new Float64Array(record.out).fill(0.5));
     const patched = folder.fresh();
     await patchFile(zooModel(name), patched, { targets: ['query'], rank: 4, factors: dora });
     const { merged, verification } = await merge(patched, { output: folder.fresh() });

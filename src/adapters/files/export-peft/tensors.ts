@@ -4,6 +4,8 @@ import type { SafetensorsTensor } from '../../../formats/safetensors.js';
 import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../../onnx/dtype.js';
 import { collect, type Piece, pieceLength } from '../../../onnx/edit.js';
 import { type PlainFactors, transposed } from '../../factors/plain.js';
+import { kindOf } from '../../kinds/index.js';
+import { numbersOf, ownTensors } from '../../kinds/tensors.js';
 import { finiteBytes, finitePiece } from '../../structure/finite.js';
 import type { OutgoingAdapter } from '../adapter-contents.js';
 import { keyOf, type TrainedParameter } from './names.js';
@@ -12,7 +14,7 @@ export type PeftTensor = SafetensorsTensor<Piece>;
 
 /**
  * The tensors of plain LoRA: A [rank, in] and B [out, rank], with the axes of a convolution's kernel
- * after, and DoRA's magnitude [out].
+ * after, and what the kind has beside them, which is as long as the output.
  */
 export function loraTensors(
   module: string,
@@ -22,8 +24,8 @@ export function loraTensors(
 ): PeftTensor[] {
   const { in: rows, out: columns } = adapter.record;
   const kernel = new Array<number>(adapter.kernelAxes).fill(1);
-  const { magnitude } = adapter;
-  const magnitudeShape = adapter.kernelAxes > 0 ? [1, columns, ...kernel] : [columns];
+  const { keys } = kindOf(adapter.record).peft;
+  const shape = adapter.kernelAxes > 0 ? [1, columns, ...kernel] : [columns];
   return [
     tensor(adapter, `${keyOf(module)}.lora_A.weight`, [rank, rows, ...kernel], () =>
       transposed(factors().a, rows, rank),
@@ -31,9 +33,9 @@ export function loraTensors(
     tensor(adapter, `${keyOf(module)}.lora_B.weight`, [columns, rank, ...kernel], () =>
       transposed(factors().b, rank, columns),
     ),
-    ...(magnitude
-      ? [tensor(adapter, `${keyOf(module)}.lora_magnitude_vector`, magnitudeShape, magnitude)]
-      : []),
+    ...ownTensors(adapter.record).map(({ key }) =>
+      tensor(adapter, `${keyOf(module)}.${keys[key]}`, shape, () => numbersOf(adapter, key)),
+    ),
   ];
 }
 

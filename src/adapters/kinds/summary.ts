@@ -3,14 +3,23 @@
 import { findDataType, isFloating } from '../../onnx/dtype.js';
 import { allTensors } from '../../onnx/external.js';
 import { elementCount, type Model } from '../../onnx/model.js';
-import { adapterParameters, type StructureName } from '../structure/structure.js';
-import { type Head, type ModelManifest, type PatchedAdapter, readManifests } from './manifest.js';
+import {
+  type Head,
+  type ModelManifest,
+  type PatchedAdapter,
+  readManifests,
+} from '../model/manifest.js';
+import type { KindName } from '../structure/choices.js';
+import type { StructureName } from '../structure/structure.js';
+import { kindOf } from './index.js';
+import { adapterParameters, ownTensors } from './tensors.js';
 
 export interface AdapterSummary {
   readonly name: string;
   readonly set: string;
   /** in, out */
   readonly shape: readonly [number, number];
+  readonly kind: KindName;
   readonly structure: StructureName;
   readonly grid: readonly [number, number];
   readonly rank: number;
@@ -32,12 +41,13 @@ export interface AdapterSummary {
 
 export function adapterSummary(set: string, adapter: PatchedAdapter, norm: number): AdapterSummary {
   const { name, structure, grid, rank, blockRank, hybridRank, alpha, scale, a, b } = adapter;
-  const parameters = adapterParameters(adapter, adapter.magnitude !== undefined);
+  const parameters = adapterParameters(adapter);
   const nodes = adapter.sites.map(({ node }) => node);
   return {
     name,
     set,
     shape: [adapter.in, adapter.out],
+    kind: kindOf(adapter).name,
     structure,
     grid,
     rank,
@@ -48,7 +58,7 @@ export function adapterSummary(set: string, adapter: PatchedAdapter, norm: numbe
     parameters,
     a,
     b,
-    ...(adapter.magnitude === undefined ? {} : { magnitude: adapter.magnitude }),
+    ...Object.fromEntries(ownTensors(adapter).map(({ key }) => [key, adapter[key]!])),
     nodes,
     norm,
   };
