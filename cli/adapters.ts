@@ -27,7 +27,10 @@ export function adapterColumns(total: number, { withNorm = false } = {}): Column
   return [
     { title: 'module', value: ({ name }) => name, flexible: true },
     { title: 'in x out', value: ({ shape }) => by(shape), align: 'right' },
-    { title: 'structure', value: ({ structure }) => structure },
+    {
+      title: 'structure',
+      value: ({ kind, structure }) => (kind === 'lora' ? structure : `${kind} ${structure}`),
+    },
     { title: 'grid', value: ({ grid }) => by(grid), align: 'right' },
     { title: 'rank', value: rankText, align: 'right' },
     { title: 'params', value: ({ parameters }) => count(parameters), align: 'right' },

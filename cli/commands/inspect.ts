@@ -124,7 +124,7 @@ function layerLines({ model, targets, sets, slots }: InspectResult, ui: Ui): str
   const columns = [
     ...weightColumns(),
     ...(slots ? [slotColumn] : []),
-    ...(sets.length === 0 ? sizeColumns(share) : adapterColumns(share, sets.length > 1)),
+    ...(sets.length === 0 ? sizeColumns(share) : adapterColumns(share, rows, sets.length > 1)),
   ];
   return [ui.table(columns, rows)];
 }
@@ -151,7 +151,12 @@ function sizeColumns(share: (part: number) => string): Column<Row>[] {
   ];
 }
 
-function adapterColumns(share: (part: number) => string, withSet: boolean): Column<Row>[] {
+function adapterColumns(
+  share: (part: number) => string,
+  rows: readonly Row[],
+  withSet: boolean,
+): Column<Row>[] {
+  const hasKinds = rows.some(({ adapter }) => adapter && adapter.kind !== 'lora');
   const column = (title: string, value: (adapter: AdapterSummary) => string): Column<Row> => ({
     title,
     value: ({ adapter }) => (adapter ? value(adapter) : '-'),
@@ -159,6 +164,7 @@ function adapterColumns(share: (part: number) => string, withSet: boolean): Colu
   });
   return [
     ...(withSet ? [column('set', ({ set }) => set)] : []),
+    ...(hasKinds ? [column('kind', ({ kind }) => kind)] : []),
     column('grid', ({ grid }) => by(grid)),
     column('rank', rankText),
     column('params', ({ parameters }) => count(parameters)),

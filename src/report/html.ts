@@ -141,9 +141,10 @@ function operatorName(op: string): string {
   return op.slice(op.lastIndexOf(':') + 1);
 }
 
-function structureOf({ structure, grid, rank }: AdapterSummary): string {
+function structureOf({ kind, structure, grid, rank }: AdapterSummary): string {
   const blocks = structure === 'global' ? '' : ` ${grid.join(' × ')}`;
-  return `${structure}${blocks}, rank ${rank}`;
+  const prefix = kind === 'lora' ? '' : `${kind} `;
+  return `${prefix}${structure}${blocks}, rank ${rank}`;
 }
 
 function adapterDetail({ adapters }: InspectedTarget): Markup | undefined {
