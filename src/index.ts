@@ -180,7 +180,11 @@ export type { Verification } from './runtime/verification.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
 export type { GuardReport } from './training/guard/guard.js';
 export { addLoss, type LossName, type LossOptions, lossNames } from './training/losses/index.js';
-export { type OptimizerName, type OptimizerOptions, optimizers } from './training/optimizer.js';
+export {
+  type OptimizerName,
+  type OptimizerOptions,
+  optimizerNames as optimizers,
+} from './training/optimizers/index.js';
 export type { TrainOptions } from './training/options.js';
 export type { EvalRecord, LogRecord, StepRecord } from './training/records.js';
 export { learningRate, type Schedule, type ScheduleName, schedules } from './training/schedule.js';

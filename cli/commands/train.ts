@@ -1,6 +1,6 @@
 import type { TrainResult } from '../../src/commands/train/run.js';
 import { seedOption } from '../../src/options/common.js';
-import { optimizers } from '../../src/training/optimizer.js';
+import { optimizerNames, optimizerSummary } from '../../src/training/optimizers/index.js';
 import { schedules } from '../../src/training/schedule.js';
 import { defineCommand } from '../command.js';
 import { legacy } from '../legacy.js';
@@ -106,9 +106,17 @@ export const trainCommand = defineCommand({
         type: 'number',
         group: 'Optimizer',
         value: 'RATE',
-        default: 5e-4,
+        default: '0.0005, of lion 0.0001',
         summary: 'the highest learning rate',
         example: '--lr 1e-3',
+      },
+      lrRatio: {
+        type: 'number',
+        group: 'Optimizer',
+        value: 'RATIO',
+        default: 1,
+        summary: 'LoRA+: learning rate of B, and of biases, over that of A',
+        example: '--lr-ratio 16 --lr 1e-4',
       },
       schedule: {
         type: 'string',
@@ -131,9 +139,9 @@ export const trainCommand = defineCommand({
         type: 'string',
         group: 'Optimizer',
         value: 'NAME',
-        choices: optimizers,
+        choices: optimizerNames,
         default: 'adamw',
-        summary: 'AdamW, or SGD with momentum',
+        summary: optimizerSummary,
         example: '--optimizer sgd',
       },
       weightDecay: {
@@ -150,8 +158,8 @@ export const trainCommand = defineCommand({
         value: 'B1 B2',
         repeatable: true,
         values: 2,
-        default: '0.9 0.999',
-        summary: 'memory of AdamW',
+        default: '0.9 0.999, of lion 0.9 0.99',
+        summary: 'memory of AdamW and Lion',
         example: '--betas 0.9 0.95',
       },
       eps: {

@@ -1,5 +1,6 @@
 /** The manifest of a step graph, read and checked; pages have no packages for that. */
 import { OnnxLoraError } from '../errors.js';
+import { type OptimizerName, optimizerNames } from '../training/optimizers/index.js';
 import { STEP_MANIFEST_KEY, type StepManifest } from '../training/step-format.js';
 import { metadataOf } from './onnx-file.js';
 
@@ -71,7 +72,7 @@ const manifestCheck = object({
   state: object({ size: count, vectors: listOf(object({ input: text, output: text, initial })) }),
   scalars: recordOf(text),
   optimizer: object({
-    name: is('an optimizer', (value) => value === 'adamw' || value === 'sgd'),
+    name: is('an optimizer', (value) => optimizerNames.includes(value as OptimizerName)),
     betas: listOf(number),
     accumulate: is('1 or more', (value) => Number.isSafeInteger(value) && (value as number) > 0),
   }),

@@ -1,7 +1,7 @@
 /** Trains with an emitted step graph, in any build of ONNX Runtime. */
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
 import { OnnxLoraError } from '../errors.js';
-import { stepScalars } from '../training/optimizer.js';
+import { stepScalars } from '../training/optimizers/index.js';
 import type { StepManifest } from '../training/step-format.js';
 import { adapterBytes } from './adapter-bytes.js';
 import { float32Of } from './onnx-file.js';
@@ -140,9 +140,10 @@ export class StepTrainer {
   }
 
   private scalars(lr: number): Record<string, Tensor> {
-    const { optimizer, scalars } = this.manifest;
+    const { scalars } = this.manifest;
+    const { name: optimizer, betas } = this.manifest.optimizer;
     const values = Object.entries({
-      ...stepScalars(optimizer, lr, this.updates + 1),
+      ...stepScalars({ optimizer, betas }, lr, this.updates + 1),
       accumulated_weight: this.weight,
     });
     const tensors: Record<string, Tensor> = {

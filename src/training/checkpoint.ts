@@ -151,7 +151,12 @@ function damaged(path: string, problem: string): OnnxLoraError {
 }
 
 // A run that diverged can only go on with other values of these.
-const ADJUSTABLE = ['lr', 'schedule', 'warmup', 'weightDecay', 'betas', 'eps', 'momentum', 'clip'];
+const ADJUSTABLE = [
+  ...['lr', 'lrRatio', 'schedule', 'warmup', 'weightDecay', 'betas', 'eps', 'momentum', 'clip'],
+];
+
+// Settings that older checkpoints do not name, with what they were then.
+const SINCE: Settings = { lrRatio: 1 };
 
 /**
  * Checks that a run is the one that a checkpoint was taken of.
@@ -161,10 +166,11 @@ const ADJUSTABLE = ['lr', 'schedule', 'warmup', 'weightDecay', 'betas', 'eps', '
  */
 export function checkSettings(
   folder: string,
-  saved: Settings,
+  recorded: Settings,
   now: Settings,
   force: boolean,
 ): string[] {
+  const saved = { ...SINCE, ...recorded };
   const keys = [...new Set([...Object.keys(saved), ...Object.keys(now)])];
   const different = keys.filter((key) => saved[key] !== now[key]);
   const changes = different.map((key) => `${key} was ${saved[key]}, is ${now[key]}`);

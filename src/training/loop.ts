@@ -12,7 +12,7 @@ import type { RunLog } from './log.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
 import { metricsFor } from './metrics/index.js';
-import { stepScalars } from './optimizer.js';
+import { stepScalars } from './optimizers/index.js';
 import type { ResolvedOptions } from './options.js';
 import type { EvalRecord, StepRecord } from './records.js';
 import { learningRate } from './schedule.js';

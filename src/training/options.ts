@@ -8,7 +8,13 @@ import type { ValueInfo } from '../onnx/model.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import type { LossName, LossOptions } from './losses/index.js';
-import type { OptimizerName } from './optimizer.js';
+import {
+  defaultsOf,
+  type OptimizerName,
+  type OwnOption,
+  optimizerNames,
+  optimizersWith,
+} from './optimizers/index.js';
 import type { ScheduleName } from './schedule.js';
 
 /** The loss, and what is the same whether it is to become small or is only measured. */
@@ -60,15 +66,17 @@ export interface TrainOptions
   readonly lossScale?: number | string | undefined;
 
   readonly optimizer?: OptimizerName | undefined;
-  /** The highest learning rate; default 5e-4. */
+  /** The highest learning rate; default 5e-4, for Lion 1e-4. */
   readonly lr?: number | undefined;
+  /** LoRA+: the learning rate of B, and of biases, over that of A; default 1. */
+  readonly lrRatio?: number | undefined;
   /** Default linear. */
   readonly schedule?: ScheduleName | undefined;
   /** Steps in which the learning rate rises from zero; default 0. */
   readonly warmup?: number | undefined;
   /** Default 0.01. */
   readonly weightDecay?: number | undefined;
-  /** Of AdamW; default 0.9 and 0.999. */
+  /** Of AdamW, default 0.9 and 0.999; of Lion, default 0.9 and 0.99. */
   readonly betas?: readonly number[] | undefined;
   /** Of AdamW; default 1e-8. */
   readonly eps?: number | undefined;
@@ -123,6 +131,7 @@ type Defaulted =
   | 'seed'
   | 'optimizer'
   | 'lr'
+  | 'lrRatio'
   | 'schedule'
   | 'warmup'
   | 'weightDecay'
@@ -146,6 +155,9 @@ export type ResolvedOptions = Omit<TrainOptions, Defaulted | 'betas' | 'lossScal
  * one another
  */
 export function resolveOptions(options: TrainOptions): ResolvedOptions {
+  const { optimizer = 'adamw' } = options;
+  checkOptimizer(optimizer, options);
+  const defaults = defaultsOf(optimizer);
   const resolved: ResolvedOptions = {
     ...options,
     batchSize: options.batchSize ?? 8,
@@ -153,14 +165,15 @@ export function resolveOptions(options: TrainOptions): ResolvedOptions {
     lossScale: scaleOf(options.lossScale),
     shuffle: options.shuffle ?? true,
     seed: options.seed ?? 0,
-    optimizer: options.optimizer ?? 'adamw',
-    lr: options.lr ?? 5e-4,
+    optimizer,
+    lr: options.lr ?? defaults.lr,
+    lrRatio: options.lrRatio ?? 1,
     schedule: options.schedule ?? 'linear',
     warmup: options.warmup ?? 0,
     weightDecay: options.weightDecay ?? 0.01,
-    betas: pairOf(options.betas ?? [0.9, 0.999]),
-    eps: options.eps ?? 1e-8,
-    momentum: options.momentum ?? 0.9,
+    betas: pairOf(options.betas ?? defaults.betas),
+    eps: options.eps ?? defaults.eps,
+    momentum: options.momentum ?? defaults.momentum,
     clip: options.clip ?? 1,
     dropout: options.dropout ?? 0,
     force: options.force ?? false,
@@ -171,6 +184,21 @@ export function resolveOptions(options: TrainOptions): ResolvedOptions {
   checkRanges(resolved);
   checkCombinations(resolved);
   return resolved;
+}
+
+/** Whether there is such an optimizer, and it uses what it is given. */
+function checkOptimizer(
+  optimizer: OptimizerName,
+  options: Readonly<Partial<Record<OwnOption, unknown>>>,
+): void {
+  if (!optimizerNames.includes(optimizer)) {
+    throw invalid(`optimizer is ${optimizer}, expected one of ${optimizerNames.join(', ')}`);
+  }
+  for (const key of ['betas', 'eps', 'momentum'] as const) {
+    const users = optimizersWith(key);
+    if (options[key] === undefined || users.includes(optimizer)) continue;
+    throw invalid(`${key} is an option of ${users.join(' and ')}, not of ${optimizer}`);
+  }
 }
 
 function pairOf(betas: readonly number[]): readonly [number, number] {
@@ -214,7 +242,7 @@ export function checkThreads({ threads }: { readonly threads?: number | undefine
 }
 
 function checkRanges(options: ResolvedOptions): void {
-  const { betas, epochs, lr, eps } = options;
+  const { betas, epochs, lr, lrRatio, eps } = options;
   const { batchSize, accumulate, steps, evalEvery, earlyStop, checkpointEvery, warmup } = options;
   checkFloats(options);
   checkWhole({ batchSize, accumulate, steps, evalEvery, earlyStop, checkpointEvery }, 1);
@@ -228,6 +256,7 @@ function checkRanges(options: ResolvedOptions): void {
     throw invalid(`dropout is ${dropout}, expected a share from 0 to below 1`);
   }
   if (!(Math.fround(lr) > 0)) throw invalid(`lr is ${lr}, expected more than 0`);
+  if (!(Math.fround(lrRatio) > 0)) throw invalid(`lrRatio is ${lrRatio}, expected more than 0`);
   if (!(Math.fround(eps) > 0)) throw invalid(`eps is ${eps}, expected more than 0 in float32`);
   if (epochs !== undefined && !(epochs > 0)) {
     throw invalid(`epochs is ${epochs}, expected more than 0`);

@@ -2,7 +2,7 @@
 
 import type { AdapterRecord } from '../adapters/model/manifest.js';
 import type { ValueSpec } from '../graph/builder.js';
-import type { OptimizerName } from './optimizer.js';
+import type { OptimizerName } from './optimizers/index.js';
 import type { Parameter } from './parameters.js';
 
 /** The metadata key of the manifest. */
@@ -34,6 +34,8 @@ export interface StepManifest {
     readonly betas: readonly [number, number];
     /** Batches that make one update. */
     readonly accumulate: number;
+    /** The learning rate of B over that of A, where it is not 1; the graph multiplies `lr` by it. */
+    readonly lrRatio?: number;
   };
   /** Random numbers that dropout takes. */
   readonly noise?: { readonly input: string; readonly size: number; readonly values: string };

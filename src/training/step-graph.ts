@@ -9,20 +9,26 @@ import { prune } from '../graph/prune.js';
 import type { ValueType } from '../graph/value-type.js';
 import { dataTypeNumber } from '../onnx/dtype.js';
 import { inferTypes } from '../runtime/infer-types.js';
+import { clipped, normOf } from './clip.js';
 import type { ForwardGraph } from './forward.js';
 import { divisorOf } from './losses/counting.js';
 import type { Doubt } from './losses/loss.js';
+import { lrFactors } from './lr-factors.js';
+import type { Factors } from './optimizers/arithmetic.js';
 import {
-  clipped,
   momentsOf,
-  normOf,
   type OptimizerOptions,
   optimizerUpdates,
   type StateUpdate,
-} from './optimizer.js';
+  scalarsOf,
+} from './optimizers/index.js';
 import { flatGradient, sizeOf } from './parameters.js';
 
 export interface StepOptions extends OptimizerOptions {
+  /** The largest norm of the whole gradient; 0 for no limit. */
+  readonly clip: number;
+  /** The learning rate of B over that of A; default 1. See `lrFactors`. */
+  readonly lrRatio?: number;
   /** A power of two that the loss is multiplied by for the backward pass; default 1. */
   readonly lossScale?: number;
   /** Batches that make one update, as if they were one: each counts by the weight of its loss. */
@@ -70,22 +76,18 @@ export async function buildStepGraph(
   const gradients = differentiate(graph, types, loss, names, {
     ...{ seed: start, composites, constants },
   });
-  const state = [
-    'theta',
-    ...momentsOf(options),
-    ...(options.accumulate > 1 ? ['accumulated'] : []),
-  ];
-  declareInputs(graph, state, size, options);
+  const inputs = { theta: 'theta', ...declareInputs(graph, size, options) };
   const flat = unscaled(graph, flatGradient(graph, reached, gradients), lossScale);
   const gradient = withZeros(graph, flat, size - trained);
-  const { norm, ...updated } = update(graph, gradient, weight, options);
+  const factors = lrFactors(graph, forward, options.lrRatio ?? 1);
+  const { norm, ...updated } = update(graph, gradient, { weight, inputs, factors }, options);
   const updates = trained === size ? updated.updates : onlyUpTo(graph, trained, updated.updates);
   const results = {
     graph,
     size,
-    state: updates.map(({ input, output }) => ({
-      input,
-      output: graph.rename(output, `${input}_next`),
+    state: updates.map(({ name, input, output }) => ({
+      ...{ name, input },
+      output: graph.rename(output, `${name}_next`),
     })),
     loss: graph.rename(loss, 'loss'),
     weight: graph.rename(weight, 'weight'),
@@ -115,10 +117,10 @@ function onlyUpTo(
 ): StateUpdate[] {
   const part = (vector: string, from: number, to: number) =>
     graph.op('Slice', [vector, ...[from, to, 0].map((at) => graph.integers([at]))]);
-  return updates.map(({ input, output }) => {
-    if (input !== 'theta') return { input, output };
+  return updates.map(({ name, input, output }) => {
+    if (name !== 'theta') return { name, input, output };
     const parts = [part(output, 0, end), part(input, end, MAX_INT32)];
-    return { input, output: graph.op('Concat', parts, { axis: { int: 0 } }) };
+    return { name, input, output: graph.op('Concat', parts, { axis: { int: 0 } }) };
   });
 }
 
@@ -145,54 +147,65 @@ function unscaled(graph: GraphBuilder, flat: string, scale: number): string {
   return graph.op('Mul', [flat, graph.scalar('float32', 1 / scale)], {}, 'unscaled');
 }
 
-function declareInputs(
-  graph: GraphBuilder,
-  state: readonly string[],
-  size: number,
-  { optimizer, accumulate }: StepOptions,
-): void {
-  const scalars = optimizer === 'adamw' ? ['lr', 'correction1', 'correction2'] : ['lr'];
-  for (const name of [...state, ...scalars]) graph.reserve(name);
-  for (const name of state.slice(1)) graph.inputs.push(vector(name, size));
-  for (const name of scalars) graph.inputs.push(scalar(name));
-  if (accumulate === 1) return;
-  graph.reserve(WEIGHT_BEFORE);
-  graph.inputs.push(scalar(WEIGHT_BEFORE));
-  graph.reserve('apply');
-  graph.inputs.push({ name: 'apply', dtype: 'bool', shape: [] });
+/** The graph inputs besides theta, by what they are. */
+type Inputs = Readonly<Record<string, string>>;
+
+function declareInputs(graph: GraphBuilder, size: number, options: StepOptions): Inputs {
+  const isAccumulated = options.accumulate > 1;
+  const declared: Record<string, string> = {};
+  const declare = (name: string, spec: Omit<ValueSpec, 'name'>) => {
+    declared[name] = name;
+    graph.reserve(name);
+    graph.inputs.push({ name, ...spec });
+  };
+  const vectors = [...momentsOf(options), ...(isAccumulated ? ['accumulated'] : [])];
+  for (const name of vectors) declare(name, { dtype: 'float32', shape: [size] });
+  const scalars = ['lr', ...Object.keys(scalarsOf(options))];
+  for (const name of [...scalars, ...(isAccumulated ? ['accumulated_weight'] : [])])
+    declare(name, { dtype: 'float32', shape: [] });
+  if (isAccumulated) declare('apply', { dtype: 'bool', shape: [] });
+  return declared;
+}
+
+interface UpdateParts {
+  readonly weight: string;
+  readonly inputs: Inputs;
+  readonly factors: Factors | undefined;
 }
 
 function update(
   graph: GraphBuilder,
   gradient: string,
-  weight: string,
+  { weight, inputs, factors }: UpdateParts,
   options: StepOptions,
 ): { updates: StateUpdate[]; norm: string } {
   const { accumulate, clip } = options;
-  const parts = accumulate > 1 ? accumulated(graph, gradient, weight) : undefined;
+  const parts = accumulate > 1 ? accumulated(graph, gradient, weight, inputs) : undefined;
   const mean = parts?.mean ?? gradient;
   const norm = normOf(graph, mean);
-  const updates = optimizerUpdates(graph, clipped(graph, mean, norm, clip), options);
+  const g = clipped(graph, mean, norm, clip);
+  const updates = optimizerUpdates(graph, g, inputs, options, factors);
   if (!parts) return { updates, norm };
   const chosen = (whenApplied: string, otherwise: string) =>
-    graph.op('Where', ['apply', whenApplied, otherwise]);
-  const applied = updates.map(({ input, output }) => ({ input, output: chosen(output, input) }));
+    graph.op('Where', [inputs.apply!, whenApplied, otherwise]);
+  const applied = updates.map(({ name, input, output }) => ({
+    ...{ name, input },
+    output: chosen(output, input),
+  }));
   const rest = chosen(graph.scalar('float32', 0), parts.sum);
-  return { updates: [...applied, { input: 'accumulated', output: rest }], norm };
+  const kept = { name: 'accumulated', input: inputs.accumulated!, output: rest };
+  return { updates: [...applied, kept], norm };
 }
-
-/** The weight of the batches of an update that were before this one: a scalar that is fed. */
-const WEIGHT_BEFORE = 'accumulated_weight';
 
 /**
  * The losses are means, and batches may have any number of elements that count: what one large batch
  * would give is Σ gradient·weight / Σ weight.
  */
-function accumulated(graph: GraphBuilder, gradient: string, weight: string) {
+function accumulated(graph: GraphBuilder, gradient: string, weight: string, inputs: Inputs) {
   const own = graph.op('Cast', [weight], { to: { int: dataTypeNumber('float32') } });
   const part = graph.op('Mul', [gradient, own]);
-  const sum = graph.op('Add', ['accumulated', part], {}, 'accumulated_gradient');
-  const total = graph.op('Add', [WEIGHT_BEFORE, own], {}, 'total_weight');
+  const sum = graph.op('Add', [inputs.accumulated!, part], {}, 'accumulated_gradient');
+  const total = graph.op('Add', [inputs.accumulated_weight!, own], {}, 'total_weight');
   return { sum, mean: graph.op('Div', [sum, divisorOf(graph, total, 'float32')]) };
 }
 

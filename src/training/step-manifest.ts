@@ -3,6 +3,7 @@ import { fileMetadata } from '../adapters/files/adapter-file.js';
 import { version } from '../version.js';
 import type { ForwardGraph } from './forward.js';
 import { NOISE } from './layers/dropout.js';
+import { scalarsOf } from './optimizers/index.js';
 import type { ResolvedOptions } from './options.js';
 import { INITIAL_THETA, type StepManifest } from './step-format.js';
 import type { StepGraph } from './step-graph.js';
@@ -14,7 +15,7 @@ export function stepGraphManifest(
   options: ResolvedOptions,
 ): string {
   const { inputs, lossInputs, parameters, set } = forward;
-  const { optimizer, betas, accumulate } = options;
+  const { optimizer, betas, accumulate, lrRatio } = options;
   const manifest: StepManifest = {
     // Only the inputs of accumulated batches are others than in version 1.
     version: accumulate > 1 ? 2 : 1,
@@ -30,12 +31,12 @@ export function stepGraphManifest(
     },
     scalars: {
       lr: 'float32: the learning rate of the step',
-      ...(optimizer === 'adamw'
-        ? {
-            correction1: `float32: 1 - ${betas[0]}^t, t = 1, 2, … counts updates`,
-            correction2: `float32: 1 - ${betas[1]}^t`,
-          }
-        : {}),
+      ...Object.fromEntries(
+        Object.entries(scalarsOf(options)).map(([name, { meaning }]) => [
+          name,
+          `float32: ${meaning}`,
+        ]),
+      ),
       ...(accumulate > 1
         ? {
             accumulated_weight:
@@ -44,7 +45,7 @@ export function stepGraphManifest(
           }
         : {}),
     },
-    optimizer: { name: optimizer, betas, accumulate },
+    optimizer: { name: optimizer, betas, accumulate, ...(lrRatio === 1 ? {} : { lrRatio }) },
     ...noiseOf(forward),
     outputs: { loss, gradientNorm, weight },
     parameters: parameters.map(({ name, shape, offset, length }) => ({

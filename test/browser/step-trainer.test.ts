@@ -141,6 +141,24 @@ it('makes one update of several batches where the graph accumulates them', async
   await trainer.release();
 });
 
+it('trains with Lion, and with B at a learning rate of its own', async () => {
+  const start = await started('mlp-regression');
+  const how = { ...options(start, 'mse'), optimizer: 'lion', lrRatio: 4, lr: 1e-3 } as const;
+  const log = files.fresh('run.jsonl');
+  await runTraining(start.patched, resolveOptions({ ...how, log, output: files.fresh() }));
+  const lines = readFileSync(log, 'utf8').trim().split('\n');
+  const trainer = await StepTrainer.open(web, await emitted(start.patched, how), quietly);
+  expect(trainer.manifest.optimizer).toMatchObject({ name: 'lion', lrRatio: 4 });
+  expect(Object.keys(trainer.manifest.scalars)).toEqual(['lr']);
+  const losses: number[] = [];
+  for (const batch of start.batches) losses.push((await trainer.step(batch, how.lr)).loss);
+  expectRatiosOfOne(
+    losses,
+    lines.map((line) => JSON.parse(line).loss as number),
+  );
+  await trainer.release();
+});
+
 describe('what was trained', () => {
   it('is an adapter file that makes the base model the trained one, applied or merged', async () => {
     const name = 'bert-cls-torchscript';

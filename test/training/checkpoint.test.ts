@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import {
   checkpointFile,
+  checkSettings,
   type RunProgress,
   readCheckpoint,
   writeCheckpoint,
@@ -150,6 +151,18 @@ describe('a folder for checkpoints', () => {
     const samples = { ...other, batchSize: 3, force: true };
     const refused = await failure(() => trainTiny(files, run, samples), 'checkpoint');
     expect(refused.message).toContain('batchSize was 4, is 3');
+  });
+
+  it('is resumed with the ratio of learning rates of its run only, which was 1 before it was recorded', async () => {
+    const run = await tinyRun(files);
+    const checkpoint = files.fresh('checkpoints');
+    const options = { steps: 4, checkpoint, resume: true };
+    await trainTiny(files, run, options);
+    const other = { ...options, lrRatio: 16 };
+    const { message, hint } = await failure(() => trainTiny(files, run, other), 'checkpoint');
+    expect(message).toContain('lrRatio was 1, is 16');
+    expect(hint).toContain('go on with the new ones by --resume --force');
+    expect(checkSettings(checkpoint, { lr: 0.01 }, { lr: 0.01, lrRatio: 1 }, false)).toEqual([]);
   });
 
   it('is resumed with the data of its run only, also where they are as many', async () => {

@@ -14,7 +14,7 @@ import type { TensorValue } from '../../src/runtime/tensor-value.js';
 import { buildForward } from '../../src/training/forward.js';
 import type { Dialect } from '../../src/training/layers/factor-gradients.js';
 import type { LossName } from '../../src/training/losses/index.js';
-import { stepScalars } from '../../src/training/optimizer.js';
+import { stepScalars } from '../../src/training/optimizers/index.js';
 import type { Parameter } from '../../src/training/parameters.js';
 import { buildStepGraph } from '../../src/training/step-graph.js';
 import { type Expected, goldenModel, type Kind, peftFactor } from '../support/golden.js';

@@ -7,7 +7,7 @@ import { TensorReader } from '../../src/onnx/tensor.js';
 import { openStatefulSession, type StatefulSession } from '../../src/runtime/stateful-session.js';
 import type { TensorValue } from '../../src/runtime/tensor-value.js';
 import { buildForward } from '../../src/training/forward.js';
-import { type OptimizerName, stepScalars } from '../../src/training/optimizer.js';
+import { type OptimizerName, stepScalars } from '../../src/training/optimizers/index.js';
 import { buildStepGraph } from '../../src/training/step-graph.js';
 import { insertInto, randomNumbers, trained } from '../support/adapters.js';
 import { parse } from '../support/wire.js';

@@ -15,12 +15,13 @@ export function settingsOf(
   data: readonly Dataset[],
   modelBytes: number,
 ): Settings {
-  const { loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup } = options;
+  const { loss, batchSize, accumulate, shuffle, seed, optimizer, lr, lrRatio, schedule, warmup } =
+    options;
   const { weightDecay, eps, momentum, clip, dropout, betas } = options;
   const listed = (value: number | readonly number[] | undefined) =>
     value === undefined ? null : [value].flat().join(' ');
   return {
-    ...{ loss, batchSize, accumulate, shuffle, seed, optimizer, lr, schedule, warmup },
+    ...{ loss, batchSize, accumulate, shuffle, seed, optimizer, lr, lrRatio, schedule, warmup },
     ...{ weightDecay, eps, momentum, clip, dropout },
     epochs: options.epochs ?? null,
     steps: options.steps ?? null,

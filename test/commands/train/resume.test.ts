@@ -46,6 +46,7 @@ describe('a run that is killed again and again', () => {
   it.each<[string, Partial<TrainOptions>]>([
     ['in the order of the file', { shuffle: false, checkpointEvery: 1 }],
     ['with SGD and accumulated batches', { optimizer: 'sgd', accumulate: 3, checkpointEvery: 5 }],
+    ['with Lion and LoRA+', { optimizer: 'lion', lrRatio: 4, checkpointEvery: 3 }],
     ['that keeps the best', { keepBest: true, evalEvery: 4, checkpointEvery: 6, lr: 0.3 }],
   ])('%s', async (_, given) => {
     const run = await tinyRun(files);

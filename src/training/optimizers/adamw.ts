@@ -1,0 +1,30 @@
+import type { Optimizer } from './optimizer.js';
+
+/**
+ * Adam with decoupled weight decay (arXiv 1711.05101):
+ * m' = β1·m + (1-β1)·g, v' = β2·v + (1-β2)·g²,
+ * θ' = θ·(1 - lr·λ) - lr · (m'/c1) / (√(v'/c2) + ε), c = 1 - β^t
+ */
+export const adamW: Optimizer<'adamw', 'm' | 'v', 'correction1' | 'correction2'> = {
+  name: 'adamw',
+  summary: 'Adam with decoupled weight decay',
+  defaults: { lr: 5e-4, betas: [0.9, 0.999], eps: 1e-8 },
+  moments: () => ['m', 'v'],
+  scalars: ({ betas }) => ({
+    correction1: {
+      meaning: `1 - ${betas[0]}^t, t = 1, 2, … counts updates`,
+      at: (t) => 1 - betas[0] ** t,
+    },
+    correction2: { meaning: `1 - ${betas[1]}^t`, at: (t) => 1 - betas[1] ** t },
+  }),
+  update(math, x, { betas, eps, weightDecay }) {
+    const { number, add, sub, mul, div, sqrt, scale, each, decayed } = math;
+    const m = add(scale(x.m, betas[0]), scale(x.g, 1 - betas[0]));
+    const v = add(scale(x.v, betas[1]), scale(mul(x.g, x.g), 1 - betas[1]));
+    // Scalars are combined first: a pass over the vector less.
+    const rate = each(div(x.lr, x.correction1));
+    const root = sqrt(div(v, x.correction2));
+    const step = div(mul(m, rate), add(root, number(eps)));
+    return { theta: sub(decayed(x.theta, x.lr, weightDecay), step), m, v };
+  },
+};
