@@ -16,7 +16,7 @@ import type { TensorValue } from '../../../src/runtime/tensor-value.js';
 import { buildForward } from '../../../src/training/forward.js';
 import { NOISE } from '../../../src/training/layers/dropout.js';
 import type { Dialect } from '../../../src/training/layers/factor-gradients.js';
-import { stepScalars } from '../../../src/training/optimizer.js';
+import { stepScalars } from '../../../src/training/optimizers/index.js';
 import { buildStepGraph } from '../../../src/training/step-graph.js';
 import { type InsertOptions, insertInto, randomNumbers } from '../../support/adapters.js';
 import { model, node, tensor, value } from '../../support/models.js';
