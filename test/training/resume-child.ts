@@ -1,15 +1,16 @@
 /**
- * Trains and says each step as it is done: `resume-child.ts MODEL OPTIONS [LAST]`, options as JSON.
+ * Trains and says each step as it is done: `resume-child.ts MODEL OPTIONS [LAST]`, resolved options as JSON.
  * Behind the step LAST it waits to be killed.
  */
 import { writeSync } from 'node:fs';
 import { runTraining } from '../../src/commands/train/run.js';
-import { resolveOptions } from '../../src/training/options.js';
+import type { ResolvedOptions } from '../../src/training/options.js';
 import { waitForever } from '../support/wait.js';
 
 const [model, options, last] = [process.argv[2]!, JSON.parse(process.argv[3]!), process.argv[4]];
 await runTraining(model, {
-  ...resolveOptions(options),
+  ...(options as ResolvedOptions),
+  onNote: () => {},
   // Not process.stdout, which may hold back what it was given.
   onProgress: ({ phase, done }) => {
     if (phase !== 'training') return;
