@@ -57,7 +57,7 @@ async function open() {
   const input = (name) => ({ name, shape: ['batch', 'tokens'], dataType: INT64 });
   const inputs = ['input_ids', 'attention_mask', 'token_type_ids'].map(input);
   const start = performance.now();
-  const dataset = await openDataset(args.file, { inputs, loss: 'cross-entropy', tokenizer });
+  const dataset = await openDataset(args.file, { inputs, labelKind: 'classes', tokenizer });
   const opened = performance.now();
   const { size } = dataset;
   const lengthOf = (sample) => dataset.lengthOf(sample);

@@ -1,8 +1,8 @@
 /** Options of the commands that read data: train and eval. */
 
 import { channelOrders, fits, kernels } from '../src/data/images/choices.js';
-import { lossNames } from '../src/data/loss-name.js';
 import { providerNames } from '../src/runtime/provider-names.js';
+import { type LossOption, lossesWith, lossNames } from '../src/training/losses/index.js';
 import type { LegacySpecs as OptionSpecs } from './legacy.js';
 
 /** On what. */
@@ -25,7 +25,7 @@ export const rowOptions = {
     group: 'Data',
     value: 'FIELD',
     default: 'label, class, ..',
-    summary: 'the field with the label: a name or number, for mse a number, for bce a list',
+    summary: 'the field with the label: a class, a number, or a list of them, as the loss takes it',
     example: '--label-field sentiment',
   },
   labels: {
@@ -65,14 +65,14 @@ export const textOptions = {
     type: 'string',
     group: 'Data',
     value: 'FIELD',
-    summary: 'the field with a second text; for mnr, the one to find',
+    summary: 'the field with a second text; where texts are compared, the one to find',
     example: '--text-field premise --text-pair-field hypothesis',
   },
   textNegativeField: {
     type: 'string',
     group: 'Data',
     value: 'FIELD',
-    summary: 'of mnr: the field with a text that is not the one to find',
+    summary: 'where texts are compared: the field with a text that is not the one to find',
     example: '--text-negative-field negative',
   },
   maxLength: {
@@ -167,7 +167,8 @@ export const imageOptions = {
     type: 'path',
     group: 'Images',
     value: 'FILE',
-    summary: 'of ctc: a character on each line, in the order of the classes without the blank',
+    summary:
+      'of models that spell: a character on each line, in the order of the classes without the blank',
     example: '--dictionary characters.txt',
   },
 } as const satisfies OptionSpecs;
@@ -182,6 +183,10 @@ export const batchOption = {
     example: '--batch-size 32',
   },
 } as const satisfies OptionSpecs;
+
+/** A summary that names the losses that the option has an effect on. */
+export const ofLosses = (option: LossOption, summary: string): string =>
+  `of ${lossesWith(option)}: ${summary}`;
 
 /** What is computed. */
 export const lossOptions = {
@@ -207,7 +212,7 @@ export const lossOptions = {
     group: 'Loss',
     value: 'WEIGHT',
     repeatable: true,
-    summary: 'of cross-entropy: a weight for each class, in their order',
+    summary: ofLosses('classWeights', 'a weight for each class, in their order'),
     example: '--class-weights 1 --class-weights 5',
   },
   posWeight: {
@@ -215,7 +220,10 @@ export const lossOptions = {
     group: 'Loss',
     value: 'WEIGHT',
     repeatable: true,
-    summary: 'of bce: a weight of positive answers, for all or for each element of the last axis',
+    summary: ofLosses(
+      'posWeight',
+      'a weight of positive answers, for all or for each element of the last axis',
+    ),
     example: '--pos-weight 3',
   },
   blank: {
@@ -223,7 +231,7 @@ export const lossOptions = {
     group: 'Loss',
     value: 'CLASS',
     default: 0,
-    summary: 'of ctc: the class that stands for no label',
+    summary: ofLosses('blank', 'the class that stands for no label'),
     example: '--blank 31',
   },
   scale: {
@@ -231,7 +239,7 @@ export const lossOptions = {
     group: 'Loss',
     value: 'FACTOR',
     default: 20,
-    summary: 'of mnr: what cosines are multiplied by',
+    summary: ofLosses('scale', 'what cosines are multiplied by'),
     example: '--scale 50',
   },
   modelOutput: {

@@ -1,6 +1,7 @@
 import type { EvaluateResult } from '../../src/commands/evaluate.js';
 import type { Expectation } from '../../src/commands/expectations.js';
 import { OnnxLoraError } from '../../src/errors.js';
+import { measuresOfLosses } from '../../src/training/losses/index.js';
 import { defineCommand } from '../command.js';
 import { legacy } from '../legacy.js';
 import { forceOption } from '../options.js';
@@ -21,8 +22,7 @@ import { guardLines } from '../verification.js';
 export const evalCommand = defineCommand({
   name: 'eval',
   summary: 'measure a model on data: the loss, and what fits it',
-  description:
-    'For models with adapters and without. Accuracy and F1 for cross-entropy and bce, perplexity for causal-lm, R² for mse, character error rate and exact match for ctc, recall for mnr, agreement with the teacher for kl.',
+  description: `For models with adapters and without. Measures ${measuresOfLosses()}.`,
   positionals: { model: { value: 'MODEL', summary: 'a model, patched or not' } },
   options: legacy({
     ...dataOption,

@@ -20,7 +20,8 @@ import { Evaluator } from '../training/evaluator.js';
 import { buildLossGraph, type LossGraph } from '../training/forward.js';
 import { type GuardReport, guard, guardNote } from '../training/guard/guard.js';
 import { batchShapes, symbolSizes } from '../training/layers/data-shapes.js';
-import { type Metrics, metricsFor } from '../training/metrics/index.js';
+import { labelRequest, metricsFor } from '../training/losses/index.js';
+import type { Metrics } from '../training/metrics/metric.js';
 import {
   checkThreads,
   checkWhole,
@@ -146,7 +147,8 @@ async function measure(path: string, options: Options) {
   let data: Dataset | undefined;
   try {
     const classes = labelsOf(new PatchedModel(model));
-    data = await openDataset(options.data, { ...options, ...modelInputs(model), classes });
+    const request = { ...modelInputs(model), ...labelRequest(options.loss), classes };
+    data = await openDataset(options.data, { ...options, ...request });
     const { size: samples, skipped: skippedRows } = data;
     const { graph, batches } = await prepare(model, files, data, options);
     const { provider: requested = 'auto', threads, onNote } = options;

@@ -15,7 +15,7 @@ export interface Feed {
   readonly key: string;
   /** The type that the input takes. */
   readonly dtype: DataTypeName;
-  /** Rows of the input that a sample is: 1, or more for samples [group, ..] that are compared in mnr. */
+  /** Rows of the input that a sample is: 1, or more for samples [group, ..] that are compared. */
   readonly group: number;
 }
 
@@ -31,11 +31,11 @@ export interface OwnLabels {
 export interface FeedPlan {
   readonly feeds: readonly Feed[];
   readonly ownLabels: OwnLabels | undefined;
-  /** Whether `input_lengths` of ctc is not in the dataset: then every frame counts. */
+  /** Whether `input_lengths` of spelling is not in the dataset: then every frame counts. */
   readonly allFrames: boolean;
 }
 
-/** ctc only asks whether a frame is below a row's length. */
+/** It is only asked whether a frame is below a row's length. */
 const EVERY_FRAME = 2n ** 31n - 1n;
 
 /** Least and greatest value, as far as comparing them needs it. */

@@ -7,6 +7,7 @@ import type { Dim } from '../onnx/model.js';
 import { type Feed, type FeedPlan, isTaken, type OwnLabels } from './convert.js';
 import type { Dataset, SampleSpec } from './dataset.js';
 import { DEFAULT_IGNORE_INDEX } from './ignore-index.js';
+import { askerOf } from './label-kind.js';
 import type { GraphNeeds } from './needs.js';
 
 /** Losses read one of them, and files have the other. */
@@ -14,15 +15,15 @@ const ALIASES: Readonly<Record<string, string>> = { labels: 'target', target: 'l
 
 /**
  * Finds the key of every input by its name; `labels` and `target` may replace each other where the file
- * has one of them. causal-lm without labels gets the model's own `input_ids`, as far as
- * `attention_mask` is not 0, and ctc without `input_lengths` all frames. For mnr, samples may be [2, ..], an anchor and its
- * positive, or [3, ..], with a negative.
+ * has one of them. Where tokens are the labels and the file has none, they are the model's own `input_ids`,
+ * as far as `attention_mask` is not 0; spelling without `input_lengths` gets all frames. Samples that are
+ * compared may be [2, ..], an anchor and its positive, or [3, ..], with a negative.
  * @throws OnnxLoraError `invalid-data` naming file and key for an input without a key, and for a key
  * of another type or shape than the input's
  */
 export function matchKeys(dataset: Dataset, needs: GraphNeeds): FeedPlan {
   const own = ownLabels(dataset, needs);
-  const allFrames = needs.loss === 'ctc' && !dataset.keys.has('input_lengths');
+  const allFrames = needs.labelKind === 'spelling' && !dataset.keys.has('input_lengths');
   const made = [...(own ? ['labels'] : []), ...(allFrames ? ['input_lengths'] : [])];
   const lossInputs = needs.lossInputs.filter(({ name }) => !made.includes(name));
   const sizes = new Map<string, Sized>();
@@ -30,7 +31,7 @@ export function matchKeys(dataset: Dataset, needs: GraphNeeds): FeedPlan {
     const key = keyOf(dataset, spec, what);
     const found = dataset.keys.get(key)!;
     const dtype = checkType(dataset, key, found, spec, what, isTarget);
-    const group = needs.loss === 'mnr' ? groupOf(found.shape, spec.shape) : 1;
+    const group = needs.labelKind === 'pairs' ? groupOf(found.shape, spec.shape) : 1;
     const shape = group > 1 ? found.shape.slice(1) : found.shape;
     const wanted = isTarget ? (spec.shape ?? targetShape(shape, needs)) : spec.shape;
     checkShape(dataset, key, shape, wanted, what);
@@ -39,14 +40,14 @@ export function matchKeys(dataset: Dataset, needs: GraphNeeds): FeedPlan {
   };
   const feeds = [
     ...needs.inputs.map((spec) => match(spec, "the model's input", false)),
-    ...lossInputs.map((spec) => match(spec, `the loss ${needs.loss}`, true)),
+    ...lossInputs.map((spec) => match(spec, askerOf(needs), true)),
   ];
   checkGroups(dataset, feeds);
   return { feeds, ownLabels: own, allFrames };
 }
 
 function ownLabels(dataset: Dataset, needs: GraphNeeds): OwnLabels | undefined {
-  if (needs.loss !== 'causal-lm' || findKey(dataset, 'labels') !== undefined) return undefined;
+  if (needs.labelKind !== 'tokens' || findKey(dataset, 'labels') !== undefined) return undefined;
   const { ignoreIndex = DEFAULT_IGNORE_INDEX } = needs;
   const find = (wanted: string) => needs.inputs.find(({ name }) => name === wanted)?.name;
   const [ids, mask] = [find('input_ids'), find('attention_mask')];

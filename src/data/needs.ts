@@ -3,7 +3,7 @@ import type { ValueSpec } from '../graph/builder.js';
 import type { DataTypeName } from '../onnx/dtype.js';
 import type { Dim } from '../onnx/model.js';
 import type { IndexBounds } from '../runtime/index-bounds.js';
-import type { LossName } from './loss-name.js';
+import type { LabelRequest } from './label-kind.js';
 
 export interface Batches {
   readonly batchSize: number;
@@ -11,12 +11,11 @@ export interface Batches {
 }
 
 /** An input that a graph has to be fed. */
-export interface GraphNeeds {
+export interface GraphNeeds extends LabelRequest {
   /** Of the model, with its batch axis. */
   readonly inputs: readonly ValueSpec[];
   /** Of the loss; see `addLoss`. */
   readonly lossInputs: readonly ValueSpec[];
-  readonly loss: LossName;
   /** The output that the loss reads. */
   readonly output: Pick<ModelOutput, 'shape'>;
   /** Labels with this value do not count; default -100. */
@@ -24,9 +23,9 @@ export interface GraphNeeds {
 }
 
 export interface DataNeeds extends GraphNeeds {
-  /** ctc: the class for no label; default 0. */
+  /** Of spelling: the class for no label; default 0. */
   readonly blank?: number | undefined;
-  /** ctc: frames of the output, where its shape says them for the sizes of the data only. */
+  /** Of spelling: frames of the output, where its shape says them for the sizes of the data only. */
   readonly frames?: number | undefined;
   /** Which integers model inputs may hold, by input, where it is known; see `IndexTracer`. */
   readonly indexBounds?: ReadonlyMap<string, IndexBounds | undefined> | undefined;

@@ -20,7 +20,7 @@ const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<Te
 
 /**
  * Opens samples: a .safetensors or .npz file whose arrays share their first axis; or, for the model and
- * the loss of a request, texts in a .jsonl, .csv, .tsv or .parquet file, and images in a folder of class
+ * the labels of a request, texts in a .jsonl, .csv, .tsv or .parquet file, and images in a folder of class
  * folders or named by the rows of such a file. Memory follows the batches, not
  * the file, except for compressed .npz files (see {@link openNpz}) and a few bytes for each row of texts.
  * @throws OnnxLoraError `invalid-argument` for another kind of file; `file-not-found`, `not-a-file`,

@@ -1,8 +1,8 @@
-/** A request to files of texts or images: numbers for the inputs of one model and one loss. */
+/** A request to files of texts or images: numbers for the inputs of one model, and labels. */
 import type { ValueInfo } from '../onnx/model.js';
 import type { WorkOptions } from '../onnx/write.js';
 import type { ImageOptions } from './images/plan.js';
-import type { LossName } from './loss-name.js';
+import type { LabelRequest } from './label-kind.js';
 import type { TextOptions } from './text/options.js';
 
 /** Options of rows in files without tensors. */
@@ -15,15 +15,14 @@ export interface RowOptions {
 
 export interface DataOptions extends RowOptions, TextOptions, ImageOptions {}
 
-export interface DataRequest extends DataOptions, WorkOptions {
+export interface DataRequest extends DataOptions, LabelRequest, WorkOptions {
   /** Of the model, with their batch axis. */
   readonly inputs: readonly ValueInfo[];
   /** Number of positions in the model's table, where that is known. */
   readonly positions?: number | undefined;
-  readonly loss: LossName;
   /** Stands for labels that do not count; default -100. */
   readonly ignoreIndex?: number | undefined;
-  /** ctc: the class for no label; default 0. */
+  /** Of spelling: the class for no label; default 0. */
   readonly blank?: number | undefined;
   /** The names of the classes, where the model or the data trained on have given them numbers. */
   readonly classes?: readonly string[] | undefined;

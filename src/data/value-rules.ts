@@ -20,7 +20,7 @@ export function valueRules(plan: FeedPlan, needs: DataNeeds): Rule[] {
     const rule = ofLoss.has(feed.name) ? targetRule(feed, needs) : inputRule(feed, plan, needs);
     return rule ? [rule] : [];
   });
-  return needs.loss === 'ctc' ? [...rules, ...ctcRules(plan, needs)] : rules;
+  return needs.labelKind === 'spelling' ? [...rules, ...spellingRules(plan, needs)] : rules;
 }
 
 function inputRule(feed: Feed, { ownLabels }: FeedPlan, needs: DataNeeds): Rule | undefined {
@@ -35,8 +35,8 @@ function inputRule(feed: Feed, { ownLabels }: FeedPlan, needs: DataNeeds): Rule 
 }
 
 function targetRule(feed: Feed, needs: DataNeeds): Rule | undefined {
-  if (needs.loss === 'ctc') return undefined;
-  if (needs.loss === 'bce') {
+  if (needs.labelKind === 'spelling') return undefined;
+  if (needs.labelKind === 'sets') {
     const expected = isFloating(feed.dtype) ? 'probabilities from 0 to 1' : '0 or 1';
     return everyElement(feed, (taken) => taken >= 0 && taken <= 1, expected);
   }
@@ -78,13 +78,13 @@ function maskRule(feed: Feed, needs: DataNeeds): Rule {
 
 /** Counts samples without an element that counts: they teach nothing, and all of them are an error. */
 function counting(
-  { loss }: DataNeeds,
+  { labelKind }: DataNeeds,
   counts: (taken: number) => boolean,
   { feeds: [feed], find }: Rule,
   lack: string,
 ): Pick<Rule, 'find' | 'lack' | 'remark'> {
   // The first token of a text has nothing to be predicted from.
-  const first = loss === 'causal-lm' ? 1 : 0;
+  const first = labelKind === 'tokens' ? 1 : 0;
   let [idle, all] = [0, 0];
   return {
     find(columns) {
@@ -104,7 +104,7 @@ function counting(
 }
 
 /** Lengths within the arrays, and classes but the blank as far as they reach. */
-function ctcRules({ feeds }: FeedPlan, needs: DataNeeds): Rule[] {
+function spellingRules({ feeds }: FeedPlan, needs: DataNeeds): Rule[] {
   const find = (name: string) => feeds.find((feed) => feed.name === name);
   const frames = find('input_lengths');
   const [labels, lengths] = [find('labels')!, find('label_lengths')!];

@@ -13,7 +13,7 @@ import type { Model } from '../onnx/model.js';
 import { IndexTracer } from '../runtime/index-bounds.js';
 import type { Feeds } from '../runtime/tensor-value.js';
 import type { LossGraph } from './forward.js';
-import type { LossName } from './losses/index.js';
+import { type LossName, labelRequest } from './losses/index.js';
 
 /** Samples of a batch that are named one by one. */
 const NAMED = 8;
@@ -66,8 +66,10 @@ export class Batches {
     const indexBounds = new Map(
       inputs.map(({ name }) => [name, tracer.bounds(name, { strict: true })]),
     );
-    const frames = framesOf(graph, loss);
-    const needs = { inputs, lossInputs, output, loss, ignoreIndex, blank, frames, indexBounds };
+    const labels = labelRequest(loss);
+    const frames = labels.labelKind === 'spelling' ? framesOf(graph) : undefined;
+    const found = { inputs, lossInputs, output, frames, indexBounds };
+    const needs = { ...labels, ...found, ignoreIndex, blank };
     const checked = await checkDataset(dataset, { ...needs, batches: options }, work);
     return new Batches(dataset, graph, checked, options);
   }
@@ -97,8 +99,8 @@ export class Batches {
   }
 }
 
-/** Of ctc, for the sizes of the data. */
-function framesOf({ output, probe }: LossGraph, loss: LossName): number | undefined {
-  const frames = loss === 'ctc' ? probe.shapeAt(output.shape, 0)?.[1] : undefined;
+/** For the sizes of the data. */
+function framesOf({ output, probe }: LossGraph): number | undefined {
+  const frames = probe.shapeAt(output.shape, 0)?.[1];
   return typeof frames === 'number' ? frames : undefined;
 }

@@ -10,7 +10,7 @@ import type { TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
 import type { LossGraph } from './forward.js';
 import { probabilityWarning } from './losses/probabilities.js';
-import type { MetricAccumulator, Metrics } from './metrics/index.js';
+import type { MetricAccumulator, Metrics } from './metrics/metric.js';
 
 /** The folder whose files a session may refer to; links are followed, as the runtime does it. */
 export function folderOf({ source }: Model): string | undefined {

@@ -25,7 +25,7 @@ import { addDropout, NOISE } from './layers/dropout.js';
 import type { Dialect } from './layers/factor-gradients.js';
 import { rewriteAdapters } from './layers/rewrite.js';
 import { batchFirst } from './losses/batch-axis.js';
-import { addLoss, type LossName, type LossOptions } from './losses/index.js';
+import { addLoss, type LossName, type LossOptions, losses } from './losses/index.js';
 import type { Doubt } from './losses/loss.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
@@ -224,7 +224,7 @@ function withLoss(
   const own = outputOf(patched, graph, types, options.modelOutput);
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
-  const turned = batchFirst(graph, own, inputs, options.loss);
+  const turned = batchFirst(graph, own, inputs, losses[options.loss].labels);
   const added = addLoss(graph, options.loss, turned, options.lossOptions, types);
   const { loss, weight, gradient, inputs: lossInputs, doubt } = added;
   const output = { ...own, shape: turned.shape };

@@ -9,9 +9,9 @@ import { type RunProgress, type Settings, writeCheckpoint } from './checkpoint.j
 import type { Evaluator } from './evaluator.js';
 import { NOISE, noiseOf } from './layers/dropout.js';
 import type { RunLog } from './log.js';
+import { metricsFor } from './losses/index.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
-import { metricsFor } from './metrics/index.js';
 import { stepScalars } from './optimizers/index.js';
 import type { ResolvedOptions } from './options.js';
 import type { EvalRecord, StepRecord } from './records.js';

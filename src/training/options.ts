@@ -7,7 +7,14 @@ import { OnnxLoraError } from '../errors.js';
 import type { ValueInfo } from '../onnx/model.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { ProviderName } from '../runtime/provider-names.js';
-import type { LossName, LossOptions } from './losses/index.js';
+import {
+  type LossName,
+  type LossOption,
+  type LossOptions,
+  losses,
+  lossesWith,
+  lossOptionNames,
+} from './losses/index.js';
 import {
   defaultsOf,
   type OptimizerName,
@@ -311,40 +318,27 @@ function invalid(message: string, hint?: string): OnnxLoraError {
   return new OnnxLoraError('invalid-argument', message, { hint });
 }
 
-type SpecialOption = Exclude<keyof LossOptions, 'dataKeys' | 'ignoreIndex' | 'group'>;
-
-/** Which losses have a use for an option. */
-const usedBy: Readonly<Record<SpecialOption, readonly LossName[]>> = {
-  labelSmoothing: ['cross-entropy', 'causal-lm'],
-  classWeights: ['cross-entropy', 'causal-lm'],
-  posWeight: ['bce'],
-  blank: ['ctc'],
-  scale: ['mnr'],
-  temperature: ['kl'],
-};
-
 /**
  * The options of the loss for some data.
  * @param inputs of the model
  * @throws OnnxLoraError `invalid-argument` for an option that the loss has no use for
  */
 export function lossOptions(
-  options: LossSettings & Pick<LossOptions, SpecialOption>,
+  options: LossSettings & Pick<LossOptions, LossOption>,
   inputs: readonly ValueInfo[],
   { keys }: Dataset,
 ): LossOptions {
-  for (const [key, losses] of Object.entries(usedBy)) {
-    if (options[key as SpecialOption] === undefined || losses.includes(options.loss)) continue;
-    throw invalid(`${key} is an option of ${losses.join(' and ')}, not of ${options.loss}`);
+  const { loss } = options;
+  const idle = lossOptionNames.find(
+    (key) => options[key] !== undefined && !losses[loss].options.includes(key),
+  );
+  if (idle !== undefined) {
+    throw invalid(`${idle} is an option of ${lossesWith(idle)}, not of ${loss}`);
   }
-  const { ignoreIndex, classWeights, posWeight, blank, scale } = options;
-  const { labelSmoothing, temperature } = options;
   const isTriple = inputs.some(
     ({ name, shape }) => groupOf(keys.get(name)?.shape ?? [], shape) === 3,
   );
   const group = isTriple ? 3 : 2;
-  return {
-    ...{ dataKeys: [...keys.keys()], group, ignoreIndex, classWeights, posWeight, blank, scale },
-    ...{ labelSmoothing, temperature },
-  };
+  const given = Object.fromEntries(losses[loss].options.map((key) => [key, options[key]]));
+  return { ...given, dataKeys: [...keys.keys()], group };
 }

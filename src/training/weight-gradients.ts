@@ -31,6 +31,7 @@ import { folderOf } from './evaluator.js';
 import { buildLossGraph, type LossGraph } from './forward.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { deltaGradient } from './layers/delta-gradient.js';
+import { labelRequest } from './losses/index.js';
 import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
 
 export interface GradientOptions extends WorkOptions, LossSettings, DataOptions {
@@ -84,8 +85,8 @@ export async function* weightGradients(
   checkWhole({ batches: options.batches, batchSize: options.batchSize }, 1);
   checkThreads(options);
   const classes = labelsOf(patched);
-  const known = modelInputs(patched.model);
-  const data = await openDataset(options.data, { ...options, ...known, classes });
+  const request = { ...modelInputs(patched.model), ...labelRequest(options.loss), classes };
+  const data = await openDataset(options.data, { ...options, ...request });
   try {
     const extent = extentOf(data, options);
     const forward = await lossGraph(patched, reader, data, extent, options);

@@ -6,6 +6,7 @@ import { openDataset } from '../../src/data/open-dataset.js';
 import type { ValueSpec } from '../../src/graph/builder.js';
 import type { DataTypeName } from '../../src/onnx/dtype.js';
 import type { Dim } from '../../src/onnx/model.js';
+import { labelRequest } from '../../src/training/losses/index.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { array, normals, runLoss } from '../training/losses/run-loss.js';
 import { type Column, safetensors } from './data.js';
@@ -27,7 +28,7 @@ const mask = spec('attention_mask', 'int64', ['batch', 'seq']);
 const classifier: DataNeeds = {
   inputs: [ids, mask],
   lossInputs: [spec('labels', 'int64', ['batch'])],
-  loss: 'cross-entropy',
+  ...labelRequest('cross-entropy'),
   output: { shape: ['batch', 4] },
 };
 const good: Columns = {
@@ -39,14 +40,14 @@ const good: Columns = {
 const causal: DataNeeds = {
   ...classifier,
   lossInputs: [spec('labels', 'int64', ['batch', 'seq'])],
-  loss: 'causal-lm',
+  ...labelRequest('causal-lm'),
   output: { shape: ['batch', 'seq', 10] },
 };
 
 const regression: DataNeeds = {
   inputs: [spec('x', 'float32', ['batch', 2])],
   lossInputs: [spec('target', 'float32', ['batch', 3])],
-  loss: 'mse',
+  ...labelRequest('mse'),
   output: { shape: ['batch', 3] },
 };
 const numbers: Columns = {
@@ -56,7 +57,7 @@ const numbers: Columns = {
 
 const binary: DataNeeds = {
   ...regression,
-  loss: 'bce',
+  ...labelRequest('bce'),
   lossInputs: [spec('labels', 'int64', ['batch', 3])],
 };
 
@@ -67,7 +68,7 @@ const ctc: DataNeeds = {
     spec('input_lengths', 'int64', ['batch']),
     spec('label_lengths', 'int64', ['batch']),
   ],
-  loss: 'ctc',
+  ...labelRequest('ctc'),
   output: { shape: ['batch', 7, 5] },
 };
 const speech: Columns = {
@@ -80,7 +81,7 @@ const speech: Columns = {
 const ranking: DataNeeds = {
   inputs: [ids, mask],
   lossInputs: [],
-  loss: 'mnr',
+  ...labelRequest('mnr'),
   output: { shape: ['batch', 8] },
 };
 const pairs: Columns = {
@@ -366,7 +367,7 @@ describe('numbers', () => {
     [
       'a probability above 1',
       { ...numbers, target: ['float32', [2, 3], 1.5] },
-      { ...regression, loss: 'bce' },
+      { ...regression, ...labelRequest('bce') },
       'key target, sample 0, element [0]: found 1.5, expected probabilities from 0 to 1',
     ],
     [

@@ -8,6 +8,7 @@ import { encodeSafetensors } from '../../src/formats/safetensors.js';
 import { byteLength, type DataTypeName } from '../../src/onnx/dtype.js';
 import { elementCount } from '../../src/onnx/model.js';
 import { tensorToFloat64 } from '../../src/runtime/tensor-value.js';
+import { labelRequest } from '../../src/training/losses/index.js';
 import { bytesOf, npy, npz, zip } from '../formats/npz-writer.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { safetensors } from './data.js';
@@ -128,7 +129,12 @@ describe('openDataset', () => {
         most = Math.max(most, process.memoryUsage().arrayBuffers);
       };
       const inputs = [{ name: 'x', dtype: 'float32', shape: ['batch', width] }] as const;
-      const needs = { inputs, lossInputs: [], loss: 'mnr', output: { shape: null } } as const;
+      const needs = {
+        inputs,
+        lossInputs: [],
+        ...labelRequest('mnr'),
+        output: { shape: null },
+      } as const;
       await checkDataset(dataset, needs, { onProgress });
       expect(most - before).toBeLessThan(100e6);
       dataset.close();

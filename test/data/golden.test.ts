@@ -14,7 +14,7 @@ import { openModel } from '../../src/onnx/parse.js';
 import { TensorReader } from '../../src/onnx/tensor.js';
 import { IndexTracer } from '../../src/runtime/index-bounds.js';
 import { inferTypes } from '../../src/runtime/infer-types.js';
-import { addLoss, type LossName } from '../../src/training/losses/index.js';
+import { addLoss, type LossName, labelRequest } from '../../src/training/losses/index.js';
 import { temporaryFolder } from '../support/files.js';
 import { type Expected, lossOf } from '../support/golden.js';
 import { goldenCases, zooJson, zooModel, zooTensors } from '../support/zoo.js';
@@ -97,7 +97,7 @@ async function needsOf(name: string, loss: LossName): Promise<DataNeeds> {
     const indexBounds = new Map(
       inputs.map((input) => [input.name, tracer.bounds(input.name, { strict: true })]),
     );
-    return { inputs, lossInputs, loss, output: type, indexBounds };
+    return { inputs, lossInputs, ...labelRequest(loss), output: type, indexBounds };
   } finally {
     files.close();
     model.close();

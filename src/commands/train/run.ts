@@ -33,6 +33,7 @@ import { type GuardReport, guard, guardNote } from '../../training/guard/guard.j
 import { batchShapes, symbolSizes } from '../../training/layers/data-shapes.js';
 import { RunLog } from '../../training/log.js';
 import { TrainingLoop } from '../../training/loop.js';
+import { labelRequest } from '../../training/losses/index.js';
 import { lossOptions, type ResolvedOptions } from '../../training/options.js';
 import type { LogRecord } from '../../training/records.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY } from '../../training/step-format.js';
@@ -158,8 +159,9 @@ class Run {
   }
 
   private async open(path: string, classes?: readonly string[]): Promise<Dataset> {
-    const known = modelInputs(this.patched.model);
-    const dataset = await openDataset(path, { ...this.options, ...known, classes });
+    const { options, patched } = this;
+    const request = { ...modelInputs(patched.model), ...labelRequest(options.loss), classes };
+    const dataset = await openDataset(path, { ...options, ...request });
     this.datasets.push(dataset);
     return dataset;
   }

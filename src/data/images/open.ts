@@ -1,4 +1,4 @@
-/** Opens images as samples of one model and one loss. */
+/** Opens images as samples of one model. */
 import { dirname, resolve } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { kindOf } from '../../formats/path-kind.js';
@@ -17,7 +17,7 @@ import { type TargetCollector, targetCollector } from './targets.js';
 /**
  * Opens a folder with a folder of images for each class.
  * @throws OnnxLoraError `invalid-argument` where model and options do not say what images become,
- * `unsupported` for a loss that wants more than a class, `invalid-data` naming folder or image,
+ * `unsupported` for labels that images cannot have, `invalid-data` naming folder or image,
  * `aborted`, and those of reading
  */
 export async function openImageFolder(folder: string, request: DataRequest): Promise<Dataset> {
@@ -57,9 +57,10 @@ interface Fields {
 
 const IMAGE_NAMES = ['image', 'image_path', 'path', 'file', 'file_name', 'filename'];
 
-function chooseFields(row: Row, { imageField, labelField, loss }: DataRequest): Fields {
+function chooseFields(row: Row, { imageField, labelField, labelKind }: DataRequest): Fields {
   const image = imageField ?? firstOf(row, IMAGE_NAMES);
-  const label = labelField ?? firstOf(row, loss === 'ctc' ? ['text', ...labelNames] : labelNames);
+  const names = labelKind === 'spelling' ? ['text', ...labelNames] : labelNames;
+  const label = labelField ?? firstOf(row, names);
   if (image !== undefined && label !== undefined) return { image, label };
   const [what, flag] =
     image === undefined ? ['an image', '--image-field'] : ['a label', '--label-field'];

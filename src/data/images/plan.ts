@@ -25,7 +25,7 @@ export interface ImageOptions {
   readonly channels?: ChannelOrder | undefined;
   /** The field of a row with the path of the image. Default: a name that is common for it. */
   readonly imageField?: string | undefined;
-  /** ctc: a file with a character on each line, in the order of the classes without the blank. */
+  /** Of spelling: a file with a character on each line, in the order of the classes without the blank. */
   readonly dictionary?: string | undefined;
   /** A `preprocessor_config.json` that says all this; what is given besides wins. */
   readonly processor?: string | undefined;

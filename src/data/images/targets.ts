@@ -5,6 +5,7 @@ import type { TensorValue } from '../../runtime/tensor-value.js';
 import { Characters } from '../characters.js';
 import { readClassFile } from '../classes.js';
 import type { SampleSpec } from '../dataset.js';
+import { askerOf } from '../label-kind.js';
 import type { DataRequest } from '../request.js';
 import { BadRow } from '../rows/bad-row.js';
 import { brief } from '../rows/brief.js';
@@ -27,19 +28,23 @@ export interface TargetCollector {
 }
 
 /**
- * The collector for a loss.
- * @throws OnnxLoraError `unsupported` for a loss that wants more than a label, `invalid-argument` for
- * ctc without a dictionary, and those of reading dictionaries and class files
+ * The collector for the kind of labels.
+ * @throws OnnxLoraError `unsupported` for labels that images cannot have, `invalid-argument` for
+ * spelling without a dictionary, and those of reading dictionaries and class files
  */
 export function targetCollector(request: DataRequest): TargetCollector {
-  const { loss, labels, classes, ignoreIndex, dictionary, blank } = request;
-  if (loss === 'ctc') return transcripts(Characters.read(needed(dictionary), blank));
+  const { labelKind, labels, classes, ignoreIndex, blank } = request;
+  if (labelKind === 'spelling') return transcripts(Characters.read(dictionaryOf(request), blank));
   const known = labels === undefined ? classes : readClassFile(labels);
-  const collector = labelCollector(loss, { classes: known, ignoreIndex });
+  const collector = labelCollector(labelKind, { classes: known, ignoreIndex });
   if (!collector) {
-    throw new OnnxLoraError('unsupported', `images with a label each cannot train ${loss}`, {
-      hint: 'They can train cross-entropy, bce, mse and ctc. For others save arrays in a .safetensors file.',
-    });
+    throw new OnnxLoraError(
+      'unsupported',
+      `images with a label each cannot train with ${askerOf(request)}`,
+      {
+        hint: 'A label of an image is a class, a set of classes, a number or a text. For others save arrays in a .safetensors file.',
+      },
+    );
   }
   const values: unknown[] = [];
   return {
@@ -58,14 +63,16 @@ export function targetCollector(request: DataRequest): TargetCollector {
   };
 }
 
-function needed(dictionary: string | undefined): string {
-  if (dictionary !== undefined) return dictionary;
-  throw new OnnxLoraError('invalid-argument', 'ctc needs the characters that the classes are', {
-    hint: 'Name a file with a character on each line with --dictionary.',
-  });
+function dictionaryOf(request: DataRequest): string {
+  if (request.dictionary !== undefined) return request.dictionary;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${askerOf(request)} needs the characters that the classes are`,
+    { hint: 'Name a file with a character on each line with --dictionary.' },
+  );
 }
 
-/** Rows padded with 0 after their lengths, as ctc reads them. */
+/** Rows padded with 0 after their lengths, as spelling is read. */
 function transcripts(characters: Characters): TargetCollector {
   const rows: (readonly number[])[] = [];
   return {

@@ -5,7 +5,7 @@ import type { LabelCollector, LabelOptions, Labels } from './label-collector.js'
 import { numberLabels } from './number-labels.js';
 
 /**
- * Any number of classes a row, as answers for bce: a list of names (or one name) becomes a 1 at each of
+ * Any number of classes a row, as answers from 0 to 1: a list of names (or one name) becomes a 1 at each of
  * them; a list of numbers (or one number) is the answers themselves.
  */
 export function classSets({ classes }: LabelOptions): LabelCollector {

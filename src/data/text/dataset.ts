@@ -3,6 +3,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { type TensorValue, tensorFromNumbers } from '../../runtime/tensor-value.js';
 import type { Dataset, SampleSpec } from '../dataset.js';
 import { DEFAULT_IGNORE_INDEX } from '../ignore-index.js';
+import { askerOf } from '../label-kind.js';
 import type { DataRequest } from '../request.js';
 import { fieldOf } from '../rows/fields.js';
 import type { Labels } from '../rows/label-collector.js';
@@ -31,11 +32,12 @@ export async function openTexts(path: string, request: DataRequest): Promise<Dat
   return new TextDataset(path, file, { inputs, tokenizer, limit, request, ...reader.result() });
 }
 
-function tokenizerOf(path: string, { tokenizer, loss }: DataRequest): string {
-  if (loss === 'ctc') {
+function tokenizerOf(path: string, request: DataRequest): string {
+  const { tokenizer, labelKind } = request;
+  if (labelKind === 'spelling') {
     throw new OnnxLoraError(
       'invalid-argument',
-      `the loss ctc reads signals or images, ${path} holds texts`,
+      `${askerOf(request)} reads signals or images, ${path} holds texts`,
     );
   }
   if (tokenizer !== undefined) return tokenizer;
@@ -126,13 +128,14 @@ class TextDataset implements Dataset {
     const texts = samples.flatMap((sample) => sample.texts);
     const longest = Math.max(1, ...texts.map(({ ids }) => ids.length));
     const length = inputs.length ?? longest;
-    const lead = request.loss === 'mnr' ? [samples.length, fields.texts.length] : [samples.length];
+    const areCompared = request.labelKind === 'pairs';
+    const lead = areCompared ? [samples.length, fields.texts.length] : [samples.length];
     const dims = [...lead, length];
     const padId = tokenizer.padId ?? 0;
     const made = inputs.sequences.map(({ name, dtype, role }): [string, TensorValue] => {
       return [name, tensorFromNumbers(dtype, dims, padded(texts, role, length, padId))];
     });
-    if (request.loss !== 'causal-lm') return made;
+    if (request.labelKind !== 'tokens') return made;
     const { ignoreIndex = DEFAULT_IGNORE_INDEX } = request;
     const labels = padded(texts, 'labels', length, ignoreIndex);
     return [...made, [TOKEN_LABELS, tensorFromNumbers('int64', dims, labels)]];
@@ -162,7 +165,7 @@ class TextDataset implements Dataset {
 
   private specs(): Map<string, SampleSpec> {
     const { inputs, tokenizer, fields, request, labels } = this.parts;
-    const lead = request.loss === 'mnr' ? [fields.texts.length] : [];
+    const lead = request.labelKind === 'pairs' ? [fields.texts.length] : [];
     const shape = [...lead, inputs.length ?? this.usualLength()];
     const varies = inputs.length === undefined;
     const last = { ids: tokenizer.lastId, mask: 1, types: 1, positions: this.parts.limit - 1 };
@@ -174,7 +177,7 @@ class TextDataset implements Dataset {
       specs.set(name, { dtype, shape: empty, range: [0, 0] });
     }
     if (labels) specs.set(labels.key, labels.spec);
-    if (request.loss === 'causal-lm') {
+    if (request.labelKind === 'tokens') {
       specs.set(TOKEN_LABELS, { dtype: 'int64', shape, varies, range: [0, tokenizer.lastId] });
     }
     return specs;

@@ -1,6 +1,6 @@
 /** Which fields hold the texts of a row. */
 import { OnnxLoraError } from '../../errors.js';
-import type { LossName } from '../loss-name.js';
+import { askerOf, type LabelRequest } from '../label-kind.js';
 import { firstOf, labelNames } from '../rows/fields.js';
 import type { Row } from '../rows/row.js';
 import type { TextOptions } from './options.js';
@@ -12,6 +12,8 @@ export interface TextFields {
   /** Whether the first field holds the messages of a conversation. */
   readonly isChat: boolean;
 }
+
+type TextRequest = TextOptions & LabelRequest;
 
 /** Names that go together, in the order of their roles. */
 const COMMON: readonly (readonly string[])[] = [
@@ -38,23 +40,25 @@ const MESSAGES = 'messages';
  * @param row the first one of the file
  * @throws OnnxLoraError `invalid-argument` where that leaves one open
  */
-export function chooseFields(row: Row, loss: LossName, options: TextOptions): TextFields {
-  const isLanguage = loss === 'causal-lm';
-  const texts = isLanguage ? [languageField(row, options)] : textFields(row, loss, options);
-  if (loss === 'mnr' && texts.length < 2) {
+export function chooseFields(row: Row, request: TextRequest): TextFields {
+  const isLanguage = request.labelKind === 'tokens';
+  const areCompared = request.labelKind === 'pairs';
+  const texts = isLanguage ? [languageField(row, request)] : textFields(row, request);
+  if (areCompared && texts.length < 2) {
     const hint = 'Name the fields with --text-field and --text-pair-field.';
-    throw open('the loss mnr takes an anchor and the text to find', row, hint);
+    throw open(`${askerOf(request)} takes an anchor and the text to find`, row, hint);
   }
   const isChat = isLanguage && Array.isArray(row[texts[0]!]);
-  const needsLabel = !isLanguage && loss !== 'mnr';
-  return { texts, label: needsLabel ? labelField(row, options) : undefined, isChat };
+  const needsLabel = !isLanguage && !areCompared;
+  return { texts, label: needsLabel ? labelField(row, request) : undefined, isChat };
 }
 
-function languageField(row: Row, { textField, textPairField }: TextOptions): string {
+function languageField(row: Row, request: TextRequest): string {
+  const { textField, textPairField } = request;
   if (textPairField !== undefined) {
     throw new OnnxLoraError(
       'invalid-argument',
-      'causal-lm takes one text a row, found a field for a second one',
+      `${askerOf(request)} takes one text a row, found a field for a second one`,
       {
         hint: 'Put both into one text, or use messages with the chat template of the tokenizer.',
       },
@@ -66,10 +70,11 @@ function languageField(row: Row, { textField, textPairField }: TextOptions): str
   throw open('none of the fields is known to hold a text', row, 'Name it with --text-field.');
 }
 
-function textFields(row: Row, loss: LossName, options: TextOptions): string[] {
-  const { textField, textPairField, textNegativeField } = options;
+function textFields(row: Row, request: TextRequest): string[] {
+  const { textField, textPairField, textNegativeField } = request;
+  const areCompared = request.labelKind === 'pairs';
   const [first, second, third] = textField === undefined ? commonFields(row) : [textField];
-  const negative = textNegativeField ?? (loss === 'mnr' ? third : undefined);
+  const negative = textNegativeField ?? (areCompared ? third : undefined);
   const names = [first, textPairField ?? second, negative];
   const missing = names.indexOf(undefined);
   if (
@@ -79,10 +84,10 @@ function textFields(row: Row, loss: LossName, options: TextOptions): string[] {
     const flag = missing === 0 ? '--text-field' : '--text-pair-field';
     throw open('not all fields with texts are known', row, `Name them with ${flag}.`);
   }
-  if (textNegativeField !== undefined && loss !== 'mnr') {
+  if (textNegativeField !== undefined && !areCompared) {
     throw new OnnxLoraError(
       'invalid-argument',
-      `a third text is for the loss mnr, not for ${loss}`,
+      `a third text is for a loss that compares texts, not for ${askerOf(request)}`,
     );
   }
   return names.filter((name) => name !== undefined);

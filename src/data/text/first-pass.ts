@@ -27,9 +27,9 @@ export class FirstPass {
     private readonly limit: number,
     private readonly request: DataRequest,
   ) {
-    const { loss, labels, classes, ignoreIndex } = request;
+    const { labelKind, labels, classes, ignoreIndex } = request;
     const known = labels === undefined ? classes : readClassFile(labels);
-    this.labels = labelCollector(loss, { classes: known, ignoreIndex });
+    this.labels = labelCollector(labelKind, { classes: known, ignoreIndex });
   }
 
   /** @throws BadRow for a row that is not a sample; OnnxLoraError where fields stay open */
@@ -50,8 +50,8 @@ export class FirstPass {
   }
 
   private choose(row: Row) {
-    const { loss, onNote } = this.request;
-    const fields = chooseFields(row, loss, this.request);
+    const { onNote } = this.request;
+    const fields = chooseFields(row, this.request);
     const { texts, label } = fields;
     const named = label === undefined ? '' : `, labels from ${label}`;
     onNote?.(
@@ -64,9 +64,10 @@ export class FirstPass {
 function encoderFor(
   tokenizer: TextTokenizer,
   fields: TextFields,
-  { loss, onNote }: DataRequest,
+  { labelKind, onNote }: DataRequest,
 ): RowEncoder {
   if (fields.isChat) return chatEncoder(tokenizer, fields, onNote);
-  if (loss === 'causal-lm') return languageEncoder(tokenizer, fields);
-  return loss === 'mnr' ? separateEncoder(tokenizer, fields) : jointEncoder(tokenizer, fields);
+  if (labelKind === 'tokens') return languageEncoder(tokenizer, fields);
+  const encoder = labelKind === 'pairs' ? separateEncoder : jointEncoder;
+  return encoder(tokenizer, fields);
 }

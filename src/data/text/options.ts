@@ -6,7 +6,7 @@ export interface TextOptions {
   readonly textField?: string | undefined;
   /** The field with the second text. */
   readonly textPairField?: string | undefined;
-  /** mnr: the field with a text that is not the one to find. */
+  /** Of pairs: the field with a text that is not the one to find. */
   readonly textNegativeField?: string | undefined;
   readonly labelField?: string | undefined;
   /** Most tokens of a sample. Default: what tokenizer and model say. */

@@ -1,6 +1,6 @@
 /** Outputs whose first axis is not the one of samples. */
 
-import type { LossName } from '../../data/loss-name.js';
+import type { LabelKind } from '../../data/label-kind.js';
 import type { ModelOutput } from '../../data/needs.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
@@ -8,7 +8,7 @@ import type { Dim } from '../../onnx/model.js';
 import { unsqueeze } from './operators.js';
 
 /**
- * The output with samples along its first axis: [frames, batch, classes] for ctc is turned, and a model for
+ * The output with samples along its first axis: [frames, batch, classes] that spell a text are turned, and a model for
  * batches of 1 that leaves the axis out gets it back.
  * @param inputs of the model, samples first
  * @throws OnnxLoraError `invalid-argument` for an output that does not follow the batch
@@ -17,13 +17,13 @@ export function batchFirst(
   graph: GraphBuilder,
   output: ModelOutput,
   inputs: readonly ValueSpec[],
-  loss: LossName,
+  labels: LabelKind,
 ): ModelOutput {
   const batch = batchOf(inputs);
   const { shape } = output;
-  if (batch === undefined || loss === 'mnr' || !shape || shape[0] === batch) return output;
+  if (batch === undefined || labels === 'pairs' || !shape || shape[0] === batch) return output;
   const [frames, samples, classes] = shape;
-  if (loss === 'ctc' && shape.length === 3 && samples === batch) {
+  if (labels === 'spelling' && shape.length === 3 && samples === batch) {
     const name = graph.op('Transpose', [output.name], { perm: { ints: [1, 0, 2] } });
     return { ...output, name, shape: [samples, frames!, classes!] };
   }

@@ -1,5 +1,6 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { binary } from '../metrics/binary.js';
 import { elementsOf, targetLike } from './elementwise.js';
 import type { AddInput, Logits, Loss, LossOptions } from './loss.js';
 import { reduce } from './operators.js';
@@ -10,7 +11,13 @@ import { reduce } from './operators.js';
  * BCEWithLogitsLoss. With k = 1 + (p-1)·y and softplus(x) = log(1 + exp(x)) it is
  * (1-y)·z + k·softplus(-z), which never takes the log of 0; its gradient is k·σ(z) - p·y.
  */
-export const bce: Loss = {
+export const bce = {
+  name: 'bce',
+  summary: 'any number of classes, or yes and no',
+  labels: 'sets',
+  measures: 'accuracy and F1',
+  metric: binary,
+  options: ['posWeight'],
   takes: 'any shape with a batch axis',
   ranks: [1, Number.POSITIVE_INFINITY],
   contains: 'Sigmoid',
@@ -35,7 +42,7 @@ export const bce: Loss = {
     const gradient = graph.op('Div', [slope, weight], {}, 'grad/loss');
     return { loss, weight, gradient };
   },
-};
+} as const satisfies Loss;
 
 /** max(x, 0) + log(1 + exp(-|x|)); ONNX Runtime has no Softplus for float64. */
 function softplusOf(graph: GraphBuilder, x: string, one: string): string {

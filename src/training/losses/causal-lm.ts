@@ -1,4 +1,5 @@
-import { IGNORED } from './counting.js';
+import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
+import { language } from '../metrics/language.js';
 import { meanCrossEntropy } from './cross-entropy.js';
 import type { Loss } from './loss.js';
 import { cast } from './operators.js';
@@ -8,12 +9,18 @@ import { cast } from './operators.js';
  * labels are shifted, not the logits, which are the step's largest tensor: the last position gets a
  * label that is ignored.
  */
-export const causalLm: Loss = {
+export const causalLm = {
+  name: 'causal-lm',
+  summary: 'the next token of a text',
+  labels: 'tokens',
+  measures: 'perplexity',
+  metric: language,
+  options: ['ignoreIndex', 'labelSmoothing', 'classWeights'],
   takes: '[batch, length, vocabulary]',
   ranks: [3, 3],
   contains: 'Softmax',
   add(graph, logits, addInput, options) {
-    const { ignoreIndex = IGNORED } = options;
+    const { ignoreIndex = DEFAULT_IGNORE_INDEX } = options;
     const labels = addInput('labels', 'int64', logits.shape?.slice(0, -1) ?? null);
     // A pad of -1 takes the first column off.
     const shifted = graph.op('Pad', [
@@ -23,4 +30,4 @@ export const causalLm: Loss = {
     ]);
     return meanCrossEntropy(graph, logits, shifted, options);
   },
-};
+} as const satisfies Loss;

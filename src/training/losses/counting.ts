@@ -1,11 +1,9 @@
 /** Which labels count, and what a mean over them is divided by. */
+import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import type { Logits } from './loss.js';
 import { cast, unsqueeze } from './operators.js';
-
-/** What PyTorch and everything made for it ignores. */
-export const IGNORED = -100;
 
 /**
  * @param labels int32 [..]
@@ -17,7 +15,7 @@ export function countedLabels(
   graph: GraphBuilder,
   labels: string,
   dtype: Logits['dtype'],
-  ignoreIndex = IGNORED,
+  ignoreIndex = DEFAULT_IGNORE_INDEX,
 ) {
   if (ignoreIndex !== (ignoreIndex | 0)) {
     const message = `the ignored label has to be an integer of 32 bits, found ${ignoreIndex}`;

@@ -1,12 +1,19 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { classification } from '../metrics/classification.js';
 import { countedLabels, divisorOf } from './counting.js';
 import type { Logits, Loss, LossOptions, Term } from './loss.js';
 import { cast, reduce, sizeOf } from './operators.js';
 import { softmax } from './softmax.js';
 
 /** Logits [.., C] against `labels` [..]. */
-export const crossEntropy: Loss = {
+export const crossEntropy = {
+  name: 'cross-entropy',
+  summary: 'one class of several',
+  labels: 'classes',
+  measures: 'accuracy and F1',
+  metric: classification,
+  options: ['ignoreIndex', 'labelSmoothing', 'classWeights'],
   takes: '[batch, .., classes]',
   ranks: [2, Number.POSITIVE_INFINITY],
   contains: 'Softmax',
@@ -14,7 +21,7 @@ export const crossEntropy: Loss = {
     const labels = addInput('labels', 'int64', logits.shape?.slice(0, -1) ?? null);
     return meanCrossEntropy(graph, logits, cast(graph, labels, 'int32'), options);
   },
-};
+} as const satisfies Loss;
 
 /**
  * The weighted mean over all counted rows of the cross-entropy Σ q·(lse - z) between softmax(z) of

@@ -1,5 +1,6 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { transcription } from '../metrics/transcription.js';
 import { addRecursion, LOG_ZERO } from './ctc-recursion.js';
 import type { Logits, Loss } from './loss.js';
 import { BEFORE_FIRST, cast, END, reduce, sizeOf, slice, unsqueeze } from './operators.js';
@@ -18,7 +19,13 @@ const LEAST_LOG = -1e29;
  * probabilities α of beginnings and β of endings, both with the frame's own emission y, the gradient by
  * the logits of frame t is softmax(z) - Σ over states of the class of exp(α + β - y - log P).
  */
-export const ctc: Loss = {
+export const ctc = {
+  name: 'ctc',
+  summary: 'a text that is spelled over frames, as of speech or of lines in images',
+  labels: 'spelling',
+  measures: 'character error rate and exact match',
+  metric: transcription,
+  options: ['blank'],
   takes: '[batch, frames, classes]',
   ranks: [3, 3],
   contains: 'Softmax',
@@ -71,7 +78,7 @@ export const ctc: Loss = {
     const gradient = graph.op('ScatterElements', inputs, { axis: { int: 2 } }, 'grad/loss');
     return { loss, weight, gradient };
   },
-};
+} as const satisfies Loss;
 
 /** What the paths of a batch run through. */
 interface Rows {

@@ -1,34 +1,67 @@
 /** The whole list of losses, and how one gets into a graph. */
 
-import type { LossName } from '../../data/loss-name.js';
+import type { LabelRequest } from '../../data/label-kind.js';
 import type { ModelOutput } from '../../data/needs.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import type { ValueTypes } from '../../graph/value-type.js';
 import { isConvertible } from '../../onnx/dtype.js';
+import type { MetricAccumulator, MetricOptions } from '../metrics/metric.js';
 import { bce } from './bce.js';
 import { causalLm } from './causal-lm.js';
 import { crossEntropy } from './cross-entropy.js';
 import { ctc } from './ctc.js';
 import { kl } from './kl.js';
 import { logitsOf, mayBeProbabilities, widened } from './logits.js';
-import type { AddInput, Logits, Loss, LossInGraph, LossOptions } from './loss.js';
+import type { AddInput, Logits, Loss, LossInGraph, LossOption, LossOptions } from './loss.js';
 import { mnr } from './mnr.js';
 import { mse } from './mse.js';
 import { addDistance } from './probabilities.js';
 
-export { type LossName, lossNames } from '../../data/loss-name.js';
-export type { LossInGraph, LossOptions } from './loss.js';
+export type { Loss, LossInGraph, LossOption, LossOptions } from './loss.js';
 
-const losses: Readonly<Record<LossName, Loss>> = {
-  'cross-entropy': crossEntropy,
-  'causal-lm': causalLm,
-  mse,
-  bce,
-  ctc,
-  mnr,
-  kl,
-};
+const all = [crossEntropy, causalLm, mse, bce, ctc, mnr, kl] as const;
+
+export type LossName = (typeof all)[number]['name'];
+
+export const lossNames: readonly LossName[] = all.map(({ name }) => name);
+
+const entries = all.map((loss: Loss) => [loss.name, loss] as const);
+
+/** By name. */
+export const losses = Object.fromEntries(entries) as Readonly<Record<LossName, Loss>>;
+
+/** The options of all losses. */
+export const lossOptionNames: readonly LossOption[] = [
+  ...new Set(entries.flatMap(([, { options }]) => options)),
+];
+
+/** The losses that an option has an effect on, in words. */
+export function lossesWith(option: LossOption): string {
+  return listed(lossNames.filter((name) => losses[name].options.includes(option)));
+}
+
+/** Which losses are measured by what, in words. */
+export function measuresOfLosses(): string {
+  const kinds = [...new Set(entries.map(([, { measures }]) => measures))];
+  const measuredBy = (kind: string) => lossNames.filter((name) => losses[name].measures === kind);
+  return kinds.map((kind) => `${kind} for ${listed(measuredBy(kind))}`).join(', ');
+}
+
+/** `a, b and c` */
+function listed(names: readonly string[]): string {
+  return new Intl.ListFormat('en-GB').format(names);
+}
+
+/** The labels that a loss asks for. */
+export function labelRequest(name: LossName): LabelRequest {
+  return { labelKind: losses[name].labels, wantedBy: `the loss ${name}` };
+}
+
+/** The measures that fit a loss, empty. */
+export function metricsFor(name: LossName, options: MetricOptions = {}): MetricAccumulator {
+  return losses[name].metric(options);
+}
 
 // GatherElements and ScatterElements came with it.
 const LEAST_OPSET = 11;

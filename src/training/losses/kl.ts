@@ -1,5 +1,6 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { agreement } from '../metrics/agreement.js';
 import { countedLabels, divisorOf } from './counting.js';
 import type { AddInput, Logits, Loss, LossOptions } from './loss.js';
 import { cast, reduce } from './operators.js';
@@ -11,7 +12,13 @@ import { softmax } from './softmax.js';
  * in the shape of z. The gradient is T·(p - q) over the number of positions, with the softmaxes p of
  * the student and q of the teacher (Hinton, Vinyals, Dean 2015).
  */
-export const kl: Loss = {
+export const kl = {
+  name: 'kl',
+  summary: 'the outputs of a larger model, its teacher',
+  labels: 'teacher',
+  measures: 'agreement with the teacher',
+  metric: agreement,
+  options: ['ignoreIndex', 'temperature'],
   takes: '[batch, .., classes]',
   ranks: [2, Number.POSITIVE_INFINITY],
   contains: 'Softmax',
@@ -47,7 +54,7 @@ export const kl: Loss = {
       return temperature === 1 ? value : graph.op('Div', [value, graph.scalar(dtype, temperature)]);
     }
   },
-};
+} as const satisfies Loss;
 
 /** 1 for each position, [.., 1]; 0 where the data have labels and the position's is ignored. */
 function countedPositions(

@@ -1,9 +1,11 @@
-/** What a loss is: nodes behind a model's output, the inputs they read, and their own gradient. */
+/** What a loss is: what it wants of the data, and nodes behind a model's output with their own gradient. */
 
+import type { LabelKind } from '../../data/label-kind.js';
 import type { ModelOutput } from '../../data/needs.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { Dim } from '../../onnx/model.js';
+import type { MetricAccumulator, MetricOptions } from '../metrics/metric.js';
 
 export interface LossOptions {
   /**
@@ -77,8 +79,21 @@ export interface Doubt {
 /** Adds a graph input and gives its name. */
 export type AddInput = (name: string, dtype: DataTypeName, shape: readonly Dim[] | null) => string;
 
-/** A kind of loss. */
+/** An option that a user gives. */
+export type LossOption = Exclude<keyof LossOptions, 'dataKeys' | 'group'>;
+
+/** A kind of loss: all that the rest of the program knows of it. */
 export interface Loss {
+  readonly name: string;
+  /** The task that it is for, in a few words. */
+  readonly summary: string;
+  readonly labels: LabelKind;
+  /** The measures beside the loss, in words. */
+  readonly measures: string;
+  /** Those measures, empty. */
+  metric(options: MetricOptions): MetricAccumulator;
+  /** The options that have an effect. */
+  readonly options: readonly LossOption[];
   /** Shapes of the output that fit, in words, and their ranks. */
   readonly takes: string;
   readonly ranks: readonly [least: number, most: number];

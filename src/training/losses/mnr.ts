@@ -1,5 +1,6 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { retrieval } from '../metrics/retrieval.js';
 import { meanCrossEntropy } from './cross-entropy.js';
 import type { Logits, Loss } from './loss.js';
 import { cast, END, reduce, sizeOf, slice } from './operators.js';
@@ -14,7 +15,13 @@ const SHORTEST = 1e-12;
  * e = z/‖z‖, with labels 0..B-1 (sentence-transformers' MultipleNegativesRankingLoss). The data need no
  * labels.
  */
-export const mnr: Loss = {
+export const mnr = {
+  name: 'mnr',
+  summary: 'embeddings in which an anchor finds its own text among those of the batch',
+  labels: 'pairs',
+  measures: 'recall',
+  metric: retrieval,
+  options: ['scale'],
   takes: '[2 · pairs, size]: the anchors, then their positives (then negatives)',
   ranks: [2, 2],
   add(graph, logits, _addInput, { scale = 20, group = 2 }) {
@@ -42,7 +49,7 @@ export const mnr: Loss = {
     const across = graph.op('Sub', [g, graph.op('Mul', [embeddings, along])]);
     return { ...ranking, gradient: graph.op('Div', [across, norm], {}, 'grad/loss') };
   },
-};
+} as const satisfies Loss;
 
 function normalized(graph: GraphBuilder, { name: z, dtype }: Logits) {
   const length = reduce(graph, 'ReduceL2', z, [-1]);

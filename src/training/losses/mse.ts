@@ -1,9 +1,16 @@
+import { regression } from '../metrics/regression.js';
 import { elementsOf, targetLike } from './elementwise.js';
 import type { Loss } from './loss.js';
 import { reduce } from './operators.js';
 
 /** The mean of (z - target)² over all elements; its gradient is 2·(z - target) / elements. */
-export const mse: Loss = {
+export const mse = {
+  name: 'mse',
+  summary: 'numbers',
+  labels: 'numbers',
+  measures: 'R²',
+  metric: regression,
+  options: [],
   takes: 'any shape with a batch axis',
   ranks: [1, Number.POSITIVE_INFINITY],
   add(graph, logits, addInput) {
@@ -16,4 +23,4 @@ export const mse: Loss = {
     const gradient = graph.op('Mul', [error, factor], {}, 'grad/loss');
     return { loss, weight, gradient };
   },
-};
+} as const satisfies Loss;

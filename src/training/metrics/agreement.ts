@@ -1,5 +1,5 @@
+import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
 import { tensorToFloat64 } from '../../runtime/tensor-value.js';
-import { IGNORED } from '../losses/counting.js';
 import type { MetricAccumulator, MetricOptions } from './metric.js';
 import { argmax, rowsOf } from './rows.js';
 
@@ -7,7 +7,9 @@ import { argmax, rowsOf } from './rows.js';
  * `agreement`: the share of positions at which student and `teacher` hold the same class for the most
  * probable one. Positions whose label is ignored do not count, where there are labels.
  */
-export function agreement({ ignoreIndex = IGNORED }: MetricOptions): MetricAccumulator {
+export function agreement({
+  ignoreIndex = DEFAULT_IGNORE_INDEX,
+}: MetricOptions): MetricAccumulator {
   let [same, count] = [0, 0];
   return {
     add(logits, batch) {

@@ -1,11 +1,13 @@
+import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
 import { tensorToFloat64 } from '../../runtime/tensor-value.js';
-import { IGNORED } from '../losses/counting.js';
 import { ConfusionMatrix } from './confusion.js';
 import type { MetricAccumulator, MetricOptions } from './metric.js';
 import { argmax, rowsOf } from './rows.js';
 
 /** `accuracy` and macro `f1` of logits [.., C] against `labels` [..]. */
-export function classification({ ignoreIndex = IGNORED }: MetricOptions): MetricAccumulator {
+export function classification({
+  ignoreIndex = DEFAULT_IGNORE_INDEX,
+}: MetricOptions): MetricAccumulator {
   const confusion = new ConfusionMatrix();
   return {
     confusion,

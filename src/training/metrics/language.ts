@@ -1,5 +1,5 @@
+import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
 import { tensorToFloat64 } from '../../runtime/tensor-value.js';
-import { IGNORED } from '../losses/counting.js';
 import type { MetricAccumulator, MetricOptions } from './metric.js';
 import { argmax, type Row, rowsOf } from './rows.js';
 
@@ -7,7 +7,7 @@ import { argmax, type Row, rowsOf } from './rows.js';
  * `perplexity`, exp of the mean of -log p(next label), and `accuracy`, the share of next labels that
  * are the most probable one, of logits [B, T, V] against `labels` [B, T].
  */
-export function language({ ignoreIndex = IGNORED }: MetricOptions): MetricAccumulator {
+export function language({ ignoreIndex = DEFAULT_IGNORE_INDEX }: MetricOptions): MetricAccumulator {
   let [surprise, right, count] = [0, 0, 0];
   return {
     add(logits, batch) {

@@ -31,8 +31,8 @@ export interface MetricAccumulator {
 export interface MetricOptions {
   /** Labels with this value do not count; default -100. */
   readonly ignoreIndex?: number | undefined;
-  /** Rows of a sample of mnr; default 2. */
+  /** Rows of a sample whose rows are compared; default 2. */
   readonly group?: number | undefined;
-  /** The class of ctc that stands for no label; default 0. */
+  /** The class that stands for no label, where frames spell a text; default 0. */
   readonly blank?: number | undefined;
 }

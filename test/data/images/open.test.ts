@@ -6,6 +6,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { openDataset } from '../../../src/data/open-dataset.js';
 import type { DataRequest } from '../../../src/data/request.js';
 import type { ValueInfo } from '../../../src/onnx/model.js';
+import { labelRequest } from '../../../src/training/losses/index.js';
 
 const inputs = [{ name: 'x', dataType: 1, shape: ['n', 1, 2, 2] }] as unknown as ValueInfo[];
 
@@ -24,7 +25,7 @@ async function folderOf(files: Readonly<Record<string, number | string>>): Promi
 }
 
 function open(path: string, options: Partial<DataRequest> = {}) {
-  return openDataset(path, { inputs, loss: 'cross-entropy', mean: [0], ...options });
+  return openDataset(path, { inputs, ...labelRequest('cross-entropy'), mean: [0], ...options });
 }
 
 describe('a folder of classes', () => {
@@ -77,7 +78,7 @@ describe('a folder of classes', () => {
 describe('rows that name images', () => {
   it('have numbers as labels for mse', async () => {
     const folder = await folderOf({ 'a.png': 0, 'd.csv': 'image,score\na.png,1.5\na.png,-2\n' });
-    const dataset = await open(join(folder, 'd.csv'), { loss: 'mse' });
+    const dataset = await open(join(folder, 'd.csv'), labelRequest('mse'));
     const batch = await dataset.batch([1, 0], ['target']);
     expect([...batch.keys()]).toEqual(['target']);
     expect(batch.get('target')!.data).toEqual(Float32Array.of(-2, 1.5));
@@ -87,7 +88,7 @@ describe('rows that name images', () => {
     const rows = '{"path": "a.png", "text": "ab"}\n{"path": "a.png", "text": "b"}\n';
     const folder = await folderOf({ 'a.png': 0, 'd.jsonl': rows, 'chars.txt': 'a\nb\n' });
     const dictionary = join(folder, 'chars.txt');
-    const dataset = await open(join(folder, 'd.jsonl'), { loss: 'ctc', dictionary });
+    const dataset = await open(join(folder, 'd.jsonl'), { ...labelRequest('ctc'), dictionary });
     const batch = await dataset.batch([0, 1]);
     const labels = BigInt64Array.of(1n, 2n, 2n, 0n);
     expect(batch.get('labels')).toMatchObject({ dims: [2, 2], data: labels });
@@ -101,10 +102,15 @@ describe('rows that name images', () => {
     [
       'a character that is unknown',
       'image,text\na.png,ax\n',
-      { loss: 'ctc' },
+      labelRequest('ctc'),
       'd.csv:2: its label holds "x"',
     ],
-    ['a loss of pairs', 'image,label\na.png,x\n', { loss: 'mnr' }, 'cannot train mnr'],
+    [
+      'a loss of pairs',
+      'image,label\na.png,x\n',
+      labelRequest('mnr'),
+      'cannot train with the loss mnr',
+    ],
   ])('with %s are told by their line', async (_, rows, options, message) => {
     const folder = await folderOf({ 'a.png': 0, 'd.csv': rows, 'chars.txt': 'a\nb\n' });
     const dictionary = join(folder, 'chars.txt');
@@ -122,7 +128,7 @@ describe('rows that name images', () => {
 
   it('cannot train ctc without a dictionary', async () => {
     const folder = await folderOf({ 'a.png': 0, 'd.csv': 'image,text\na.png,a\n' });
-    const opened = open(join(folder, 'd.csv'), { loss: 'ctc' });
+    const opened = open(join(folder, 'd.csv'), labelRequest('ctc'));
     await expect(opened).rejects.toThrow('ctc needs the characters');
   });
 });

@@ -4,6 +4,7 @@ import { openDataset } from '../../../src/data/open-dataset.js';
 import type { DataRequest } from '../../../src/data/request.js';
 import { dataTypeNumber } from '../../../src/onnx/dtype.js';
 import type { ValueInfo } from '../../../src/onnx/model.js';
+import { labelRequest } from '../../../src/training/losses/index.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { recorded, tokenizerPath } from './tokenizers.js';
 
@@ -23,7 +24,7 @@ const bert = [
 
 const request: DataRequest = {
   inputs: bert,
-  loss: 'cross-entropy',
+  ...labelRequest('cross-entropy'),
   tokenizer: tokenizerPath('wordpiece'),
 };
 
@@ -132,7 +133,7 @@ describe('texts', () => {
 
   it('to compare are rows of one sample each', async () => {
     const dataset = await open([{ anchor: short, positive: long, negative: short }], {
-      loss: 'mnr',
+      ...labelRequest('mnr'),
     });
     const batch = await dataset.batch([0], ['input_ids']);
     const { dims, data } = batch.get('input_ids')!;
@@ -146,7 +147,7 @@ describe('texts', () => {
 
   it('are all predicted by a language model, but for padding', async () => {
     const rows = [{ text: short }, { text: long }];
-    const { labels } = await listsOf(await open(rows, { loss: 'causal-lm' }), [0, 1]);
+    const { labels } = await listsOf(await open(rows, labelRequest('causal-lm')), [0, 1]);
     const { ids } = encodingOf(short);
     const ignored = Array.from({ length: encodingOf(long).ids.length - ids.length }, () => -100);
     expect(labels).toEqual([[...ids, ...ignored], encodingOf(long).ids]);
@@ -190,9 +191,11 @@ describe('labels', () => {
       { text: short, score: 0.5 },
       { text: short, score: -2 },
     ];
-    expect((await listsOf(await open(scores, { loss: 'mse' }), [0, 1])).target).toEqual([0.5, -2]);
+    expect((await listsOf(await open(scores, labelRequest('mse')), [0, 1])).target).toEqual([
+      0.5, -2,
+    ]);
     const sets = [['b', 'a'], [], ['c']].map((labels) => ({ text: short, labels }));
-    expect((await listsOf(await open(sets, { loss: 'bce' }), [0, 1, 2])).target).toEqual([
+    expect((await listsOf(await open(sets, labelRequest('bce')), [0, 1, 2])).target).toEqual([
       [1, 1, 0],
       [0, 0, 0],
       [0, 0, 1],
@@ -201,7 +204,7 @@ describe('labels', () => {
       [0, 1],
       [1, 1],
     ].map((labels) => ({ text: short, labels }));
-    expect((await listsOf(await open(answers, { loss: 'bce' }), [0, 1])).target).toEqual([
+    expect((await listsOf(await open(answers, labelRequest('bce')), [0, 1])).target).toEqual([
       [0, 1],
       [1, 1],
     ]);

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import type { DataTypeName } from '../../../src/onnx/dtype.js';
 import { type TensorValue, tensorFromNumbers } from '../../../src/runtime/tensor-value.js';
-import type { LossName } from '../../../src/training/losses/index.js';
+import { type LossName, metricsFor } from '../../../src/training/losses/index.js';
 import { classification } from '../../../src/training/metrics/classification.js';
-import { type MetricOptions, metricsFor } from '../../../src/training/metrics/index.js';
+import type { MetricOptions } from '../../../src/training/metrics/metric.js';
 import { collapse } from '../../../src/training/metrics/transcription.js';
 import { array } from '../losses/run-loss.js';
 
