@@ -2,7 +2,7 @@
 
 import type { AdapterSummary, ParameterShare } from '../src/adapters/kinds/summary.js';
 import type { SlotSummary } from '../src/adapters/slots/summary.js';
-import type { Skipped } from '../src/commands/patch-options.js';
+import type { Skipped } from '../src/commands/chosen-layers.js';
 import type { Column } from './table.js';
 import { count, measure, percent, plural, printable } from './text.js';
 import type { Ui } from './ui.js';

@@ -70,6 +70,7 @@ export {
   differentiate,
 } from './autodiff/differentiate.js';
 export type { GradientRule, RuleContext } from './autodiff/rule.js';
+export { type AddSlotsOptions, type AddSlotsResult, addSlots } from './commands/add-slots.js';
 export {
   type AdvisedChoice,
   type AdvisedScore,
@@ -80,6 +81,7 @@ export {
   type Basis,
 } from './commands/advise.js';
 export { type ApplyOptions, type ApplyResult, apply } from './commands/apply.js';
+export type { Skipped } from './commands/chosen-layers.js';
 export {
   type EvaluateOptions,
   type EvaluateResult,
@@ -97,7 +99,7 @@ export {
 export { type InspectOptions, inspect } from './commands/inspect.js';
 export { type MergedWeight, type MergeResult, merge } from './commands/merge.js';
 export { patch } from './commands/patch.js';
-export type { PatchOptions, PatchResult, Skipped } from './commands/patch-options.js';
+export type { PatchOptions, PatchResult } from './commands/patch-options.js';
 export type { TrainResult } from './commands/train/run.js';
 export { train } from './commands/train/train.js';
 export type { MergeOptions } from './commands/unmerged.js';

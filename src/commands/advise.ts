@@ -1,6 +1,7 @@
 /** Which structure, grid and rank each layer of a model should get, and how sure that is. */
 
 import type { Layer } from '../adapters/model/layers.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { StructureName } from '../adapters/structure/structure.js';
 import type { Selection } from '../adapters/targets/select.js';
 import { OnnxLoraError } from '../errors.js';
@@ -14,14 +15,13 @@ import {
 } from '../fitting/advise/evidence.js';
 import type { PatchAdvice } from '../fitting/advise/patch-options.js';
 import type { Grid } from '../fitting/fit/candidates.js';
-import { OpenedModel } from '../fitting/fit/opened.js';
+import { checkWithoutAdapters } from '../fitting/fit/without-adapters.js';
 import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
 import { checkWhole } from '../training/options.js';
 import type { GradientOptions } from '../training/weight-gradients.js';
 import { apart, runsApart } from './apart.js';
+import { chooseLayers, type Skipped } from './chosen-layers.js';
 import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
-import { chooseLayers } from './patch.js';
-import type { Skipped } from './patch-options.js';
 
 type OfGradient = Omit<GradientOptions, 'data' | 'loss' | 'memory' | keyof WriteOptions>;
 
@@ -114,8 +114,8 @@ export async function advise(path: string, options: AdviseOptions = {}): Promise
 export async function adviseHere(path: string, options: AdviseOptions): Promise<AdviseResult> {
   checkOptions(options);
   const { rank = 16, budget, seed, signal, onProgress, tuned, writeConfig } = options;
-  const opened = OpenedModel.open(path);
-  try {
+  return await withModel(path, async (opened) => {
+    checkWithoutAdapters(opened);
     const read = [
       ...inputFiles(opened.model),
       ...inputsOf(options),
@@ -143,9 +143,7 @@ export async function adviseHere(path: string, options: AdviseOptions): Promise<
     const pieces = [Buffer.from(`${JSON.stringify(advice.patch, null, 2)}\n`)];
     await writeFiles([{ path: writeConfig, pieces }], read, options);
     return { ...result, config: writeConfig };
-  } finally {
-    opened.close();
-  }
+  });
 }
 
 function checkOptions({ tuned, data, loss, rank, budget }: AdviseOptions): void {

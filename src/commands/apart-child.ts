@@ -8,9 +8,10 @@ import type { FromApart, ToApart, WorkName } from './apart-messages.js';
 type Work = (...args: any[]) => Promise<unknown>;
 
 const works: Readonly<Record<WorkName, () => Promise<Work>>> = {
+  'add-adapters': async () => (await import('./add-adapters.js')).addAdaptersHere,
+  'add-slots': async () => (await import('./add-slots.js')).addSlotsHere,
   advise: async () => (await import('./advise.js')).adviseHere,
   evaluate: async () => (await import('./evaluate.js')).evaluateHere,
-  patch: async () => (await import('./patch.js')).patchHere,
   train: async () => (await import('./train/run.js')).runTraining,
   'verify-merged': async () => (await import('./references.js')).runMerged,
 };

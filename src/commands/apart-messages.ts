@@ -3,7 +3,13 @@ import type { ErrorCode } from '../errors.js';
 import type { Progress } from '../onnx/write.js';
 
 /** Work that runs models: each is a function that `apart-child.ts` finds. */
-export type WorkName = 'advise' | 'evaluate' | 'patch' | 'train' | 'verify-merged';
+export type WorkName =
+  | 'add-adapters'
+  | 'add-slots'
+  | 'advise'
+  | 'evaluate'
+  | 'train'
+  | 'verify-merged';
 
 export type ToApart =
   | {

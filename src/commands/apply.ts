@@ -5,11 +5,10 @@ import { adapterNorm, type Insertion, insertAdapters } from '../adapters/edit/in
 import type { AdapterFile } from '../adapters/files/adapter-file.js';
 import { openAdapter } from '../adapters/files/open-adapter.js';
 import { describeAdapters } from '../adapters/kinds/summary.js';
-import { PatchedModel } from '../adapters/model/patched.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
+import type { PatchedModel } from '../adapters/model/patched.js';
 import type { AdapterFormat } from '../adapters/structure/choices.js';
 import { NewDataFile } from '../onnx/data-file.js';
-import { ExternalFiles } from '../onnx/external.js';
-import { openModel } from '../onnx/parse.js';
 import type { WriteOptions } from '../onnx/write.js';
 import { defaultOutput, writeWithData } from './output.js';
 import type { PatchOptions, PatchResult } from './patch-options.js';
@@ -38,29 +37,34 @@ export async function apply(
   adapterPath: string,
   options: ApplyOptions = {},
 ): Promise<ApplyResult> {
-  const model = openModel(path);
-  const files = new ExternalFiles(model);
-  let file: AdapterFile | undefined;
-  try {
-    file = openAdapter(adapterPath, options.format);
-    const patched = new PatchedModel(model);
-    const set = options.name ?? file.set;
-    const output = options.output ?? defaultOutput(path, 'lora');
-    const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
-    const inserted = insertFile(patched, file, set, options, dataFile);
-    const { edit, manifest, adapters, unmatched } = inserted;
-    const alsoRead = [...(options.alsoRead ?? []), adapterPath];
-    await writeWithData(model, edit, output, { ...options, alsoRead }, dataFile);
-    const norms = adapters.map(adapterNorm);
-    const { replaced: tensors = [], biases = [] } = manifest;
-    const replaced = [...tensors, ...biases].map(({ tensor }) => tensor);
-    const described = describeAdapters(model, manifest, (i) => norms[i]!);
-    return { output, ...described, replaced, unmatched };
-  } finally {
-    file?.close();
-    files.close();
-    model.close();
-  }
+  return await withModel(path, async (opened) => {
+    const file = openAdapter(adapterPath, options.format);
+    try {
+      const output = options.output ?? defaultOutput(path, 'lora');
+      const alsoRead = [...(options.alsoRead ?? []), adapterPath];
+      return await applyFile(opened, file, output, { ...options, alsoRead });
+    } finally {
+      file.close();
+    }
+  });
+}
+
+async function applyFile(
+  { model, files, patched }: OpenedModel,
+  file: AdapterFile,
+  output: string,
+  options: ApplyOptions,
+): Promise<ApplyResult> {
+  const set = options.name ?? file.set;
+  const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
+  const inserted = insertFile(patched, file, set, options, dataFile);
+  const { edit, manifest, adapters, unmatched } = inserted;
+  await writeWithData(model, edit, output, options, dataFile);
+  const norms = adapters.map(adapterNorm);
+  const { replaced: tensors = [], biases = [] } = manifest;
+  const replaced = [...tensors, ...biases].map(({ tensor }) => tensor);
+  const described = describeAdapters(model, manifest, (i) => norms[i]!);
+  return { output, ...described, replaced, unmatched };
 }
 
 /**

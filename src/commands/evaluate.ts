@@ -1,16 +1,13 @@
 /** What a model is worth on a dataset: its loss, and the measures that fit the loss. */
 import { setImmediate } from 'node:timers/promises';
 import { labelsOf } from '../adapters/model/labels.js';
-import { PatchedModel } from '../adapters/model/patched.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { Dataset } from '../data/dataset.js';
 import { modelInputs } from '../data/model-inputs.js';
 import { openDataset } from '../data/open-dataset.js';
 import type { DataOptions } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
-import { ExternalFiles } from '../onnx/external.js';
 import type { Model } from '../onnx/model.js';
-import { openModel } from '../onnx/parse.js';
-import { TensorReader } from '../onnx/tensor.js';
 import { checkOutput, type WorkOptions, type WriteOptions, writeFiles } from '../onnx/write.js';
 import { type EvaluationReport, evaluationPage } from '../report/evaluation-page.js';
 import type { ProviderName } from '../runtime/provider-names.js';
@@ -141,47 +138,50 @@ async function writePage(
 
 type Options = EvaluateOptions & { readonly batchSize: number };
 
-async function measure(path: string, options: Options) {
-  const model = openModel(path);
-  const files = new ExternalFiles(model);
-  let data: Dataset | undefined;
-  try {
-    const classes = labelsOf(new PatchedModel(model));
+function measure(path: string, options: Options) {
+  return withModel(path, async (opened) => {
+    const { model, patched } = opened;
+    const classes = labelsOf(patched);
     const request = { ...modelInputs(model), ...labelRequest(options.loss), classes };
-    data = await openDataset(options.data, { ...options, ...request });
-    const { size: samples, skipped: skippedRows } = data;
-    const { graph, batches } = await prepare(model, files, data, options);
-    const { provider: requested = 'auto', threads, onNote } = options;
-    const { used, reason } = await resolveProvider(requested);
-    if (requested === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
-    const guarded = await guardedRun(model, graph, batches, { ...options, provider: used });
-    const optimization = guarded?.optimization;
-    const evaluator = await Evaluator.open(model, graph, { provider: used, threads, optimization });
+    const data = await openDataset(options.data, { ...options, ...request });
     try {
-      const onBatch = (done: number, total: number) => breathe(done, total, options);
-      const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
-      const { measures, leftOut, warnings, problem } = await evaluator.run(
-        batches,
-        metrics,
-        undefined,
-        onBatch,
-      );
-      if (problem) throw notFinite(data, problem);
-      for (const warning of warnings) onNote?.(`warning: ${warning}`);
-      for (const [name, value] of Object.entries(leftOut)) {
-        onNote?.(`${name} is ${value}, which is not a number to compare: it is left out`);
-      }
-      const { confusion } = metrics;
-      const found = { measures, confusion, classNames: data.classes };
-      const more = { warnings, guarded, samples, skippedRows };
-      return { ...found, ...more, provider: { requested, used } };
+      return await measureOn(data, opened, options);
     } finally {
-      await evaluator.release();
+      data.close();
     }
+  });
+}
+
+async function measureOn(data: Dataset, opened: OpenedModel, options: Options) {
+  const { model } = opened;
+  const { size: samples, skipped: skippedRows } = data;
+  const { graph, batches } = await prepare(opened, data, options);
+  const { provider: requested = 'auto', threads, onNote } = options;
+  const { used, reason } = await resolveProvider(requested);
+  if (requested === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
+  const guarded = await guardedRun(model, graph, batches, { ...options, provider: used });
+  const optimization = guarded?.optimization;
+  const evaluator = await Evaluator.open(model, graph, { provider: used, threads, optimization });
+  try {
+    const onBatch = (done: number, total: number) => breathe(done, total, options);
+    const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
+    const { measures, leftOut, warnings, problem } = await evaluator.run(
+      batches,
+      metrics,
+      undefined,
+      onBatch,
+    );
+    if (problem) throw notFinite(data, problem);
+    for (const warning of warnings) onNote?.(`warning: ${warning}`);
+    for (const [name, value] of Object.entries(leftOut)) {
+      onNote?.(`${name} is ${value}, which is not a number to compare: it is left out`);
+    }
+    const { confusion } = metrics;
+    const found = { measures, confusion, classNames: data.classes };
+    const more = { warnings, guarded, samples, skippedRows };
+    return { ...found, ...more, provider: { requested, used } };
   } finally {
-    data?.close();
-    files.close();
-    model.close();
+    await evaluator.release();
   }
 }
 
@@ -200,9 +200,8 @@ async function guardedRun(
   return report;
 }
 
-async function prepare(model: Model, files: ExternalFiles, data: Dataset, options: Options) {
-  const reader = new TensorReader(model, files);
-  const graph = await buildLossGraph(new PatchedModel(model), reader, {
+async function prepare({ model, patched, reader }: OpenedModel, data: Dataset, options: Options) {
+  const graph = await buildLossGraph(patched, reader, {
     loss: options.loss,
     modelOutput: options.modelOutput,
     sizes: symbolSizes(model.graph.inputs, data, options.batchSize),

@@ -4,14 +4,12 @@ import { checkAdapterOutput, formatOf, writeAdapters } from '../adapters/files/a
 import type { PeftOptions, PeftSummary } from '../adapters/files/export-peft.js';
 import { headParameters } from '../adapters/kinds/summary.js';
 import { adapterParameters } from '../adapters/kinds/tensors.js';
-import { PatchedModel } from '../adapters/model/patched.js';
+import { withModel } from '../adapters/model/opened.js';
+import type { PatchedModel } from '../adapters/model/patched.js';
 import type { AdapterFormat } from '../adapters/structure/choices.js';
 import { OnnxLoraError } from '../errors.js';
 import { relativeToBase } from '../fitting/init/relative.js';
-import { ExternalFiles } from '../onnx/external.js';
 import { elementCount } from '../onnx/model.js';
-import { openModel } from '../onnx/parse.js';
-import { TensorReader } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import { inputFiles } from './output.js';
 
@@ -41,23 +39,16 @@ export interface ExtractResult {
  * and those of reading and writing
  */
 export async function extract(path: string, options: ExtractOptions): Promise<ExtractResult> {
-  const model = openModel(path);
-  const files = new ExternalFiles(model);
-  try {
-    const patched = new PatchedModel(model);
+  return await withModel(path, async ({ model, patched, reader }) => {
     const set = theSet(patched, options.name);
     checkAdapterOutput(options, inputFiles(model));
-    const reader = new TensorReader(model, files);
     const whole = contentsOfModel(patched, set, reader);
     const isOwn = (options.format ?? formatOf(options.output)) === 'safetensors';
     const contents = isOwn ? whole : await relativeToBase(patched, set, reader, whole);
     const own = () => adapterFilePieces(patched, set, reader);
     const written = await writeAdapters(contents, own, inputFiles(model), options);
     return { ...written, ...describe(contents, set.head ? headParameters(set.head) : 0) };
-  } finally {
-    files.close();
-    model.close();
-  }
+  });
 }
 
 function describe({ set, adapters, trained }: AdapterContents, ofHead: number) {

@@ -5,6 +5,7 @@ import {
 } from '../adapters/files/adapter-output.js';
 import type { PeftSummary } from '../adapters/files/export-peft.js';
 import { storedPieces } from '../adapters/files/stored-pieces.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { AdapterFormat, FitStructure } from '../adapters/structure/choices.js';
 import { parameterCount, type StructureName } from '../adapters/structure/structure.js';
 import type { Selection } from '../adapters/targets/select.js';
@@ -21,8 +22,8 @@ import {
   rankOfFit,
   sizeOf,
 } from '../fitting/fit/fit-layers.js';
-import { OpenedModel } from '../fitting/fit/opened.js';
 import { changeNorm } from '../fitting/fit/weight-delta.js';
+import { checkWithoutAdapters } from '../fitting/fit/without-adapters.js';
 import { isConvertible } from '../onnx/dtype.js';
 import { isSameFile } from '../onnx/same-file.js';
 import { dtypeOf } from '../onnx/tensor.js';
@@ -113,15 +114,13 @@ export interface FitResult {
 export async function fit(base: string, tuned: string, options: FitOptions): Promise<FitResult> {
   const goal = goalOf(options);
   checkDistinct(base, tuned);
-  const first = OpenedModel.open(base);
-  let second: OpenedModel | undefined;
-  try {
-    second = OpenedModel.open(tuned);
-    return await fitModels(first, second, goal, options);
-  } finally {
-    first.close();
-    second?.close();
-  }
+  return await withModel(base, (first) => {
+    checkWithoutAdapters(first);
+    return withModel(tuned, (second) => {
+      checkWithoutAdapters(second);
+      return fitModels(first, second, goal, options);
+    });
+  });
 }
 
 function goalOf({ rank, budget, error }: FitOptions): Goal {

@@ -12,7 +12,8 @@ import {
 } from '../adapters/kinds/summary.js';
 import { findLayers, type Layer } from '../adapters/model/layers.js';
 import type { Head, ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
-import { type AttachedSite, PatchedModel } from '../adapters/model/patched.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
+import type { AttachedSite, PatchedModel } from '../adapters/model/patched.js';
 import type { SlotManifest } from '../adapters/model/slot-manifest.js';
 import { slotSummary } from '../adapters/slots/summary.js';
 import { structureOf } from '../adapters/structure/structure.js';
@@ -21,11 +22,9 @@ import { OnnxLoraError } from '../errors.js';
 import { traceConstant } from '../graph/constants.js';
 import type { ValueIndex } from '../graph/uses.js';
 import { byteLength, findDataType } from '../onnx/dtype.js';
-import { ExternalFiles, externalLocations, resolveLocation } from '../onnx/external.js';
+import { externalLocations, resolveLocation } from '../onnx/external.js';
 import { elementCount, type Model, type Node, type ValueInfo } from '../onnx/model.js';
-import { openModel } from '../onnx/parse.js';
 import { fileError } from '../onnx/source.js';
-import { TensorReader } from '../onnx/tensor.js';
 import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
 import { inspectPage } from '../report/html.js';
 import type {
@@ -53,40 +52,34 @@ export interface InspectOptions extends WriteOptions {
  * adapters are in a file that is missing; with `html` those of writing
  */
 export async function inspect(path: string, options: InspectOptions = {}): Promise<InspectResult> {
-  const model = openModel(path);
-  try {
+  return await withModel(path, async (opened) => {
     const { html } = options;
-    if (html === undefined) return examine(model).result;
-    const inputs = [...inputFiles(model), ...inputsOf(options)];
+    if (html === undefined) return examine(opened).result;
+    const inputs = [...inputFiles(opened.model), ...inputsOf(options)];
     checkOutput(html, inputs, options.force ?? false);
-    const { result, blocks } = examine(model, { blocks: true });
+    const { result, blocks } = examine(opened, { blocks: true });
     const page = new TextEncoder().encode(inspectPage(result, blocks));
     await writeFiles([{ path: html, pieces: [page] }], inputs, options);
     return result;
-  } finally {
-    model.close();
-  }
+  });
 }
 
 /**
  * What inspect finds, with the block norms that its page draws.
  * @throws OnnxLoraError as {@link inspect}
  */
-export function inspectBlocks(path: string): { result: InspectResult; blocks: BlockNorms } {
-  const model = openModel(path);
-  try {
-    return examine(model, { blocks: true });
-  } finally {
-    model.close();
-  }
+export function inspectBlocks(path: string): Promise<Examined> {
+  return withModel(path, (opened) => examine(opened, { blocks: true }));
 }
 
-function examine(
-  model: Model,
-  wanted: { blocks?: boolean } = {},
-): { result: InspectResult; blocks: BlockNorms } {
-  const patched = new PatchedModel(model);
-  const { summaries, blocks } = measureAdapters(patched, wanted.blocks ?? false);
+interface Examined {
+  readonly result: InspectResult;
+  readonly blocks: BlockNorms;
+}
+
+function examine(opened: OpenedModel, wanted: { blocks?: boolean } = {}): Examined {
+  const { model, patched } = opened;
+  const { summaries, blocks } = measureAdapters(opened, wanted.blocks ?? false);
   const targets = describeTargets(patched, summaries);
   const parameters = parametersOf(model);
   const all = [...summaries.values()];
@@ -177,26 +170,20 @@ function sumParameters(adapters: readonly AdapterSummary[]): number {
 // A finer grid has cells too small to see and to point at.
 const MAX_DRAWN_BLOCKS = 1024;
 
-function measureAdapters(patched: PatchedModel, wantBlocks: boolean) {
+function measureAdapters({ patched, reader }: OpenedModel, wantBlocks: boolean) {
   const summaries = new Map<PatchedAdapter, AdapterSummary>();
   const blocks = new Map<AdapterSummary, Float64Array[]>();
-  const files = new ExternalFiles(patched.model);
-  const reader = new TensorReader(patched.model, files);
-  try {
-    for (const { set, adapters } of patched.sets) {
-      for (const adapter of adapters) {
-        const structure = structureOf(adapter);
-        const factors = readFactors(patched, reader, adapter);
-        const norm = totalNorm(structure, factors, adapter.scale);
-        const summary = adapterSummary(set, adapter, norm);
-        summaries.set(adapter, summary);
-        if (wantBlocks && norm > 0 && structure.grid[0] * structure.grid[1] <= MAX_DRAWN_BLOCKS) {
-          blocks.set(summary, blockNorms(structure, factors, adapter.scale));
-        }
+  for (const { set, adapters } of patched.sets) {
+    for (const adapter of adapters) {
+      const structure = structureOf(adapter);
+      const factors = readFactors(patched, reader, adapter);
+      const norm = totalNorm(structure, factors, adapter.scale);
+      const summary = adapterSummary(set, adapter, norm);
+      summaries.set(adapter, summary);
+      if (wantBlocks && norm > 0 && structure.grid[0] * structure.grid[1] <= MAX_DRAWN_BLOCKS) {
+        blocks.set(summary, blockNorms(structure, factors, adapter.scale));
       }
     }
-  } finally {
-    files.close();
   }
   return { summaries, blocks };
 }

@@ -8,6 +8,7 @@ import type { patchStructures, SlotMode } from '../adapters/structure/choices.js
 import type { StartData } from '../fitting/init/start.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/verification.js';
+import type { Skipped } from './chosen-layers.js';
 import type { VerifyOptions } from './verify.js';
 
 export interface PatchOptions
@@ -55,9 +56,4 @@ export interface PatchResult {
   /** What the model has no place for, where that is allowed; with `adapter`. */
   readonly unmatched?: readonly string[];
   readonly verification?: Verification;
-}
-
-export interface Skipped {
-  readonly node: string;
-  readonly reason: string;
 }

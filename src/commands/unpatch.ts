@@ -3,10 +3,10 @@ import { detachSites, removeAdded } from '../adapters/edit/detach.js';
 import { removeHeads } from '../adapters/edit/head.js';
 import { restoreTensors } from '../adapters/edit/replaced.js';
 import { type ModelManifest, manifestKey } from '../adapters/model/manifest.js';
-import { PatchedModel } from '../adapters/model/patched.js';
+import { withModel } from '../adapters/model/opened.js';
+import type { PatchedModel } from '../adapters/model/patched.js';
 import { removeSlots } from '../adapters/slots/remove.js';
 import { MessageEdit } from '../onnx/edit.js';
-import { openModel } from '../onnx/parse.js';
 import type { WriteOptions } from '../onnx/write.js';
 import { defaultOutput, writeModel } from './output.js';
 
@@ -31,9 +31,7 @@ export interface UnpatchResult {
  * @throws OnnxLoraError `no-adapter`, `invalid-manifest`, and those of reading and writing
  */
 export async function unpatch(path: string, options: UnpatchOptions = {}): Promise<UnpatchResult> {
-  const model = openModel(path);
-  try {
-    const patched = new PatchedModel(model);
+  return await withModel(path, async ({ model, patched }) => {
     const { slots } = patched;
     const isSlotted = slots !== undefined && options.name === undefined;
     const sets = isSlotted ? [] : patched.chosenSets(options.name);
@@ -48,9 +46,7 @@ export async function unpatch(path: string, options: UnpatchOptions = {}): Promi
     await writeModel(model, edit, output, options, { naming: isBase ? 'restore' : 'remember' });
     const removed = sets.map(({ set }) => set);
     return { output, removed, ...(slots ? { slots: slots.slots.length } : {}) };
-  } finally {
-    model.close();
-  }
+  });
 }
 
 /** Removes the biases that came with sets. */

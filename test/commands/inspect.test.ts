@@ -14,9 +14,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { insertAdapters } from '../../src/adapters/edit/insert.js';
 import { type AdapterOptions, planAdapters } from '../../src/adapters/edit/new-adapters.js';
 import { PatchedModel } from '../../src/adapters/model/patched.js';
+import { chooseLayers } from '../../src/commands/chosen-layers.js';
 import { type InspectOptions, inspect } from '../../src/commands/inspect.js';
 import { writeModel } from '../../src/commands/output.js';
-import { chooseLayers, patch } from '../../src/commands/patch.js';
+import { patch } from '../../src/commands/patch.js';
 import { openModel } from '../../src/onnx/parse.js';
 
 const zoo = new URL('../fixtures/zoo/', import.meta.url).pathname;

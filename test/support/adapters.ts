@@ -5,8 +5,8 @@ import { type AdapterOptions, planAdapters } from '../../src/adapters/edit/new-a
 import type { FactorName, NewAdapter } from '../../src/adapters/factors/factors.js';
 import { PatchedModel } from '../../src/adapters/model/patched.js';
 import { shapeOfA, shapeOfB, structureOf } from '../../src/adapters/structure/structure.js';
+import { chooseLayers } from '../../src/commands/chosen-layers.js';
 import { writeModel } from '../../src/commands/output.js';
-import { chooseLayers } from '../../src/commands/patch.js';
 import { collect, type MessageEdit } from '../../src/onnx/edit.js';
 import type { Model } from '../../src/onnx/model.js';
 import { openModel, parseModel } from '../../src/onnx/parse.js';

@@ -1,7 +1,7 @@
 /** Gradients of whole weights against closed forms in float64, and against those of adapters. */
 import { describe, expect, it } from 'vitest';
 import { PatchedModel } from '../../src/adapters/model/patched.js';
-import { chooseLayers } from '../../src/commands/patch.js';
+import { chooseLayers } from '../../src/commands/chosen-layers.js';
 import { ExternalFiles } from '../../src/onnx/external.js';
 import { openModel } from '../../src/onnx/parse.js';
 import { TensorReader } from '../../src/onnx/tensor.js';

@@ -23,7 +23,7 @@ export interface ReportedRun
  */
 export async function writeReport(path: string, run: ReportedRun, force: boolean): Promise<void> {
   const { output, records, files, settings, ...rest } = run;
-  const { result, blocks } = inspectBlocks(output);
+  const { result, blocks } = await inspectBlocks(output);
   const page = runReportPage({
     ...rest,
     inspected: result,

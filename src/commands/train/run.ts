@@ -2,17 +2,14 @@
 
 import { headEdit, parseHead } from '../../adapters/edit/head.js';
 import { labelsOf } from '../../adapters/model/labels.js';
-import { PatchedModel } from '../../adapters/model/patched.js';
+import { type OpenedModel, withModel } from '../../adapters/model/opened.js';
+import type { PatchedModel } from '../../adapters/model/patched.js';
 import type { Dataset } from '../../data/dataset.js';
 import { modelInputs } from '../../data/model-inputs.js';
 import { openDataset } from '../../data/open-dataset.js';
 import { OnnxLoraError } from '../../errors.js';
 import { collect } from '../../onnx/edit.js';
-import { editedModel } from '../../onnx/edited-model.js';
-import { ExternalFiles } from '../../onnx/external.js';
-import type { Model } from '../../onnx/model.js';
-import { openModel } from '../../onnx/parse.js';
-import { TensorReader } from '../../onnx/tensor.js';
+import type { TensorReader } from '../../onnx/tensor.js';
 import { writeFiles } from '../../onnx/write.js';
 import { lossCurveSvg } from '../../report/curve.js';
 import { TensorBoardLog } from '../../report/tensorboard.js';
@@ -86,10 +83,12 @@ export interface TrainResult {
  * reading and writing
  */
 export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
-  const { head, modelOutput, ...rest } = options;
-  if (head === undefined) return trainModel(openModel(path), path, options);
-  // The loss looks at what the head makes, not at what it reads.
-  return trainModel(await openWithHead(path, { ...options, head }), path, rest);
+  return await withModel(path, async (opened) => {
+    const { head, modelOutput, ...rest } = options;
+    if (head === undefined) return new Run(opened, path, options).result();
+    // The loss looks at what the head makes, not at what it reads.
+    return new Run(await withHead(opened, { ...options, head }), path, rest).result();
+  });
 }
 
 /** The model that the run leaves, or the step graph where only that was asked for. */
@@ -98,34 +97,13 @@ function outputOf(path: string, { emitStepGraph, output }: ResolvedOptions): str
 }
 
 /** The model with a new head, which no file has yet. */
-async function openWithHead(
-  path: string,
+function withHead(
+  opened: OpenedModel,
   { head, name, modelOutput, seed }: ResolvedOptions & { readonly head: string },
-): Promise<Model> {
-  const model = openModel(path);
-  try {
-    const patched = new PatchedModel(model);
-    const plan = { plan: parseHead(head), output: modelOutput, seed };
-    return await editedModel(model, headEdit(patched, theSet(patched, name), plan));
-  } catch (error) {
-    model.close();
-    throw error;
-  }
-}
-
-async function trainModel(
-  model: Model,
-  path: string,
-  options: ResolvedOptions,
-): Promise<TrainResult> {
-  const files = new ExternalFiles(model);
-  try {
-    const patched = new PatchedModel(model);
-    return await new Run(patched, new TensorReader(model, files), path, options).result();
-  } finally {
-    files.close();
-    model.close();
-  }
+): Promise<OpenedModel> {
+  const { patched } = opened;
+  const plan = { plan: parseHead(head), output: modelOutput, seed };
+  return opened.edited(headEdit(patched, theSet(patched, name), plan));
 }
 
 const KILO = 1024;
@@ -134,13 +112,16 @@ class Run {
   private readonly start = performance.now();
   private readonly output: string;
   private readonly datasets: Dataset[] = [];
+  private readonly patched: PatchedModel;
+  private readonly reader: TensorReader;
 
   constructor(
-    private readonly patched: PatchedModel,
-    private readonly reader: TensorReader,
+    opened: OpenedModel,
     path: string,
     private readonly options: ResolvedOptions,
   ) {
+    this.patched = opened.patched;
+    this.reader = opened.reader;
     this.output = outputOf(path, options);
   }
 

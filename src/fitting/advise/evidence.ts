@@ -2,6 +2,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { isStoredFloat, weightValues } from '../../adapters/fold/weight-values.js';
 import type { Layer } from '../../adapters/model/layers.js';
+import { OpenedModel } from '../../adapters/model/opened.js';
 import type { PatchedModel } from '../../adapters/model/patched.js';
 import type { Selection } from '../../adapters/targets/select.js';
 import { OnnxLoraError } from '../../errors.js';
@@ -9,8 +10,8 @@ import type { TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
 import { type GradientOptions, weightGradients } from '../../training/weight-gradients.js';
 import { findChanges } from '../fit/changes.js';
-import { OpenedModel } from '../fit/opened.js';
 import { weightDelta } from '../fit/weight-delta.js';
+import { checkWithoutAdapters } from '../fit/without-adapters.js';
 import type { Evidence } from './scores.js';
 
 /** Evidence on one layer, or why there is none. */
@@ -70,6 +71,7 @@ export async function* tunedEvidence(
 ): AsyncGenerator<LayerEvidence> {
   const tuned = OpenedModel.open(tunedPath);
   try {
+    checkWithoutAdapters(tuned);
     const changes = await findChanges(base, tuned, selection, work);
     const changed = new Map(changes.layers.map((one) => [one.layer.nodes[0], one]));
     for (const layer of layers) {

@@ -1,13 +1,13 @@
 /** Assigns changes to adapters where they can represent them, and to the rest elsewhere. */
 
 import { findLayers, type Layer } from '../../adapters/model/layers.js';
+import type { OpenedModel } from '../../adapters/model/opened.js';
 import { type Selection, select } from '../../adapters/targets/select.js';
 import { traceConstant } from '../../graph/constants.js';
 import type { ConstantPair, Pairing } from '../../graph/isomorphism.js';
 import { finalReaders } from '../../graph/readers.js';
 import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import type { ChangedLayer, ChangedTensor } from './changed.js';
-import type { OpenedModel } from './opened.js';
 
 /** The constants of both models, and those of them that differ. */
 export interface Compared extends Pick<Pairing, 'nodes'> {

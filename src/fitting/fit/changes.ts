@@ -1,5 +1,6 @@
 /** Differences between two models of one architecture. */
 import { setImmediate } from 'node:timers/promises';
+import type { OpenedModel } from '../../adapters/model/opened.js';
 import type { Selection } from '../../adapters/targets/select.js';
 import { OnnxLoraError } from '../../errors.js';
 import { type ConstantPair, pairGraphs } from '../../graph/isomorphism.js';
@@ -10,7 +11,6 @@ import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
 import { assign } from './assign.js';
 import type { ChangedLayer, ChangedTensor } from './changed.js';
-import type { OpenedModel } from './opened.js';
 
 export interface Changes {
   readonly layers: readonly ChangedLayer[];

@@ -6,11 +6,11 @@ import type {
   OutgoingAdapter,
   TrainedTensor,
 } from '../../adapters/files/adapter-contents.js';
+import type { OpenedModel } from '../../adapters/model/opened.js';
 import { uniqueName } from '../../adapters/targets/module-path.js';
 import { dtypeOf } from '../../onnx/tensor.js';
 import type { ChangedTensor } from './changed.js';
 import { type FittedLayer, type LayerFit, rankOfFit } from './fit-layers.js';
-import type { OpenedModel } from './opened.js';
 
 /** The set; replaced tensors are copied from the tuned model's file when they are written. */
 export function contentsOfFit(

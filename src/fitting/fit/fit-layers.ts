@@ -6,6 +6,7 @@ import {
   fitOf,
   type StructureFit,
 } from '../../adapters/factors/fit-structure.js';
+import type { OpenedModel } from '../../adapters/model/opened.js';
 import type { Structure } from '../../adapters/structure/structure.js';
 import { OnnxLoraError } from '../../errors.js';
 import { sumOfSquares } from '../../linalg/products.js';
@@ -24,7 +25,6 @@ import {
   untilRounding,
 } from './candidates.js';
 import type { ChangedLayer } from './changed.js';
-import type { OpenedModel } from './opened.js';
 import { weightDelta } from './weight-delta.js';
 
 /** Goals that decide on the sizes of the adapters. */

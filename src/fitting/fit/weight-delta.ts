@@ -1,13 +1,13 @@
 /** By how much a weight differs between two models. */
 
 import { storedWeight } from '../../adapters/fold/base-weight.js';
+import type { OpenedModel } from '../../adapters/model/opened.js';
 import { OnnxLoraError } from '../../errors.js';
 import { sumOfSquares } from '../../linalg/products.js';
 import { toFloat64 } from '../../onnx/dtype.js';
 import type { Tensor } from '../../onnx/model.js';
 import { floatTypeOf } from '../../onnx/tensor.js';
 import type { ChangedLayer, ChangedPair } from './changed.js';
-import type { OpenedModel } from './opened.js';
 
 /** ΔW of one layer. */
 export interface WeightDelta {

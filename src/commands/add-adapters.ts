@@ -1,0 +1,137 @@
+/** New adapters beside the layers of a model. */
+
+import { basename } from 'node:path';
+import { type NewHead, parseHead } from '../adapters/edit/head.js';
+import { adapterNorm, insertAdapters } from '../adapters/edit/insert.js';
+import { type AdapterOptions, planAdapters } from '../adapters/edit/new-adapters.js';
+import type { NewAdapter } from '../adapters/factors/factors.js';
+import { checkPlace } from '../adapters/kinds/check.js';
+import { kindOf, kinds } from '../adapters/kinds/index.js';
+import { describeAdapters } from '../adapters/kinds/summary.js';
+import type { Layer } from '../adapters/model/layers.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
+import { OnnxLoraError } from '../errors.js';
+import { startAdapters, startDataOptions } from '../fitting/init/start.js';
+import { NewDataFile } from '../onnx/data-file.js';
+import { checkOutput } from '../onnx/write.js';
+import { apart, runsApart } from './apart.js';
+import { chooseLayers } from './chosen-layers.js';
+import { inputFiles, inputsOf } from './inputs.js';
+import { defaultOutput, writeWithData } from './output.js';
+import type { PatchOptions, PatchResult } from './patch-options.js';
+
+type NewAdapterOptions = Omit<PatchOptions, 'adapter' | 'slots'>;
+
+/**
+ * Inserts new adapters into the model at `path`. They start at zero: the patched model computes what the
+ * base model does. With `init: 'pissa'` it does so up to the rounding of its weights.
+ * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
+ */
+export async function addAdapters(path: string, options: NewAdapterOptions): Promise<PatchResult> {
+  if (!runsModel(options) || !runsApart(path)) return await addAdaptersHere(path, options);
+  return await apart({
+    work: 'add-adapters',
+    paths: [path],
+    options,
+    label: `the run of ${path}`,
+    advice: () => 'Then patch again.',
+    stop: 'ask',
+  });
+}
+
+/** Whether the model is run, and not only edited. */
+function runsModel({ verify, init, structure, data }: NewAdapterOptions): boolean {
+  return verify === true || init === 'gradient' || (structure === 'auto' && data !== undefined);
+}
+
+/** As `addAdapters`, in this process. */
+export async function addAdaptersHere(
+  path: string,
+  options: NewAdapterOptions,
+): Promise<PatchResult> {
+  checkStart(options);
+  const result = await insertNew(path, options);
+  if (!options.verify) return result;
+  // Weights that were split are rounded, and so are norms.
+  const isExact = result.deviation === undefined && kinds[options.kind ?? 'lora'].startsExact;
+  const how = isExact ? { ...options, tolerance: 0 } : options;
+  const { verifyModels } = await import('./verify.js');
+  const verification = await verifyModels(path, { path }, { path: result.output }, how);
+  return { ...result, verification };
+}
+
+function insertNew(path: string, options: NewAdapterOptions): Promise<PatchResult> {
+  return withModel(path, async (opened) => {
+    const { model, files, patched, reader } = opened;
+    const output = options.output ?? defaultOutput(path, 'lora');
+    checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force ?? false);
+    const { layers, skipped } = chooseLayers(patched, options);
+    const planned = planAdapters(layers, await settled(opened, layers, options));
+    const start = await startAdapters(patched, reader, planned, options);
+    const { tensors, deviation } = start;
+    const adapters = await initialized(opened, start.adapters);
+    const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
+    const extras = { head: newHead(options), tensors };
+    const set = options.name ?? 'default';
+    const { edit, manifest } = insertAdapters(patched, set, adapters, extras, dataFile);
+    await writeWithData(model, edit, output, options, dataFile);
+    const norm = (i: number) => (deviation ? adapterNorm(adapters[i]!) : 0);
+    const described = { output, ...describeAdapters(model, manifest, norm), skipped };
+    return deviation ? { ...described, deviation: deviation() } : described;
+  });
+}
+
+/** Adapters with the numbers that their kinds have beside the factors. */
+async function initialized(
+  { model, patched, reader }: OpenedModel,
+  adapters: readonly NewAdapter[],
+): Promise<NewAdapter[]> {
+  const context = { model, values: patched.values, reader };
+  const all: NewAdapter[] = [];
+  for (const adapter of adapters) {
+    const kind = kindOf(adapter.record);
+    checkPlace(patched, adapter.layer, kind);
+    all.push(kind.init ? await kind.init(context, adapter) : adapter);
+  }
+  return all;
+}
+
+/** The options with a structure for every layer. */
+async function settled(
+  { patched, reader }: OpenedModel,
+  layers: readonly Layer[],
+  { structure, ...options }: NewAdapterOptions,
+): Promise<AdapterOptions> {
+  if (structure !== 'auto') return { ...options, structure };
+  const { autoStructures } = await import('../fitting/advise/auto.js');
+  return { ...options, ...(await autoStructures(patched, reader, layers, options)) };
+}
+
+function newHead({ head, modelOutput, seed = 0 }: NewAdapterOptions): NewHead | undefined {
+  return head === undefined ? undefined : { plan: parseHead(head), output: modelOutput, seed };
+}
+
+/** @throws OnnxLoraError `invalid-argument` for options that would have no effect, or exclude each other */
+function checkStart(options: NewAdapterOptions): void {
+  const { init, structure, data, head, modelOutput } = options;
+  const mayUseData = init === 'gradient' || structure === 'auto';
+  if (mayUseData && data !== undefined && head !== undefined) {
+    throw new OnnxLoraError(
+      'invalid-argument',
+      'a new head says nothing yet about where data pull: no gradient can be taken through it',
+      { hint: 'Patch without --data first and train, or leave --head out.' },
+    );
+  }
+  if (modelOutput !== undefined && head === undefined && !mayUseData) {
+    throw new OnnxLoraError('invalid-argument', 'modelOutput has no effect without a head');
+  }
+  const idle = mayUseData ? undefined : startDataOptions.find((key) => options[key] !== undefined);
+  if (idle === undefined) return;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${idle} has no effect without init gradient or structure auto`,
+    {
+      hint: 'Leave it out, or add --init gradient or --structure auto, with --data FILE --loss NAME.',
+    },
+  );
+}

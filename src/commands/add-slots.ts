@@ -1,0 +1,90 @@
+/** Slots: graph inputs that take adapters run by run. */
+
+import type { AdapterOptions } from '../adapters/edit/new-adapters.js';
+import { type ParameterShare, parameterShare, parametersOf } from '../adapters/kinds/summary.js';
+import { withModel } from '../adapters/model/opened.js';
+import { slotNames } from '../adapters/model/slot-names.js';
+import { emptyFeeds } from '../adapters/slots/feeds.js';
+import { insertSlots } from '../adapters/slots/insert.js';
+import { type SlotSummary, slotSummary } from '../adapters/slots/summary.js';
+import type { SlotMode } from '../adapters/structure/choices.js';
+import type { Selection } from '../adapters/targets/select.js';
+import type { WriteOptions } from '../onnx/write.js';
+import type { Verification } from '../runtime/verification.js';
+import { apart, runsApart } from './apart.js';
+import { chooseLayers, type Skipped } from './chosen-layers.js';
+import { defaultOutput, writeModel } from './output.js';
+import type { VerifyOptions } from './verify.js';
+
+export interface AddSlotsOptions
+  extends Selection,
+    Pick<AdapterOptions, 'perNode'>,
+    WriteOptions,
+    Omit<VerifyOptions, 'tolerance'> {
+  /**
+   * `required` for AdapterSession and the browser, `optional` for ONNX Runtime in Python, C# and C++.
+   * Default `required`.
+   */
+  readonly mode?: SlotMode | undefined;
+  /** Default `<model>.slots.onnx` beside the model. */
+  readonly output?: string | undefined;
+  /** Run the model with empty slots and its base, whose outputs must be equal. Default false. */
+  readonly verify?: boolean | undefined;
+}
+
+export interface AddSlotsResult {
+  readonly output: string;
+  readonly slots: readonly SlotSummary[];
+  readonly skipped: readonly Skipped[];
+  readonly parameters: ParameterShare;
+  readonly verification?: Verification;
+}
+
+/**
+ * Inserts slots into the model at `path` and writes the slotted model. Each layer that is chosen takes the
+ * factors A [in, rank] and B [rank, out] as inputs; with empty ones it computes what the base model does.
+ * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
+ */
+export async function addSlots(
+  path: string,
+  options: AddSlotsOptions = {},
+): Promise<AddSlotsResult> {
+  if (!options.verify || !runsApart(path)) return await addSlotsHere(path, options);
+  return await apart({
+    work: 'add-slots',
+    paths: [path],
+    options,
+    label: `the run of ${path}`,
+    advice: () => 'Then add the slots again.',
+    stop: 'ask',
+  });
+}
+
+/** As `addSlots`, in this process. */
+export async function addSlotsHere(
+  path: string,
+  options: AddSlotsOptions,
+): Promise<AddSlotsResult> {
+  const { mode = 'required' } = options;
+  const { result, slots } = await insertNewSlots(path, mode, options);
+  if (!options.verify) return result;
+  const ownFeeds = mode === 'required' ? emptyFeeds(slots, options.provider) : undefined;
+  const candidate = { path: result.output, ownFeeds };
+  const { verifyModels } = await import('./verify.js');
+  const verification = await verifyModels(path, { path }, candidate, { ...options, tolerance: 0 });
+  return { ...result, verification };
+}
+
+function insertNewSlots(path: string, mode: SlotMode, options: AddSlotsOptions) {
+  return withModel(path, async ({ model, patched }) => {
+    const { layers, all, skipped } = chooseLayers(patched, options);
+    const names = slotNames(all);
+    const chosen = new Map(layers.map((layer) => [layer, names.get(layer)!]));
+    const { edit, manifest } = insertSlots(patched, chosen, mode);
+    const output = options.output ?? defaultOutput(path, 'slots');
+    await writeModel(model, edit, output, options);
+    const { slots } = manifest;
+    const parameters = parameterShare(0, parametersOf(model));
+    return { result: { output, slots: slots.map(slotSummary), skipped, parameters }, slots };
+  });
+}
