@@ -50,35 +50,39 @@ export async function addAdaptersHere(
   options: NewAdapterOptions,
 ): Promise<PatchResult> {
   checkStart(options);
-  const result = await insertNew(path, options);
-  if (!options.verify) return result;
-  // Weights that were split are rounded, and so are norms.
-  const isExact = result.deviation === undefined && kinds[options.kind ?? 'lora'].startsExact;
-  const how = isExact ? { ...options, tolerance: 0 } : options;
-  const { verifyModels } = await import('./verify.js');
-  const verification = await verifyModels(path, { path }, { path: result.output }, how);
-  return { ...result, verification };
+  return await withModel(path, async (opened) => {
+    const result = await insertNew(opened, path, options);
+    if (!options.verify) return result;
+    // Weights that were split are rounded, and so are norms.
+    const isExact = result.deviation === undefined && kinds[options.kind ?? 'lora'].startsExact;
+    const how = isExact ? { ...options, tolerance: 0 } : options;
+    const { verifyOn } = await import('./verify.js');
+    const verification = await verifyOn(opened.model, { path }, { path: result.output }, how);
+    return { ...result, verification };
+  });
 }
 
-function insertNew(path: string, options: NewAdapterOptions): Promise<PatchResult> {
-  return withModel(path, async (opened) => {
-    const { model, files, patched, reader } = opened;
-    const output = options.output ?? defaultOutput(path, 'lora');
-    checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force ?? false);
-    const { layers, skipped } = chooseLayers(patched, options);
-    const planned = planAdapters(layers, await settled(opened, layers, options));
-    const start = await startAdapters(patched, reader, planned, options);
-    const { tensors, deviation } = start;
-    const adapters = await initialized(opened, start.adapters);
-    const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
-    const extras = { head: newHead(options), tensors };
-    const set = options.name ?? 'default';
-    const { edit, manifest } = insertAdapters(patched, set, adapters, extras, dataFile);
-    await writeWithData(model, edit, output, options, dataFile);
-    const norm = (i: number) => (deviation ? adapterNorm(adapters[i]!) : 0);
-    const described = { output, ...describeAdapters(model, manifest, norm), skipped };
-    return deviation ? { ...described, deviation: deviation() } : described;
-  });
+async function insertNew(
+  opened: OpenedModel,
+  path: string,
+  options: NewAdapterOptions,
+): Promise<PatchResult> {
+  const { model, files, patched, reader } = opened;
+  const output = options.output ?? defaultOutput(path, 'lora');
+  checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force ?? false);
+  const { layers, skipped } = chooseLayers(patched, options);
+  const planned = planAdapters(layers, await settled(opened, layers, options));
+  const start = await startAdapters(patched, reader, planned, options);
+  const { tensors, deviation } = start;
+  const adapters = await initialized(opened, start.adapters);
+  const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
+  const extras = { head: newHead(options), tensors };
+  const set = options.name ?? 'default';
+  const { edit, manifest } = insertAdapters(patched, set, adapters, extras, dataFile);
+  await writeWithData(model, edit, output, options, dataFile);
+  const norm = (i: number) => (deviation ? adapterNorm(adapters[i]!) : 0);
+  const described = { output, ...describeAdapters(model, manifest, norm), skipped };
+  return deviation ? { ...described, deviation: deviation() } : described;
 }
 
 /** Adapters with the numbers that their kinds have beside the factors. */

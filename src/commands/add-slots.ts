@@ -2,7 +2,7 @@
 
 import type { AdapterOptions } from '../adapters/edit/new-adapters.js';
 import { type ParameterShare, parameterShare, parametersOf } from '../adapters/kinds/summary.js';
-import { withModel } from '../adapters/model/opened.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import { slotNames } from '../adapters/model/slot-names.js';
 import { emptyFeeds } from '../adapters/slots/feeds.js';
 import { insertSlots } from '../adapters/slots/insert.js';
@@ -66,25 +66,31 @@ export async function addSlotsHere(
   options: AddSlotsOptions,
 ): Promise<AddSlotsResult> {
   const { mode = 'required' } = options;
-  const { result, slots } = await insertNewSlots(path, mode, options);
-  if (!options.verify) return result;
-  const ownFeeds = mode === 'required' ? emptyFeeds(slots, options.provider) : undefined;
-  const candidate = { path: result.output, ownFeeds };
-  const { verifyModels } = await import('./verify.js');
-  const verification = await verifyModels(path, { path }, candidate, { ...options, tolerance: 0 });
-  return { ...result, verification };
+  return await withModel(path, async (opened) => {
+    const { result, slots } = await insertNewSlots(opened, path, mode, options);
+    if (!options.verify) return result;
+    const ownFeeds = mode === 'required' ? emptyFeeds(slots, options.provider) : undefined;
+    const candidate = { path: result.output, ownFeeds };
+    const exactly = { ...options, tolerance: 0 };
+    const { verifyOn } = await import('./verify.js');
+    const verification = await verifyOn(opened.model, { path }, candidate, exactly);
+    return { ...result, verification };
+  });
 }
 
-function insertNewSlots(path: string, mode: SlotMode, options: AddSlotsOptions) {
-  return withModel(path, async ({ model, patched }) => {
-    const { layers, all, skipped } = chooseLayers(patched, options);
-    const names = slotNames(all);
-    const chosen = new Map(layers.map((layer) => [layer, names.get(layer)!]));
-    const { edit, manifest } = insertSlots(patched, chosen, mode);
-    const output = options.output ?? defaultOutput(path, 'slots');
-    await writeModel(model, edit, output, options);
-    const { slots } = manifest;
-    const parameters = parameterShare(0, parametersOf(model));
-    return { result: { output, slots: slots.map(slotSummary), skipped, parameters }, slots };
-  });
+async function insertNewSlots(
+  { model, patched }: OpenedModel,
+  path: string,
+  mode: SlotMode,
+  options: AddSlotsOptions,
+) {
+  const { layers, all, skipped } = chooseLayers(patched, options);
+  const names = slotNames(all);
+  const chosen = new Map(layers.map((layer) => [layer, names.get(layer)!]));
+  const { edit, manifest } = insertSlots(patched, chosen, mode);
+  const output = options.output ?? defaultOutput(path, 'slots');
+  await writeModel(model, edit, output, options);
+  const { slots } = manifest;
+  const parameters = parameterShare(0, parametersOf(model));
+  return { result: { output, slots: slots.map(slotSummary), skipped, parameters }, slots };
 }

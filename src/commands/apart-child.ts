@@ -13,7 +13,7 @@ const works: Readonly<Record<WorkName, () => Promise<Work>>> = {
   advise: async () => (await import('./advise.js')).adviseHere,
   evaluate: async () => (await import('./evaluate.js')).evaluateHere,
   train: async () => (await import('./train/run.js')).runTraining,
-  'verify-merged': async () => (await import('./references.js')).runMerged,
+  'verify-merged': async () => (await import('./references.js')).verifyMergedHere,
 };
 
 const controller = new AbortController();

@@ -6,9 +6,8 @@
 import { readdirSync, rmSync } from 'node:fs';
 import { basename, dirname, join, normalize } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
-import { externalLocations } from '../onnx/external.js';
-import { openModel } from '../onnx/parse.js';
 import { removeStale } from '../onnx/temporary.js';
+import { locationsIn } from './inputs.js';
 
 export class DataNames {
   private readonly taken: Set<string>;
@@ -78,12 +77,7 @@ function isOurs(output: string, name: string): boolean {
 /** What a model refers to; nothing for what is none. */
 function locationsOf(path: string): Set<string> {
   try {
-    const model = openModel(path);
-    try {
-      return new Set(externalLocations(model).map(normalize));
-    } finally {
-      model.close();
-    }
+    return new Set(locationsIn(path).map(normalize));
   } catch (error) {
     if (error instanceof OnnxLoraError) return new Set();
     throw error;

@@ -8,8 +8,7 @@ import type { WriteOptions } from '../onnx/write.js';
 /** The files that a model is made of. */
 export function inputFiles(model: Model): string[] {
   const { path } = model.source;
-  if (path === undefined) return [];
-  return [path, ...externalLocations(model).map((location) => join(dirname(path), location))];
+  return path === undefined ? [] : filesAt(path, externalLocations(model));
 }
 
 /**
@@ -17,9 +16,21 @@ export function inputFiles(model: Model): string[] {
  * @throws OnnxLoraError those of reading
  */
 export function filesOfModel(path: string): string[] {
+  return filesAt(path, locationsIn(path));
+}
+
+function filesAt(path: string, locations: readonly string[]): string[] {
+  return [path, ...locations.map((location) => join(dirname(path), location))];
+}
+
+/**
+ * The data files of the model at a path, as it names them.
+ * @throws OnnxLoraError those of reading
+ */
+export function locationsIn(path: string): string[] {
   const model = openModel(path);
   try {
-    return inputFiles(model);
+    return externalLocations(model);
   } finally {
     model.close();
   }

@@ -9,18 +9,17 @@ import { keepHeadOutputs } from '../adapters/model/head-outputs.js';
 import { keepLabels } from '../adapters/model/labels.js';
 import { findLayers } from '../adapters/model/layers.js';
 import { invalidManifest, type ModelManifest } from '../adapters/model/manifest.js';
-import { PatchedModel } from '../adapters/model/patched.js';
+import type { PatchedModel } from '../adapters/model/patched.js';
 import type { LinearLayer } from '../adapters/targets/index.js';
 import { NameAuthority } from '../graph/names.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import type { FloatName } from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
-import { ExternalFiles } from '../onnx/external.js';
 import { nodeLabel } from '../onnx/model.js';
-import { TensorReader } from '../onnx/tensor.js';
+import type { TensorReader } from '../onnx/tensor.js';
 import type { Verification } from '../runtime/verification.js';
 import { defaultOutput, writeWithData } from './output.js';
-import { type MergeOptions, openUnmerged } from './unmerged.js';
+import { type MergeOptions, type Unmerged, withUnmerged } from './unmerged.js';
 import { removeAdapters } from './unpatch.js';
 
 export interface MergedWeight {
@@ -59,46 +58,48 @@ export interface MergeResult {
  * those of reading and writing. A failed verification is in the result.
  */
 export async function merge(path: string, options: MergeOptions = {}): Promise<MergeResult> {
-  const result = await foldAdapters(path, options);
-  if (options.verify === false) return result;
-  const { verifyMerged } = await import('./references.js');
-  const verification = await verifyMerged(path, result.output, options);
-  return { ...result, verification };
+  return await withUnmerged(path, options, async (unmerged) => {
+    const result = await fold(unmerged, path, options);
+    if (options.verify === false) return result;
+    const { verifyMerged } = await import('./references.js');
+    const verification = await verifyMerged(unmerged, path, result.output, options);
+    return { ...result, verification };
+  });
 }
 
 /** The fold alone. */
 export async function foldAdapters(path: string, options: MergeOptions = {}): Promise<MergeResult> {
-  const { model, name, unmatched } = await openUnmerged(path, options);
-  const files = new ExternalFiles(model);
+  return await withUnmerged(path, options, (unmerged) => fold(unmerged, path, options));
+}
+
+async function fold(
+  { opened, name, unmatched }: Unmerged,
+  path: string,
+  options: MergeOptions,
+): Promise<MergeResult> {
+  const { model, files, patched, reader } = opened;
   const output = options.output ?? defaultOutput(path, 'merged');
   const edit = new MessageEdit(model.source, model.range);
   const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
-  try {
-    const patched = new PatchedModel(model);
-    const sets = patched.chosenSets(name);
-    const reader = new TensorReader(model, files);
-    const context = { model, values: patched.values, reader };
-    const leaving = {
-      nodes: patched.sites.filter(({ set }) => sets.includes(set)).flatMap(({ nodes }) => nodes),
-      places: originalPlaces(patched, sets),
-      originals: originalsOf(patched, sets),
-    };
-    const folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
-    removeAdapters(patched, sets, edit);
-    keepLabels(edit, model, sets);
-    keepHeadOutputs(edit, model, sets);
-    folding.plan(sitesOf(patched, sets, reader));
-    const added = sets.flatMap(({ biases = [] }) => biases.map(({ tensor }) => tensor));
-    const replaced = [...settleTensors(patched, sets, edit, reader, folding), ...added];
-    const naming = sets.length === patched.sets.length ? 'forget' : 'remember';
-    await writeWithData(model, edit, output, options, dataFile, naming);
-    const isUndoing = (options.scale ?? 1) < 0;
-    const merged = folding.folded.map((one) => describe(one, isUndoing));
-    return { output, merged, replaced, ...(unmatched ? { unmatched } : {}) };
-  } finally {
-    files.close();
-    model.close();
-  }
+  const sets = patched.chosenSets(name);
+  const context = { model, values: patched.values, reader };
+  const leaving = {
+    nodes: patched.sites.filter(({ set }) => sets.includes(set)).flatMap(({ nodes }) => nodes),
+    places: originalPlaces(patched, sets),
+    originals: originalsOf(patched, sets),
+  };
+  const folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
+  removeAdapters(patched, sets, edit);
+  keepLabels(edit, model, sets);
+  keepHeadOutputs(edit, model, sets);
+  folding.plan(sitesOf(patched, sets, reader));
+  const added = sets.flatMap(({ biases = [] }) => biases.map(({ tensor }) => tensor));
+  const replaced = [...settleTensors(patched, sets, edit, reader, folding), ...added];
+  const naming = sets.length === patched.sets.length ? 'forget' : 'remember';
+  await writeWithData(model, edit, output, options, dataFile, naming);
+  const isUndoing = (options.scale ?? 1) < 0;
+  const merged = folding.folded.map((one) => describe(one, isUndoing));
+  return { output, merged, replaced, ...(unmatched ? { unmatched } : {}) };
 }
 
 function describe(

@@ -9,16 +9,14 @@ import {
   type PatchedAdapter,
   replaceManifest,
 } from '../adapters/model/manifest.js';
-import { PatchedModel } from '../adapters/model/patched.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
+import type { PatchedModel } from '../adapters/model/patched.js';
 import { finiteBytes } from '../adapters/structure/finite.js';
 import { OnnxLoraError } from '../errors.js';
 import { MessageEdit } from '../onnx/edit.js';
-import { editedModel } from '../onnx/edited-model.js';
-import { ExternalFiles } from '../onnx/external.js';
 import type { Model } from '../onnx/model.js';
-import { openModel } from '../onnx/parse.js';
 import { setTensorData } from '../onnx/rewrite.js';
-import { floatTypeOf, TensorReader } from '../onnx/tensor.js';
+import { floatTypeOf } from '../onnx/tensor.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { VerifyOptions } from './verify.js';
 
@@ -36,17 +34,26 @@ export interface MergeOptions extends WriteOptions, VerifyOptions, BindOptions {
 }
 
 export interface Unmerged {
-  readonly model: Model;
+  readonly opened: OpenedModel;
+  /** The set to fold; undefined for all. */
   readonly name: string | undefined;
   readonly unmatched?: readonly string[] | undefined;
 }
 
 /**
- * The model with what is to be folded beside its weights, scaled as the fold is to be, and the adapter
- * set that it is; undefined for all.
+ * Opens the model at `path` with what is to be folded beside its weights, scaled as the fold is to be. It is
+ * closed when `use` is done with it.
  */
-export async function openUnmerged(path: string, options: MergeOptions): Promise<Unmerged> {
-  const { adapter, name, scale = 1 } = options;
+export async function withUnmerged<T>(
+  path: string,
+  options: MergeOptions,
+  use: (unmerged: Unmerged) => Promise<T>,
+): Promise<T> {
+  checkOptions(options);
+  return await withModel(path, async (opened) => use(await unmergedOf(opened, options)));
+}
+
+function checkOptions({ adapter, name, scale = 1, ...options }: MergeOptions): void {
   if (adapter !== undefined && name !== undefined) {
     throw new OnnxLoraError(
       'invalid-argument',
@@ -58,34 +65,32 @@ export async function openUnmerged(path: string, options: MergeOptions): Promise
     throw new OnnxLoraError('invalid-argument', problem);
   }
   if (adapter === undefined) checkNoBindOptions(options);
-  let model = openModel(path);
-  try {
-    let unmerged: Unmerged = { model, name };
-    if (adapter !== undefined) {
-      const { withoutSlots } = await import('../adapters/slots/remove.js');
-      model = await withoutSlots(model);
-      unmerged = await withAdapters(model, adapter, options);
-    }
-    ({ model } = unmerged);
-    if (scale !== 1) model = await rescaled(model, unmerged.name, scale);
-    return { ...unmerged, model };
-  } catch (error) {
-    model.close();
-    throw error;
-  }
+}
+
+async function unmergedOf(opened: OpenedModel, options: MergeOptions): Promise<Unmerged> {
+  const { adapter, name, scale = 1 } = options;
+  const unmerged: Unmerged =
+    adapter === undefined ? { opened, name } : await withAdapters(opened, adapter, options);
+  if (scale === 1) return unmerged;
+  return { ...unmerged, opened: await unmerged.opened.edited(rescaling(unmerged, scale)) };
 }
 
 /** The model with the adapters of a file, and the name of their set. */
-async function withAdapters(model: Model, path: string, options: MergeOptions): Promise<Unmerged> {
+async function withAdapters(
+  opened: OpenedModel,
+  path: string,
+  options: MergeOptions,
+): Promise<Unmerged> {
   const { insertFile } = await import('./apply.js');
   const { openAdapter } = await import('../adapters/files/open-adapter.js');
+  const { withoutSlots } = await import('../adapters/slots/remove.js');
+  const base = await withoutSlots(opened);
   const file = openAdapter(path);
   try {
     if ((options.scale ?? 1) < 0) checkUndoable(file);
-    const patched = new PatchedModel(model);
-    const name = unusedSet(patched, file.set);
-    const { edit, unmatched } = insertFile(patched, file, name, options);
-    return { model: await editedModel(model, edit), name, unmatched };
+    const name = unusedSet(base.patched, file.set);
+    const { edit, unmatched } = insertFile(base.patched, file, name, options);
+    return { opened: await base.edited(edit), name, unmatched };
   } finally {
     file.close();
   }
@@ -107,25 +112,15 @@ function checkUndoable({ path, extras, parameters = [] }: AdapterFile): void {
   );
 }
 
-/** The model with other scales of its adapters, and other shares of the tensors they replace. */
-export async function rescaled(
-  model: Model,
-  name: string | undefined,
-  factor: number,
-): Promise<Model> {
-  const patched = new PatchedModel(model);
+/** Other scales for the adapters of a model, and other shares of the tensors they replace, as an edit. */
+export function rescaling({ opened, name }: Unmerged, factor: number): MessageEdit {
+  const { model, patched, reader } = opened;
   const edit = new MessageEdit(model.source, model.range);
-  const files = new ExternalFiles(model);
-  try {
-    const sets = patched.chosenSets(name);
-    for (const set of sets) rescale(patched, set, edit, factor);
-    const reader = new TensorReader(model, files);
-    interpolateTensors(patched, sets, edit, reader, factor);
-    scaleBiases(patched, sets, edit, reader, factor);
-    return await editedModel(model, edit);
-  } finally {
-    files.close();
-  }
+  const sets = patched.chosenSets(name);
+  for (const set of sets) rescale(patched, set, edit, factor);
+  interpolateTensors(patched, sets, edit, reader, factor);
+  scaleBiases(patched, sets, edit, reader, factor);
+  return edit;
 }
 
 function rescale(

@@ -1,6 +1,7 @@
 /** Proof that two models compute the same: both are run on the same inputs. */
+import { withModel } from '../adapters/model/opened.js';
 import { OnnxLoraError } from '../errors.js';
-import { openModel } from '../onnx/parse.js';
+import type { Model } from '../onnx/model.js';
 import type { WorkOptions } from '../onnx/write.js';
 import {
   type CompareOptions,
@@ -39,34 +40,39 @@ export async function verifyModels(
   candidate: ModelSource,
   options: VerifyOptions & WorkOptions & AdapterRuns,
 ): Promise<Verification> {
+  return await withModel(path, ({ model }) => verifyOn(model, reference, candidate, options));
+}
+
+/** As {@link verifyModels}, for a model that is open. */
+export async function verifyOn(
+  model: Model,
+  reference: ModelSource,
+  candidate: ModelSource,
+  options: VerifyOptions & WorkOptions & AdapterRuns,
+): Promise<Verification> {
   const { tolerance } = options;
   if (tolerance !== undefined && !(tolerance >= 0 && tolerance < Number.POSITIVE_INFINITY)) {
     const problem = `tolerance is ${tolerance}, expected a share of 0 or more`;
     throw new OnnxLoraError('invalid-argument', problem);
   }
   const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
-  const feeds = await inputsFor(path, reference, provider, options);
+  const feeds = await inputsFor(model, reference, provider, options);
   return compareModels(reference, candidate, feeds, { ...options, provider });
 }
 
 const RANDOM_BATCHES = 3;
 
 async function inputsFor(
-  path: string,
+  model: Model,
   reference: ModelSource,
   provider: ProviderName,
   options: VerifyOptions & WorkOptions,
 ): Promise<Feeds[]> {
-  const model = openModel(path);
+  const session = await openSource(reference, provider);
   try {
-    const session = await openSource(reference, provider);
-    try {
-      if (options.samples !== undefined) return [loadSamples(options.samples, session.inputs)];
-      return await findWorkingInputs(session, model, options.seed ?? 0, RANDOM_BATCHES, options);
-    } finally {
-      await session.release();
-    }
+    if (options.samples !== undefined) return [loadSamples(options.samples, session.inputs)];
+    return await findWorkingInputs(session, model, options.seed ?? 0, RANDOM_BATCHES, options);
   } finally {
-    model.close();
+    await session.release();
   }
 }

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { NewAdapter } from '../../src/adapters/factors/factors.js';
 import { foldAdapters, merge } from '../../src/commands/merge.js';
 import { verifyMerged } from '../../src/commands/references.js';
+import { type MergeOptions, withUnmerged } from '../../src/commands/unmerged.js';
 import { patchFile, randomNumbers, trained } from '../support/adapters.js';
 import { temporaryFolder } from '../support/files.js';
 import {
@@ -15,6 +16,12 @@ import {
 } from '../support/models.js';
 
 const folder = temporaryFolder();
+
+/** Holds any file against the model at `path` with its adapters folded. */
+function check(path: string, output: string, options: MergeOptions) {
+  return withUnmerged(path, options, (unmerged) => verifyMerged(unmerged, path, output, options));
+}
+
 const SIZE = 32;
 
 interface Kind {
@@ -160,10 +167,10 @@ describe.each([
         ),
       ),
     };
-    const found = await verifyMerged(path, await folded(path), {});
+    const found = await check(path, await folded(path), {});
     expect(found).toMatchObject({ passed: true, proven: true });
     for (const [what, output] of Object.entries(wrong)) {
-      expect((await verifyMerged(path, output, {})).passed, what).toBe(false);
+      expect((await check(path, output, {})).passed, what).toBe(false);
     }
   });
 });
@@ -198,14 +205,14 @@ describe('merge', () => {
     );
     const right = adapters(1, 0.3);
     const path = await patched(base, right);
-    const found = await verifyMerged(path, await folded(path), {});
+    const found = await check(path, await folded(path), {});
     expect(found).toMatchObject({ samples: 6, passed: true, proven: true });
     for (const which of [0, 1]) {
       const other = await patched(
         base,
         changed(right, which, (b) => b.fill(0)),
       );
-      expect((await verifyMerged(path, await folded(other), {})).passed).toBe(false);
+      expect((await check(path, await folded(other), {})).passed).toBe(false);
     }
   });
 });

@@ -1,12 +1,11 @@
 /** A slotted model as the docs/serving.md uses it, and held against its base. */
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, it } from 'vitest';
-import { PatchedModel } from '../../src/adapters/model/patched.js';
+import { OpenedModel } from '../../src/adapters/model/opened.js';
 import { AdapterSession } from '../../src/adapters/slots/adapter-session.js';
 import { compareWithBase, runBase } from '../../src/adapters/slots/slot-guard.js';
 import { extract } from '../../src/commands/extract.js';
 import { patch } from '../../src/commands/patch.js';
-import { openModel } from '../../src/onnx/parse.js';
 import type { GivenFeeds } from '../../src/runtime/given-feeds.js';
 import { openSession } from '../../src/runtime/session.js';
 import { patchFile, randomNumbers, trained } from '../support/adapters.js';
@@ -91,11 +90,10 @@ describe('a slotted model that is opened', () => {
   });
 
   it('is refused where it computes something else', async () => {
-    const opened = openModel(await slotted(layer(1)));
-    const patched = new PatchedModel(opened);
-    const base = await runBase(patched, 1);
+    const opened = OpenedModel.open(await slotted(layer(1)));
+    const base = await runBase(opened, 1);
     const other = await openSession(await slotted(layer(2)));
-    const compare = () => compareWithBase(patched, patched.slots!, other, base);
+    const compare = () => compareWithBase(opened, opened.patched.slots!, other, base);
     const error = await failure(compare, 'verification');
     expect(error.message).toContain(' with empty slots does not compute what its base does: ');
     opened.close();

@@ -1,6 +1,5 @@
 /** One model in memory and many adapters, chosen at each run. */
 import { OnnxLoraError } from '../../errors.js';
-import { openModel } from '../../onnx/parse.js';
 import { feedsOf, type GivenFeeds } from '../../runtime/given-feeds.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
 import { resolveProvider } from '../../runtime/providers.js';
@@ -11,7 +10,8 @@ import {
   type ValueMeta,
 } from '../../runtime/session.js';
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
-import { PatchedModel } from '../model/patched.js';
+import { OpenedModel } from '../model/opened.js';
+import type { PatchedModel } from '../model/patched.js';
 import type { SlotManifest } from '../model/slot-manifest.js';
 import { activate } from './activate.js';
 import { loadAdapter, type SlotAdapters } from './load.js';
@@ -73,7 +73,7 @@ export class AdapterSession {
   private readonly activations = new Map<string, Feeds>();
 
   private constructor(
-    private readonly patched: PatchedModel,
+    private readonly opened: OpenedModel,
     private readonly slots: SlotManifest,
     private readonly session: Session,
     /** How the model with empty slots compares with its base; undefined where that was left out. */
@@ -90,19 +90,18 @@ export class AdapterSession {
     path: string,
     { guard = true, ...options }: AdapterSessionOptions = {},
   ): Promise<AdapterSession> {
-    const model = openModel(path);
+    const opened = OpenedModel.open(path);
     try {
-      const patched = new PatchedModel(model);
-      const slots = requiredSlots(patched);
+      const slots = requiredSlots(opened.patched);
       const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
       const how = { ...options, provider };
       // The base goes before the model comes: only one of them is in memory at a time.
-      const base = guard ? await runBase(patched, options.threads) : undefined;
+      const base = guard ? await runBase(opened, options.threads) : undefined;
       const session = await openSession(path, how);
-      const report = base && (await compareWithBase(patched, slots, session, base));
-      return new AdapterSession(patched, slots, session, report);
+      const report = base && (await compareWithBase(opened, slots, session, base));
+      return new AdapterSession(opened, slots, session, report);
     } catch (error) {
-      model.close();
+      opened.close();
       throw error;
     }
   }
@@ -140,7 +139,7 @@ export class AdapterSession {
         { hint: 'Unload it first, or give the new one another name.' },
       );
     }
-    const adapters = loadAdapter(this.patched, path);
+    const adapters = loadAdapter(this.opened.patched, path);
     const loaded = { name, path, slots: adapters.size, bytes: bytesOf(adapters) };
     this.loaded.set(name, { ...loaded, adapters });
     return loaded;
@@ -178,7 +177,7 @@ export class AdapterSession {
   async release(): Promise<void> {
     this.loaded.clear();
     this.activations.clear();
-    this.patched.model.close();
+    this.opened.close();
     await this.session.release();
   }
 

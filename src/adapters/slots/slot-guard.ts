@@ -13,7 +13,7 @@ import { findWorkingInputs } from '../../runtime/samples.js';
 import { openSession, type Session } from '../../runtime/session.js';
 import type { Feeds } from '../../runtime/tensor-value.js';
 import { defaultTolerance } from '../../runtime/tolerance.js';
-import type { PatchedModel } from '../model/patched.js';
+import type { OpenedModel } from '../model/opened.js';
 import type { SlotManifest } from '../model/slot-manifest.js';
 import { emptyFeeds } from './feeds.js';
 import { withoutSlots } from './remove.js';
@@ -34,14 +34,10 @@ type BaseRun =
   | { readonly reason: string };
 
 /** Runs the base of a slotted model once, on random inputs and without optimizations. */
-export async function runBase(
-  { model }: PatchedModel,
-  threads: number | undefined,
-): Promise<BaseRun> {
-  // Closed with the model, whose bytes it reads.
-  const base = await withoutSlots(model);
+export async function runBase(opened: OpenedModel, threads: number | undefined): Promise<BaseRun> {
+  const { model } = await withoutSlots(opened);
   try {
-    return await runOnce(base, threads);
+    return await runOnce(model, threads);
   } catch (error) {
     if (!(error instanceof OnnxLoraError)) throw error;
     return { reason: error.message };
@@ -73,7 +69,7 @@ async function runOnce(base: Model, threads: number | undefined): Promise<BaseRu
  * @throws OnnxLoraError `verification`; the session is closed then
  */
 export async function compareWithBase(
-  { model }: PatchedModel,
+  { model }: OpenedModel,
   { slots }: SlotManifest,
   session: Session,
   base: BaseRun,
