@@ -1,110 +1,19 @@
-/**
- * The attention operators: softmax(scale · Q·Kᵀ + bias) · V for each head. What differs is how they take
- * Q, K, V and the masks.
- */
-import type { DataTypeName } from '../../onnx/dtype.js';
+/** Attention of opset 23 and of com.microsoft: they differ in how they take Q, K, V and the masks. */
 import type { Calculus } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { Decomposition, NodeContext } from '../rule.js';
 import { broadcast } from '../shapes.js';
-
-/** Heads side by side: q [B, H, S, D], k [B, H or fewer, T, D], v [B, as k, T, E]. */
-interface Heads {
-  readonly q: string;
-  readonly k: string;
-  readonly v: string;
-  /** The keys of a cache [B, heads of k, P, D] that stand in front of `k`. */
-  readonly past: string | undefined;
-}
-
-interface Options {
-  /** Default 1/√D. */
-  readonly scale: number | undefined;
-  /** Added to the scores, in this order. */
-  readonly biases: readonly string[];
-  /** Where to attend: bool. */
-  readonly masks: readonly string[];
-  /** c · tanh(scores / c) in the place of scores; 0 for none. */
-  readonly softcap: number;
-  /** Bool [.., S, 1]: the rows that attend to something. The others give 0. */
-  readonly openRows?: string | undefined;
-}
-
-/** @returns [B, H, S, E] */
-function attend(c: Calculus, { q, k, v }: Heads, options: Options): string {
-  const { biases, masks, softcap, openRows } = options;
-  const queries = c.scale(q, options.scale ?? 1 / Math.sqrt(headSize(c, q)));
-  const groups = groupsOf(c, q, k);
-  const grouped = (value: string) => (groups ? regroup(c, value, groups) : value);
-  const shared = (value: string) => (groups ? c.unsqueeze(value, [2]) : value);
-  const merged = (value: string) => (groups ? mergeGroups(c, value) : value);
-  let scores = merged(c.matMul(grouped(queries), c.swapLast(shared(k))));
-  if (softcap !== 0) scores = c.scale(c.unary('Tanh', c.scale(scores, 1 / softcap)), softcap);
-  for (const bias of biases) scores = c.add(scores, bias);
-  for (const mask of masks) scores = c.where(mask, scores, lowest(c, scores));
-  const weights = c.unary('Softmax', scores, { axis: { int: -1 } });
-  const result = merged(c.matMul(grouped(weights), shared(v)));
-  return openRows ? c.masked(openRows, result) : result;
-}
-
-/** Not -∞: a row without a place to attend to would be NaN. */
-function lowest(c: Calculus, like: string): string {
-  const least: Partial<Record<DataTypeName, number>> = { float16: -65504, float64: -1e300 };
-  return c.number(like, least[c.type(like).dtype] ?? -3.4028234663852886e38);
-}
-
-function headSize(c: Calculus, value: string): number {
-  const size = c.dims(value).at(-1);
-  if (typeof size === 'number') return size;
-  throw new Refusal(`the size of its heads (${value}) is not static`);
-}
-
-/** [heads of k, queries for each of them], where several share one. */
-function groupsOf(c: Calculus, q: string, k: string): [number, number] | undefined {
-  const [queries, keys] = [c.dims(q)[1], c.dims(k)[1]];
-  if (typeof queries !== 'number' || typeof keys !== 'number') {
-    throw new Refusal(`the number of its heads (${q}, ${k}) is not static`);
-  }
-  return queries === keys ? undefined : [keys, queries / keys];
-}
-
-/** [B, H, S, D] as [B, G, H/G, S, D] */
-function regroup(c: Calculus, value: string, [keys, each]: [number, number]): string {
-  const [batch, , rows, size] = c.dims(value) as [number, number, number, number];
-  const parts = [c.sizesOf(value, [0]), c.integers([keys, each]), c.sizesOf(value, [2, 3])];
-  return c.reshape(value, c.concat(parts, 0), [batch, keys, each, rows, size]);
-}
-
-/** [B, G, H/G, S, T] as [B, H, S, T] */
-function mergeGroups(c: Calculus, value: string): string {
-  const [batch, keys, each, rows, size] = c.dims(value) as [number, number, number, number, number];
-  const parts = [c.sizesOf(value, [0]), c.integers([keys * each]), c.sizesOf(value, [3, 4])];
-  return c.reshape(value, c.concat(parts, 0), [batch, keys * each, rows, size]);
-}
-
-/** [B, S, H·D] as [B, H, S, D] */
-function splitHeads(c: Calculus, value: string, count: number): string {
-  const [batch, rows, width] = c.dims(value) as [number, number, number | null];
-  const size = typeof width === 'number' ? width / count : null;
-  const shape =
-    size === null
-      ? c.integers([0, 0, count, -1])
-      : c.concat([c.sizesOf(value, [0, 1]), c.integers([count, size])], 0);
-  const heads = c.reshape(value, shape, [batch, rows, count, size]);
-  return c.transpose(heads, [0, 2, 1, 3]);
-}
-
-/** [B, H, S, D] as [B, S, H·D] */
-function joinHeads(c: Calculus, value: string): string {
-  const [batch, count, rows, size] = c.dims(value) as [number, number, number, number | null];
-  const width = typeof size === 'number' ? count * size : null;
-  const rowsFirst = c.transpose(value, [0, 2, 1, 3]);
-  const shape =
-    width === null
-      ? c.integers([0, 0, -1])
-      : c.concat([c.sizesOf(rowsFirst, [0, 1]), c.integers([width])], 0);
-  return c.reshape(rowsFirst, shape, [batch, rows, width]);
-}
+import {
+  type AttentionOptions,
+  after,
+  attend,
+  type Heads,
+  joinHeads,
+  lowest,
+  refuseIf,
+  splitHeads,
+  splitLast,
+} from './heads.js';
 
 /**
  * Row i attends to the whole cache and to the columns up to i behind it: [S, T]. Where they differ in
@@ -144,7 +53,7 @@ function microsoftMasks(
   heads: Heads,
   mask: string | undefined,
   attentionBias: string | undefined,
-): Options {
+): AttentionOptions {
   const { c, int, float } = context;
   const filter = float('mask_filter_value', -10000);
   return {
@@ -320,14 +229,6 @@ function biasSizes(c: Calculus, [q, k, v]: readonly string[], bias: string): num
   throw new Refusal(`the size of its bias ${bias} is not static`);
 }
 
-/** Stretches of the last axis. */
-function splitLast(c: Calculus, value: string, sizes: readonly number[]): string[] {
-  return sizes.map((size, i) => {
-    const start = sizes.slice(0, i).reduce((a, b) => a + b, 0);
-    return c.stretch(value, c.rank(value) - 1, start, start + size);
-  });
-}
-
 /** One of the first axis. */
 function pick(c: Calculus, value: string, index: number): string {
   const { dtype, shape } = c.type(value);
@@ -335,15 +236,6 @@ function pick(c: Calculus, value: string, index: number): string {
   return c.op('Gather', [value, c.scalar('int64', index)], type, { axis: { int: 0 } });
 }
 
-/** Behind what a cache holds. */
-function after(c: Calculus, past: string | undefined, value: string): string {
-  return past ? c.concat([past, value], 2) : value;
-}
-
 function given(value: string | undefined): string[] {
   return value ? [value] : [];
-}
-
-function refuseIf(condition: boolean, reason: string): void {
-  if (condition) throw new Refusal(reason);
 }

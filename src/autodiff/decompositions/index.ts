@@ -8,12 +8,14 @@ import { Refusal } from '../refusal.js';
 import { type Decomposition, nodeContext } from '../rule.js';
 import { attention, multiHeadAttention, scaledDotProductAttention } from './attention.js';
 import { fusedConv, fusedGemm } from './fused-activation.js';
+import { groupQueryAttention } from './group-query-attention.js';
 
 const decompositions: Readonly<Record<string, Decomposition>> = {
   Attention: scaledDotProductAttention,
   'com.microsoft:Attention': attention,
   'com.microsoft:FusedConv': fusedConv,
   'com.microsoft:FusedGemm': fusedGemm,
+  'com.microsoft:GroupQueryAttention': groupQueryAttention,
   'com.microsoft:MultiHeadAttention': multiHeadAttention,
 };
 
