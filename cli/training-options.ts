@@ -215,6 +215,14 @@ export const lossOptions = {
     summary: ofLosses('classWeights', 'a weight for each class, in their order'),
     example: '--class-weights 1 --class-weights 5',
   },
+  focalGamma: {
+    type: 'number',
+    group: 'Loss',
+    value: 'GAMMA',
+    default: 2,
+    summary: ofLosses('focalGamma', 'how much less easy samples count; 0 is cross-entropy'),
+    example: '--loss focal --focal-gamma 1',
+  },
   posWeight: {
     type: 'number',
     group: 'Loss',

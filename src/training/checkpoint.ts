@@ -156,7 +156,7 @@ const ADJUSTABLE = [
 ];
 
 // Settings that older checkpoints do not name, with what they were then.
-const SINCE: Settings = { lrRatio: 1 };
+const SINCE: Settings = { lrRatio: 1, focalGamma: null };
 
 /**
  * Checks that a run is the one that a checkpoint was taken of.

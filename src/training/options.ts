@@ -26,7 +26,10 @@ import type { ScheduleName } from './schedule.js';
 
 /** The loss, and what is the same whether it is to become small or is only measured. */
 export interface LossSettings
-  extends Pick<LossOptions, 'ignoreIndex' | 'classWeights' | 'posWeight' | 'blank' | 'scale'> {
+  extends Pick<
+    LossOptions,
+    'ignoreIndex' | 'classWeights' | 'focalGamma' | 'posWeight' | 'blank' | 'scale'
+  > {
   readonly loss: LossName;
   /** The output that the loss looks at. May be left out where the model has one. */
   readonly modelOutput?: string | undefined;

@@ -30,6 +30,7 @@ export function settingsOf(
     labelSmoothing: options.labelSmoothing ?? null,
     temperature: options.temperature ?? null,
     classWeights: listed(options.classWeights),
+    focalGamma: options.focalGamma ?? null,
     posWeight: listed(options.posWeight),
     blank: options.blank ?? null,
     scale: options.scale ?? null,

@@ -4,12 +4,14 @@ import { binary } from '../metrics/binary.js';
 import { elementsOf, targetLike } from './elementwise.js';
 import type { AddInput, Logits, Loss, LossOptions } from './loss.js';
 import { reduce } from './operators.js';
+import { checkSmoothing } from './smoothing.js';
 
 /**
  * Binary cross-entropy of logits z against answers y in 0..1, the mean over all elements of
  * -p·y·log σ(z) - (1-y)·log(1-σ(z)) with the weight p of positive answers, as PyTorch's
  * BCEWithLogitsLoss. With k = 1 + (p-1)·y and softplus(x) = log(1 + exp(x)) it is
- * (1-y)·z + k·softplus(-z), which never takes the log of 0; its gradient is k·σ(z) - p·y.
+ * (1-y)·z + k·softplus(-z), which never takes the log of 0; its gradient is k·σ(z) - p·y. Label smoothing ε
+ * pulls the answers to one half: y·(1-ε) + ε/2.
  */
 export const bce = {
   name: 'bce',
@@ -17,13 +19,16 @@ export const bce = {
   labels: 'sets',
   measures: 'accuracy and F1',
   metric: binary,
-  options: ['posWeight'],
+  options: ['labelSmoothing', 'posWeight'],
   takes: 'any shape with a batch axis',
   ranks: [1, Number.POSITIVE_INFINITY],
   contains: 'Sigmoid',
   add(graph, logits, addInput, options) {
     const { name: z, dtype } = logits;
-    const y = answers(graph, logits, addInput, options);
+    const { labelSmoothing = 0 } = options;
+    checkSmoothing(labelSmoothing);
+    const given = answers(graph, logits, addInput, options);
+    const y = labelSmoothing > 0 ? smoothed(graph, dtype, given, labelSmoothing) : given;
     const one = graph.scalar(dtype, 1);
     const p = positiveWeight(graph, logits, options);
     const k = p && graph.op('Add', [graph.op('Mul', [graph.op('Sub', [p, one]), y]), one]);
@@ -43,6 +48,11 @@ export const bce = {
     return { loss, weight, gradient };
   },
 } as const satisfies Loss;
+
+function smoothed(graph: GraphBuilder, dtype: Logits['dtype'], y: string, share: number): string {
+  const sharp = graph.op('Mul', [y, graph.scalar(dtype, 1 - share)]);
+  return graph.op('Add', [sharp, graph.scalar(dtype, share / 2)]);
+}
 
 /** max(x, 0) + log(1 + exp(-|x|)); ONNX Runtime has no Softplus for float64. */
 function softplusOf(graph: GraphBuilder, x: string, one: string): string {

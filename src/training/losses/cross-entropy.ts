@@ -4,6 +4,7 @@ import { classification } from '../metrics/classification.js';
 import { countedLabels, divisorOf } from './counting.js';
 import type { Logits, Loss, LossOptions, Term } from './loss.js';
 import { cast, reduce, sizeOf } from './operators.js';
+import { checkSmoothing } from './smoothing.js';
 import { softmax } from './softmax.js';
 
 /** Logits [.., C] against `labels` [..]. */
@@ -36,13 +37,11 @@ export function meanCrossEntropy(
   labels: string,
   options: LossOptions,
 ): Term {
-  checkOptions(logits, options);
+  checkClassOptions(logits, options);
   const { name: z, dtype } = logits;
   const { labelSmoothing = 0, classWeights, ignoreIndex } = options;
   const { index, counted } = countedLabels(graph, labels, dtype, ignoreIndex);
-  const rowWeight = classWeights
-    ? weightsOfRows(graph, classWeights, index, counted, dtype)
-    : counted;
+  const rowWeight = weightsOfRows(graph, classWeights, index, counted, dtype);
   const weight = reduce(graph, 'ReduceSum', rowWeight);
   const divisor = divisorOf(graph, weight, dtype);
   const { probabilities, logSumExp } = softmax(graph, z);
@@ -70,13 +69,14 @@ export function meanCrossEntropy(
 }
 
 /** The weight of each row's class; 0 for rows that do not count. */
-function weightsOfRows(
+export function weightsOfRows(
   graph: GraphBuilder,
-  classWeights: readonly number[],
+  classWeights: readonly number[] | undefined,
   index: string,
   counted: string,
   dtype: Logits['dtype'],
 ): string {
+  if (!classWeights) return counted;
   const weights = graph.constant(dtype, [classWeights.length], classWeights);
   return graph.op('Mul', [graph.op('Gather', [weights, index]), counted]);
 }
@@ -110,12 +110,10 @@ function spreadTarget(
   };
 }
 
-function checkOptions({ name, shape }: Logits, options: LossOptions): void {
+/** @throws OnnxLoraError `invalid-argument` for a share that is not one, and weights that do not fit */
+export function checkClassOptions({ name, shape }: Logits, options: LossOptions): void {
   const { labelSmoothing = 0, classWeights } = options;
-  if (!(labelSmoothing >= 0 && labelSmoothing < 1)) {
-    const message = `label smoothing has to be at least 0 and below 1, found ${labelSmoothing}`;
-    throw new OnnxLoraError('invalid-argument', message);
-  }
+  checkSmoothing(labelSmoothing);
   if (!classWeights) return;
   if (classWeights.some((weight) => !(weight >= 0 && Number.isFinite(weight)))) {
     const message = `class weights are numbers from 0 on, found ${classWeights.join(', ')}`;

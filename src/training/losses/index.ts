@@ -11,6 +11,7 @@ import { bce } from './bce.js';
 import { causalLm } from './causal-lm.js';
 import { crossEntropy } from './cross-entropy.js';
 import { ctc } from './ctc.js';
+import { focal } from './focal.js';
 import { kl } from './kl.js';
 import { logitsOf, mayBeProbabilities, widened } from './logits.js';
 import type { AddInput, Logits, Loss, LossInGraph, LossOption, LossOptions } from './loss.js';
@@ -20,7 +21,7 @@ import { addDistance } from './probabilities.js';
 
 export type { Loss, LossInGraph, LossOption, LossOptions } from './loss.js';
 
-const all = [crossEntropy, causalLm, mse, bce, ctc, mnr, kl] as const;
+const all = [crossEntropy, causalLm, mse, bce, ctc, mnr, kl, focal] as const;
 
 export type LossName = (typeof all)[number]['name'];
 

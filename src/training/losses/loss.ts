@@ -14,12 +14,14 @@ export interface LossOptions {
    * labels.
    */
   readonly dataKeys?: readonly string[] | undefined;
-  /** cross-entropy, causal-lm, kl: labels with this value do not count; default -100. */
+  /** Of losses of classes, and of kl: labels with this value do not count; default -100. */
   readonly ignoreIndex?: number | undefined;
-  /** cross-entropy, causal-lm: the share of the target that is spread over all classes; default 0. */
+  /** The share of the target that is spread over all classes, for bce over yes and no; default 0. */
   readonly labelSmoothing?: number | undefined;
-  /** cross-entropy: a weight for each class; the mean is weighted. */
+  /** A weight for each class; the mean is weighted. */
   readonly classWeights?: readonly number[] | undefined;
+  /** focal: how much less easy samples count, the exponent γ of 1 - p; default 2, 0 is cross-entropy. */
+  readonly focalGamma?: number | undefined;
   /** bce: weight of the positive answers, one for all or one for each element of the last axis. */
   readonly posWeight?: number | readonly number[] | undefined;
   /** ctc: the class that stands for no label; default 0. */

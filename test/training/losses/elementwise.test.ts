@@ -98,3 +98,21 @@ describe('bce', () => {
     expectRecorded(found, (300 + 300 + 0 + 300) / 4, [-0.25, 0.25, 0, -0.25], 1e-6);
   });
 });
+
+// Recorded with torch in float64: binary_cross_entropy_with_logits against y·0.8 + 0.1.
+test('label smoothing pulls the answers of bce to one half', async () => {
+  const z = array([
+    [1.5, -0.5],
+    [-2, 0.25],
+  ]);
+  const labels = array([
+    [1, 0],
+    [1, 1],
+  ]);
+  const options = { labelSmoothing: 0.2, posWeight: [2, 3] };
+  expectRecorded(
+    await runLoss('bce', z, { labels }, options),
+    1.682592801456442,
+    [-0.061652123808, 0.038262200639, -0.393378612039, -0.28147644938],
+  );
+});
