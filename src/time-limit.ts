@@ -1,6 +1,9 @@
 /** A time limit for work that a file or a pattern from outside may draw out without end. */
 import { type Context, createContext, Script } from 'node:vm';
 
+/** For one thing from outside to be read, be it a text, an image or a page of a table: with all around it, 10 s. */
+export const READ_MS = 9000;
+
 /** Work was stopped because it took too long. */
 export class TimeLimit extends Error {
   constructor(readonly milliseconds: number) {

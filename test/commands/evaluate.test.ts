@@ -8,6 +8,7 @@ import { type Expected, goldenModel, type Kind, lossOf } from '../support/golden
 import { feed, run } from '../support/run.js';
 import { zooSamples } from '../support/samples.js';
 import { goldenCases, zooFeeds, zooJson, zooModel } from '../support/zoo.js';
+import { tinyModel } from '../training/tiny.js';
 
 const folder = temporaryFolder();
 const classifier = 'bert-cls-torchscript';
@@ -200,4 +201,19 @@ describe('what cannot be evaluated', () => {
     );
     expect(message).toMatch(/key labels, sample \d+.*found 1, expected .* is the blank$/);
   });
+});
+
+it('a loss that is not finite is an error that names file and samples', async () => {
+  const targets = new Array(12 * 4).fill(0.5).fill(3e38, 5 * 4, 6 * 4);
+  const data = folder.write(
+    safetensors({ x: ['float32', [12, 6], 1], target: ['float32', [12, 4], targets] }),
+    'wild.safetensors',
+  );
+  const options = { data, loss: 'mse', batchSize: 2, provider: 'cpu', threads: 1 } as const;
+  const { message, hint } = await failure(
+    () => evaluate(folder.write(tinyModel()), options),
+    'diverged',
+  );
+  expect(message).toBe(`${data}: the loss is Infinity, expected a finite number (batch 3: samples of ${data} 4, 5)`);
+  expect(hint).toContain('overflows on these inputs');
 });

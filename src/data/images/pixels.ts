@@ -1,6 +1,7 @@
 /** Turns an image file into the numbers that a model takes. */
 import sharp, { type Metadata } from 'sharp';
 import { OnnxLoraError } from '../../errors.js';
+import { READ_MS } from '../../time-limit.js';
 import type { ChannelOrder, Fit, Kernel } from './choices.js';
 
 /** A model's requirements for an image. */
@@ -50,9 +51,6 @@ export const MAX_PIXELS = 2 ** 26;
 /** Larger ones are decoded one after the other. */
 const LARGE_PIXELS = 2 ** 23;
 
-/** Time limit for an image: most are ready in milliseconds. */
-const DECODE_SECONDS = 30;
-
 /** Kinds of images that are read; other kinds may hold programs, or links to other files. */
 const FORMATS: readonly (string | undefined)[] = ['png', 'jpeg', 'webp', 'gif', 'heif', 'tiff'];
 
@@ -72,7 +70,7 @@ async function decoded(path: string, plan: PixelPlan) {
     const header = await image.metadata();
     checkHeader(header, plan);
     const made = image
-      .timeout({ seconds: DECODE_SECONDS })
+      .timeout({ seconds: READ_MS / 1000 })
       .autoOrient()
       .flatten({ background: '#fff' })
       .toColourspace(channels === 'gray' ? 'b-w' : 'srgb')

@@ -1,6 +1,8 @@
 /** Facts about all rows of a file together, before the first batch is made from them. */
+import { OnnxLoraError } from '../../errors.js';
 import { classList, readClassFile } from '../classes.js';
 import type { DataRequest } from '../request.js';
+import { BadRow } from '../rows/bad-row.js';
 import { fieldOf } from '../rows/fields.js';
 import type { LabelCollector } from '../rows/label-collector.js';
 import { labelCollector } from '../rows/labels.js';
@@ -14,7 +16,7 @@ import {
   separateEncoder,
 } from './encoder.js';
 import { chooseFields, type TextFields } from './fields.js';
-import type { TextTokenizer } from './tokenizer.js';
+import { LONG_TEXT, type TextTokenizer } from './tokenizer.js';
 
 /** Chooses the fields at the first row, checks every row, and collects the labels. */
 export class FirstPass {
@@ -36,9 +38,20 @@ export class FirstPass {
   take(row: Row): void {
     this.chosen ??= this.choose(row);
     const { fields, encoder } = this.chosen;
-    encoder.check(row, this.limit);
-    if (this.request.truncate === false) checkLength(encoder, row, this.limit);
+    this.check(encoder, row);
     if (fields.label !== undefined) this.labels?.note(fieldOf(row, fields.label));
+  }
+
+  /** @throws BadRow also where a text has no tokens */
+  private check(encoder: RowEncoder, row: Row): void {
+    try {
+      encoder.check(row, this.limit);
+      if (this.request.truncate === false) checkLength(encoder, row, this.limit);
+      else if (!this.tokenizer.coversAll || hasLongText(row)) encoder.encode(row, this.limit);
+    } catch (error) {
+      const isText = error instanceof OnnxLoraError && error.code === 'invalid-data';
+      throw isText ? new BadRow(error.message, error.hint) : error;
+    }
   }
 
   /** After the last row. */
@@ -59,6 +72,11 @@ export class FirstPass {
     );
     return { fields, encoder: encoderFor(this.tokenizer, fields, this.request) };
   }
+}
+
+/** Such a text may be one that takes too long. */
+function hasLongText(row: Row): boolean {
+  return Object.values(row).some((value) => typeof value === 'string' && value.length > LONG_TEXT);
 }
 
 function encoderFor(

@@ -2,7 +2,8 @@
 import { createHash } from 'node:crypto';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { OnnxLoraError } from '../../errors.js';
-import { TimeLimit, withinTime } from '../../time-limit.js';
+import { READ_MS, TimeLimit, withinTime } from '../../time-limit.js';
+import { coversAllTexts } from './coverage.js';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js';
 import { longestFirst } from './truncation.js';
 
@@ -22,12 +23,17 @@ export interface EncodeOptions {
 /** Longer than any model takes: tokenizers say so where they do not know. */
 const NO_LENGTH = 1e7;
 
-/** A tokenizer of 35 MB takes two seconds. */
-const OPEN_MS = 20_000;
+/** Texts of so many characters together take two seconds at most: the slowest tokenizers take 20 ms for 1,000. */
+const WATCHED_TOGETHER = 100_000;
 
-/** For texts of any length, and for each thousand characters: the slowest tokenizers take 20 ms. */
-const ENCODE_MS = 4000;
-const CHARACTERS_A_MS = 25;
+/** Of a longer text only a part is tokenized, where that has enough tokens. */
+export const LONG_TEXT = 50_000;
+
+/** For shorter ones, which take a second at most, as long as the machine does nothing else. */
+const TEXT_MS = 4000;
+
+/** Tokens at the edge of a part may be others in the whole text. */
+const EDGE = 64;
 
 export class TextTokenizer {
   private isWatched = false;
@@ -35,6 +41,8 @@ export class TextTokenizer {
   readonly padId: number | undefined;
   /** The highest number of a token. */
   readonly lastId: number;
+  /** Whether every text has tokens: pieces of text without one are unknown, or there are none. */
+  readonly coversAll: boolean;
   /** Most tokens that the model was made for, where the tokenizer says so. */
   readonly maxLength: number | undefined;
   /** Of its files, to distinguish it from others. */
@@ -48,6 +56,8 @@ export class TextTokenizer {
     const padId = this.idOf(pad_token) ?? storedPadId(files.tokenizer) ?? this.idOf(eos_token);
     this.padId = padId;
     this.lastId = tokenizer.model!.vocab.length - 1;
+    const has = (token: string) => this.idOf(token) !== undefined;
+    this.coversAll = this.unknownId !== undefined || coversAllTexts(files.tokenizer, has);
     const isKnown = typeof model_max_length === 'number' && model_max_length < NO_LENGTH;
     this.maxLength = isKnown ? model_max_length : undefined;
     const hash = createHash('sha256').update(files.bytes).update(JSON.stringify(files.config));
@@ -63,7 +73,7 @@ export class TextTokenizer {
     try {
       // Its files may hold values of any type anywhere, and expressions that never end.
       const made = () => new Tokenizer(withAllParts(files.tokenizer), files.config);
-      return new TextTokenizer(files, withinTime(OPEN_MS, made)).tried();
+      return new TextTokenizer(files, withinTime(READ_MS, made)).tried();
     } catch (error) {
       throw new OnnxLoraError('unsupported', `${files.label}: ${(error as Error).message}`, {
         hint: 'WordPiece, BPE and Unigram tokenizers are read, by @huggingface/tokenizers.',
@@ -89,10 +99,11 @@ export class TextTokenizer {
     [first, second]: readonly [string, string?],
     { maxLength, special = true }: EncodeOptions = {},
   ): Encoding {
-    const a = this.tokensOf(first);
-    const b = second === undefined ? null : this.tokensOf(second);
-    const room =
-      (maxLength ?? Number.POSITIVE_INFINITY) - (special ? this.specials(b !== null) : 0);
+    const isPair = second !== undefined;
+    const room = (maxLength ?? Number.POSITIVE_INFINITY) - (special ? this.specials(isPair) : 0);
+    // How much of a pair is left depends on the lengths of both.
+    const a = isPair ? this.tokensOf(first) : this.enoughOf(first, room);
+    const b = isPair ? this.tokensOf(second) : null;
     const [keptA, keptB] = longestFirst(a.length, b?.length ?? 0, Math.max(0, room));
     const { tokens, types } = this.joined(this.cut(a, keptA), b && this.cut(b, keptB), special);
     return { ids: tokens.map((token) => this.known(token)), types };
@@ -116,16 +127,20 @@ export class TextTokenizer {
   }
 
   /**
-   * Runs work that encodes texts, and stops it where it takes far longer than such texts do. The texts of a
-   * batch are watched together, because a watch costs as much as a short text.
+   * Runs work that encodes texts, and stops it where it takes far longer than such texts do. Short texts of a
+   * batch are watched together, because a watch costs as much as one of them.
    * @param characters of the texts
    * @throws OnnxLoraError `invalid-data`
    */
   watched<T>(characters: number, work: () => T): T {
-    if (this.isWatched) return work();
+    if (this.isWatched || characters > WATCHED_TOGETHER) return work();
+    return this.stopped(characters, work);
+  }
+
+  private stopped<T>(characters: number, work: () => T): T {
     this.isWatched = true;
     try {
-      return withinTime(ENCODE_MS + Math.ceil(characters / CHARACTERS_A_MS), work);
+      return withinTime(characters > LONG_TEXT ? READ_MS : TEXT_MS, work);
     } catch (error) {
       throw error instanceof TimeLimit ? this.cannotEncode(characters, error) : error;
     } finally {
@@ -133,9 +148,22 @@ export class TextTokenizer {
     }
   }
 
+  /** The tokens of a text, or of the part of a long one that has `room` tokens and some more. */
+  private enoughOf(text: string, room: number): string[] {
+    const isLeft = this.config.truncation_side === 'left';
+    for (let length = LONG_TEXT; length < text.length; length *= 4) {
+      const part = isLeft ? text.slice(text.length - length) : text.slice(0, length);
+      const tokens = this.tokensOf(part);
+      if (tokens.length < room + EDGE) continue;
+      return isLeft ? tokens.slice(EDGE / 2) : tokens.slice(0, -EDGE / 2);
+    }
+    return this.tokensOf(text);
+  }
+
   private tokensOf(text: string): string[] {
+    const tokenize = () => this.tokenizer.tokenize(text);
     try {
-      return this.watched(text.length, () => this.tokenizer.tokenize(text));
+      return this.isWatched ? tokenize() : this.stopped(text.length, tokenize);
     } catch (error) {
       throw error instanceof OnnxLoraError ? error : this.cannotEncode(text.length, error);
     }
@@ -172,9 +200,14 @@ export class TextTokenizer {
     return typeof token === 'string' ? this.tokenizer.token_to_id(token) : undefined;
   }
 
+  private get unknownId(): number | undefined {
+    const id = this.tokenizer.model!.unk_token_id;
+    return typeof id === 'number' && id >= 0 ? id : undefined;
+  }
+
   private known(token: string): number {
-    const id = this.idOf(token) ?? this.tokenizer.model!.unk_token_id;
-    if (typeof id === 'number' && id >= 0) return id;
+    const id = this.idOf(token) ?? this.unknownId;
+    if (id !== undefined) return id;
     throw new OnnxLoraError(
       'invalid-data',
       `${this.label}: ${JSON.stringify(token)} is in none of its tokens, and it has none for what is unknown`,

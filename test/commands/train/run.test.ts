@@ -137,6 +137,23 @@ describe('a run whose loss is not finite', () => {
     expect(existsSync(output)).toBe(false);
   });
 
+  it('names the samples that made it so, and keeps the state in front of them', async () => {
+    const tiny = await tinyRun(files);
+    const targets = new Array(22 * 4).fill(0.5).fill(3e38, 9 * 4, 10 * 4);
+    const data = files.write(
+      safetensors({ x: ['float32', [22, 6], 1], target: ['float32', [22, 4], targets] }),
+      'data.safetensors',
+    );
+    const output = files.fresh('trained.onnx');
+    const { message, hint } = await failure(
+      () => trainTiny(files, { ...tiny, data }, { output, shuffle: false, steps: 6 }),
+      'diverged',
+    );
+    expect(message).toMatch(/^step 3: the loss is Infinity, expected a finite number \(.*9/);
+    expect(hint).toContain(`behind step 2 is kept: go on with --checkpoint ${output}.checkpoint`);
+    expect(existsSync(checkpointFile(`${output}.checkpoint`))).toBe(true);
+  });
+
   it('in an evaluation stops there', async () => {
     const tiny = await tinyRun(files);
     const evalData = files.write(

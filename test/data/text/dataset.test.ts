@@ -236,3 +236,46 @@ describe('bad rows', () => {
     expect(wrong.hint).toMatch(/Is it Text\?/);
   });
 });
+
+describe('a tokenizer without a token for what is unknown', () => {
+  const tokenizer = () =>
+    folder.write(
+      Buffer.from(
+        JSON.stringify({
+          model: {
+            type: 'WordPiece',
+            vocab: { ab: 0, '##ba': 1 },
+            unk_token: '?',
+            continuing_subword_prefix: '##',
+          },
+        }),
+      ),
+      'tokenizer.json',
+    );
+  const rows = ['ab', 'abba', 'xy', 'ab'].map((text, i) => ({ text, label: `c${i % 2}` }));
+
+  it('makes a bad row of a text that it has no tokens for, before the first batch', async () => {
+    const { message } = await failure(() => open(rows, { tokenizer: tokenizer() }), 'invalid-data');
+    expect(message).toMatch(/x\.jsonl:3: .*"\?" is in none of its tokens/);
+  });
+
+  it('leaves such rows out where that is asked for', async () => {
+    const notes: string[] = [];
+    const onNote = (text: string) => notes.push(text);
+    const dataset = await open(rows, { tokenizer: tokenizer(), skipBadRows: true, onNote });
+    expect([dataset.size, dataset.skipped]).toEqual([3, 1]);
+    expect(notes.join()).toContain('x.jsonl:3');
+    expect((await listsOf(dataset, [0, 1, 2])).input_ids).toEqual([
+      [0, 0],
+      [0, 1],
+      [0, 0],
+    ]);
+  });
+});
+
+it('a text that takes too long is a bad row', async () => {
+  const rows = [short, 'a'.repeat(150_000)].map((text, i) => ({ text, label: `c${i}` }));
+  const options = { tokenizer: tokenizerPath('unigram'), truncate: false, maxLength: 128 };
+  const { message } = await failure(() => open(rows, options), 'invalid-data');
+  expect(message).toMatch(/x\.jsonl:2: .*150000 characters cannot be tokenized/);
+});

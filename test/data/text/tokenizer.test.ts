@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { TextTokenizer } from '../../../src/data/text/tokenizer.js';
 import { longestFirst } from '../../../src/data/text/truncation.js';
@@ -66,6 +66,39 @@ describe('a tokenizer', () => {
     expect(message).toContain('a text of 150000 characters cannot be tokenized');
   });
 
+  it.each(['wordpiece', 'byte-level', 'unigram', 'byte-fallback'])(
+    'reads no more of a text of a megabyte than it has tokens for: %s',
+    (kind) => {
+      const tokenizer = TextTokenizer.open(tokenizerPath(kind));
+      const words = (count: number) => 'the model reads, '.repeat(count);
+      const options = { maxLength: 128 };
+      expect(tokenizer.encode([words(60_000)], options)).toEqual(
+        tokenizer.encode([words(1000)], options),
+      );
+    },
+  );
+
+  it('reads the end of one that it cuts at the left', () => {
+    const { tokenizer, config } = filesOf('wordpiece');
+    const left = openFiles(tokenizer, { ...config, truncation_side: 'left' });
+    const text = (count: number) => `${'its input '.repeat(count)}the model`;
+    const options = { maxLength: 64 };
+    expect(left.encode([text(90_000)], options)).toEqual(left.encode([text(1000)], options));
+  });
+
+  it.each([
+    ['wordpiece', true],
+    ['byte-level', true],
+    ['unigram', true],
+    ['byte-fallback', true],
+  ])('knows whether it has tokens for every text: %s', (kind, covers) => {
+    const { tokenizer, config } = filesOf(kind);
+    expect(openFiles(tokenizer, config).coversAll).toBe(covers);
+    const model = { ...(tokenizer.model as object), unk_token: null, unk_id: null };
+    const isByBytes = kind.startsWith('byte');
+    expect(openFiles({ ...tokenizer, model }, config).coversAll).toBe(isByBytes);
+  });
+
   it.each([
     { normalizer: 3 },
     { pre_tokenizer: { type: 'Sequence', pretokenizers: 7 } },
@@ -102,6 +135,18 @@ describe('a tokenizer', () => {
     expect(message).toMatch(/"\?" is in none of its tokens/);
   });
 });
+
+/** The files of a recorded tokenizer, to be changed. */
+function filesOf(kind: string): Record<'tokenizer' | 'config', Record<string, unknown>> {
+  const read = (name: string) => JSON.parse(readFileSync(join(tokenizerPath(kind), name), 'utf8'));
+  return { tokenizer: read('tokenizer.json'), config: read('tokenizer_config.json') };
+}
+
+function openFiles(tokenizer: object, config: object): TextTokenizer {
+  const path = folder.write(Buffer.from(JSON.stringify(tokenizer)), 'tokenizer.json');
+  writeFileSync(join(dirname(path), 'tokenizer_config.json'), JSON.stringify(config));
+  return TextTokenizer.open(path);
+}
 
 describe('longestFirst', () => {
   it('keeps both texts where they fit, and takes from the longer one where not', () => {

@@ -5,17 +5,10 @@ import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
 import { getMaxDefinitionLevel, getMaxRepetitionLevel } from 'hyparquet/src/schema.js';
 import type { ColumnDecoder, DecodedArray, SchemaTree } from 'hyparquet/src/types.js';
 import type { ByteSource } from '../../../onnx/byte-source.js';
-import { withinTime } from '../../../time-limit.js';
+import { READ_MS, withinTime } from '../../../time-limit.js';
 import { type Cursor, cursorOf, readRuns } from './bits.js';
 import type { Codecs } from './codecs.js';
-import {
-  limit,
-  MAX_LEVELS,
-  MAX_OPEN_BYTES,
-  MAX_OPEN_VALUES,
-  MAX_PAGE_VALUES,
-  ROWS_MS,
-} from './limits.js';
+import { limit, MAX_LEVELS, MAX_OPEN_BYTES, MAX_OPEN_VALUES, MAX_PAGE_VALUES } from './limits.js';
 import { type Page, pagesOf } from './pages.js';
 import { readValues, type Values } from './values.js';
 
@@ -82,7 +75,7 @@ export class ColumnReader {
    * @throws RangeError where the column has fewer
    */
   take(count: number): unknown[] {
-    return withinTime(ROWS_MS, () => this.taken(count));
+    return withinTime(READ_MS, () => this.taken(count));
   }
 
   private taken(count: number): unknown[] {

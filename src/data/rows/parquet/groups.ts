@@ -5,10 +5,10 @@ import { DEFAULT_PARSERS } from 'hyparquet/src/convert.js';
 import { getTreePath } from 'hyparquet/src/schema.js';
 import type { DecodedArray } from 'hyparquet/src/types.js';
 import type { ByteSource } from '../../../onnx/byte-source.js';
-import { withinTime } from '../../../time-limit.js';
+import { READ_MS, withinTime } from '../../../time-limit.js';
 import { type Codecs, codecsFor } from './codecs.js';
 import { ColumnReader, Open } from './column.js';
-import { limit, limitRows, MAX_FOOTER_BYTES, ROWS_MS } from './limits.js';
+import { limit, limitRows, MAX_FOOTER_BYTES } from './limits.js';
 
 /** In memory at a time, beside the pages that they are from. */
 const ROWS = 1024;
@@ -57,7 +57,7 @@ function readFooter(file: ByteSource): FileMetaData {
   const start = file.size - TAIL_BYTES - length;
   if (start < 0) throw new RangeError('its footer is longer than the file');
   const bytes = file.read(start, file.size);
-  return withinTime(ROWS_MS, () => parquetMetadata(bytes.buffer as ArrayBuffer));
+  return withinTime(READ_MS, () => parquetMetadata(bytes.buffer as ArrayBuffer));
 }
 
 function codecsOf(group: Group, columns: readonly SchemaTree[]): string[] {
@@ -107,7 +107,7 @@ function fieldOf(
   return (count) => {
     const parts = new Map<string, DecodedArray>();
     for (const { path, reader } of readers) parts.set(path.join('.'), reader.take(count));
-    withinTime(ROWS_MS, () => assembleNested(parts, column, DEFAULT_PARSERS));
+    withinTime(READ_MS, () => assembleNested(parts, column, DEFAULT_PARSERS));
     const made = parts.get(column.path.join('.'));
     if (made?.length === count) return made;
     throw new RangeError(`the parts of ${column.path.join('.')} do not fit one another`);

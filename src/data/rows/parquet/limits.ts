@@ -38,9 +38,6 @@ function maxUnpacked(fileBytes: number): number {
   return Math.max(ALWAYS_BYTES, MAX_RATIO * fileBytes);
 }
 
-/** Milliseconds for some rows of a column, which take one or two: for a page of 256 MiB, a second or two. */
-export const ROWS_MS = 10_000;
-
 /** @throws OnnxLoraError `invalid-data` for more than `most` */
 export function limit(what: string, found: number, most: number, hint = SMALLER): void {
   if (found <= most) return;
