@@ -214,6 +214,8 @@ it('a loss that is not finite is an error that names file and samples', async ()
     () => evaluate(folder.write(tinyModel()), options),
     'diverged',
   );
-  expect(message).toBe(`${data}: the loss is Infinity, expected a finite number (batch 3: samples of ${data} 4, 5)`);
+  expect(message).toBe(
+    `${data}: the loss is Infinity, expected a finite number (batch 3: samples of ${data} 4, 5)`,
+  );
   expect(hint).toContain('overflows on these inputs');
 });
