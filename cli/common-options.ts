@@ -26,6 +26,6 @@ export const commonOptions = specsOf({
     group: 'General',
     short: 'h',
     summary: 'this text',
-    example: 'onnx-lora help patch',
+    example: 'onnx-lora patch --help',
   }),
 });

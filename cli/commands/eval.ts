@@ -46,7 +46,7 @@ export const evalCommand = defineCommand({
       summary: 'the measures, and which classes are taken for which, as a page',
       example: '--html eval.html',
     },
-    ...forceOption,
+    force: { ...forceOption.force, example: '--html report.html --force' },
     ...guardOption,
     verbose: {
       type: 'boolean',

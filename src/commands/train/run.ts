@@ -84,11 +84,19 @@ export interface TrainResult {
  */
 export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
   return await withModel(path, async (opened) => {
-    const { head, modelOutput, ...rest } = options;
-    if (head === undefined) return new Run(opened, path, options).result();
+    const { head, modelOutput, ...rest } = { ...options, onNote: onceEach(options.onNote) };
+    if (head === undefined) return new Run(opened, path, { ...rest, modelOutput }).result();
     // The loss looks at what the head makes, not at what it reads.
     return new Run(await withHead(opened, { ...options, head }), path, rest).result();
   });
+}
+
+/** Where training and evaluation read one file, what is remarked about it comes twice. */
+function onceEach(onNote: (text: string) => void): (text: string) => void {
+  const told = new Set<string>();
+  return (text) => {
+    if (told.size < told.add(text).size) onNote(text);
+  };
 }
 
 /** The model that the run leaves, or the step graph where only that was asked for. */

@@ -60,7 +60,7 @@ function* recordsOf(source: ByteSource, delimiter: string): Generator<RowRecord>
     if (!open && bytes.length === 0) continue;
     const end = start + bytes.length;
     const { start: first, line } = open ?? { start, line: number };
-    if (end - first > MAX_RECORD_BYTES) throw unclosed(source, line);
+    if (end - first > MAX_RECORD_BYTES) throw tooLong(source, line, open !== undefined);
     // Each line is looked at once, however many of them a field has.
     const isOpen = endsInQuotes(bytes, separator, open !== undefined);
     if (isOpen) {
@@ -136,10 +136,25 @@ function quotedField(record: string, start: number) {
   }
 }
 
+function tooLong({ label }: ByteSource, line: number, isOpen: boolean): OnnxLoraError {
+  const limit = `${MAX_RECORD_BYTES / 2 ** 20} MiB`;
+  return new OnnxLoraError(
+    'invalid-data',
+    isOpen
+      ? `${label}:${line}: a field opens with a quote that nothing closes within ${limit}`
+      : `${label}:${line}: the record is longer than ${limit}, expected one row a record`,
+    {
+      hint: isOpen ? QUOTES : 'Split its text into several rows.',
+    },
+  );
+}
+
 function unclosed({ label }: ByteSource, line: number): OnnxLoraError {
   return new OnnxLoraError(
     'invalid-data',
     `${label}:${line}: a field opens with a quote that nothing closes`,
-    { hint: 'Inside quotes, a quote is written twice; a field that begins with one is quoted.' },
+    { hint: QUOTES },
   );
 }
+
+const QUOTES = 'Inside quotes, a quote is written twice; a field that begins with one is quoted.';

@@ -68,6 +68,7 @@ export class RowFile {
     options: RowFileOptions = {},
   ): Promise<RowFile> {
     const extension = extname(path).toLowerCase();
+    refuseEmpty(path);
     const unpacked = extension === PARQUET ? await unpackParquet(path, options) : undefined;
     const source = new FileSource(unpacked?.path ?? path);
     try {
@@ -135,7 +136,10 @@ export class RowFile {
     if (this.skipped > NAMED)
       options.onNote?.(`${this.label}: ${this.skipped} bad rows are left out`);
     if (this.size > 0) return;
-    const found = count === 0 ? 'it holds no rows' : `all of its ${count} rows are bad`;
+    const found =
+      count === 0
+        ? 'it holds no rows, only blank lines or the names of fields'
+        : `all of its ${count} rows are bad`;
     throw new OnnxLoraError('invalid-data', `${this.label}: ${found}, expected some`);
   }
 
@@ -170,6 +174,17 @@ export class RowFile {
       { hint: 'Is another program writing the file? Run again when it is done.' },
     );
   }
+}
+
+/** Such a file is of no format at all. */
+function refuseEmpty(path: string): void {
+  const source = new FileSource(path);
+  const { size } = source;
+  source.close();
+  if (size > 0) return;
+  throw new OnnxLoraError('invalid-data', `${path}: it holds no rows, for it is empty (0 bytes)`, {
+    hint: 'Was it written to the end? Every sample is one row of it.',
+  });
 }
 
 function badRow(problem: string, { hint }: BadRow): OnnxLoraError {

@@ -49,6 +49,17 @@ function measure(model: string, more: Partial<EvaluateOptions> & Pick<EvaluateOp
   return evaluate(model, { ...common, loss: 'cross-entropy', tokenizer, ...more });
 }
 
+it('what is remarked about a file is said once where it is read twice', async () => {
+  const data = jsonl(reviews(12));
+  const notes: string[] = [];
+  await train(await patchedModel('bert-cls-dynamo'), {
+    ...{ data, evalData: data, loss: 'cross-entropy', steps: 1 },
+    onNote: (text) => notes.push(text),
+  });
+  expect(notes.filter((text) => text.includes('texts from text'))).toHaveLength(1);
+  expect(new Set(notes).size).toBe(notes.length);
+});
+
 describe('a classifier of texts', () => {
   it('learns, and its classes keep their names and numbers wherever it goes', async () => {
     const [base, model] = [zooModel('bert-cls-dynamo'), await patchedModel('bert-cls-dynamo')];

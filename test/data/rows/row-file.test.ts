@@ -140,6 +140,20 @@ describe('separated values', () => {
     const open2 = await failure(() => open('a,b\n1,2\n"x,1\n3,4\n', 'x.csv'), 'invalid-data');
     expect(open2.message).toMatch(/x\.csv:3: a field opens with a quote that nothing closes/);
   });
+
+  it('that are closed and longer than 16 MiB are told apart from those that never close', async () => {
+    const text = 'a b '.repeat(2 ** 22 + 1);
+    const closed = await failure(() => open(`a,b\n"${text}",1\n`, 'x.csv'), 'invalid-data');
+    expect(closed.message).toMatch(/x\.csv:2: the record is longer than 16 MiB, expected one row/);
+    const lines = `${'a b '.repeat(2 ** 12)}\n`.repeat(2 ** 10 + 1);
+    const never = await failure(() => open(`a,b\n"${lines}`, 'x.csv'), 'invalid-data');
+    expect(never.message).toMatch(/:2: a field opens with a quote that nothing closes within 16 M/);
+  });
+});
+
+it.each(['x.jsonl', 'x.csv', 'x.parquet'])('an empty file is told: %s', async (name) => {
+  const { message } = await failure(() => open('', name), 'invalid-data');
+  expect(message).toMatch(/: it holds no rows, for it is empty \(0 bytes\)$/);
 });
 
 describe('bad rows', () => {
