@@ -9,7 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { hostname } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { isDead, isOfThisMachine, OWNER, ownerToken } from './owner.js';
 import { fileError } from './source.js';
@@ -19,12 +19,20 @@ import { removeStale, shortName, temporaryBeside } from './temporary.js';
 const RENEW_MS = 60_000;
 const STALE_MS = 60 * RENEW_MS;
 
+/** The claims of this thread. */
+const held = new Set<string>();
+
+function claimFile(path: string): string {
+  return join(dirname(resolve(path)), `.${shortName(path)}.claim`);
+}
+
 /** A claim on a path, until it is released or its process ends. */
 export class Claim {
   private readonly timer: NodeJS.Timeout;
 
   private constructor(private readonly file: string) {
     this.timer = setInterval(() => this.renew(), RENEW_MS).unref();
+    held.add(file);
   }
 
   /**
@@ -32,7 +40,7 @@ export class Claim {
    * @throws OnnxLoraError `output-exists` where another run holds it, and those of writing
    */
   static take(path: string): Claim {
-    const file = join(dirname(path), `.${shortName(path)}.claim`);
+    const file = claimFile(path);
     const own = temporaryBeside(path);
     removeStale(path);
     try {
@@ -48,8 +56,14 @@ export class Claim {
     }
   }
 
+  /** As `take`; undefined where this thread holds a claim on the path already, as a run that writes its output. */
+  static unlessHeld(path: string): Claim | undefined {
+    return held.has(claimFile(path)) ? undefined : Claim.take(path);
+  }
+
   release(): void {
     clearInterval(this.timer);
+    held.delete(this.file);
     if (holderOf(this.file)?.token === ownerToken()) rmSync(this.file, { force: true });
   }
 

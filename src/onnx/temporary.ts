@@ -19,7 +19,8 @@ export function removeStale(path: string): void {
   const start = `.${shortName(path)}.`;
   for (const name of namesIn(dirname(path))) {
     const owner = name.startsWith(start) && pattern.exec(name.slice(start.length))?.[1];
-    if (owner && isDead(owner)) rmSync(join(dirname(path), name), { force: true });
+    if (!owner || !isDead(owner)) continue;
+    rmSync(join(dirname(path), name), { recursive: true, force: true });
   }
 }
 

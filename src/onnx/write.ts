@@ -5,6 +5,7 @@ import { dirname } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { OnnxLoraError } from '../errors.js';
 import { BlockFile } from './block-file.js';
+import { Claim } from './claim.js';
 import { type Piece, pieceLength, totalLength } from './edit.js';
 import { isReadFrom, isSameFile } from './same-file.js';
 import { fileError } from './source.js';
@@ -46,7 +47,8 @@ const REPORT_BYTES = 4 * 1024 * 1024;
 /**
  * Writes the files beside their places, syncs them, then renames them into place in the given
  * order: what others refer to first. On any failure the temporary files are removed; old files stay as
- * they were, unless several were to be replaced and the system let go of the first ones only.
+ * they were, unless several were to be replaced and the system let go of the first ones only. The last
+ * one is claimed meanwhile: another process that writes there is refused.
  * @param inputs files that must not be overwritten, `force` or not
  * @throws OnnxLoraError `output-exists`, `invalid-argument`, `io`, `aborted`
  */
@@ -58,6 +60,15 @@ export async function writeFiles(
   const read = [...inputs, ...(options.alsoRead ?? [])];
   for (const file of files) checkOutput(file.path, read, options.force ?? false);
   checkDistinct(files.map(({ path }) => path));
+  const claim = Claim.unlessHeld(files.at(-1)!.path);
+  try {
+    await writeAll(files, options);
+  } finally {
+    claim?.release();
+  }
+}
+
+async function writeAll(files: readonly OutputFile[], options: WriteOptions): Promise<void> {
   const total = files.reduce((sum, file) => sum + totalLength(file.pieces), 0);
   const report = progressReporter(total, options);
   const written: Written[] = [];
@@ -318,6 +329,15 @@ class Writer {
     this.current = (this.current + 1) % this.written.length;
     await this.written[this.current];
   }
+}
+
+/**
+ * Gives a whole folder its name, which nothing has yet.
+ * @throws a system error where something has it by now
+ */
+export async function renameFolder(from: string, to: string): Promise<void> {
+  await rename(from, to);
+  await syncFolders(new Set([dirname(to)]));
 }
 
 async function syncFolders(folders: ReadonlySet<string>): Promise<void> {

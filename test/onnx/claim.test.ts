@@ -1,7 +1,7 @@
 /** Whose files are: claims and temporary files of living, dead and distant processes. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Claim } from '../../src/onnx/claim.js';
@@ -101,6 +101,21 @@ describe('a claim', () => {
     const before = new Date(Date.now() - 2 * 3600 * 1000);
     utimesSync(file, before, before);
     Claim.take(path).release();
+  });
+
+  it('of another run keeps every file from being written, and one of this run none', async () => {
+    const path = files.fresh('out');
+    const file = join(dirname(path), '.out.claim');
+    const write = () => writeFiles([{ path, pieces: [Buffer.from('new')] }], [], { force: true });
+    writeFileSync(file, `${distant()} 1 there\n`);
+    expect((await failure(write, 'output-exists')).message).toContain('is being made by');
+    expect(readdirSync(dirname(path))).toEqual(['.out.claim']);
+    rmSync(file);
+    const claim = Claim.take(path);
+    await write();
+    claim.release();
+    await write();
+    expect(readdirSync(dirname(path))).toEqual(['out']);
   });
 
   it('is not given up for a file that is none', async () => {

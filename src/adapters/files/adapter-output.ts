@@ -1,13 +1,21 @@
 /** Adapter sets as files, in every format that is written. */
 
-import { mkdir, rmdir } from 'node:fs/promises';
-import { extname, join } from 'node:path';
+import { mkdir, rm } from 'node:fs/promises';
+import { basename, extname, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { kindOf } from '../../formats/path-kind.js';
 import { safetensorsPieces } from '../../formats/safetensors.js';
+import { Claim } from '../../onnx/claim.js';
 import type { Piece } from '../../onnx/edit.js';
 import { fileError } from '../../onnx/source.js';
-import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../../onnx/write.js';
+import { temporaryBeside } from '../../onnx/temporary.js';
+import {
+  checkOutput,
+  type OutputFile,
+  renameFolder,
+  type WriteOptions,
+  writeFiles,
+} from '../../onnx/write.js';
 import type { AdapterFormat } from '../structure/choices.js';
 import type { AdapterContents } from './adapter-contents.js';
 import {
@@ -146,27 +154,34 @@ function peftFiles(folder: string, { config, tensors }: PeftContents): OutputFil
   ];
 }
 
-/** Writes the files of a folder, which is made where it does not exist; on failure it is as it was. */
+/** Writes the files of a folder; one that is new appears whole. */
 async function writeFolder(
-  folder: string,
+  path: string,
   files: readonly OutputFile[],
   inputs: readonly string[],
   options: WriteOptions,
 ): Promise<void> {
-  const isNew = !isFolder(folder);
-  if (isNew) await makeFolder(folder);
+  const folder = resolve(path);
+  if (isFolder(folder)) return await writeFiles(files, inputs, options);
+  const claim = Claim.unlessHeld(folder);
+  const aside = temporaryBeside(folder);
+  const inside = files.map(({ path, pieces }) => ({ path: join(aside, basename(path)), pieces }));
   try {
-    await writeFiles(files, inputs, options);
+    await mkdir(aside);
+    await writeFiles(inside, inputs, options);
+    await renameFolder(aside, folder);
   } catch (error) {
-    if (isNew) await rmdir(folder);
-    throw error;
+    await rm(aside, { recursive: true, force: true });
+    throw named(folder, aside, error);
+  } finally {
+    claim?.release();
   }
 }
 
-async function makeFolder(path: string): Promise<void> {
-  try {
-    await mkdir(path);
-  } catch (error) {
-    throw fileError(path, error);
-  }
+/** The error with the folder's own name in it. */
+function named(folder: string, aside: string, error: unknown): unknown {
+  if (!(error instanceof OnnxLoraError)) return fileError(folder, error);
+  const { code, message, node, hint } = error;
+  const told = message.replaceAll(aside, folder);
+  return new OnnxLoraError(code, told, { node, hint, cause: error });
 }

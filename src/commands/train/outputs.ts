@@ -8,7 +8,7 @@ import { Claim } from '../../onnx/claim.js';
 import type { Model } from '../../onnx/model.js';
 import { fileError } from '../../onnx/source.js';
 import { checkDistinct, checkOutput } from '../../onnx/write.js';
-import { checkpointFile } from '../../training/checkpoint.js';
+import { checkpointFile, hasCheckpoint } from '../../training/checkpoint.js';
 import type { ResolvedOptions } from '../../training/options.js';
 import { inputFiles, inputsOf } from '../inputs.js';
 
@@ -48,6 +48,14 @@ export function claimOutputs(output: string, { checkpoint }: ResolvedOptions): C
     for (const claim of claims) claim.release();
     throw error;
   }
+}
+
+/** Where a run that has no checkpoints is kept: never in the place of an older one. */
+export function rescueFolderFor(output: string): string {
+  const first = `${output}.checkpoint`;
+  let folder = first;
+  for (let number = 2; hasCheckpoint(folder); number++) folder = `${first}-${number}`;
+  return folder;
 }
 
 /** The files that a run reads. */

@@ -39,7 +39,7 @@ import { stepGraphManifest } from '../../training/step-manifest.js';
 import { trainedModel } from '../../training/trained-model.js';
 import { extract } from '../extract.js';
 import { defaultOutput, writeModel } from '../output.js';
-import { checkOutputs, claimOutputs, runInputs } from './outputs.js';
+import { checkOutputs, claimOutputs, rescueFolderFor, runInputs } from './outputs.js';
 import { curveOf, writeReport } from './report.js';
 import { settingsOf } from './settings.js';
 
@@ -222,7 +222,7 @@ class Run {
         reportPlacement: true,
       },
     );
-    const rescueFolder = `${this.output}.checkpoint`;
+    const rescueFolder = rescueFolderFor(this.output);
     const { noise } = forward;
     try {
       // Last, so that a run that cannot start leaves none.

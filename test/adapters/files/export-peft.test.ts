@@ -1,6 +1,6 @@
 /** Adapters as a PEFT folder: PEFT's own layout to the bit, and every structure that PEFT cannot say. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { insertAdapters } from '../../../src/adapters/edit/insert.js';
 import { openAdapter } from '../../../src/adapters/files/open-adapter.js';
@@ -348,4 +348,18 @@ describe('extracting for PEFT is refused', () => {
     );
     expect(error.message).toContain('--peft-rank has no effect on safetensors files');
   });
+});
+
+it('a folder that is new appears whole, or not at all', async () => {
+  const output = folder.fresh('adapter');
+  const patched = folder.write(await goldenModel('mlp-regression', 'lora'));
+  const seen: boolean[] = [];
+  const onProgress = () => seen.push(existsSync(output));
+  await extract(patched, { output, onProgress });
+  expect(new Set(seen)).toEqual(new Set([false]));
+  expect(readdirSync(output).sort()).toEqual(['adapter_config.json', 'adapter_model.safetensors']);
+  expect(readdirSync(dirname(output))).toEqual(['adapter']);
+  const other = folder.fresh('adapter');
+  await failure(() => extract(patched, { output: other, signal: AbortSignal.abort() }), 'aborted');
+  expect(readdirSync(dirname(other))).toEqual([]);
 });

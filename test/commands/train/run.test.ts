@@ -125,6 +125,19 @@ describe('a run whose loss is not finite', () => {
     expect(existsSync(`${output}.checkpoint`)).toBe(false);
   });
 
+  it('leaves what an older one kept where it is', async () => {
+    const tiny = await tinyRun(files);
+    const output = files.fresh('trained.onnx');
+    const wild = { optimizer: 'sgd', lr: 1e12, clip: 0, momentum: 0, steps: 50, output } as const;
+    const kept = checkpointFile(`${output}.checkpoint`);
+    await failure(() => trainTiny(files, tiny, wild), 'diverged');
+    const before = readFileSync(kept);
+    const { hint } = await failure(() => trainTiny(files, tiny, { ...wild, seed: 1 }), 'diverged');
+    expect(readFileSync(kept).equals(before)).toBe(true);
+    expect(hint).toContain(`--checkpoint ${output}.checkpoint-2 --resume`);
+    expect(existsSync(checkpointFile(`${output}.checkpoint-2`))).toBe(true);
+  });
+
   it('that only its last update made so is not written either', async () => {
     const tiny = await tinyRun(files);
     const output = files.fresh('trained.onnx');
