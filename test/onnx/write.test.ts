@@ -302,7 +302,9 @@ describe('kill -9', () => {
       await killed(path, size, { at, last: (part + 0.1) * size });
       expect(readFileSync(path, 'utf8')).toBe('old');
       // What was written so far must not pass for a model.
-      expect(readdirSync(place).filter((name) => !/^\.out\.(.*\.tmp|claim)$/.test(name))).toEqual(['out']);
+      expect(readdirSync(place).filter((name) => !/^\.out\.(.*\.tmp|claim)$/.test(name))).toEqual([
+        'out',
+      ]);
       rmSync(place, { recursive: true });
     },
   );
