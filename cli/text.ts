@@ -12,6 +12,11 @@ export function printable(text: string): string {
   );
 }
 
+/** As `printable`, of a text in lines: those and tabs stay. */
+export function printableText(text: string): string {
+  return text.replace(/[^\n\t]+/g, printable);
+}
+
 /** `1,234,567` */
 export function count(value: number): string {
   return value.toLocaleString('en-US');

@@ -96,6 +96,16 @@ export {
   type FitResult,
   fit,
 } from './commands/fit.js';
+export {
+  type Answer,
+  type GenerateOptions,
+  type GenerateResult,
+  generate,
+} from './commands/generate/generate.js';
+export type { Finish, Generation } from './commands/generate/generation.js';
+export { TextGenerator, type UsedProvider } from './commands/generate/generator.js';
+export type { GeneratorOptions, SamplingOptions } from './commands/generate/options.js';
+export type { Prompt } from './commands/generate/prompt.js';
 export { type InspectOptions, inspect } from './commands/inspect.js';
 export { type MergedWeight, type MergeResult, merge } from './commands/merge.js';
 export { patch } from './commands/patch.js';
@@ -109,6 +119,7 @@ export { type VerifyOptions, verifyModels } from './commands/verify.js';
 export type { Dataset, SampleSpec } from './data/dataset.js';
 export { openDataset } from './data/open-dataset.js';
 export type { DataOptions, DataRequest } from './data/request.js';
+export type { Message } from './data/text/messages.js';
 export { type Encoding, TextTokenizer } from './data/text/tokenizer.js';
 // The errors.
 export { type ErrorCode, type ErrorDetails, OnnxLoraError } from './errors.js';

@@ -6,6 +6,7 @@ import { combineCommand } from './combine.js';
 import { evalCommand } from './eval.js';
 import { extractCommand } from './extract.js';
 import { fitCommand } from './fit.js';
+import { generateCommand } from './generate.js';
 import { inspectCommand } from './inspect.js';
 import { mergeCommand } from './merge.js';
 import { patchCommand } from './patch.js';
@@ -19,6 +20,7 @@ export const commands: readonly Command[] = [
   unpatchCommand,
   trainCommand,
   evalCommand,
+  generateCommand,
   mergeCommand,
   extractCommand,
   applyCommand,

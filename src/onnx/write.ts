@@ -16,7 +16,7 @@ export interface Progress {
   readonly phase: string;
   readonly done: number;
   readonly total: number;
-  readonly unit: 'bytes' | 'weights' | 'runs' | 'samples' | 'steps';
+  readonly unit: 'bytes' | 'weights' | 'runs' | 'samples' | 'steps' | 'tokens';
   /** A remark, in a few words. */
   readonly detail?: string | undefined;
   /** The course of a number so far, oldest first. */

@@ -101,6 +101,25 @@ export class ChatTemplate {
     throw new BadRow(`the messages in ${field} have no answer ${problem}`);
   }
 
+  /**
+   * A conversation up to where the assistant is to answer.
+   * @throws BadRow for messages that the template does not take
+   */
+  prompt(messages: readonly Message[]): string {
+    const row = { messages };
+    return this.write(row, this.taken(row, messagesIn(row, 'messages')), true);
+  }
+
+  /** What the template writes behind an answer; empty where that cannot be told. */
+  afterAnswer(messages: readonly Message[]): string {
+    const row = { messages };
+    const content = 'answer';
+    const answered = [...messages, { role: ASSISTANT, content }];
+    const [text] = [this.write(row, this.taken(row, answered), false)];
+    const { text: plain } = this.isMarked ? unmarked(text) : { text };
+    return plain.slice(plain.lastIndexOf(content) + content.length);
+  }
+
   /** Lists of parts as the template takes them: as they are, or as one text. */
   private taken(row: Row, messages: readonly Message[]): readonly Message[] {
     if (!this.takesParts || !messages.some(({ content }) => Array.isArray(content))) {

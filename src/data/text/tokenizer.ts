@@ -109,6 +109,24 @@ export class TextTokenizer {
     return { ids: tokens.map((token) => this.known(token)), types };
   }
 
+  /**
+   * The text of some tokens without the special ones; numbers that no token has are left out.
+   * Where a character is split between tokens, its part is U+FFFD.
+   */
+  decode(ids: readonly number[]): string {
+    const vocabulary = this.tokenizer.model!.vocab;
+    const known = ids.filter((id) => vocabulary[id] !== undefined);
+    if (known.length === 0) return '';
+    const spaces = this.config.clean_up_tokenization_spaces === true;
+    const how = { skip_special_tokens: true, clean_up_tokenization_spaces: spaces };
+    return this.watched(known.length, () => this.tokenizer.decode(known, how));
+  }
+
+  /** The number of a token by its exact name; undefined for what is not a single token. */
+  tokenId(token: string): number | undefined {
+    return this.idOf(token);
+  }
+
   /** Number of tokens that are put around one text, or around a pair. */
   specials(isPair: boolean): number {
     return this.joined([], isPair ? [] : null, true).tokens.length;

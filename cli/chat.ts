@@ -1,0 +1,134 @@
+/** A conversation on a terminal, or by the lines of standard input. */
+import { createInterface, type Interface } from 'node:readline';
+import type { Answer } from '../src/commands/generate/generate.js';
+import type { Message } from '../src/data/text/messages.js';
+import { OnnxLoraError } from '../src/errors.js';
+import { failureText } from './failure.js';
+
+/** One question and its answer. */
+export interface Turn {
+  readonly user: string;
+  readonly answer: Answer;
+  /** What the model to compare with answers. */
+  readonly comparison?: Answer;
+}
+
+export interface ChatPartner {
+  readonly adapters: readonly string[];
+  readonly adapter: string | undefined;
+  /** @throws OnnxLoraError `no-adapter` */
+  use(adapter: string | undefined): void;
+  /** Answers a conversation that ends with the user's message, and shows the answer. */
+  answer(messages: readonly Message[], signal: AbortSignal): Promise<Omit<Turn, 'user'>>;
+}
+
+interface ChatStreams {
+  readonly input: NodeJS.ReadStream;
+  readonly output: NodeJS.WriteStream;
+  readonly note: (text: string) => void;
+}
+
+const HELP =
+  '/reset begins anew, /adapter NAME changes the adapter (none: the base model), /quit ends';
+
+/**
+ * Answers line after line until the input ends or says /quit. On a terminal Ctrl-C stops an answer, or
+ * ends the conversation where there is none, and failures are told and the conversation goes on.
+ * @param system the first message, if there is one
+ * @throws OnnxLoraError where the input is not a terminal
+ */
+export async function chat(
+  partner: ChatPartner,
+  system: string | undefined,
+  signal: AbortSignal,
+  { input, output, note }: ChatStreams,
+): Promise<Turn[]> {
+  const isTerminal = Boolean(input.isTTY && output.isTTY);
+  const opening: Message[] = system === undefined ? [] : [{ role: 'system', content: system }];
+  const turns: Turn[] = [];
+  let messages: readonly Message[] = opening;
+  const lines = createInterface({
+    input,
+    terminal: isTerminal,
+    prompt: '> ',
+    ...(isTerminal ? { output } : {}),
+  });
+  const stop = new Interruptions(lines, signal);
+  if (isTerminal) note(HELP);
+  if (isTerminal) lines.prompt();
+  for await (const line of lines) {
+    const [command, ...words] = line.trim().split(/\s+/);
+    if (command === '/quit') break;
+    if (command === '/reset') messages = opening;
+    else if (command === '/adapter') attempt(() => chooseAdapter(partner, words, note));
+    else if (command?.startsWith('/')) note(`${command} is not a command here: ${HELP}`);
+    else if (command) await ask(line);
+    if (isTerminal) lines.prompt();
+  }
+  lines.close();
+  return turns;
+
+  async function ask(line: string): Promise<void> {
+    const asked = [...messages, { role: 'user', content: line }];
+    try {
+      const turn = { user: line, ...(await partner.answer(asked, stop.next())) };
+      turns.push(turn);
+      messages = [...asked, { role: 'assistant', content: turn.answer.text }];
+    } catch (error) {
+      tell(error);
+    } finally {
+      stop.done();
+    }
+  }
+
+  function attempt(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      tell(error);
+    }
+  }
+
+  /** What is typed wrong on a terminal can be typed again. */
+  function tell(error: unknown): void {
+    if (!isTerminal || !(error instanceof OnnxLoraError) || signal.aborted) throw error;
+    process.stderr.write(error.code === 'aborted' ? '\n' : failureText(error));
+  }
+}
+
+function chooseAdapter(
+  partner: ChatPartner,
+  [name]: readonly string[],
+  note: (text: string) => void,
+): void {
+  if (name !== undefined) partner.use(name === 'none' ? undefined : name);
+  const choices = ['none', ...partner.adapters];
+  const used = partner.adapter ?? 'none';
+  note(`adapter ${used}, of ${choices.join(', ')}`);
+}
+
+/** Ctrl-C on a terminal that lines are read from. */
+class Interruptions {
+  private current: AbortController | undefined;
+
+  constructor(
+    lines: Interface,
+    private readonly outer: AbortSignal,
+  ) {
+    lines.on('SIGINT', () => {
+      if (this.current) this.current.abort();
+      else lines.close();
+    });
+    outer.addEventListener('abort', () => lines.close(), { once: true });
+  }
+
+  /** For one answer. */
+  next(): AbortSignal {
+    this.current = new AbortController();
+    return AbortSignal.any([this.outer, this.current.signal]);
+  }
+
+  done(): void {
+    this.current = undefined;
+  }
+}

@@ -1,0 +1,282 @@
+import type { Answer, GenerateResult } from '../../src/commands/generate/generate.js';
+import type { Finish } from '../../src/commands/generate/generation.js';
+import type { Message } from '../../src/data/text/messages.js';
+import { OnnxLoraError } from '../../src/errors.js';
+import type { ChatPartner, Turn } from '../chat.js';
+import { type Arguments, defineCommand, type OptionSpecs } from '../command.js';
+import { sideBySide } from '../side-by-side.js';
+import { plural, printable, printableText } from '../text.js';
+import { runtimeOptions } from '../training-options.js';
+import type { Ui } from '../ui.js';
+
+const positionals = {
+  model: { value: 'MODEL', summary: 'a decoder: base, patched, with slots, or merged' },
+} as const;
+
+const options = {
+  tokenizer: {
+    type: 'path',
+    group: 'Prompt',
+    value: 'PATH',
+    default: 'the one beside the model',
+    summary: "the model's tokenizer.json, or the folder that holds it",
+    example: '--tokenizer llama/',
+  },
+  prompt: {
+    type: 'string',
+    group: 'Prompt',
+    value: 'TEXT',
+    summary: 'a text to continue; with --chat a message to answer',
+    example: '--prompt "Once upon a time"',
+  },
+  chat: {
+    type: 'boolean',
+    group: 'Prompt',
+    summary:
+      "a conversation by the tokenizer's chat template: on a terminal, or by the lines of standard input",
+    example: '--chat',
+  },
+  system: {
+    type: 'string',
+    group: 'Prompt',
+    value: 'TEXT',
+    summary: 'of --chat: the first message, which says how to answer',
+    example: '--chat --system "Answer in one sentence."',
+  },
+  adapter: {
+    type: 'string',
+    group: 'Adapters',
+    value: 'NAME=PATH',
+    repeatable: true,
+    summary:
+      'an adapter for a model with slots; the first one is used, /adapter in the chat changes it',
+    example: '--adapter german=german.safetensors --adapter formal=peft/',
+  },
+  compare: {
+    type: 'path',
+    group: 'Prompt',
+    value: 'BASE',
+    summary: 'another model, which answers too: beside it on a wide terminal, else below',
+    example: '--compare llama.onnx',
+  },
+  maxNewTokens: {
+    type: 'integer',
+    group: 'Sampling',
+    value: 'N',
+    default: 256,
+    summary: 'most tokens of an answer',
+    example: '--max-new-tokens 64',
+  },
+  temperature: {
+    type: 'number',
+    group: 'Sampling',
+    value: 'T',
+    default: 0,
+    summary: '0 always takes the likeliest token; above, tokens are drawn, 1 by their probability',
+    example: '--temperature 0.7 --seed 1',
+  },
+  topK: {
+    type: 'integer',
+    group: 'Sampling',
+    value: 'K',
+    default: 'all',
+    summary: 'draws from the K likeliest tokens',
+    example: '--temperature 0.7 --top-k 40',
+  },
+  topP: {
+    type: 'number',
+    group: 'Sampling',
+    value: 'P',
+    default: 1,
+    summary: 'draws from the likeliest tokens that together have probability P',
+    example: '--temperature 0.7 --top-p 0.9',
+  },
+  repetitionPenalty: {
+    type: 'number',
+    group: 'Sampling',
+    value: 'X',
+    default: 1,
+    summary: 'above 1, tokens that are in the text already become less likely',
+    example: '--repetition-penalty 1.1',
+  },
+  stop: {
+    type: 'string',
+    group: 'Sampling',
+    value: 'TEXT',
+    repeatable: true,
+    summary: 'a text that ends the answer',
+    example: '--stop "###"',
+  },
+  eos: {
+    type: 'string',
+    group: 'Sampling',
+    value: 'TOKEN',
+    repeatable: true,
+    default: 'those of the model and the tokenizer',
+    summary: 'a token that ends the answer, by name or number',
+    example: '--eos "<|im_end|>"',
+  },
+  cache: {
+    type: 'boolean',
+    group: 'General',
+    onByDefault: true,
+    summary: 'compute the whole text for each token, although the model has a key-value cache',
+    example: '--no-cache',
+  },
+  guard: {
+    type: 'boolean',
+    group: 'Check',
+    onByDefault: true,
+    summary: 'do not compare the cache with whole texts, nor a model with slots with its base',
+    example: '--no-guard',
+  },
+  ...runtimeOptions,
+} as const satisfies OptionSpecs;
+
+type Given = Arguments<typeof positionals, typeof options> & { readonly json?: boolean };
+
+export const generateCommand = defineCommand({
+  name: 'generate',
+  summary: 'let a language model continue a text, or talk to it',
+  description:
+    'Takes decoders exported for text generation, with a key-value cache or without. The answer comes token by token on standard output, what is told about it on standard error.',
+  positionals,
+  options,
+  examples: [
+    {
+      command: 'onnx-lora generate llama.trained.onnx --tokenizer llama/ --prompt "Once upon"',
+      summary: 'the likeliest continuation',
+    },
+    {
+      command: 'onnx-lora generate llama.trained.onnx --tokenizer llama/ --chat --temperature 0.7',
+      summary: 'a conversation; /reset begins anew, /quit ends',
+    },
+    {
+      command:
+        'onnx-lora generate llama.tuned.onnx --tokenizer llama/ --prompt "Once upon" --compare llama.onnx',
+      summary: 'what the tuned model says, and what its base does',
+    },
+  ],
+  readOnly: true,
+  run: (args, ui) => (args.chat && args.prompt === undefined ? converse(args, ui) : once(args, ui)),
+});
+
+/** One prompt, one answer. */
+async function once(args: Given, ui: Ui) {
+  const { generate } = await import('../../src/commands/generate/generate.js');
+  const { model, prompt, chat, system, json, ...rest } = args;
+  if (prompt === undefined) {
+    throw usage(
+      'generate needs --prompt TEXT or --chat',
+      'For example: --prompt "Once upon a time"',
+    );
+  }
+  if (system !== undefined && !chat) throw usage('--system has no effect without --chat');
+  const streams = !json && rest.compare === undefined;
+  const result = await generate(model, {
+    ...rest,
+    ...(chat ? { messages: opened(system, prompt) } : { prompt }),
+    ...{ signal: ui.work.signal, onNote: ui.note },
+    ...(streams
+      ? { onToken: writerFor(ui, chat ? '' : prompt) }
+      : { onProgress: ui.work.onProgress }),
+  });
+  ui.stop();
+  if (streams) process.stdout.write('\n');
+  ui.note(factsOf(result));
+  const { comparison } = result;
+  if (comparison) ui.note(`${comparison.model}: ${factsOf(comparison)}`);
+  return { result, text: () => (streams ? '' : answersText(result, ui)) };
+}
+
+function opened(system: string | undefined, user: string): readonly Message[] {
+  const opening = system === undefined ? [] : [{ role: 'system', content: system }];
+  return [...opening, { role: 'user', content: user }];
+}
+
+/** Writes pieces of an answer; on a terminal behind what they continue. */
+function writerFor({ width, colors }: Ui, prompt: string): (piece: string) => void {
+  const isTerminal = width !== undefined;
+  let isFirst = true;
+  return (piece) => {
+    if (isTerminal && isFirst) process.stdout.write(colors.dim(printableText(prompt)));
+    isFirst = false;
+    process.stdout.write(isTerminal ? printableText(piece) : piece);
+  };
+}
+
+function answersText(result: GenerateResult, { width, colors }: Ui): string {
+  const { comparison } = result;
+  if (!comparison) return `${result.text}\n`;
+  return sideBySide(titled(result), titled(comparison), { width, heading: colors.bold });
+}
+
+function titled({ model, adapter, text }: Answer) {
+  return { title: adapter === undefined ? model : `${model}, ${adapter}`, text };
+}
+
+const ENDINGS: Readonly<Record<Finish, string>> = {
+  eos: 'ended by the model',
+  stop: 'ended by a stop text',
+  length: 'ended by --max-new-tokens',
+  context: 'ended where the model has no more positions',
+};
+
+function factsOf({ tokens, seconds, tokensPerSecond, finish, cache }: Answer): string {
+  const speed = tokensPerSecond === null ? '' : `, ${tokensPerSecond.toPrecision(3)} tokens/s`;
+  const how = cache ? '' : ' without a cache';
+  return `${plural(tokens.generated, 'token')} in ${seconds.toFixed(1)} s${speed}${how}, ${ENDINGS[finish]}`;
+}
+
+/** A conversation. */
+async function converse(args: Given, ui: Ui) {
+  const [{ TextGenerator }, { answerWith }, { chat }] = await Promise.all([
+    import('../../src/commands/generate/generator.js'),
+    import('../../src/commands/generate/generate.js'),
+    import('../chat.js'),
+  ]);
+  const { model, prompt: _, chat: __, system, json, compare, adapter, ...rest } = args;
+  const how = { ...rest, onNote: ui.note };
+  const generator = await TextGenerator.open(model, { ...how, adapter });
+  const base = compare === undefined ? undefined : await TextGenerator.open(compare, how);
+  const streams = !json && base === undefined;
+  const partner: ChatPartner = {
+    get adapters() {
+      return generator.adapters;
+    },
+    get adapter() {
+      return generator.adapter;
+    },
+    use: (name) => generator.use(name),
+    async answer(messages, signal) {
+      const onText = streams ? writerFor(ui, '') : undefined;
+      const { ids: _ids, ...found } = await generator.complete(messages, {
+        ...rest,
+        signal,
+        onText,
+      });
+      const answer = answerWith(model, generator, found);
+      if (streams) process.stdout.write('\n');
+      if (!base) return { answer };
+      const { ids: _base, ...other } = await base.complete(messages, { ...rest, signal });
+      const comparison = answerWith(compare!, base, other);
+      const style = { width: ui.width, heading: ui.colors.bold };
+      if (!json) process.stdout.write(sideBySide(titled(answer), titled(comparison), style));
+      return { answer, comparison };
+    },
+  };
+  try {
+    const { stdin: input, stdout: output } = process;
+    const streamsOfChat = { input, output, note: ui.note };
+    const turns: readonly Turn[] = await chat(partner, system, ui.work.signal!, streamsOfChat);
+    const { provider } = generator;
+    return { result: { model: printable(model), turns, provider }, text: () => '' };
+  } finally {
+    await generator.release();
+    await base?.release();
+  }
+}
+
+function usage(message: string, hint?: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-argument', message, { hint });
+}

@@ -1,0 +1,259 @@
+/** A language model that is opened once and answers many prompts. */
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { TextTokenizer } from '../../data/text/tokenizer.js';
+import { OnnxLoraError } from '../../errors.js';
+import type { Model } from '../../onnx/model.js';
+import { openModel } from '../../onnx/parse.js';
+import type { WorkOptions } from '../../onnx/write.js';
+import type { ProviderName } from '../../runtime/provider-names.js';
+import { resolveProvider } from '../../runtime/providers.js';
+import { cacheProblem } from './cache-check.js';
+import { Decoder } from './decoder.js';
+import { type Generation, generation } from './generation.js';
+import { foldersOf, type ModelConfig, modelConfig } from './model-config.js';
+import {
+  checkThreads,
+  type GeneratorOptions,
+  namedAdapters,
+  resolveSampling,
+  type SamplingOptions,
+} from './options.js';
+import { type Prompt, Prompts } from './prompt.js';
+import { type AdapterRunner, openRunner } from './runner.js';
+
+/** Provider as asked for, and as used. */
+export interface UsedProvider {
+  readonly requested: ProviderName | 'auto';
+  readonly used: ProviderName;
+}
+
+/**
+ * A language model with its tokenizer:
+ *
+ *     const model = await TextGenerator.open('llama.onnx', { tokenizer: 'llama/' });
+ *     for await (const piece of model.stream('Once upon a time')) process.stdout.write(piece);
+ *     const { text } = await model.complete([{ role: 'user', content: 'Hello!' }]);
+ *     await model.release();
+ *
+ * A text is continued, messages are answered by the tokenizer's chat template. A prompt that begins with
+ * the prompt and answer before it only computes what is new, where the model has a key-value cache.
+ */
+export class TextGenerator {
+  private readonly prompts: Prompts;
+  private answers = 0;
+  /** Whether the cache was compared with whole texts. */
+  private isChecked = false;
+
+  private constructor(
+    readonly tokenizer: TextTokenizer,
+    readonly provider: UsedProvider,
+    private readonly label: string,
+    private readonly runner: AdapterRunner,
+    private readonly decoder: Decoder,
+    private readonly config: ModelConfig,
+    private readonly options: GeneratorOptions,
+  ) {
+    this.prompts = new Prompts(tokenizer, options.onNote);
+  }
+
+  /**
+   * @throws OnnxLoraError `file-not-found` for a tokenizer that is missing; `unsupported` for a model that
+   * does not continue texts; `invalid-argument` for adapters where the model has no slots; `provider`,
+   * `runtime`, and those of reading
+   */
+  static async open(path: string, options: GeneratorOptions = {}): Promise<TextGenerator> {
+    checkThreads(options);
+    namedAdapters(options.adapter);
+    const tokenizer = TextTokenizer.open(options.tokenizer ?? tokenizerBeside(path));
+    const model = openModel(path);
+    try {
+      const { requested, used, reason } = await resolveProvider(options.provider ?? 'auto');
+      if (requested === 'auto') options.onNote?.(`provider auto: ${used} (${reason})`);
+      const runner = await openRunner(path, model, { ...options, provider: used });
+      try {
+        const decoder = decoderOf(model, runner, used, options);
+        const config = modelConfig([...foldersOf(path), dirname(tokenizer.label)]);
+        const provider = { requested, used };
+        return new TextGenerator(tokenizer, provider, path, runner, decoder, config, options);
+      } catch (error) {
+        await runner.release();
+        throw error;
+      }
+    } finally {
+      model.close();
+    }
+  }
+
+  /** The adapters that can be used. */
+  get adapters(): readonly string[] {
+    return this.runner.adapters;
+  }
+
+  /** The adapter in use; undefined for the base model. */
+  get adapter(): string | undefined {
+    return this.runner.adapter;
+  }
+
+  /** Whether tokens are computed once and kept in the model's key-value cache. */
+  get usesCache(): boolean {
+    return this.decoder.usesCache;
+  }
+
+  /**
+   * Uses another adapter from now on, or with undefined the base model.
+   * @throws OnnxLoraError `no-adapter`
+   */
+  use(adapter: string | undefined): void {
+    if (adapter !== undefined && !this.adapters.includes(adapter)) {
+      throw new OnnxLoraError(
+        'no-adapter',
+        `no adapter ${JSON.stringify(adapter)} is loaded, there is: ${this.adapters.join(', ') || 'none'}`,
+        { hint: 'Load it with the model: --adapter NAME=FILE' },
+      );
+    }
+    this.runner.adapter = adapter;
+    this.decoder.forget();
+  }
+
+  /**
+   * The answer in pieces as they come; its end returns what is known of it.
+   * @throws OnnxLoraError `invalid-argument` for options out of range, a prompt with tokens that the model
+   * does not have, or too many of them; `runtime`, `diverged`, `aborted`
+   */
+  async *stream(
+    prompt: Prompt,
+    { signal, onProgress, ...options }: SamplingOptions & WorkOptions = {},
+  ): AsyncGenerator<string, Generation> {
+    const sampling = resolveSampling(options);
+    const ids = this.prompts.encode(prompt);
+    const context = this.contextFor(ids);
+    await this.checkCache(ids);
+    const eos = new Set([...this.endTokens(), ...this.prompts.endOfAnswer(prompt)]);
+    const request = {
+      prompt: ids,
+      sampling,
+      eos,
+      context,
+      turn: this.answers++,
+      signal,
+      onProgress,
+    };
+    return yield* generation(this.decoder, this.tokenizer, request);
+  }
+
+  /** The whole answer; throws as `stream` does. */
+  async complete(
+    prompt: Prompt,
+    {
+      onText,
+      ...options
+    }: SamplingOptions &
+      WorkOptions & { readonly onText?: ((piece: string) => void) | undefined } = {},
+  ): Promise<Generation> {
+    const pieces = this.stream(prompt, options);
+    for (;;) {
+      const { done, value } = await pieces.next();
+      if (done) return value;
+      onText?.(value);
+    }
+  }
+
+  /** Frees the model; may be called again. */
+  release(): Promise<void> {
+    return this.runner.release();
+  }
+
+  /** Numbers the answers anew, so that the same seed gives the same ones again. */
+  restart(): void {
+    this.answers = 0;
+  }
+
+  private endTokens(): readonly number[] {
+    const { eos } = this.options;
+    if (eos) return eos.map((token) => this.endToken(token));
+    const own = this.tokenizer.config.eos_token;
+    const id = typeof own === 'string' ? this.tokenizer.tokenId(own) : undefined;
+    return [...this.config.eos, ...(id === undefined ? [] : [id])];
+  }
+
+  private endToken(token: string): number {
+    const id = this.tokenizer.tokenId(token) ?? (/^\d+$/.test(token) ? Number(token) : undefined);
+    if (id !== undefined) return id;
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `eos is ${JSON.stringify(token)}, which is not a token of ${this.tokenizer.label}`,
+      { hint: 'Name one token, or its number. Longer texts end answers with --stop.' },
+    );
+  }
+
+  /** Most tokens of prompt and answer. */
+  private contextFor(ids: readonly number[]): number {
+    const { vocabulary, positions } = this.decoder;
+    const beyond = ids.find((id) => id >= (vocabulary ?? Number.POSITIVE_INFINITY));
+    if (beyond !== undefined) {
+      throw new OnnxLoraError(
+        'invalid-argument',
+        `${this.tokenizer.label} gives token ${beyond}, the vocabulary of ${this.label} has ${vocabulary}`,
+        { hint: 'Give the tokenizer that the model was trained with.' },
+      );
+    }
+    const known = [positions, this.config.context].filter((limit) => limit !== undefined);
+    const context = Math.min(...known, ...(known.length > 0 ? [] : this.tokenizerLimit()));
+    if (ids.length < context) return context;
+    throw new OnnxLoraError(
+      'invalid-argument',
+      `the prompt has ${ids.length} tokens, ${this.label} has ${context} positions for prompt and answer`,
+      { hint: 'Shorten it, or begin a new conversation.' },
+    );
+  }
+
+  private tokenizerLimit(): readonly number[] {
+    const { maxLength } = this.tokenizer;
+    return maxLength === undefined ? [] : [maxLength];
+  }
+
+  /** Once: a cache that is wrong writes fluent nonsense. */
+  private async checkCache(ids: readonly number[]): Promise<void> {
+    if (this.isChecked || !this.decoder.usesCache || this.options.guard === false) return;
+    this.isChecked = true;
+    const problem = await cacheProblem(this.decoder, ids);
+    if (problem === undefined) return;
+    this.decoder.withoutCache();
+    this.options.onNote?.(
+      `the key-value cache is not used, every token computes the whole text: ${problem}`,
+    );
+  }
+}
+
+function decoderOf(
+  model: Model,
+  runner: AdapterRunner,
+  provider: ProviderName,
+  { cache, onNote }: GeneratorOptions,
+): Decoder {
+  const decoder = Decoder.of(model, runner, runner.own);
+  if (provider === 'webgpu' && decoder.takesCache) throw noEmptyCache(model);
+  if (cache === false) decoder.withoutCache();
+  else if (decoder.takesCache && !decoder.usesCache) {
+    onNote?.('no outputs of the model continue its cache: every token computes the whole text');
+  }
+  return decoder;
+}
+
+/** An empty tensor ends the process there. */
+function noEmptyCache({ source }: Model): OnnxLoraError {
+  return new OnnxLoraError(
+    'provider',
+    `${source.label} takes a key-value cache, which is empty at first, and WebGPU takes no empty tensors`,
+    { hint: 'Use --provider cpu.' },
+  );
+}
+
+function tokenizerBeside(path: string): string {
+  const folder = foldersOf(path).find((one) => existsSync(join(one, 'tokenizer.json')));
+  if (folder !== undefined) return folder;
+  throw new OnnxLoraError('file-not-found', `no tokenizer.json lies beside ${path}`, {
+    hint: "Name the model's own with --tokenizer: a tokenizer.json, or the folder that holds it.",
+  });
+}
