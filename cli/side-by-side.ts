@@ -48,7 +48,7 @@ function broken(line: string, width: number): string[] {
   let rest = line;
   while (stringWidth(rest) > width) {
     const most = fitted(rest, width);
-    const space = most.lastIndexOf(' ');
+    const space = rest.startsWith(' ', most.length) ? most.length : most.lastIndexOf(' ');
     const end = space > 0 ? space : most.length;
     lines.push(rest.slice(0, end));
     rest = rest.slice(end).trimStart();

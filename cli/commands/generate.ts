@@ -266,6 +266,7 @@ async function converse(args: Given, ui: Ui) {
     },
   };
   try {
+    generator.requireChat();
     const { stdin: input, stdout: output } = process;
     const streamsOfChat = { input, output, note: ui.note };
     const turns: readonly Turn[] = await chat(partner, system, ui.work.signal!, streamsOfChat);

@@ -69,7 +69,8 @@ export class TextGenerator {
     const model = openModel(path);
     try {
       const { requested, used, reason } = await resolveProvider(options.provider ?? 'auto');
-      if (requested === 'auto') options.onNote?.(`provider auto: ${used} (${reason})`);
+      if (requested === 'auto' && used !== 'cpu')
+        options.onNote?.(`provider auto: ${used} (${reason})`);
       const runner = await openRunner(path, model, { ...options, provider: used });
       try {
         const decoder = decoderOf(model, runner, used, options);
@@ -126,10 +127,11 @@ export class TextGenerator {
     { signal, onProgress, ...options }: SamplingOptions & WorkOptions = {},
   ): AsyncGenerator<string, Generation> {
     const sampling = resolveSampling(options);
+    const ends = this.endTokens();
     const ids = this.prompts.encode(prompt);
     const context = this.contextFor(ids);
     await this.checkCache(ids);
-    const eos = new Set([...this.endTokens(), ...this.prompts.endOfAnswer(prompt)]);
+    const eos = new Set([...ends, ...this.prompts.endOfAnswer(prompt)]);
     const request = {
       prompt: ids,
       sampling,
@@ -140,6 +142,11 @@ export class TextGenerator {
       onProgress,
     };
     return yield* generation(this.decoder, this.tokenizer, request);
+  }
+
+  /** @throws OnnxLoraError `invalid-argument` where the tokenizer has no chat template */
+  requireChat(): void {
+    this.prompts.requireTemplate();
   }
 
   /** The whole answer; throws as `stream` does. */
@@ -164,11 +171,6 @@ export class TextGenerator {
     return this.runner.release();
   }
 
-  /** Numbers the answers anew, so that the same seed gives the same ones again. */
-  restart(): void {
-    this.answers = 0;
-  }
-
   private endTokens(): readonly number[] {
     const { eos } = this.options;
     if (eos) return eos.map((token) => this.endToken(token));
@@ -178,7 +180,7 @@ export class TextGenerator {
   }
 
   private endToken(token: string): number {
-    const id = this.tokenizer.tokenId(token) ?? (/^\d+$/.test(token) ? Number(token) : undefined);
+    const id = /^\d+$/.test(token) ? Number(token) : this.tokenizer.tokenId(token);
     if (id !== undefined) return id;
     throw new OnnxLoraError(
       'invalid-argument',

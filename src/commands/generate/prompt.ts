@@ -2,7 +2,7 @@
 import { BadRow } from '../../data/rows/bad-row.js';
 import { ChatTemplate } from '../../data/text/chat.js';
 import type { Message } from '../../data/text/messages.js';
-import type { TextTokenizer } from '../../data/text/tokenizer.js';
+import type { Encoding, TextTokenizer } from '../../data/text/tokenizer.js';
 import { OnnxLoraError } from '../../errors.js';
 
 /** A text to continue, or a conversation to answer. */
@@ -17,7 +17,7 @@ export class Prompts {
   ) {}
 
   /**
-   * Texts with the tokens that the tokenizer puts around them, conversations by the chat template.
+   * Texts with the special tokens that the tokenizer puts before them, conversations by the chat template.
    * @throws OnnxLoraError `invalid-argument` for a conversation where there is no template, or that it
    * does not take, and for a prompt of no tokens; `invalid-data`
    */
@@ -25,7 +25,7 @@ export class Prompts {
     const { tokenizer } = this;
     const ids =
       typeof prompt === 'string'
-        ? tokenizer.encode([prompt]).ids
+        ? this.opened(prompt)
         : tokenizer.encode([this.rendered(prompt)], { special: false }).ids;
     if (ids.length > 0) return ids;
     throw new OnnxLoraError('invalid-argument', 'the prompt has no tokens, expected one or more', {
@@ -39,8 +39,26 @@ export class Prompts {
     const { tokenizer } = this;
     const after = written(() => this.chat.afterAnswer(prompt)).trimStart();
     const [first] = after === '' ? [] : tokenizer.encode([after], { special: false }).ids;
-    // A special token is not part of the text.
-    return first !== undefined && tokenizer.decode([first]) === '' ? [first] : [];
+    return this.isSpecial(first) ? [first] : [];
+  }
+
+  /** A text that goes on: without the special token that the tokenizer puts behind it. */
+  private opened(text: string): readonly number[] {
+    const [{ ids }, plain] = [true, false].map((special) =>
+      this.tokenizer.encode([text], { special }),
+    ) as [Encoding, Encoding];
+    const last = ids.at(-1);
+    return last !== plain.ids.at(-1) && this.isSpecial(last) ? ids.slice(0, -1) : ids;
+  }
+
+  /** Special tokens are not part of a text. */
+  private isSpecial(id: number | undefined): id is number {
+    return id !== undefined && this.tokenizer.decode([id]) === '';
+  }
+
+  /** @throws OnnxLoraError `invalid-argument` where the tokenizer has no chat template */
+  requireTemplate(): void {
+    this.template = this.chat;
   }
 
   private rendered(messages: readonly Message[]): string {
@@ -48,11 +66,11 @@ export class Prompts {
   }
 
   private get chat(): ChatTemplate {
-    this.template ??= this.opened();
+    this.template ??= this.templateOf();
     return this.template;
   }
 
-  private opened(): ChatTemplate {
+  private templateOf(): ChatTemplate {
     const { tokenizer } = this;
     if (tokenizer.config.chat_template) return ChatTemplate.of(tokenizer, this.onNote);
     throw new OnnxLoraError(

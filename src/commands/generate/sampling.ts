@@ -18,13 +18,12 @@ export type Sampler = (logits: Float64Array, before: readonly number[]) => numbe
  * @param turn numbers the answers of one seed
  */
 export function sampler(options: Options, turn = 0): Sampler {
-  const { temperature, repetitionPenalty } = options;
   const random = generatorFor(options.seed, 'generate', String(turn));
   return (logits, before) => {
-    const scores = penalized(logits, before, repetitionPenalty);
-    if (temperature === 0) return likeliest(scores);
-    likeliest(scores);
-    return drawn(candidates(scores, options), uniformFloat64(random));
+    if (options.temperature > 0) {
+      return drawn(candidates(logits, before, options), uniformFloat64(random));
+    }
+    return likeliest(penalized(logits, before, options.repetitionPenalty));
   };
 }
 
@@ -51,21 +50,24 @@ function likeliest(scores: Float64Array): number {
   });
 }
 
-interface Candidate {
+/** A token that may be drawn. */
+export interface Candidate {
   readonly id: number;
-  /** Not divided by their sum. */
+  /** Its probability, but for a common factor. */
   readonly weight: number;
 }
 
-/** The likeliest first. */
-function candidates(
-  scores: Float64Array,
-  { temperature, topK, topP }: Options,
+/** The tokens to draw from, the likeliest first. */
+export function candidates(
+  logits: Float64Array,
+  before: readonly number[],
+  { temperature, topK, topP, repetitionPenalty }: Omit<Options, 'seed'>,
 ): readonly Candidate[] {
+  const scores = penalized(logits, before, repetitionPenalty);
+  const most = scores[likeliest(scores)]!;
   const ids = [...scores.keys()].filter((id) => scores[id]! > Number.NEGATIVE_INFINITY);
   ids.sort((a, b) => scores[b]! - scores[a]! || a - b);
   const kept = topK > 0 ? ids.slice(0, topK) : ids;
-  const most = scores[kept[0]!]!;
   const weighted = kept.map((id) => ({ id, weight: Math.exp((scores[id]! - most) / temperature) }));
   return nucleus(weighted, topP);
 }
