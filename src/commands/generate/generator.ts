@@ -38,6 +38,9 @@ export interface UsedProvider {
  *
  * A text is continued, messages are answered by the tokenizer's chat template. A prompt that begins with
  * the prompt and answer before it only computes what is new, where the model has a key-value cache.
+ *
+ * The model runs in the caller's process, and ONNX Runtime maps external data: a data file that is cut off
+ * while the model is open ends the process (SIGBUS). Nothing is written meanwhile that could be lost.
  */
 export class TextGenerator {
   private readonly prompts: Prompts;
