@@ -1,12 +1,18 @@
 import type { Answer, GenerateResult } from '../../src/commands/generate/generate.js';
 import type { Finish } from '../../src/commands/generate/generation.js';
+import {
+  generatorOptions,
+  promptOptions,
+  samplingOptions,
+} from '../../src/commands/generate/options.js';
 import type { Message } from '../../src/data/text/messages.js';
 import { OnnxLoraError } from '../../src/errors.js';
+import { option } from '../../src/options/option.js';
+import { text, toggle } from '../../src/options/schemas.js';
 import type { ChatPartner, Turn } from '../chat.js';
-import { type Arguments, defineCommand, type OptionSpecs } from '../command.js';
+import { type Arguments, defineCommand } from '../command.js';
 import { sideBySide } from '../side-by-side.js';
 import { plural, printable, printableText } from '../text.js';
-import { runtimeOptions } from '../training-options.js';
 import type { Ui } from '../ui.js';
 
 const positionals = {
@@ -14,124 +20,23 @@ const positionals = {
 } as const;
 
 const options = {
-  tokenizer: {
-    type: 'path',
-    group: 'Prompt',
-    value: 'PATH',
-    default: 'the one beside the model',
-    summary: "the model's tokenizer.json, or the folder that holds it",
-    example: '--tokenizer llama/',
-  },
-  prompt: {
-    type: 'string',
-    group: 'Prompt',
-    value: 'TEXT',
-    summary: 'a text to continue; with --chat a message to answer',
-    example: '--prompt "Once upon a time"',
-  },
-  chat: {
-    type: 'boolean',
+  ...promptOptions,
+  chat: option(toggle, {
     group: 'Prompt',
     summary:
       "a conversation by the tokenizer's chat template: on a terminal, or by the lines of standard input",
     example: '--chat',
-  },
-  system: {
-    type: 'string',
+  }),
+  system: option(text, {
     group: 'Prompt',
     value: 'TEXT',
-    summary: 'of --chat: the first message, which says how to answer',
+    needs: ['chat'],
+    summary: 'the first message, which says how to answer',
     example: '--chat --system "Answer in one sentence."',
-  },
-  adapter: {
-    type: 'string',
-    group: 'Adapters',
-    value: 'NAME=PATH',
-    repeatable: true,
-    summary:
-      'an adapter for a model with slots; the first one is used, /adapter in the chat changes it',
-    example: '--adapter german=german.safetensors --adapter formal=peft/',
-  },
-  compare: {
-    type: 'path',
-    group: 'Prompt',
-    value: 'BASE',
-    summary: 'another model, which answers too: beside it on a wide terminal, else below',
-    example: '--compare llama.onnx',
-  },
-  maxNewTokens: {
-    type: 'integer',
-    group: 'Sampling',
-    value: 'N',
-    default: 256,
-    summary: 'most tokens of an answer',
-    example: '--max-new-tokens 64',
-  },
-  temperature: {
-    type: 'number',
-    group: 'Sampling',
-    value: 'T',
-    default: 0,
-    summary: '0 always takes the likeliest token; above, tokens are drawn, 1 by their probability',
-    example: '--temperature 0.7 --seed 1',
-  },
-  topK: {
-    type: 'integer',
-    group: 'Sampling',
-    value: 'K',
-    default: 'all',
-    summary: 'draws from the K likeliest tokens',
-    example: '--temperature 0.7 --top-k 40',
-  },
-  topP: {
-    type: 'number',
-    group: 'Sampling',
-    value: 'P',
-    default: 1,
-    summary: 'draws from the likeliest tokens that together have probability P',
-    example: '--temperature 0.7 --top-p 0.9',
-  },
-  repetitionPenalty: {
-    type: 'number',
-    group: 'Sampling',
-    value: 'X',
-    default: 1,
-    summary: 'above 1, tokens that are in the text already become less likely',
-    example: '--repetition-penalty 1.1',
-  },
-  stop: {
-    type: 'string',
-    group: 'Sampling',
-    value: 'TEXT',
-    repeatable: true,
-    summary: 'a text that ends the answer',
-    example: '--stop "###"',
-  },
-  eos: {
-    type: 'string',
-    group: 'Sampling',
-    value: 'TOKEN',
-    repeatable: true,
-    default: 'those of the model and the tokenizer',
-    summary: 'a token that ends the answer, by name or number',
-    example: '--eos "<|im_end|>"',
-  },
-  cache: {
-    type: 'boolean',
-    group: 'General',
-    onByDefault: true,
-    summary: 'compute the whole text for each token, although the model has a key-value cache',
-    example: '--no-cache',
-  },
-  guard: {
-    type: 'boolean',
-    group: 'Check',
-    onByDefault: true,
-    summary: 'do not compare the cache with whole texts, nor a model with slots with its base',
-    example: '--no-guard',
-  },
-  ...runtimeOptions,
-} as const satisfies OptionSpecs;
+  }),
+  ...generatorOptions,
+  ...samplingOptions,
+};
 
 type Given = Arguments<typeof positionals, typeof options> & { readonly json?: boolean };
 
@@ -144,16 +49,16 @@ export const generateCommand = defineCommand({
   options,
   examples: [
     {
-      command: 'onnx-lora generate llama.trained.onnx --tokenizer llama/ --prompt "Once upon"',
+      command: 'onnx-lora generate llama.onnx --tokenizer llama/ --prompt "Once upon"',
       summary: 'the likeliest continuation',
     },
     {
-      command: 'onnx-lora generate llama.trained.onnx --tokenizer llama/ --chat --temperature 0.7',
+      command: 'onnx-lora generate llama.onnx --tokenizer llama/ --chat --temperature 0.7',
       summary: 'a conversation; /reset begins anew, /quit ends',
     },
     {
       command:
-        'onnx-lora generate llama.tuned.onnx --tokenizer llama/ --prompt "Once upon" --compare llama.onnx',
+        'onnx-lora generate tuned.onnx --tokenizer llama/ --prompt "Once" --compare llama.onnx',
       summary: 'what the tuned model says, and what its base does',
     },
   ],
@@ -163,18 +68,15 @@ export const generateCommand = defineCommand({
 
 /** One prompt, one answer. */
 async function once(args: Given, ui: Ui) {
-  const { generate } = await import('../../src/commands/generate/generate.js');
-  const { model, prompt, chat, system, json, ...rest } = args;
+  const { generate, pick } = await import('../../src/commands/generate/generate.js');
+  const { model, prompt, chat, system, json, compare } = args;
   if (prompt === undefined) {
-    throw usage(
-      'generate needs --prompt TEXT or --chat',
-      'For example: --prompt "Once upon a time"',
-    );
+    throw usage('generate needs `prompt` or `chat`', 'For example: --prompt "Once upon a time"');
   }
-  if (system !== undefined && !chat) throw usage('--system has no effect without --chat');
-  const streams = !json && rest.compare === undefined;
+  if (system !== undefined && !chat) throw usage('`system` has no effect without `chat`');
+  const streams = !json && compare === undefined;
   const result = await generate(model, {
-    ...rest,
+    ...{ ...pick(generatorOptions, args), ...pick(samplingOptions, args), compare },
     ...(chat ? { messages: opened(system, prompt) } : { prompt }),
     ...{ signal: ui.work.signal, onNote: ui.note },
     ...(streams
@@ -230,15 +132,17 @@ function factsOf({ tokens, seconds, tokensPerSecond, finish, cache }: Answer): s
 
 /** A conversation. */
 async function converse(args: Given, ui: Ui) {
-  const [{ TextGenerator }, { answerWith }, { chat }] = await Promise.all([
+  const [{ TextGenerator }, { answerWith, pick }, { chat }] = await Promise.all([
     import('../../src/commands/generate/generator.js'),
     import('../../src/commands/generate/generate.js'),
     import('../chat.js'),
   ]);
-  const { model, prompt: _, chat: __, system, json, compare, adapter, ...rest } = args;
-  const how = { ...rest, onNote: ui.note };
-  const generator = await TextGenerator.open(model, { ...how, adapter });
-  const base = compare === undefined ? undefined : await TextGenerator.open(compare, how);
+  const { model, system, json, compare } = args;
+  const how = { ...pick(generatorOptions, args), onNote: ui.note };
+  const sampling = pick(samplingOptions, args);
+  const generator = await TextGenerator.open(model, how);
+  const other = { ...how, adapter: undefined };
+  const base = compare === undefined ? undefined : await TextGenerator.open(compare, other);
   const streams = !json && base === undefined;
   const partner: ChatPartner = {
     get adapters() {
@@ -251,14 +155,14 @@ async function converse(args: Given, ui: Ui) {
     async answer(messages, signal) {
       const onText = streams ? writerFor(ui, '') : undefined;
       const { ids: _ids, ...found } = await generator.complete(messages, {
-        ...rest,
+        ...sampling,
         signal,
         onText,
       });
       const answer = answerWith(model, generator, found);
       if (streams) process.stdout.write('\n');
       if (!base) return { answer };
-      const { ids: _base, ...other } = await base.complete(messages, { ...rest, signal });
+      const { ids: _base, ...other } = await base.complete(messages, { ...sampling, signal });
       const comparison = answerWith(compare!, base, other);
       const style = { width: ui.width, heading: ui.colors.bold };
       if (!json) process.stdout.write(sideBySide(titled(answer), titled(comparison), style));

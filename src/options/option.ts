@@ -6,6 +6,8 @@ import type * as v from 'valibot';
 
 /** Headings of the help, in the order in which they appear there. */
 export const groups = [
+  'Prompt',
+  'Sampling',
   'Data',
   'Images',
   'Loss',

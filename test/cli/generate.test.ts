@@ -53,8 +53,8 @@ describe('generate --prompt', () => {
   it.each([
     [[], /needs --prompt TEXT or --chat/],
     [['--prompt', 'x', '--system', 'y'], /--system .*--chat/],
-    [['--prompt', 'x', '--adapter', 'y'], /"y", expected NAME=FILE/],
-    [['--prompt', 'x', '--top-p', '2'], /top-?p.* is 2, expected/i],
+    [['--prompt', 'x', '--adapter', 'y'], /"y", expected NAME=PATH/],
+    [['--prompt', 'x', '--top-p', '2'], /--top-p is .?2.?, expected/],
     [['--prompt', 'x', '--eos', 'nothing'], /not a token/],
   ])('with %j says what is wrong in a line', async (more, reason) => {
     const { code, stdout, stderr } = await run(folderWithDecoder(), [...args, ...more]);

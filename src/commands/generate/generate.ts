@@ -3,21 +3,28 @@
 import type { Message } from '../../data/text/messages.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { WorkOptions } from '../../onnx/write.js';
+import type { OptionsOf, OptionTable } from '../../options/option.js';
+import { resolveOptions } from '../../options/resolve.js';
 import type { Generation } from './generation.js';
 import { TextGenerator, type UsedProvider } from './generator.js';
-import type { GeneratorOptions, SamplingOptions } from './options.js';
+import {
+  type GeneratorOptions,
+  generatorOptions,
+  promptOptions,
+  type SamplingOptions,
+  samplingOptions,
+} from './options.js';
 import type { Prompt } from './prompt.js';
 
-export interface GenerateOptions extends GeneratorOptions, SamplingOptions, WorkOptions {
-  /** A text to continue. */
-  readonly prompt?: string | undefined;
-  /** A conversation to answer, instead of `prompt`. */
-  readonly messages?: readonly Message[] | undefined;
-  /** Another model, which answers too. */
-  readonly compare?: string | undefined;
-  /** Told the answer in pieces as they come. */
-  readonly onToken?: ((piece: string) => void) | undefined;
-}
+export type GenerateOptions = GeneratorOptions &
+  SamplingOptions &
+  OptionsOf<typeof promptOptions> &
+  WorkOptions & {
+    /** A conversation to answer, instead of `prompt`. */
+    readonly messages?: readonly Message[] | undefined;
+    /** Told the answer in pieces as they come. */
+    readonly onToken?: ((piece: string) => void) | undefined;
+  };
 
 /** An answer of a model. */
 export interface Answer extends Omit<Generation, 'ids'> {
@@ -41,11 +48,13 @@ export interface GenerateResult extends Answer {
  * `messages`
  */
 export async function generate(path: string, options: GenerateOptions): Promise<GenerateResult> {
-  const { prompt, messages, compare } = options;
+  const { signal, onProgress, onNote, onToken, messages, ...plain } = options;
+  const table = { ...generatorOptions, ...samplingOptions, ...promptOptions };
+  const { prompt, compare } = resolveOptions(table, plain, 'generate');
   const asked = promptOf(options);
   const { answer, provider } = await answerOf(path, asked, options);
-  const other = compare === undefined ? undefined : { ...options, adapter: undefined };
-  const base = other && (await answerOf(compare!, asked, { ...other, onToken: undefined }));
+  const other = { ...options, adapter: undefined, onToken: undefined };
+  const base = compare === undefined ? undefined : await answerOf(compare, asked, other);
   return {
     ...answer,
     ...(prompt === undefined ? { messages: messages! } : { prompt }),
@@ -64,14 +73,22 @@ function promptOf({ prompt, messages }: GenerateOptions): Prompt {
 }
 
 async function answerOf(path: string, prompt: Prompt, options: GenerateOptions) {
-  const generator = await TextGenerator.open(path, options);
+  const { signal, onProgress, onNote, onToken: onText } = options;
+  const opened = { ...pick(generatorOptions, options), onNote };
+  const generator = await TextGenerator.open(path, opened);
   try {
-    const { onToken: onText } = options;
-    const { ids: _, ...generation } = await generator.complete(prompt, { ...options, onText });
+    const how = { ...pick(samplingOptions, options), signal, onProgress, onText };
+    const { ids: _, ...generation } = await generator.complete(prompt, how);
     return { answer: answerWith(path, generator, generation), provider: generator.provider };
   } finally {
     await generator.release();
   }
+}
+
+/** The options that a table describes. */
+export function pick<T extends OptionTable, O extends object>(table: T, options: O) {
+  const own = Object.entries(options).filter(([key]) => Object.hasOwn(table, key));
+  return Object.fromEntries(own) as Pick<O, keyof O & keyof T>;
 }
 
 /** An answer with the model, adapter and way that it comes from. */

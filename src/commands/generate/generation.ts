@@ -48,7 +48,7 @@ export async function* generation(
 ): AsyncGenerator<string, Generation> {
   const start = performance.now();
   const choose = sampler(sampling, turn);
-  const [stream, stops] = [new TextStream(text, prompt), new StopStrings(sampling.stop)];
+  const [stream, stops] = [new TextStream(text, prompt), new StopStrings(sampling.stop ?? [])];
   const most = Math.min(sampling.maxNewTokens, context - prompt.length);
   let finish: Finish = most < sampling.maxNewTokens ? 'context' : 'length';
   let [answer, first] = ['', start];

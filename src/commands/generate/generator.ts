@@ -13,9 +13,9 @@ import { Decoder } from './decoder.js';
 import { type Generation, generation } from './generation.js';
 import { foldersOf, type ModelConfig, modelConfig } from './model-config.js';
 import {
-  checkThreads,
   type GeneratorOptions,
   namedAdapters,
+  resolveGenerator,
   resolveSampling,
   type SamplingOptions,
 } from './options.js';
@@ -65,13 +65,13 @@ export class TextGenerator {
    * does not continue texts; `invalid-argument` for adapters where the model has no slots; `provider`,
    * `runtime`, and those of reading
    */
-  static async open(path: string, options: GeneratorOptions = {}): Promise<TextGenerator> {
-    checkThreads(options);
+  static async open(path: string, given: GeneratorOptions = {}): Promise<TextGenerator> {
+    const options = { ...resolveGenerator(given), onNote: given.onNote };
     namedAdapters(options.adapter);
     const tokenizer = TextTokenizer.open(options.tokenizer ?? tokenizerBeside(path));
     const model = openModel(path);
     try {
-      const { requested, used, reason } = await resolveProvider(options.provider ?? 'auto');
+      const { requested, used, reason } = await resolveProvider(options.provider);
       if (requested === 'auto' && used !== 'cpu')
         options.onNote?.(`provider auto: ${used} (${reason})`);
       const runner = await openRunner(path, model, { ...options, provider: used });
@@ -187,7 +187,7 @@ export class TextGenerator {
     if (id !== undefined) return id;
     throw new OnnxLoraError(
       'invalid-argument',
-      `eos is ${JSON.stringify(token)}, which is not a token of ${this.tokenizer.label}`,
+      `\`eos\` is ${JSON.stringify(token)}, which is not a token of ${this.tokenizer.label}`,
       { hint: 'Name one token, or its number. Longer texts end answers with --stop.' },
     );
   }

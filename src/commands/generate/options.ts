@@ -1,71 +1,175 @@
 /** Options of `generate` and their defaults. */
-
+import * as v from 'valibot';
 import { OnnxLoraError } from '../../errors.js';
-import type { ProviderName } from '../../runtime/provider-names.js';
-import type { GuardSetting } from '../../training/options.js';
-import { checkThreads, checkWhole } from '../../training/options.js';
+import { seedOption } from '../../options/common.js';
+import { type OptionsOf, option, type ResolvedOf } from '../../options/option.js';
+import { resolveOptions } from '../../options/resolve.js';
+import {
+  choice,
+  list,
+  notNegative,
+  path,
+  positive,
+  text,
+  toggle,
+  whole,
+} from '../../options/schemas.js';
+import { providerNames } from '../../runtime/provider-names.js';
 
 /** How the next token is chosen, and when to stop. */
-export interface SamplingOptions {
+export const samplingOptions = {
+  /** Most tokens of an answer; default 256. */
+  maxNewTokens: option(whole(1), {
+    group: 'Sampling',
+    value: 'N',
+    default: 256,
+    summary: 'most tokens of an answer',
+    example: '--max-new-tokens 64',
+  }),
   /** Default 0: always the likeliest token. Above 0, logits are divided by it and a token is drawn. */
-  readonly temperature?: number | undefined;
+  temperature: option(notNegative, {
+    group: 'Sampling',
+    value: 'T',
+    default: 0,
+    summary: '0 always takes the likeliest token; above, tokens are drawn, 1 by their probability',
+    example: '--temperature 0.7 --seed 1',
+  }),
   /** Draws from this many of the likeliest tokens. Default 0: from all. */
-  readonly topK?: number | undefined;
+  topK: option(whole(0), {
+    group: 'Sampling',
+    value: 'K',
+    default: 0,
+    summary: 'draws from the K likeliest tokens; 0 from all',
+    example: '--temperature 0.7 --top-k 40',
+  }),
   /** Draws from the likeliest tokens that together have this probability. Default 1: from all. */
-  readonly topP?: number | undefined;
+  topP: option(v.pipe(positive, v.maxValue(1, 'a probability above 0, up to 1')), {
+    group: 'Sampling',
+    value: 'P',
+    default: 1,
+    summary: 'draws from the likeliest tokens that together have probability P',
+    example: '--temperature 0.7 --top-p 0.9',
+  }),
   /** Above 1, tokens that the text has already become less likely. Default 1. */
-  readonly repetitionPenalty?: number | undefined;
-  /** Default 0. */
-  readonly seed?: number | undefined;
-  /** Default 256. */
-  readonly maxNewTokens?: number | undefined;
+  repetitionPenalty: option(positive, {
+    group: 'Sampling',
+    value: 'X',
+    default: 1,
+    summary: 'above 1, tokens that are in the text already become less likely',
+    example: '--repetition-penalty 1.1',
+  }),
   /** Texts that end the answer; they are not part of it. */
-  readonly stop?: readonly string[] | undefined;
-}
+  stop: option(list(text), {
+    group: 'Sampling',
+    value: 'TEXT',
+    summary: 'a text that ends the answer',
+    example: '--stop "###"',
+  }),
+  ...seedOption,
+};
 
-/** What is opened once and answers many prompts. */
-export interface GeneratorOptions extends GuardSetting {
+/** The model, opened once for many prompts. */
+export const generatorOptions = {
   /** A `tokenizer.json`, or a folder with one. Default: the one beside the model. */
-  readonly tokenizer?: string | undefined;
-  /** Adapters for the slots of the model, as `NAME=FILE`. The first one is in use at the beginning. */
-  readonly adapter?: readonly string[] | undefined;
+  tokenizer: option(path, {
+    group: 'Prompt',
+    value: 'PATH',
+    defaultText: 'the one beside the model',
+    summary: "the model's tokenizer.json, or the folder that holds it",
+    example: '--tokenizer llama/',
+  }),
+  /** Adapters for the slots of the model, as `NAME=PATH`. The first one is in use at the beginning. */
+  adapter: option(list(text), {
+    group: 'Adapters',
+    value: 'NAME=PATH',
+    summary:
+      'an adapter for a model with slots; the first one is used, /adapter in a chat changes it',
+    example: '--adapter german=german.safetensors --adapter formal=peft/',
+  }),
   /** Tokens that end an answer. Default: those of generation_config.json, and the tokenizer's. */
-  readonly eos?: readonly string[] | undefined;
-  /** Default auto. */
-  readonly provider?: ProviderName | 'auto' | undefined;
-  /** CPU threads; default one a core. */
-  readonly threads?: number | undefined;
+  eos: option(list(text), {
+    group: 'Sampling',
+    value: 'TOKEN',
+    defaultText: 'those of the model and the tokenizer',
+    summary: 'a token that ends the answer, by name or number',
+    example: '--eos "<|im_end|>"',
+  }),
   /** false: compute the whole text anew for each token, although the model has a key-value cache. */
-  readonly cache?: boolean | undefined;
+  cache: option(toggle, {
+    group: 'General',
+    default: true,
+    summary: 'compute the whole text for each token, although the model has a key-value cache',
+    example: '--no-cache',
+  }),
+  /** false: do not compare the cache with whole texts, nor a model with slots with its base. */
+  guard: option(toggle, {
+    group: 'Check',
+    default: true,
+    summary: 'do not compare the cache with whole texts, nor a model with slots with its base',
+    example: '--no-guard',
+  }),
+  /** Default auto. */
+  provider: option(choice(['auto', ...providerNames]), {
+    group: 'General',
+    value: 'NAME',
+    default: 'auto',
+    summary: 'what runs the model; auto measures what is fastest here',
+    example: '--provider cuda',
+  }),
+  /** CPU threads; default one a core. */
+  threads: option(whole(1, 1024), {
+    group: 'General',
+    value: 'N',
+    defaultText: 'all cores',
+    summary: 'CPU threads',
+    example: '--threads 2',
+  }),
+};
+
+/** What is asked. */
+export const promptOptions = {
+  /** A text to continue. */
+  prompt: option(text, {
+    group: 'Prompt',
+    value: 'TEXT',
+    summary: 'a text to continue; with --chat a message to answer',
+    example: '--prompt "Once upon a time"',
+  }),
+  /** Another model, which answers too. */
+  compare: option(path, {
+    group: 'Prompt',
+    value: 'BASE',
+    summary: 'another model, which answers too: beside it on a wide terminal, else below',
+    example: '--compare llama.onnx',
+  }),
+};
+
+export type SamplingOptions = OptionsOf<typeof samplingOptions>;
+export type ResolvedSampling = ResolvedOf<typeof samplingOptions>;
+
+export type GeneratorOptions = OptionsOf<typeof generatorOptions> & {
   /** Remarks for people. */
   readonly onNote?: ((text: string) => void) | undefined;
-}
-
-export type ResolvedSampling = {
-  readonly [K in keyof SamplingOptions]-?: NonNullable<SamplingOptions[K]>;
 };
-
-const DEFAULTS: ResolvedSampling = {
-  ...{ temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0 },
-  ...{ maxNewTokens: 256, stop: [] },
-};
+export type ResolvedGenerator = ResolvedOf<typeof generatorOptions>;
 
 /** @throws OnnxLoraError `invalid-argument` naming the option */
 export function resolveSampling(options: SamplingOptions): ResolvedSampling {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const resolved: ResolvedSampling = { ...DEFAULTS, ...Object.fromEntries(given) };
-  const { temperature, topK, topP, repetitionPenalty, maxNewTokens, stop } = resolved;
-  checkWhole({ maxNewTokens }, 1);
-  checkWhole({ topK }, 0);
-  if (!(temperature >= 0 && Number.isFinite(temperature))) {
-    throw invalid(`temperature is ${temperature}, expected 0 or more`);
-  }
-  if (!(topP > 0 && topP <= 1)) throw invalid(`topP is ${topP}, expected above 0 and up to 1`);
-  if (!(repetitionPenalty > 0 && Number.isFinite(repetitionPenalty))) {
-    throw invalid(`repetitionPenalty is ${repetitionPenalty}, expected above 0`);
-  }
-  if (stop.includes('')) throw invalid('stop holds an empty text, which ends every answer at once');
-  return resolved;
+  const resolved = resolveOptions(samplingOptions, options, 'generate');
+  const { temperature, topK, topP } = resolved;
+  const idle = topK > 0 ? 'topK' : topP < 1 ? 'topP' : undefined;
+  if (temperature > 0 || idle === undefined) return resolved;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `\`${idle}\` has no effect at \`temperature\` 0, which always takes the likeliest token`,
+    { hint: 'Leave it out, or give a temperature: 0.7, for example.' },
+  );
+}
+
+/** @throws OnnxLoraError `invalid-argument` naming the option */
+export function resolveGenerator(options: GeneratorOptions): ResolvedGenerator {
+  const { onNote: _, ...rest } = options;
+  return resolveOptions(generatorOptions, rest, 'generate');
 }
 
 export interface NamedAdapter {
@@ -74,23 +178,17 @@ export interface NamedAdapter {
 }
 
 /**
- * `NAME=FILE`
+ * `NAME=PATH`
  * @throws OnnxLoraError `invalid-argument`
  */
 export function namedAdapters(given: readonly string[] = []): NamedAdapter[] {
-  return given.map((text) => {
-    const [, name, path] = /^([^=]+)=(.+)$/s.exec(text) ?? [];
-    if (name !== undefined && path !== undefined) return { name, path };
+  return given.map((one) => {
+    const [, name, file] = /^([^=]+)=(.+)$/s.exec(one) ?? [];
+    if (name !== undefined && file !== undefined) return { name, path: file };
     throw new OnnxLoraError(
       'invalid-argument',
-      `adapter is ${JSON.stringify(text)}, expected NAME=FILE`,
+      `\`adapter\` is ${JSON.stringify(one)}, expected NAME=PATH`,
       { hint: 'For example: german=german.safetensors' },
     );
   });
-}
-
-export { checkThreads };
-
-function invalid(message: string): OnnxLoraError {
-  return new OnnxLoraError('invalid-argument', message);
 }
