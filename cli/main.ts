@@ -301,7 +301,7 @@ async function main(argv: readonly string[]): Promise<number> {
     json = args.json === true;
     const { signal } = controller;
     const config = args.config as string | undefined;
-    ui = createUi({ signal, isQuiet: args.quiet === true, config, options });
+    ui = createUi({ signal, isQuiet: args.quiet === true, isJson: json, config, options });
     const ran = command.run(ownArguments(args, command), ui);
     const outcome = await (command.readOnly ? Promise.race([ran, interruption(signal)]) : ran);
     ui.stop();

@@ -11,6 +11,8 @@ export type Colors = ReturnType<typeof pc.createColors>;
 export interface Ui {
   /** For the library's work: Ctrl-C, the progress bar, and the file that options came from. */
   readonly work: Required<WorkOptions> & Pick<WriteOptions, 'alsoRead'>;
+  /** Whether stdout is one JSON document: nothing else is written to it. */
+  readonly isJson: boolean;
   /** Of stdout. */
   readonly colors: Colors;
   /** Columns of the terminal on stdout; undefined where stdout is none. */
@@ -25,6 +27,7 @@ export interface Ui {
 interface UiOptions {
   readonly signal: AbortSignal;
   readonly isQuiet: boolean;
+  readonly isJson: boolean;
   /** The file that options came from. */
   readonly config: string | undefined;
   /** Of the command, whose names stand in notes. */
@@ -32,7 +35,7 @@ interface UiOptions {
 }
 
 /** The user interface on this process's streams. */
-export function createUi({ signal, isQuiet, config, options }: UiOptions): Ui {
+export function createUi({ signal, isQuiet, isJson, config, options }: UiOptions): Ui {
   const { stdout, stderr } = process;
   const colors = colorsOf(stdout);
   const progress = isQuiet ? noProgress : progressOn(stderr);
@@ -44,6 +47,7 @@ export function createUi({ signal, isQuiet, config, options }: UiOptions): Ui {
       onProgress: (state) => progress.update(state),
       alsoRead: config === undefined ? [] : [config],
     },
+    isJson,
     colors,
     width,
     table: (columns, rows) => renderTable(columns, rows, style),

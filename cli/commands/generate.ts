@@ -38,7 +38,7 @@ const options = {
   ...samplingOptions,
 };
 
-type Given = Arguments<typeof positionals, typeof options> & { readonly json?: boolean };
+type Given = Arguments<typeof positionals, typeof options>;
 
 export const generateCommand = defineCommand({
   name: 'generate',
@@ -69,12 +69,12 @@ export const generateCommand = defineCommand({
 /** One prompt, one answer. */
 async function once(args: Given, ui: Ui) {
   const { generate, pick } = await import('../../src/commands/generate/generate.js');
-  const { model, prompt, chat, system, json, compare } = args;
+  const { model, prompt, chat, system, compare } = args;
   if (prompt === undefined) {
     throw usage('generate needs `prompt` or `chat`', 'For example: --prompt "Once upon a time"');
   }
   if (system !== undefined && !chat) throw usage('`system` has no effect without `chat`');
-  const streams = !json && compare === undefined;
+  const streams = !ui.isJson && compare === undefined;
   const result = await generate(model, {
     ...{ ...pick(generatorOptions, args), ...pick(samplingOptions, args), compare },
     ...(chat ? { messages: opened(system, prompt) } : { prompt }),
@@ -137,13 +137,13 @@ async function converse(args: Given, ui: Ui) {
     import('../../src/commands/generate/generate.js'),
     import('../chat.js'),
   ]);
-  const { model, system, json, compare } = args;
+  const { model, system, compare } = args;
   const how = { ...pick(generatorOptions, args), onNote: ui.note };
   const sampling = pick(samplingOptions, args);
   const generator = await TextGenerator.open(model, how);
   const other = { ...how, adapter: undefined };
   const base = compare === undefined ? undefined : await TextGenerator.open(compare, other);
-  const streams = !json && base === undefined;
+  const streams = !ui.isJson && base === undefined;
   const partner: ChatPartner = {
     get adapters() {
       return generator.adapters;
@@ -165,7 +165,7 @@ async function converse(args: Given, ui: Ui) {
       const { ids: _base, ...other } = await base.complete(messages, { ...sampling, signal });
       const comparison = answerWith(compare!, base, other);
       const style = { width: ui.width, heading: ui.colors.bold };
-      if (!json) process.stdout.write(sideBySide(titled(answer), titled(comparison), style));
+      if (!ui.isJson) process.stdout.write(sideBySide(titled(answer), titled(comparison), style));
       return { answer, comparison };
     },
   };

@@ -51,7 +51,7 @@ describe('generate --prompt', () => {
   });
 
   it.each([
-    [[], /needs --prompt TEXT or --chat/],
+    [[], /needs --prompt or --chat/],
     [['--prompt', 'x', '--system', 'y'], /--system .*--chat/],
     [['--prompt', 'x', '--adapter', 'y'], /"y", expected NAME=PATH/],
     [['--prompt', 'x', '--top-p', '2'], /--top-p is .?2.?, expected/],
