@@ -71,6 +71,7 @@ const manifestCheck = object({
   data: listOf(object({ name: text })),
   state: object({ size: count, vectors: listOf(object({ input: text, output: text, initial })) }),
   scalars: recordOf(text),
+  renamed: optional(recordOf(text)),
   optimizer: object({
     name: is('an optimizer', (value) => optimizerNames.includes(value as OptimizerName)),
     betas: listOf(number),
@@ -90,10 +91,22 @@ export function stepManifestOf(model: Uint8Array): StepManifest {
   const written = metadataOf(model, STEP_MANIFEST_KEY);
   const manifest = written === undefined ? undefined : parsed(written);
   const version = isObject(manifest) ? manifest.version : undefined;
-  if (version !== 1 && version !== 2) throw notAStepGraph(manifest === undefined, version);
+  if (version !== 1 && version !== 2 && version !== 3)
+    throw notAStepGraph(manifest === undefined, version);
   const problem = manifestCheck(manifest, 'manifest') ?? misplaced(manifest as StepManifest);
   if (problem !== undefined) throw damaged(problem);
   return manifest as StepManifest;
+}
+
+/** What an input is, whatever the graph calls it. */
+export function roleOf({ renamed = {} }: StepManifest, input: string): string {
+  return Object.hasOwn(renamed, input) ? renamed[input]! : input;
+}
+
+/** The state vector with the adapters. */
+export function thetaOf(manifest: StepManifest): string | undefined {
+  const { vectors } = manifest.state;
+  return vectors.find(({ input }) => roleOf(manifest, input) === 'theta')?.input;
 }
 
 function parsed(written: string): unknown {
@@ -105,8 +118,9 @@ function parsed(written: string): unknown {
 }
 
 /** Stretches that are outside theta, do not fit their shape, or are claimed twice. */
-function misplaced({ state, parameters, adapterFile }: StepManifest): string | undefined {
-  if (!state.vectors.some(({ input }) => input === 'theta')) return 'the state has no theta';
+function misplaced(manifest: StepManifest): string | undefined {
+  const { state, parameters, adapterFile } = manifest;
+  if (thetaOf(manifest) === undefined) return 'the state has no theta';
   const bad = parameters.find(
     ({ shape, offset, length }) =>
       offset + length > state.size || shape.reduce((a, b) => a * b, 1) !== length,
@@ -121,7 +135,7 @@ function notAStepGraph(isMissing: boolean, version: unknown): OnnxLoraError {
   const found = isMissing ? 'none' : `version ${JSON.stringify(version) ?? 'none'}`;
   return new OnnxLoraError(
     'invalid-model',
-    `the model is not a step graph: expected a manifest of version 1 or 2 in its metadata (${STEP_MANIFEST_KEY}), found ${found}`,
+    `the model is not a step graph: expected a manifest of version 1, 2 or 3 in its metadata (${STEP_MANIFEST_KEY}), found ${found}`,
     { hint: 'Step graphs are written by: onnx-lora train MODEL --emit-step-graph step.onnx …' },
   );
 }

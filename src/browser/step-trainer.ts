@@ -5,7 +5,7 @@ import { stepScalars } from '../training/optimizers/index.js';
 import type { StepManifest } from '../training/step-format.js';
 import { adapterBytes } from './adapter-bytes.js';
 import { float32Of } from './onnx-file.js';
-import { stepManifestOf } from './step-manifest.js';
+import { roleOf, stepManifestOf, thetaOf } from './step-manifest.js';
 
 /** ONNX Runtime: the module onnxruntime-web, onnxruntime-node or onnxruntime-react-native. */
 export type Ort = Pick<typeof import('onnxruntime-node'), 'InferenceSession' | 'Tensor'>;
@@ -136,7 +136,7 @@ export class StepTrainer {
   }
 
   private theta(): Float32Array {
-    return this.state.theta!.data as Float32Array;
+    return this.state[thetaOf(this.manifest)!]!.data as Float32Array;
   }
 
   private scalars(lr: number): Record<string, Tensor> {
@@ -150,7 +150,8 @@ export class StepTrainer {
       ...Object.fromEntries(values.map(([name, value]) => [name, this.float32([value], [])])),
       apply: new this.ort.Tensor('bool', [this.isLast], []),
     };
-    return Object.fromEntries(Object.keys(scalars).map((name) => [name, tensors[name]!]));
+    const named = Object.keys(scalars).map((name) => [name, tensors[roleOf(this.manifest, name)]!]);
+    return Object.fromEntries(named);
   }
 
   private noise(): Record<string, Tensor> {

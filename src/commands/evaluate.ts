@@ -16,6 +16,7 @@ import { Batches } from '../training/batches.js';
 import { Evaluator } from '../training/evaluator.js';
 import { buildLossGraph, type LossGraph } from '../training/forward.js';
 import { type GuardReport, guard, guardNote } from '../training/guard/guard.js';
+import { feedsIn } from '../training/input-names.js';
 import { batchShapes, symbolSizes } from '../training/layers/data-shapes.js';
 import { labelRequest, metricsFor } from '../training/losses/index.js';
 import type { Metrics } from '../training/metrics/metric.js';
@@ -187,12 +188,12 @@ async function measureOn(data: Dataset, opened: OpenedModel, options: Options) {
 
 async function guardedRun(
   model: Model,
-  { graph, whole, output }: LossGraph,
+  { graph, whole, output, renamed }: LossGraph,
   batches: Batches,
   { provider, threads, onNote, ...options }: Options & { readonly provider: ProviderName },
 ): Promise<GuardReport | undefined> {
   if (options.guard === false) return undefined;
-  const feeds = await batches.at(0);
+  const feeds = feedsIn(renamed, await batches.at(0));
   const guarded = { model, graphs: [graph, whole], output: output.name, feeds } as const;
   const report = await guard(guarded, { provider, threads });
   const note = guardNote(report);

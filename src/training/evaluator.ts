@@ -9,6 +9,7 @@ import { type OpenSessionOptions, openSession, type Session } from '../runtime/s
 import type { TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
 import type { LossGraph } from './forward.js';
+import { feedsIn } from './input-names.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { MetricAccumulator, Metrics } from './metrics/metric.js';
 
@@ -29,10 +30,13 @@ export interface Evaluation {
   readonly problem?: string;
 }
 
+/** A loss, of the adapters in the input `theta` where it has one. */
+type Evaluated = LossGraph & { readonly theta?: string };
+
 export class Evaluator {
   private constructor(
     private readonly session: Session,
-    private readonly forward: LossGraph,
+    private readonly forward: Evaluated,
   ) {}
 
   /**
@@ -41,7 +45,7 @@ export class Evaluator {
    */
   static async open(
     model: Model,
-    forward: LossGraph,
+    forward: Evaluated,
     options: Pick<OpenSessionOptions, 'provider' | 'threads' | 'optimization'>,
   ): Promise<Evaluator> {
     const { graph, loss, weight, seed, doubt } = forward;
@@ -73,7 +77,9 @@ export class Evaluator {
     for (let i = 0; i < batches.perEpoch; i++) {
       await onBatch(i, batches.perEpoch);
       const feeds = await batches.at(i);
-      const results = await this.session.run(theta ? new Map([...feeds, ['theta', theta]]) : feeds);
+      const own = feedsIn(this.forward.renamed, feeds);
+      const adapters = theta ? [[this.forward.theta!, theta] as const] : [];
+      const results = await this.session.run(new Map([...own, ...adapters]));
       const count = Number(results.get(weight)!.data[0]);
       const mean = Number(results.get(loss)!.data[0]);
       if (count > 0) sum.loss += mean * count;

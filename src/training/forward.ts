@@ -21,7 +21,8 @@ import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import { SizeProbe } from '../runtime/size-probe.js';
 import { defaultOutput } from './default-output.js';
-import { addDropout, NOISE } from './layers/dropout.js';
+import type { Renamed } from './input-names.js';
+import { addDropout, type Noise } from './layers/dropout.js';
 import type { Dialect } from './layers/factor-gradients.js';
 import { rewriteAdapters } from './layers/rewrite.js';
 import { batchFirst } from './losses/batch-axis.js';
@@ -47,8 +48,10 @@ export interface LossGraph {
   readonly graph: GraphBuilder;
   /** The model's own inputs. */
   readonly inputs: readonly ValueSpec[];
-  /** The graph inputs that the loss adds: labels and the like. */
+  /** The graph inputs that the loss adds, by what they are: labels and the like. */
   readonly lossInputs: readonly ValueSpec[];
+  /** Those of them that have another name in the graph. */
+  readonly renamed: Renamed;
   /** Those of both that have to be fed as int32 although they are int64 in the model or the loss. */
   readonly narrowed: ReadonlySet<string>;
   /** The output that the loss looks at. */
@@ -68,6 +71,8 @@ export interface LossGraph {
 /** A loss as a function of the adapters. */
 export interface ForwardGraph extends LossGraph {
   readonly set: ModelManifest;
+  /** The graph input with the flat vector. */
+  readonly theta: string;
   readonly parameters: readonly Parameter[];
   /** The elements of the flat vector that train: those of parameters behind them do not reach the output. */
   readonly trained: number;
@@ -82,7 +87,7 @@ export interface ForwardGraph extends LossGraph {
   /** Values that reverse mode takes for constants. */
   readonly constants: ReadonlySet<string>;
   /** Random numbers that dropout takes in a step. */
-  readonly noise: number;
+  readonly noise: Noise | undefined;
   /** What dropout leaves of a value, with the value. */
   readonly dropped: ReadonlyMap<string, string>;
   /** Values that have another meaning than in the model. */
@@ -102,7 +107,7 @@ export interface ForwardOptions extends LossGraphOptions {
 
 /**
  * The forward pass of an adapter set with the loss behind it. Its trainable tensors are read from
- * the input `theta`.
+ * one flat input.
  * @throws OnnxLoraError `no-adapter`, `invalid-argument` where the output or the loss does not fit,
  * `unsupported` for a model that has no place in a builder
  */
@@ -129,11 +134,10 @@ export async function buildForward(
   const [reached, others] = parted(names, (name) => reaches.has(name));
   if (reached.length === 0) throw nothingReaches(patched, graph, set, modelOutput);
   const parameters = layOut([...reached, ...others].map((name) => tensorOf(patched, name)));
-  checkFree(patched, graph);
   pinShapes(graph, options.inputShapes ?? new Map());
-  graph.reserve('theta');
-  graph.inputs.push({ name: 'theta', dtype: 'float32', shape: [sizeOf(parameters)] });
-  readFromVector(graph, 'theta', parameters);
+  const theta = graph.fresh('theta');
+  graph.inputs.push({ name: theta, dtype: 'float32', shape: [sizeOf(parameters)] });
+  readFromVector(graph, theta, parameters);
   const probe = new SizeProbe(options.sizes ?? new Map());
   const raised = await inTrainingOpset(graph, probe);
   const layers = layersIn(raised, patched, set, probe, options);
@@ -142,6 +146,7 @@ export async function buildForward(
     ...lossGraph,
     ...layers,
     set,
+    theta,
     parameters,
     trained: sizeOf(parameters.slice(0, reached.length)),
     withoutGradient: [...unreachedParts(set, reaches)],
@@ -172,7 +177,7 @@ function layersIn(
   const own = new Set(sites.map(({ site }) => site.product ?? site.base));
   const moved = new Set(products.filter((output) => own.has(output)));
   const all = new Set([...constants, ...constantsOf(graph, sites)]);
-  return { composites, constants: all, noise: 0, dropped: new Map(), moved };
+  return { composites, constants: all, noise: undefined, dropped: new Map(), moved };
 }
 
 /** The constants among the nodes of adapters, where those are in the graph. */
@@ -226,13 +231,15 @@ function withLoss(
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
   const turned = batchFirst(graph, own, inputs, losses[options.loss].labels);
   const added = addLoss(graph, options.loss, turned, options.lossOptions, types);
-  const { loss, weight, gradient, inputs: lossInputs, doubt } = added;
+  const { loss, weight, gradient, inputs: lossInputs, renamed, doubt } = added;
   const output = { ...own, shape: turned.shape };
   if (options.forGpu) replaceBooleans(graph, types);
-  const narrowed = options.forGpu ? narrowInputs(graph) : new Set<string>();
+  const narrow = options.forGpu ? narrowInputs(graph) : new Set<string>();
+  const called = new Map([...renamed].map(([name, own]) => [own, name]));
+  const narrowed = new Set([...narrow].map((name) => called.get(name) ?? name));
   const seed = { value: gradient.of, gradient: gradient.value };
   const whole = copyOf(graph);
-  const parts = { graph, inputs, lossInputs, narrowed, output, loss, weight, seed };
+  const parts = { graph, inputs, lossInputs, renamed, narrowed, output, loss, weight, seed };
   return { ...parts, doubt, probe, whole };
 }
 
@@ -257,32 +264,6 @@ function tensorNames(adapter: PatchedAdapter): string[] {
 function tensorOf(patched: PatchedModel, name: string) {
   const tensor = patched.constant(name);
   return { name, shape: tensor.dims, dtype: dtypeOf(tensor, patched.model) };
-}
-
-// Inputs of the step graph; a model that uses one of the names could not be fed any more.
-const RESERVED = [
-  'theta',
-  'm',
-  'v',
-  'lr',
-  'correction1',
-  'correction2',
-  'accumulated',
-  'accumulated_weight',
-  'apply',
-  NOISE,
-];
-
-function checkFree(patched: PatchedModel, graph: GraphBuilder): void {
-  const values = [...graph.inputs.map(({ name }) => name), ...graph.initializers.keys()];
-  const all = new Set([...values, ...graph.nodes.flatMap(({ outputs }) => outputs)]);
-  const taken = RESERVED.find((name) => all.has(name));
-  if (taken === undefined) return;
-  throw new OnnxLoraError(
-    'unsupported',
-    `${patched.model.source.label} has a value called ${taken}, which is the name of an input of the training step`,
-    { hint: 'Rename the value in the model, e.g. with onnx.compose or when exporting.' },
-  );
 }
 
 /** The output that the loss looks at. */

@@ -7,7 +7,8 @@ import type { Feeds, TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
 import { type RunProgress, type Settings, writeCheckpoint } from './checkpoint.js';
 import type { Evaluator } from './evaluator.js';
-import { NOISE, noiseOf } from './layers/dropout.js';
+import { feedsIn } from './input-names.js';
+import { type Noise, noiseOf } from './layers/dropout.js';
 import type { RunLog } from './log.js';
 import { metricsFor } from './losses/index.js';
 import { probabilityWarning } from './losses/probabilities.js';
@@ -28,7 +29,7 @@ export interface LoopParts {
   readonly log: RunLog;
   readonly settings: Settings;
   /** Random numbers that a batch takes. */
-  readonly noise: number;
+  readonly noise: Noise | undefined;
   /** Updates of the whole run. */
   readonly total: number;
   /** Where a run that could not end is kept. */
@@ -132,7 +133,7 @@ export class TrainingLoop {
   private async batch(batch: number, lr: number, before: number, apply: boolean) {
     const { session, graph, batches } = this.parts;
     const feeds = new Map([
-      ...(await batches.at(batch)),
+      ...feedsIn(graph.renamed, await batches.at(batch)),
       ...this.scalars(lr, before, apply),
       ...this.noise(batch),
     ]);
@@ -170,20 +171,22 @@ export class TrainingLoop {
   }
 
   private scalars(lr: number, before: number, apply: boolean): Feeds {
-    const scalars = Object.entries({
+    const { inputs } = this.parts.graph;
+    const numbers = {
       ...stepScalars(this.options, lr, this.updates + 1),
       accumulated_weight: before,
-    });
-    const feeds = scalars.map(([name, value]) => [name, float32(value)] as const);
+    };
+    const values = Object.entries(numbers).map(([name, value]) => [name, float32(value)] as const);
     const flag = { dtype: 'bool', dims: [], data: Uint8Array.of(apply ? 1 : 0) } as const;
-    return new Map<string, TensorValue>([...feeds, ['apply', flag]]);
+    const given = [...values, ['apply', flag] as const];
+    return new Map(given.flatMap(([name, value]) => (inputs[name] ? [[inputs[name], value]] : [])));
   }
 
   private noise(batch: number): Feeds {
-    const { noise: length } = this.parts;
-    if (length === 0) return new Map();
-    const data = noiseOf(this.options.seed, batch, length);
-    return new Map([[NOISE, { dtype: 'float32', dims: [length], data }]]);
+    const { noise } = this.parts;
+    if (!noise) return new Map();
+    const data = noiseOf(this.options.seed, batch, noise.size);
+    return new Map([[noise.input, { dtype: 'float32', dims: [noise.size], data }]]);
   }
 
   /** Messages and signals get their turn, for a step blocks the thread. */
@@ -321,7 +324,12 @@ export class TrainingLoop {
     const { settings } = this.parts;
     const { step, updates, losses, best, evaluation, bestTheta } = this;
     const state = await this.parts.session.readState();
-    const vectors = new Map([...state].map(([name, { data }]) => [name, data as Float32Array]));
+    const vectors = new Map(
+      this.parts.graph.state.map(({ name, input }) => [
+        name,
+        state.get(input)!.data as Float32Array,
+      ]),
+    );
     if (!allFinite(vectors.get('theta')!)) return;
     // Batches of an update that was broken off are taken again.
     vectors.get('accumulated')?.fill(0);
@@ -344,7 +352,8 @@ export class TrainingLoop {
   }
 
   private async theta(): Promise<Float32Array> {
-    return (await this.parts.session.readState()).get('theta')!.data as Float32Array;
+    const { session, graph } = this.parts;
+    return (await session.readState()).get(graph.inputs.theta!)!.data as Float32Array;
   }
 }
 

@@ -13,8 +13,11 @@ export const INITIAL_THETA = 'theta_initial';
 
 /** What to feed, what to carry from step to step, and where each trainable tensor stands. */
 export interface StepManifest {
-  /** 2 where batches are accumulated by their weight; in version 1 each counts the same. */
-  readonly version: 1 | 2;
+  /**
+   * 2 where batches are accumulated by their weight; in version 1 each counts the same. 3 where inputs are
+   * `renamed`.
+   */
+  readonly version: 1 | 2 | 3;
   readonly createdBy: string;
   /** Fed anew at each step. */
   readonly data: readonly ValueSpec[];
@@ -29,6 +32,11 @@ export interface StepManifest {
   };
   /** Inputs without dimensions, with what to feed. */
   readonly scalars: Readonly<Record<string, string>>;
+  /**
+   * Inputs by their names in the graph, with what they are called in other graphs: where the model has a
+   * value `lr`, the learning rate is `{ "lr_1": "lr" }`.
+   */
+  readonly renamed?: Readonly<Record<string, string>>;
   readonly optimizer: {
     readonly name: OptimizerName;
     readonly betas: readonly [number, number];

@@ -11,6 +11,7 @@ import { dataTypeNumber } from '../onnx/dtype.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import { clipped, normOf } from './clip.js';
 import type { ForwardGraph } from './forward.js';
+import type { Renamed } from './input-names.js';
 import { divisorOf } from './losses/counting.js';
 import type { Doubt } from './losses/loss.js';
 import { lrFactors } from './lr-factors.js';
@@ -42,6 +43,10 @@ export interface StepGraph {
   /** State vectors, each of `size` float32: fed as `input`, fetched as `output`. */
   readonly state: readonly StateUpdate[];
   readonly size: number;
+  /** The inputs besides those of the model and the loss, by what they are: `theta`, `lr` .. */
+  readonly inputs: Readonly<Record<string, string>>;
+  /** Inputs of the loss that have another name in the graph. */
+  readonly renamed: Renamed;
   /** float32 scalars. */
   readonly loss: string;
   /** How many elements the loss is the mean of; see `Term`. */
@@ -61,7 +66,7 @@ export async function buildStepGraph(
   options: StepOptions,
 ): Promise<StepGraph> {
   const { graph, loss, weight, seed, doubt, composites } = forward;
-  const { parameters, trained, constants } = forward;
+  const { parameters, trained, constants, renamed } = forward;
   const reached = parameters.filter(({ offset }) => offset < trained);
   const size = sizeOf(parameters);
   graph.outputs.length = 0;
@@ -76,7 +81,7 @@ export async function buildStepGraph(
   const gradients = differentiate(graph, types, loss, names, {
     ...{ seed: start, composites, constants },
   });
-  const inputs = { theta: 'theta', ...declareInputs(graph, size, options) };
+  const inputs = { theta: forward.theta, ...declareInputs(graph, size, options) };
   const flat = unscaled(graph, flatGradient(graph, reached, gradients), lossScale);
   const gradient = withZeros(graph, flat, size - trained);
   const factors = lrFactors(graph, forward, options.lrRatio ?? 1);
@@ -85,6 +90,8 @@ export async function buildStepGraph(
   const results = {
     graph,
     size,
+    inputs,
+    renamed,
     state: updates.map(({ name, input, output }) => ({
       ...{ name, input },
       output: graph.rename(output, `${name}_next`),
@@ -154,9 +161,9 @@ function declareInputs(graph: GraphBuilder, size: number, options: StepOptions):
   const isAccumulated = options.accumulate > 1;
   const declared: Record<string, string> = {};
   const declare = (name: string, spec: Omit<ValueSpec, 'name'>) => {
-    declared[name] = name;
-    graph.reserve(name);
-    graph.inputs.push({ name, ...spec });
+    const own = graph.fresh(name);
+    declared[name] = own;
+    graph.inputs.push({ name: own, ...spec });
   };
   const vectors = [...momentsOf(options), ...(isAccumulated ? ['accumulated'] : [])];
   for (const name of vectors) declare(name, { dtype: 'float32', shape: [size] });

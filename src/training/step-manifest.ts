@@ -2,49 +2,40 @@
 import { fileMetadata } from '../adapters/files/adapter-file.js';
 import { version } from '../version.js';
 import type { ForwardGraph } from './forward.js';
-import { NOISE } from './layers/dropout.js';
+import { nameIn } from './input-names.js';
 import { scalarsOf } from './optimizers/index.js';
 import type { ResolvedOptions } from './options.js';
-import { INITIAL_THETA, type StepManifest } from './step-format.js';
+import type { StepManifest } from './step-format.js';
 import type { StepGraph } from './step-graph.js';
 
-/** The manifest of a step graph, as JSON. */
+/**
+ * The manifest of a step graph, as JSON.
+ * @param initial the initializer with the adapters as they are before the first step
+ */
 export function stepGraphManifest(
   forward: ForwardGraph,
-  { state, size, loss, gradientNorm, weight }: StepGraph,
+  step: StepGraph,
   options: ResolvedOptions,
+  initial: string,
 ): string {
-  const { inputs, lossInputs, parameters, set } = forward;
+  const { inputs, lossInputs, parameters, set, renamed } = forward;
   const { optimizer, betas, accumulate, lrRatio } = options;
+  const { size, loss, gradientNorm, weight } = step;
+  const others = othersIn(forward, step);
   const manifest: StepManifest = {
-    // Only the inputs of accumulated batches are others than in version 1.
-    version: accumulate > 1 ? 2 : 1,
+    version: versionOf(options, others),
     createdBy: `onnx-lora ${version}`,
-    data: [...inputs, ...lossInputs],
+    data: [...inputs, ...lossInputs.map((one) => ({ ...one, name: nameIn(renamed, one.name) }))],
     state: {
       size,
-      vectors: state.map(({ input, output }) => ({
+      vectors: step.state.map(({ name, input, output }) => ({
         input,
         output,
-        initial: input === 'theta' ? { initializer: INITIAL_THETA } : 0,
+        initial: name === 'theta' ? { initializer: initial } : 0,
       })),
     },
-    scalars: {
-      lr: 'float32: the learning rate of the step',
-      ...Object.fromEntries(
-        Object.entries(scalarsOf(options)).map(([name, { meaning }]) => [
-          name,
-          `float32: ${meaning}`,
-        ]),
-      ),
-      ...(accumulate > 1
-        ? {
-            accumulated_weight:
-              'float32: the sum of the output `weight` over the batches of the update before this one, 0 at its first',
-            apply: `bool: whether this batch ends an update, as every ${accumulate}th does`,
-          }
-        : {}),
-    },
+    scalars: scalarTexts(step, options),
+    ...(Object.keys(others).length > 0 ? { renamed: others } : {}),
     optimizer: { name: optimizer, betas, accumulate, ...(lrRatio === 1 ? {} : { lrRatio }) },
     ...noiseOf(forward),
     outputs: { loss, gradientNorm, weight },
@@ -60,10 +51,38 @@ export function stepGraphManifest(
   return JSON.stringify(manifest);
 }
 
-function noiseOf({ noise: size }: ForwardGraph): Pick<StepManifest, 'noise'> {
-  if (size === 0) return {};
+/** Graphs are of the oldest version that has what they need, for trainers that know no newer one. */
+function versionOf({ accumulate }: ResolvedOptions, renamed: object): StepManifest['version'] {
+  if (Object.keys(renamed).length > 0) return 3;
+  return accumulate > 1 ? 2 : 1;
+}
+
+/** Inputs that are not called what they are, because the model has a value of that name. */
+function othersIn({ renamed, noise }: ForwardGraph, { inputs }: StepGraph): Record<string, string> {
+  const ours = [...Object.entries(inputs), ...renamed];
+  const all = noise ? [...ours, ['noise', noise.input] as const] : ours;
+  const different = all.filter(([name, input]) => name !== input);
+  return Object.fromEntries(different.map(([name, input]) => [input, name]));
+}
+
+function scalarTexts({ inputs }: StepGraph, options: ResolvedOptions): Record<string, string> {
+  const { accumulate } = options;
+  const own = Object.entries(scalarsOf(options));
+  const texts: Record<string, string> = {
+    lr: 'float32: the learning rate of the step',
+    ...Object.fromEntries(own.map(([name, { meaning }]) => [name, `float32: ${meaning}`])),
+    accumulated_weight:
+      'float32: the sum of the output `weight` over the batches of the update before this one, 0 at its first',
+    apply: `bool: whether this batch ends an update, as every ${accumulate}th does`,
+  };
+  const fed = Object.entries(texts).filter(([name]) => name in inputs);
+  return Object.fromEntries(fed.map(([name, text]) => [inputs[name]!, text]));
+}
+
+function noiseOf({ noise }: ForwardGraph): Pick<StepManifest, 'noise'> {
+  if (!noise) return {};
   const values = 'float32: new uniform numbers in [0, 1) at each step';
-  return { noise: { input: NOISE, size, values } };
+  return { noise: { ...noise, values } };
 }
 
 function adapterFileOf({ set, biases }: ForwardGraph): StepManifest['adapterFile'] {

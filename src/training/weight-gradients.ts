@@ -29,6 +29,7 @@ import { openSession, type Session } from '../runtime/session.js';
 import { Batches } from './batches.js';
 import { folderOf } from './evaluator.js';
 import { buildLossGraph, type LossGraph } from './forward.js';
+import { feedsIn } from './input-names.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { deltaGradient } from './layers/delta-gradient.js';
 import { labelRequest } from './losses/index.js';
@@ -328,7 +329,7 @@ async function accumulate(session: Session, turn: Turn, course: Course): Promise
   const halves: [Half, Half] = [emptyHalf(group), emptyHalf(group)];
   for (let i = 0; i < extent.count; i++) {
     await course.step();
-    const results = await session.run(await batches.at(i));
+    const results = await session.run(feedsIn(forward.renamed, await batches.at(i)));
     // A batch in which no label counts has no loss either.
     const weight = Number(results.get(forward.weight)!.data[0]);
     if (weight === 0) continue;

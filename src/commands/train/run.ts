@@ -27,6 +27,7 @@ import {
 import { Evaluator, folderOf } from '../../training/evaluator.js';
 import { buildForward, type ForwardGraph, theSet } from '../../training/forward.js';
 import { type GuardReport, guard, guardNote } from '../../training/guard/guard.js';
+import { feedsIn } from '../../training/input-names.js';
 import { batchShapes, symbolSizes } from '../../training/layers/data-shapes.js';
 import { RunLog } from '../../training/log.js';
 import { TrainingLoop } from '../../training/loop.js';
@@ -286,13 +287,14 @@ class Run {
   ): Promise<GuardReport | undefined> {
     const { threads, onNote } = this.options;
     if (this.options.guard === false) return undefined;
-    const { whole, output, moved, dropped: read } = forward;
+    const { whole, output, moved, dropped: read, renamed } = forward;
     const theta = {
       dtype: 'float32',
       dims: [step.size],
       data: this.theta(forward, step.size),
     } as const;
-    const feeds = new Map<string, TensorValue>([...(await batches.at(0)), ['theta', theta]]);
+    const batch = feedsIn(renamed, await batches.at(0));
+    const feeds = new Map<string, TensorValue>([...batch, [forward.theta, theta]]);
     const { model } = this.patched;
     const guarded = {
       model,
@@ -301,6 +303,7 @@ class Run {
       moved,
       read,
       feeds,
+      theta: forward.theta,
     } as const;
     const report = await guard(guarded, { provider, threads });
     const note = guardNote(report);
@@ -343,7 +346,7 @@ class Run {
       });
     }
     if (!resume) return undefined;
-    const names = graph.state.map(({ input }) => input);
+    const names = graph.state.map(({ name }) => name);
     const checkpoint = readCheckpoint(folder, names, graph.size);
     const changes = checkSettings(folder, checkpoint.progress.settings, settings, force);
     onNote(`resuming behind step ${checkpoint.progress.step}`);
@@ -352,7 +355,7 @@ class Run {
   }
 
   private initial(forward: ForwardGraph, graph: StepGraph): Map<string, TensorValue> {
-    const vectors = graph.state.map(({ input }) => [input, new Float32Array(graph.size)] as const);
+    const vectors = graph.state.map(({ name }) => [name, new Float32Array(graph.size)] as const);
     const initial = new Map(vectors);
     initial.set('theta', this.theta(forward, graph.size));
     return tensors(initial, graph);
@@ -400,10 +403,11 @@ class Run {
       { ...forward, doubt: undefined },
       { ...options, fused: false },
     );
-    const manifest = stepGraphManifest(forward, step, options);
+    const initial = step.graph.fresh(INITIAL_THETA);
+    const manifest = stepGraphManifest(forward, step, options, initial);
     const theta = this.theta(forward, step.size);
     step.graph.addInitializer({
-      name: INITIAL_THETA,
+      name: initial,
       dtype: 'float32',
       dims: [step.size],
       data: new Uint8Array(theta.buffer),
@@ -431,7 +435,7 @@ function tensors(
   { state, size }: StepGraph,
 ): Map<string, TensorValue> {
   const value = (data: Float32Array) => ({ dtype: 'float32', dims: [size], data }) as const;
-  return new Map(state.map(({ input }) => [input, value(vectors.get(input)!)]));
+  return new Map(state.map(({ name, input }) => [input, value(vectors.get(name)!)]));
 }
 
 async function writePlot(path: string, records: readonly LogRecord[], force: boolean) {

@@ -55,13 +55,13 @@ export function guardNote({ passed, reason, optimization }: GuardReport): string
 type Verdict = Omit<GuardReport, 'seconds'>;
 
 async function judge(guarded: Guarded, options: GuardOptions): Promise<Verdict> {
-  const { model, output, feeds } = guarded;
+  const { model, output, feeds, theta } = guarded;
   const runs = new FileRuns(model, options.threads);
   const expected = await outputOf(runs, guarded);
   if (typeof expected === 'string')
     return unknown(expected, guardTolerance(model, [], options.provider));
   // A step holds what it trains in float32, also in a model of double precision.
-  const held = feeds.get('theta')?.dtype;
+  const held = theta === undefined ? undefined : feeds.get(theta)?.dtype;
   const types = [expected.dtype, ...(held ? [held] : [])];
   const tolerance = guardTolerance(model, types, options.provider);
   const differenceWith = async (optimization: 'basic' | 'disabled') => {

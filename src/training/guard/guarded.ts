@@ -16,4 +16,6 @@ export interface Guarded {
   readonly read?: ReadonlyMap<string, string> | undefined;
   /** The first batch, with what else the graph reads. */
   readonly feeds: Feeds;
+  /** The input with what trains, where there is one. */
+  readonly theta?: string | undefined;
 }

@@ -16,8 +16,11 @@ import type { NewNode } from '../../onnx/encode.js';
 import type { Dim } from '../../onnx/model.js';
 import { generatorFor } from '../../random.js';
 
-/** The input with the random numbers: float32, uniform in [0, 1). */
-export const NOISE = 'noise';
+/** The graph input with the random numbers: float32, uniform in [0, 1). */
+export interface Noise {
+  readonly input: string;
+  readonly size: number;
+}
 
 // Layers start this far apart in the noise: far enough that no pattern of one meets another's.
 const STRIDE = 4099;
@@ -39,10 +42,11 @@ export function addDropout(
   types: ValueTypes,
   sites: readonly AttachedSite[],
   options: DropoutOptions,
-): { noise: number; dropped: ReadonlyMap<string, string> } {
+): { noise: Noise; dropped: ReadonlyMap<string, string> } {
   const producers = new Map(graph.nodes.flatMap((node) => node.outputs.map((o) => [o, node])));
   const dropped = new Map<string, string>();
-  let length = 0;
+  const name = graph.fresh('noise');
+  let size = 0;
   for (const { adapter, site, target } of sites) {
     const layer = producers.get(target.outputs[0]!);
     // It may be in the branch of an If that is never taken.
@@ -51,17 +55,18 @@ export function addDropout(
     if (!dropped.has(input)) {
       const offset = dropped.size * STRIDE;
       const count = elementsOf(input, types, options);
-      length = Math.max(length, offset + count);
-      dropped.set(input, dropout(graph, types, input, offset, options.probability));
+      size = Math.max(size, offset + count);
+      const noise = { input: name, offset };
+      dropped.set(input, dropout(graph, types, input, noise, options.probability));
     }
     const left = dropped.get(input)!;
     readInstead(graph, site, input, left);
     const reader = kindOf(adapter).train.productReader?.(nodesOf(graph, site));
     if (reader) readProductOf(graph, reader, layer, { input, left });
   }
-  graph.reserve(NOISE);
-  graph.inputs.push({ name: NOISE, dtype: 'float32', shape: [length] });
-  return { noise: length, dropped: new Map([...dropped].map(([input, left]) => [left, input])) };
+  graph.inputs.push({ name, dtype: 'float32', shape: [size] });
+  const read = new Map([...dropped].map(([input, left]) => [left, input]));
+  return { noise: { input: name, size }, dropped: read };
 }
 
 /** The random numbers of a batch. */
@@ -94,7 +99,7 @@ function dropout(
   graph: GraphBuilder,
   types: ValueTypes,
   input: string,
-  offset: number,
+  { input: noiseInput, offset }: { input: string; offset: number },
   probability: number,
 ): string {
   const { dtype } = types.get(input)!;
@@ -106,7 +111,9 @@ function dropout(
   const size = op('ReduceProd', [shape], { keepdims: { int: 1 } });
   const end = op('Add', [size, graph.integers([offset])]);
   const range = [graph.integers([offset]), end, graph.integers([0])];
-  const noise = op('Reshape', [op('Slice', [NOISE, ...range]), shape], { allowzero: { int: 1 } });
+  const noise = op('Reshape', [op('Slice', [noiseInput, ...range]), shape], {
+    allowzero: { int: 1 },
+  });
   // Numbers below p are dropped: p of them are.
   const kept = op('Not', [op('Less', [noise, graph.scalar('float32', probability)])]);
   const mask = op('Cast', [kept], { to: { int: dataTypeNumber(dtype) } });

@@ -75,7 +75,7 @@ const LEAST_OPSET = 11;
  * @param types of the graph's values, as far as they are known: what is behind a last Softmax is seen
  * through with them
  * @throws OnnxLoraError `invalid-argument` where the output does not fit the loss, where the model has
- * a value of the name of an input, or for an option out of range; `unsupported` for an old opset
+ * an input of the same name, or for an option out of range; `unsupported` for an old opset
  */
 export function addLoss(
   graph: GraphBuilder,
@@ -89,19 +89,20 @@ export function addLoss(
   const before = loss.contains ? logitsOf(graph, output, loss.contains, types) : output;
   const logits = widened(graph, before);
   const inputs: ValueSpec[] = [];
+  const renamed = new Map<string, string>();
   const addInput: AddInput = (input, dtype, shape) => {
     checkFree(graph, name, input);
-    const spec = { name: input, dtype, shape };
-    graph.reserve(input);
-    graph.inputs.push(spec);
-    inputs.push(spec);
-    return input;
+    const own = graph.fresh(input);
+    if (own !== input) renamed.set(input, own);
+    graph.inputs.push({ name: own, dtype, shape });
+    inputs.push({ name: input, dtype, shape });
+    return own;
   };
   const term = loss.add(graph, logits, addInput, options);
   const gradient = { of: logits.name, value: term.gradient };
   const doubt =
     before === output && loss.contains ? doubtOf(graph, output, logits, loss) : undefined;
-  return { loss: term.loss, weight: term.weight, inputs, gradient, doubt };
+  return { loss: term.loss, weight: term.weight, inputs, renamed, gradient, doubt };
 }
 
 function doubtOf(
@@ -136,13 +137,10 @@ function checkFits(graph: GraphBuilder, name: LossName, loss: Loss, output: Mode
 }
 
 function checkFree(graph: GraphBuilder, loss: LossName, input: string): void {
-  const isInput = graph.inputs.some((other) => other.name === input);
-  const isValue =
-    graph.initializers.has(input) || graph.nodes.some(({ outputs }) => outputs.includes(input));
-  if (!isInput && !isValue) return;
+  if (graph.inputs.every((other) => other.name !== input)) return;
   throw new OnnxLoraError(
     'invalid-argument',
-    `the loss ${loss} needs a graph input ${input}, but the model has ${isInput ? 'an input' : 'a value'} of that name`,
-    { hint: `Rename ${input} in the model: export it with other input and output names.` },
+    `the loss ${loss} needs a graph input ${input}, but the model has an input of that name`,
+    { hint: `Rename ${input} in the model: export it with other names of inputs.` },
   );
 }

@@ -56,8 +56,10 @@ export interface Term {
 export interface LossInGraph {
   readonly loss: string;
   readonly weight: string;
-  /** The graph inputs that the loss needs besides those of the model. */
+  /** The graph inputs that the loss needs besides those of the model, by what they are: `labels` .. */
   readonly inputs: readonly ValueSpec[];
+  /** Those that have another name in the graph, because the model has a value of theirs. */
+  readonly renamed: ReadonlyMap<string, string>;
   /**
    * Where reverse mode starts: `value` is the gradient of the loss with respect to the value `of`,
    * which is the model's output or a value just before or behind it. A graph that is not trained

@@ -14,7 +14,6 @@ import { TensorReader } from '../../../src/onnx/tensor.js';
 import { openSession } from '../../../src/runtime/session.js';
 import type { TensorValue } from '../../../src/runtime/tensor-value.js';
 import { buildForward } from '../../../src/training/forward.js';
-import { NOISE } from '../../../src/training/layers/dropout.js';
 import type { Dialect } from '../../../src/training/layers/factor-gradients.js';
 import { stepScalars } from '../../../src/training/optimizers/index.js';
 import { buildStepGraph } from '../../../src/training/step-graph.js';
@@ -245,13 +244,14 @@ async function follows(one: Case, bytes: Uint8Array, rewrite: Dialect | undefine
       floats([step.size], input === 'theta' ? theta : new Float32Array(step.size)),
     ]),
   );
+  const { noise: own } = forward;
   for (const [i, loss] of expected.losses.entries()) {
     const scalars = Object.entries(stepScalars(HOW, 0.05, i + 1));
     const outputs = await session.run(
       new Map<string, TensorValue>([
         ['x', floats([BATCH, LENGTH, IN], randomNumbers(100 + i, BATCH * LENGTH * IN))],
         ['target', floats([BATCH, LENGTH, OUT], randomNumbers(200 + i, BATCH * LENGTH * OUT))],
-        ...(dropout ? [[NOISE, floats([forward.noise], noise(forward.noise))] as const] : []),
+        ...(own ? [[own.input, floats([own.size], noise(own.size))] as const] : []),
         ...scalars.map(([name, scalar]) => [name, floats([], [scalar])] as const),
         ...state,
       ]),

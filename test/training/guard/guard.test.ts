@@ -71,7 +71,10 @@ async function guarded({ bytes = base, dropout = 0, plant }: Setup): Promise<Gua
   ]);
   const { whole, output, moved, dropped: read } = forward;
   return guard(
-    { model: opened, graphs: [step.graph, whole], output: output.name, moved, read, feeds },
+    {
+      ...{ model: opened, graphs: [step.graph, whole], output: output.name, moved, read, feeds },
+      theta: forward.theta,
+    },
     { provider: 'cpu', threads: 1 },
   );
 }

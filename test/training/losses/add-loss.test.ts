@@ -61,10 +61,15 @@ describe('inputs', () => {
     expect(error.hint).toContain('Rename labels');
   });
 
-  test('nor may a value within the model', () => {
+  test('a value within the model may: the input has another one then', () => {
     const graph = graphWith();
     graph.add({ name: '', opType: 'Relu', inputs: ['x'], outputs: ['target'] });
-    expect(refusal('mse', ['b', 3], {}, graph).message).toContain('has a value of that name');
+    const { inputs, renamed } = addLoss(graph, 'mse', {
+      ...{ name: 'x', dtype: 'float32', shape: ['b', 3] },
+    });
+    expect(inputs.map(({ name }) => name)).toEqual(['target']);
+    expect([...renamed]).toEqual([['target', 'target_1']]);
+    expect(graph.inputs.map(({ name }) => name)).toContain('target_1');
   });
 });
 
