@@ -85,6 +85,11 @@ export class GraphBuilder {
     this.taken.add(name);
   }
 
+  /** Keeps all names that are taken in another graph, those within its bodies as well. */
+  reserveAllOf(other: GraphBuilder): void {
+    for (const name of other.taken) this.taken.add(name);
+  }
+
   /** Adds a node as it is. */
   add(node: NewNode): void {
     // Nodes are identified by their names, and new ones are named after their outputs.

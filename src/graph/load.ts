@@ -41,6 +41,7 @@ export function loadPlaced(
 }
 
 function* namesOf(graph: Graph): Generator<string> {
+  yield* graph.initializers.keys();
   for (const { name } of graph.inputs) yield name;
   for (const node of graph.nodes) {
     yield node.name;

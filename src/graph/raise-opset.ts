@@ -27,10 +27,7 @@ export function raiseOpset(graph: GraphBuilder, types: ValueTypes): GraphBuilder
     version: domain === '' ? TRAINING_OPSET : version,
   }));
   const raised = new GraphBuilder(opsets, Math.max(8, graph.irVersion));
-  for (const { name } of graph.inputs) raised.reserve(name);
-  for (const { name, outputs } of graph.nodes) {
-    for (const one of [name, ...outputs]) raised.reserve(one);
-  }
+  raised.reserveAllOf(graph);
   for (const tensor of graph.initializers.values()) raised.addInitializer(tensor);
   raised.inputs.push(...graph.inputs);
   raised.outputs.push(...graph.outputs);
