@@ -1,5 +1,10 @@
 /** Options that several commands share, so that they read the same everywhere. */
-import { adapterFormats, inits, patchStructures } from '../src/adapters/structure/choices.js';
+import {
+  adapterFormats,
+  inits,
+  kindNames,
+  patchStructures,
+} from '../src/adapters/structure/choices.js';
 import { scalings } from '../src/adapters/structure/structure.js';
 import { providerNames } from '../src/runtime/provider-names.js';
 import type { LegacySpecs as OptionSpecs } from './legacy.js';
@@ -61,11 +66,21 @@ export const adapterOptions = {
       'how the blocks lie in the weight; auto measures what suits each layer, on --data or on the weights alone',
     example: '--structure diagonal',
   },
+  kind: {
+    type: 'string',
+    group: 'Adapters',
+    value: 'NAME',
+    choices: kindNames,
+    default: 'lora',
+    summary:
+      'lora adds to the weight, dora also trains the norms of its columns, hira multiplies it element by element',
+    example: '--kind dora',
+  },
   alpha: {
     type: 'number',
     group: 'Adapters',
     value: 'ALPHA',
-    default: '2R',
+    default: '2R, for hira R',
     summary: 'strength of the adapters',
     example: '--alpha 32',
   },

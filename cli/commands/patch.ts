@@ -95,7 +95,7 @@ export const patchCommand = defineCommand({
         type: 'boolean',
         group: 'Check',
         summary:
-          'run both models and check that their outputs are equal: to the last bit, or to rounding for --init pissa',
+          'run both models and check that their outputs are equal: to the last bit, or to rounding for --init pissa and --kind dora',
         example: '--verify',
       },
       ...checkOptions,

@@ -115,9 +115,22 @@ function newHead({ head, modelOutput, seed = 0 }: NewAdapterOptions): NewHead | 
   return head === undefined ? undefined : { plan: parseHead(head), output: modelOutput, seed };
 }
 
+/** Weights and gradients say nothing of an A·B that is multiplied with a weight. */
+function checkReadStart({ init, structure, kind = 'lora' }: NewAdapterOptions): void {
+  const isRead = init === 'pissa' || init === 'gradient' || structure === 'auto';
+  if (!isRead || kinds[kind].isSum) return;
+  const what = structure === 'auto' ? '`structure` auto' : `\`init\` ${init}`;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `${what} looks for A·B in weights or gradients, and ${kinds[kind].label} multiplies it with the weight`,
+    { hint: 'Choose a structure, and leave `init` out or take `kind` lora.' },
+  );
+}
+
 /** @throws OnnxLoraError `invalid-argument` for options that would have no effect, or exclude each other */
 function checkStart(options: NewAdapterOptions): void {
   const { init, structure, data, head, modelOutput } = options;
+  checkReadStart(options);
   const mayUseData = init === 'gradient' || structure === 'auto';
   if (mayUseData && data !== undefined && head !== undefined) {
     throw new OnnxLoraError(

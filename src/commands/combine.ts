@@ -6,7 +6,12 @@ import {
   combineLayer,
   type MethodOptions,
 } from '../adapters/combine/combine-layer.js';
-import { type CombinedLayer, checkSummable, combinedLayers } from '../adapters/combine/layers.js';
+import {
+  type CombinedLayer,
+  checkKinds,
+  checkSummable,
+  combinedLayers,
+} from '../adapters/combine/layers.js';
 import {
   type AdapterContents,
   contentsOfFile,
@@ -76,7 +81,10 @@ export async function combine(
     checkAdapterOutput(options, inputs);
     const sets = files.map(contentsOfFile);
     const isCopy = method === 'linear' && weights.every((weight) => weight === 1) && !sets[1];
-    if (!isCopy) sets.forEach(checkSummable);
+    if (!isCopy) {
+      sets.forEach(checkSummable);
+      checkKinds(sets, method);
+    }
     const layers = combinedLayers(sets, weights);
     const made: Combination[] = [];
     for (const layer of layers) {

@@ -132,6 +132,8 @@ function rescale(
   const { model } = patched;
   const fixed = set.adapters.find((adapter) => kindOf(adapter).notScalable);
   if (fixed) throw notScalable(model, fixed);
+  const lasting = factor < 0 && set.adapters.find((adapter) => kindOf(adapter).notUndoable);
+  if (lasting) throw notUndoable(model, lasting);
   const adapters = set.adapters.map((one) => ({ ...one, scale: one.scale * factor }));
   for (const { scale, scaleTensor } of adapters) {
     const tensor = patched.initializer(scaleTensor);
@@ -155,6 +157,16 @@ function notScalable({ source }: Model, adapter: PatchedAdapter): OnnxLoraError 
     'unsupported',
     `${source.label}: the adapter ${name} is ${label}, which ${reason}`,
     { node, hint: 'Merge without --scale.' },
+  );
+}
+
+function notUndoable({ source }: Model, adapter: PatchedAdapter): OnnxLoraError {
+  const { label, notUndoable: reason } = kindOf(adapter);
+  const node = adapter.sites[0]!.node;
+  return new OnnxLoraError(
+    'unsupported',
+    `${source.label}: the adapter ${adapter.name} is ${label}, which ${reason}`,
+    { node, hint: 'Go back to the model that it was folded into.' },
   );
 }
 

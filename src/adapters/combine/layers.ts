@@ -2,7 +2,8 @@
 import { OnnxLoraError } from '../../errors.js';
 import { alignPaths } from '../binding/module-match.js';
 import type { AdapterContents, OutgoingAdapter } from '../files/adapter-contents.js';
-import { beyondFactors } from '../kinds/index.js';
+import { beyondFactors, kindOf } from '../kinds/index.js';
+import type { CombineMethod } from '../structure/choices.js';
 
 /** An adapter of one of the sets. */
 export interface Part {
@@ -55,12 +56,39 @@ export function checkSummable({ label, adapters, trained, hasHead }: AdapterCont
   const found = [
     hasHead && 'a head',
     trained.length > 0 && `the trained tensor ${trained[0]?.name}`,
-    beyondFactors(adapters),
+    beyondFactors(adapters.filter(({ record }) => kindOf(record).notScalable)),
   ].find((what) => what);
   if (!found) return;
   throw new OnnxLoraError('unsupported', `${label} has ${found}, which has no weighted sum`, {
     hint: 'Combine sets of adapters alone.',
   });
+}
+
+/**
+ * Adapters of one kind have sums of that kind. Methods that look at ΔW take A·B for it.
+ * @throws OnnxLoraError `unsupported`
+ */
+export function checkKinds(sets: readonly AdapterContents[], method: CombineMethod): void {
+  const all = sets.flatMap(({ label, adapters }) =>
+    adapters.map(({ record }) => ({ label, record })),
+  );
+  const [first] = all;
+  if (!first) return;
+  const kind = kindOf(first.record);
+  const other = all.find(({ record }) => kindOf(record) !== kind);
+  if (other) {
+    throw new OnnxLoraError(
+      'unsupported',
+      `${first.record.name} is ${kind.label} in ${first.label}, and ${other.record.name} is ${kindOf(other.record).label} in ${other.label}: only adapters of one kind have a sum`,
+      { hint: 'Fold one set after the other with merge.' },
+    );
+  }
+  if (kind.isSum || method === 'linear') return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${first.label} has ${kind.beyondFactors}, and ${method} looks at A·B alone`,
+    { hint: 'Take the method linear, which is exact.' },
+  );
 }
 
 function checkSizes(name: string, parts: readonly Part[], sets: readonly AdapterContents[]): void {

@@ -3,7 +3,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { generatorFor } from '../../random.js';
 import type { FactorName, NewAdapter } from '../factors/factors.js';
 import { initialA } from '../factors/init.js';
-import { kindEntry } from '../kinds/index.js';
+import { kindEntry, kinds } from '../kinds/index.js';
 import { factorTensors } from '../kinds/tensors.js';
 import type { Layer } from '../model/layers.js';
 import { type InitName, type KindName, type RandomInit, randomInit } from '../structure/choices.js';
@@ -28,7 +28,7 @@ export interface AdapterOptions extends Selection {
   readonly kind?: KindName | undefined;
   /** `PATTERN=STRUCTURE[:K]`, for layers that want another. The first that matches wins. */
   readonly structurePattern?: readonly string[] | undefined;
-  /** Default 2R. */
+  /** Default 2R; for HiRA R, or what else makes the scale 1. */
   readonly alpha?: number | undefined;
   readonly scaling?: Scaling | undefined;
   /** Rank of a global part beside the grid (GraLoRA's `hybrid_r`). Default 0. */
@@ -63,7 +63,8 @@ export function planAdapters(layers: readonly Layer[], options: AdapterOptions):
   return layers.map((layer) => {
     const weight = layer.linear[0]!.weight;
     const layerRank = ranks.get(layer) ?? rank;
-    const alpha = alphas.get(layer) ?? options.alpha ?? 2 * layerRank;
+    const usual = kinds[kind].alpha({ rank: layerRank, hybridRank: hybrid, scaling });
+    const alpha = alphas.get(layer) ?? options.alpha ?? usual;
     const plan = planStructure(weight.in, weight.out, {
       structure,
       blocks,

@@ -40,6 +40,19 @@ export function plainFactors(s: Structure, factors: Factors): PlainFactors {
   return { rank, a, b };
 }
 
+/** The same product at a higher rank: with zeros at the end. */
+export function padded({ rank, a, b }: PlainFactors, wanted: number): PlainFactors {
+  if (rank === wanted) return { rank, a, b };
+  const [rows, out] = [a.length / rank, b.length / rank];
+  const wider = new Float64Array(rows * wanted);
+  for (let row = 0; row < rows; row++) {
+    wider.set(a.subarray(row * rank, (row + 1) * rank), row * wanted);
+  }
+  const longer = new Float64Array(wanted * out);
+  longer.set(b);
+  return { rank: wanted, a: wider, b: longer };
+}
+
 /** ΔW [in, out] with its scale, as it is added to the weight. */
 export function denseDelta(adapter: Pick<NewAdapter, 'record' | 'values'>): Float64Array {
   const { record } = adapter;

@@ -9,14 +9,26 @@
 
 import { OnnxLoraError } from '../../errors.js';
 import { factorsOf } from '../factors/factors.js';
-import { type PlainFactors, plainFactors, plainRank } from '../factors/plain.js';
+import { type PlainFactors, padded, plainFactors, plainRank } from '../factors/plain.js';
 import { truncated } from '../factors/truncate.js';
 import { kindOf } from '../kinds/index.js';
-import type { KindName, PeftType } from '../structure/choices.js';
+import type { AdapterKind } from '../kinds/kind.js';
+import type { PeftType } from '../structure/choices.js';
 import { isPlain, structureOf } from '../structure/structure.js';
 import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
-import { alphaFor, graloraConfig, loraConfig, type PeftConfig } from './export-peft/config.js';
-import { peftModules, renamer, trainedParameters } from './export-peft/names.js';
+import {
+  alphaFor,
+  graloraConfig,
+  hiraConfig,
+  loraConfig,
+  type PeftConfig,
+} from './export-peft/config.js';
+import {
+  peftModules,
+  renamer,
+  type TrainedParameters,
+  trainedParameters,
+} from './export-peft/names.js';
 import {
   graloraTensors,
   loraTensors,
@@ -83,13 +95,15 @@ export async function peftContents(
     ...trained,
   };
   const reason = whyNotGralora(adapters);
-  const chosen = typeFor(label, reason, options);
+  const kind = kindOfAll(adapters);
+  if (!kind.peft.hasScale) checkHira(label, kind, trained, options);
+  const chosen = kind.peft.type === 'HIRA' ? 'hira' : typeFor(label, reason, options);
   const { tensors, config, summary } =
     chosen === 'gralora'
       ? asGralora(adapters, modules, common)
-      : await asLora(adapters, modules, common, options.peftRank);
+      : await asPlain(kind, adapters, modules, common, options.peftRank);
   return {
-    summary: { type: chosen, reason, modules: summary },
+    summary: { type: chosen, reason: chosen === 'hira' ? undefined : reason, modules: summary },
     config,
     tensors: [...tensors, ...trained.parameters.map(parameterTensor)],
   };
@@ -103,8 +117,36 @@ interface Written {
   readonly tensors: readonly PeftTensor[];
 }
 
+/** HIRA multiplies the weight: no other type says it, and it has no place for biases. */
+function checkHira(
+  label: string,
+  { peft }: AdapterKind,
+  { bias }: Pick<TrainedParameters, 'bias'>,
+  { peftType, peftRank }: PeftOptions,
+): void {
+  if (peftType !== undefined && peftType !== 'hira') {
+    const problem = `${label} is ${peft.type}, whose product with the weight ${peftType.toUpperCase()} cannot say`;
+    throw new OnnxLoraError('unsupported', problem, { hint: 'Leave `peftType` out.' });
+  }
+  if (peftRank !== undefined) {
+    const problem = `${label} is ${peft.type}: what is cut off A·B by its singular values is not the least that its product with the weight can lose`;
+    throw new OnnxLoraError('unsupported', problem, { hint: 'Leave `peftRank` out.' });
+  }
+  if (bias === 'none') return;
+  throw new OnnxLoraError(
+    'unsupported',
+    `${label} has trained biases, for which the config of ${peft.type} has no field`,
+    { hint: 'Adapters with such tensors travel as .safetensors.' },
+  );
+}
+
 function typeFor(label: string, reason: string | undefined, options: PeftOptions): PeftType {
-  const { peftRank } = options;
+  const { peftRank, peftType } = options;
+  if (peftType === 'hira') {
+    throw new OnnxLoraError('unsupported', `${label}: HIRA cannot say it: it is not HiRA`, {
+      hint: 'Leave `peftType` out.',
+    });
+  }
   const type = options.peftType ?? (reason !== undefined || peftRank ? 'lora' : 'gralora');
   if (type === 'lora') return type;
   if (peftRank !== undefined) {
@@ -163,16 +205,19 @@ function asGralora(
   };
 }
 
-async function asLora(
+/** LORA or HIRA: one pair of factors a module. */
+async function asPlain(
+  kind: AdapterKind,
   adapters: readonly OutgoingAdapter[],
   modules: readonly string[],
   common: Common,
   limit: number | undefined,
 ): Promise<Written> {
-  const kind = kindOfAll(adapters);
   const isRslora = adapters.every(({ record }) => record.scaling === 'rslora');
   const forms: LoraForm[] = [];
   for (const adapter of adapters) forms.push(await loraForm(adapter, limit));
+  const isHira = kind.peft.type === 'HIRA';
+  if (isHira) forms.splice(0, forms.length, ...ofOneRank(forms));
   const scales = adapters.map(({ record }, i) => ({
     module: modules[i]!,
     rank: forms[i]!.rank,
@@ -183,11 +228,22 @@ async function asLora(
       const { form, rank, error } = forms[i]!;
       return { name: record.name, module: modules[i]!, form, rank, error };
     }),
-    config: loraConfig(scales, { isRslora, isDora: kind === 'dora' }, common),
+    config: isHira
+      ? hiraConfig(forms[0]!.rank, modules, common)
+      : loraConfig(scales, { isRslora, isDora: kind.name === 'dora' }, common),
     tensors: adapters.flatMap((adapter, i) =>
       loraTensors(modules[i]!, adapter, forms[i]!.rank, forms[i]!.factors),
     ),
   };
+}
+
+/** PEFT makes all modules of HIRA with one rank, whatever `rank_pattern` says. */
+function ofOneRank(forms: readonly LoraForm[]): LoraForm[] {
+  const rank = Math.max(...forms.map((form) => form.rank));
+  return forms.map((form) => {
+    if (form.rank === rank) return form;
+    return { ...form, form: 'stacked', rank, factors: () => padded(form.factors(), rank) };
+  });
 }
 
 interface LoraForm extends Pick<PeftModule, 'form' | 'rank' | 'error'> {
@@ -210,14 +266,14 @@ async function loraForm(
 }
 
 /** PEFT has one kind for all modules of a folder. */
-function kindOfAll(adapters: readonly OutgoingAdapter[]): KindName {
+function kindOfAll(adapters: readonly OutgoingAdapter[]): AdapterKind {
   const [first] = adapters as [OutgoingAdapter];
-  const { name, label } = kindOf(first.record);
-  const other = adapters.find(({ record }) => kindOf(record).name !== name);
-  if (!other) return name;
+  const kind = kindOf(first.record);
+  const other = adapters.find(({ record }) => kindOf(record) !== kind);
+  if (!other) return kind;
   throw new OnnxLoraError(
     'unsupported',
-    `${first.record.name} is ${label} and ${other.record.name} is ${kindOf(other.record).label}, and a PEFT folder holds adapters of one kind`,
+    `${first.record.name} is ${kind.label} and ${other.record.name} is ${kindOf(other.record).label}, and a PEFT folder holds adapters of one kind`,
     { hint: 'Such adapters travel as .safetensors.' },
   );
 }

@@ -1,4 +1,4 @@
-/** Adapters of Hugging Face PEFT as ours: LORA and GRALORA. */
+/** Adapters of Hugging Face PEFT as ours: LORA, GRALORA and HIRA. */
 import { OnnxLoraError } from '../../errors.js';
 import type { PeftConfig } from '../../formats/peft/config.js';
 import {
@@ -49,16 +49,24 @@ function adapterOf(folder: PeftFolder, module: PeftModule): StoredAdapter | unde
   const { config } = folder;
   const hasFactors = [...module.parts.keys()].some((part) => !part.includes('embedding'));
   if (!hasFactors) return undefined;
-  return config.type === 'LORA' ? loraAdapter(folder, module) : graloraAdapter(folder, module);
+  if (config.type === 'GRALORA') return graloraAdapter(folder, module);
+  return plainAdapter(folder, module, config.type === 'HIRA' ? 'hira' : 'lora');
 }
 
-/** A [r, in], B [out, r], and for a 1x1 convolution axes of size 1 after them: `ΔW = s · B · A`. */
-function loraAdapter(folder: PeftFolder, module: PeftModule): StoredAdapter {
-  const a = partOf(folder, module, 'lora_A');
-  const b = partOf(folder, module, 'lora_B');
-  const { rank, scale, alpha } = strengthOf(folder, module.module);
-  const [, inSize = 0] = a.shape;
+/** LORA and HIRA: A [r, in], B [out, r], and for a 1x1 convolution axes of size 1 after them: `ΔW = s · B · A`. */
+function plainAdapter(
+  folder: PeftFolder,
+  module: PeftModule,
+  prefix: 'lora' | 'hira',
+): StoredAdapter {
+  const a = partOf(folder, module, `${prefix}_A`);
+  const b = partOf(folder, module, `${prefix}_B`);
+  const [ownRank = 0, inSize = 0] = a.shape;
   const [out = 0] = b.shape;
+  // PEFT reads the pattern of ranks for HIRA and makes all modules with r: the file knows better.
+  const strength = strengthOf(folder, module.module);
+  const { rank, scale, alpha } =
+    prefix === 'hira' ? { rank: ownRank, scale: 1, alpha: ownRank } : strength;
   checkKernel(folder, a);
   checkShape(folder, a, [rank, inSize, ...a.shape.slice(2)]);
   checkShape(folder, b, [out, rank, ...a.shape.slice(2)]);
@@ -71,7 +79,7 @@ function loraAdapter(folder: PeftFolder, module: PeftModule): StoredAdapter {
   return {
     record: {
       ...plain,
-      ...kindEntry(magnitude ? 'dora' : 'lora'),
+      ...kindEntry(magnitude ? 'dora' : prefix),
       ...{ name: module.module, weight: `${module.module}.weight`, in: inSize, out },
       ...{ rank, alpha, scaling: folder.config.scaling, scale },
     },
@@ -143,6 +151,9 @@ function trainedParameters(folder: PeftFolder, module: PeftModule): ModuleParame
 /** An adapter beside a table: rows are looked up, not multiplied, so it becomes a change of the table. */
 function embeddingChange(folder: PeftFolder, module: PeftModule): ModuleParameter[] {
   const { parts } = module;
+  if (parts.has('hira_embedding_A')) {
+    throw foldInPython(folder, module, 'is an embedding that HiRA multiplies element by element');
+  }
   if (!parts.has('lora_embedding_A') && !parts.has('lora_embedding_B')) return [];
   const a = partOf(folder, module, 'lora_embedding_A');
   const b = partOf(folder, module, 'lora_embedding_B');
@@ -152,11 +163,7 @@ function embeddingChange(folder: PeftFolder, module: PeftModule): ModuleParamete
   checkShape(folder, a, [rank, rows]);
   checkShape(folder, b, [columns, rank]);
   if (parts.has('lora_magnitude_vector')) {
-    throw new OnnxLoraError(
-      'unsupported',
-      `${folder.path}: ${module.module} is an embedding with a magnitude vector (DoRA)`,
-      { hint: 'Fold it in Python (model.merge_and_unload()) and export the model again.' },
-    );
+    throw foldInPython(folder, module, 'is an embedding with a magnitude vector (DoRA)');
   }
   const values = () => {
     const left = transposed(readFinite(folder.file, folder.path, a.key), rank, rows);
@@ -171,6 +178,16 @@ function embeddingChange(folder: PeftFolder, module: PeftModule): ModuleParamete
   };
   const change = { module: module.module, parameter: 'weight', change: 'add' } as const;
   return [{ ...change, shape: [rows, columns], mayBeTurned: false, values }];
+}
+
+function foldInPython(
+  { path }: PeftFolder,
+  { module }: PeftModule,
+  problem: string,
+): OnnxLoraError {
+  return new OnnxLoraError('unsupported', `${path}: ${module} ${problem}`, {
+    hint: 'Fold it in Python (model.merge_and_unload()) and export the model again.',
+  });
 }
 
 /** `lora_bias`: a bias after B, which joins the layer's own. */
@@ -210,10 +227,11 @@ function checkShape({ path, config }: PeftFolder, tensor: PeftTensor, expected: 
 const CONFIG_SAYS = {
   LORA: 'Ranks are those of r and rank_pattern in the config.',
   GRALORA: 'Sizes are those of r, gralora_k and hybrid_r in the config.',
+  HIRA: 'A is [rank, in] and B [out, rank].',
 } as const;
 
 function shapeText({ type }: PeftConfig): string {
-  return type === 'LORA' ? 'rank, size' : 'gralora_k, size, rank';
+  return type === 'GRALORA' ? 'gralora_k, size, rank' : 'rank, size';
 }
 
 function checkKernel({ path }: PeftFolder, { key, shape }: PeftTensor): void {

@@ -21,6 +21,9 @@ export const dora: AdapterKind = {
     needs: 'DoRA needs the norms of its columns',
   },
   notScalable: 'brings columns to a length and is not a sum that could be scaled',
+  // V in training, of which the gain is taken.
+  isSum: true,
+  alpha: lora.alpha,
   changesProduct: true,
   // Norms that the runtime computes differ from those in the file by their rounding.
   startsExact: false,
@@ -30,7 +33,7 @@ export const dora: AdapterKind = {
     const magnitude = await normsOf(context, adapter.layer.linear[0]!);
     return { ...adapter, own: { ...adapter.own, magnitude: () => magnitude } };
   },
-  peft: { keys: { magnitude: 'lora_magnitude_vector' } },
+  peft: { ...lora.peft, keys: { magnitude: 'lora_magnitude_vector' } },
   train: {
     ...lora.train,
     gain: (graph, { magnitude }, { weight, axis }) => {

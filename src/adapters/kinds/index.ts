@@ -2,10 +2,11 @@
 import type { AdapterShape, PatchedAdapter } from '../model/manifest.js';
 import type { KindName } from '../structure/choices.js';
 import { dora } from './dora.js';
+import { hira } from './hira.js';
 import type { AdapterKind } from './kind.js';
 import { lora } from './lora.js';
 
-export const kinds: Readonly<Record<KindName, AdapterKind>> = { lora, dora };
+export const kinds: Readonly<Record<KindName, AdapterKind>> = { lora, dora, hira };
 
 /** The kind of an adapter; records that are older than kinds have DoRA's magnitude alone. */
 export function kindOf({

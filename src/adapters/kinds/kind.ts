@@ -5,7 +5,7 @@ import type { WeightContext } from '../fold/dequantize.js';
 import type { FoldRule } from '../fold/folded-weight.js';
 import type { PatchedAdapter } from '../model/manifest.js';
 import type { KindName } from '../structure/choices.js';
-import type { OwnTensorName, Structure } from '../structure/structure.js';
+import type { OwnTensorName, Scaling, Structure } from '../structure/structure.js';
 import type { Change } from '../subgraph/subgraph.js';
 
 /** A kind of adapter: what becomes of a layer's weight W and the ΔW of the factors. */
@@ -19,8 +19,14 @@ export interface AdapterKind {
   readonly beyondFactors?: string;
   /** The nodes read W, and take it alone: why no other adapter can stand beside it, and what it needs of W. */
   readonly readsWeight?: { readonly alone: string; readonly needs: string };
-  /** Why ΔW times a number is not the adapter times that number. */
+  /** Why the adapter has no multiples, and no sums with others of its kind. */
   readonly notScalable?: string;
+  /** Why a fold with a negative scale does not take back one with a positive. */
+  readonly notUndoable?: string;
+  /** Whether the layer gets `W + s·A·B`: its best A and B can be read off a weight, a gradient, another sum. */
+  readonly isSum: boolean;
+  /** alpha where nothing is said of it. */
+  alpha(size: { rank: number; hybridRank: number; scaling: Scaling }): number;
   /** Whether it changes the layer's own product, and not only adds to it. */
   readonly changesProduct: boolean;
   /** Whether a model with new adapters computes what it did before to the last bit. */
@@ -36,14 +42,18 @@ export interface AdapterKind {
 
 /** A kind of adapter as Hugging Face PEFT has it. */
 export interface PeftForm {
-  /** The keys of its tensors behind the module's path. */
+  /** What its config says in `peft_type`. */
+  readonly type: 'LORA' | 'HIRA';
+  /** Whether its config has a scale; without one it goes into B. */
+  readonly hasScale: boolean;
+  /** The keys of A and B after the module's path. */
+  readonly factors: readonly [a: string, b: string];
+  /** The keys of its own tensors after the module's path. */
   readonly keys: Readonly<Partial<Record<OwnTensorName, string>>>;
 }
 
 /** An adapted layer in training: `X · V`, V made of W and ΔW. */
 export interface TrainingRule {
-  /** V is W + ΔW, so that the gradients of the factors are thin products. */
-  readonly isSum: boolean;
   /** V of W and ΔW, both laid out as the layer reads them. */
   weight(graph: GraphBuilder, w: string, delta: string): string;
   /**

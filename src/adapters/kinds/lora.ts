@@ -7,13 +7,17 @@ export const lora: AdapterKind = {
   name: 'lora',
   label: 'LoRA',
   tensors: {},
+  isSum: true,
+  alpha: ({ rank }) => 2 * rank,
   changesProduct: false,
   startsExact: true,
   change: product,
   fold: foldedWeight,
-  peft: { keys: {} },
+  peft: {
+    ...{ type: 'LORA', hasScale: true, keys: {} },
+    factors: ['lora_A.weight', 'lora_B.weight'],
+  },
   train: {
-    isSum: true,
     weight: (graph, w, delta) => graph.op('Add', [w, delta], {}, 'adapted/weight'),
   },
 };

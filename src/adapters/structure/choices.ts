@@ -4,11 +4,11 @@ import { structures } from './structure.js';
 export const adapterFormats = ['safetensors', 'peft', 'onnx_adapter'] as const;
 export type AdapterFormat = (typeof adapterFormats)[number];
 
-export const kindNames = ['lora', 'dora'] as const;
+export const kindNames = ['lora', 'dora', 'hira'] as const;
 /** What is made of a weight and the product of the factors: see `adapters/kinds`. */
 export type KindName = (typeof kindNames)[number];
 
-export const peftTypes = ['lora', 'gralora'] as const;
+export const peftTypes = ['lora', 'gralora', 'hira'] as const;
 export type PeftType = (typeof peftTypes)[number];
 
 export const combineMethods = ['linear', 'svd', 'ties', 'dare'] as const;

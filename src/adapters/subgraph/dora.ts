@@ -7,9 +7,9 @@
  * A bias inside the layer's operator is in Y and not in X·W: it is not scaled. The norms are computed in
  * the graph from W, A and B, which are constants: a runtime does it once, when it loads.
  */
-import { isPlain, type Structure } from '../structure/structure.js';
+import type { Structure } from '../structure/structure.js';
 import type { LinearLayer } from '../targets/index.js';
-import { stackedA, stackedB } from './stacked.js';
+import { isReadTurned, updateAsRead } from './dense.js';
 import { type Change, product } from './subgraph.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
@@ -41,7 +41,7 @@ function columnNorms(
 ): string {
   const { dtype } = tensors;
   const isTurned = isReadTurned(weight);
-  const update = denseUpdate(b, structure, tensors);
+  const update = updateAsRead(b, weight, structure, tensors);
   const stored = b.cast('weight_cast', weight.name, weight.dtype, dtype);
   // A kernel has further axes, all of size 1.
   const dims = isTurned ? [weight.out, weight.in] : [weight.in, weight.out];
@@ -51,32 +51,7 @@ function columnNorms(
     weight.factor === 1
       ? matrix
       : b.node('weight_scaled', 'Mul', [matrix, b.number('weight_factor', weight.factor, dtype)]);
-  const turned = isTurned ? b.transpose('update_turned', update, [1, 0]) : update;
-  return b.norms('norms', b.node('adapted', 'Add', [scaled, turned]), isTurned ? 1 : 0);
-}
-
-/** Whether the node reads its weight as [out, in]. */
-function isReadTurned({ transposed, constant }: LinearLayer['weight']): boolean {
-  const turns = constant?.steps.filter(({ opType }) => opType === 'Transpose').length ?? 0;
-  return transposed !== (turns % 2 === 1);
-}
-
-/** s·A·B, [in, out] */
-function denseUpdate(b: SubgraphBuilder, structure: Structure, tensors: AdapterTensors): string {
-  const { a, b: second, generalA, generalB, scale, dtype } = tensors;
-  const stack = !isPlain(structure);
-  const product = b.node('update', 'MatMul', [
-    stack ? stackedA(b, a, structure, dtype) : a,
-    stack ? stackedB(b, second, structure, dtype) : second,
-  ]);
-  const sum =
-    generalA && generalB
-      ? b.node('update_sum', 'Add', [
-          product,
-          b.node('general_update', 'MatMul', [generalA, generalB]),
-        ])
-      : product;
-  return scale === undefined ? sum : b.node('update_scaled', 'Mul', [sum, scale]);
+  return b.norms('norms', b.node('adapted', 'Add', [scaled, update]), isTurned ? 1 : 0);
 }
 
 /** A vector [out] as it meets the layer's output. */

@@ -25,9 +25,10 @@ export class SubgraphBuilder implements Subgraph {
     opType: string,
     inputs: string[],
     attributes: Record<string, AttributeValue> = {},
+    domain = '',
   ): string {
     const name = this.names.fresh(`${this.prefix}/${leaf}`);
-    this.nodes.push({ name, opType, inputs, outputs: [name], attributes });
+    this.nodes.push({ name, opType, inputs, outputs: [name], attributes, domain });
     return name;
   }
 

@@ -250,7 +250,8 @@ function generalDelta(b: SubgraphBuilder, x: string, factors: Factors): string |
   return b.node('general_d', 'MatMul', [b.node('general_h', 'MatMul', [x, generalA]), generalB]);
 }
 
-function likeBase(b: SubgraphBuilder, value: string, base: string): string {
+/** A value in the shape of the layer's output. */
+export function likeBase(b: SubgraphBuilder, value: string, base: string): string {
   return b.reshapeTo('delta', value, b.node('y_shape', 'Shape', [base]));
 }
 

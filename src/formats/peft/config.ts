@@ -38,10 +38,15 @@ type Fields = v.InferOutput<typeof fields>;
 /** A setting by patterns of module paths; the first that matches counts. */
 export type Patterns = readonly (readonly [pattern: string, value: number])[];
 
+/** The types that two factors a layer can express. */
+const types = ['LORA', 'GRALORA', 'HIRA'] as const;
+export type PeftType = (typeof types)[number];
+
 /** The config of an adapter that two factors a layer can express. */
 export interface PeftConfig {
-  readonly type: 'LORA' | 'GRALORA';
+  readonly type: PeftType;
   readonly rank: number;
+  /** Means nothing to HIRA, which has no scale. */
   readonly alpha: number;
   readonly scaling: 'standard' | 'rslora';
   readonly rankPatterns: Patterns;
@@ -63,7 +68,14 @@ export interface PeftConfig {
 export function parsePeftConfig(text: string, path: string): PeftConfig {
   const config = checked(text, path);
   refuseUnsupported(config, path);
-  return config.peft_type === 'LORA' ? loraConfig(config) : graloraConfig(config, path);
+  switch (config.peft_type as PeftType) {
+    case 'LORA':
+      return loraConfig(config);
+    case 'GRALORA':
+      return graloraConfig(config, path);
+    case 'HIRA':
+      return hiraConfig(config);
+  }
 }
 
 function checked(text: string, path: string): Fields {
@@ -133,6 +145,12 @@ function graloraConfig(config: Fields, path: string): PeftConfig {
   };
 }
 
+/** PEFT's HIRA has no scale. */
+function hiraConfig(config: Fields): PeftConfig {
+  const plain = loraConfig({ ...config, use_dora: false, use_rslora: false });
+  return { ...plain, type: 'HIRA', rank: config.r ?? 32, alphaPatterns: [] };
+}
+
 /** Kinds of LORA that compute something else, by the field that asks for them. */
 const otherKinds: Readonly<Record<string, string>> = {
   use_qalora: 'QA-LoRA averages groups of inputs in front of its adapters',
@@ -151,8 +169,8 @@ const CHANGES_BASE = /^(pissa|olora|corda|loftq|lora_ga)/i;
 
 function refuseUnsupported(config: Fields, path: string): void {
   const { peft_type: type, init_lora_weights: init } = config;
-  if (type !== 'LORA' && type !== 'GRALORA') {
-    throw unsupported(path, `its peft_type is ${show(type)}, expected LORA or GRALORA`);
+  if (!types.some((known) => known === type)) {
+    throw unsupported(path, `its peft_type is ${show(type)}, expected LORA, GRALORA or HIRA`);
   }
   if (type !== 'LORA') return;
   const other = Object.entries(otherKinds).find(([field]) => isSet(config[field]));

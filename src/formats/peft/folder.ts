@@ -212,7 +212,7 @@ function severalAdapters(path: string, names: readonly string[]): OnnxLoraError 
 }
 
 function noFactors(path: string, file: SafetensorsFile, { type }: PeftConfig): OnnxLoraError {
-  const part = type === 'LORA' ? 'lora_A.weight' : 'gralora_A';
+  const part = { LORA: 'lora_A.weight', GRALORA: 'gralora_A', HIRA: 'hira_A' }[type];
   const [first] = file.tensors.keys();
   return new OnnxLoraError(
     'invalid-adapter',

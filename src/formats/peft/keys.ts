@@ -11,7 +11,11 @@ export type Part =
   | 'gralora_A'
   | 'gralora_B'
   | 'gralora_A_general'
-  | 'gralora_B_general';
+  | 'gralora_B_general'
+  | 'hira_A'
+  | 'hira_B'
+  | 'hira_embedding_A'
+  | 'hira_embedding_B';
 
 export interface PeftKey {
   /** Path of the module in the base model. */
@@ -25,7 +29,7 @@ export interface PeftKey {
 const PREFIX = /^base_model\.model\./;
 
 const FACTOR =
-  /^(?<module>.+)\.(?<part>(?:lora|gralora)_[AB](?:_general)?|lora_embedding_[AB]|lora_magnitude_vector)(?<rest>\..+)?$/;
+  /^(?<module>.+)\.(?<part>(?:lora|gralora|hira)_[AB](?:_general)?|(?:lora|hira)_embedding_[AB]|lora_magnitude_vector)(?<rest>\..+)?$/;
 
 /** Wrappers around a module that is adapted or trained whole. */
 const WRAPPED = /\.modules_to_save\.(?:(?<adapter>[^.]+)\.)?|\.base_layer\./;
@@ -59,6 +63,10 @@ const parts = new Set<string>([
   'gralora_B',
   'gralora_A_general',
   'gralora_B_general',
+  'hira_A',
+  'hira_B',
+  'hira_embedding_A',
+  'hira_embedding_B',
 ] satisfies Part[]);
 
 function isPart(name: string): name is Part {

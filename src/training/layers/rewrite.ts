@@ -196,7 +196,7 @@ function rewriteSites(
 ): Rewritten {
   const first = sites[0];
   if (!first) return { composites: [], constants: [], products: [] };
-  const { train } = kindOf(first.adapter);
+  const { train, isSum } = kindOf(first.adapter);
   const adapted = taken(graph, () => adaptedWeight(graph, first));
   const { value: weight } = adapted;
   const axis = first.transposed ? 1 : 0;
@@ -215,7 +215,7 @@ function rewriteSites(
     return { site: one, weight, output, nodes: new Set([...shared, node.name]) };
   });
   return {
-    composites: train.isSum ? products.map((made) => composite(made, dialect)) : [],
+    composites: isSum ? products.map((made) => composite(made, dialect)) : [],
     constants: scaling.value ? [scaling.value.constant] : [],
     products: products.map(({ output }) => output),
   };

@@ -19,7 +19,7 @@ const folder = temporaryFolder();
 const OPTIONS = { rank: 4, blocks: 2, targets: ['all'] } as const;
 
 /** The kinds but for plain LoRA, which all other tests are about. */
-const KINDS: readonly KindName[] = ['dora'];
+const KINDS: readonly KindName[] = ['dora', 'hira'];
 
 /** The patched tiny model and what training made of it. */
 async function trainedTiny(kind: KindName, more: Parameters<typeof trainTiny>[2] = {}) {

@@ -117,10 +117,13 @@ const cases: readonly Case[] = [
   { recorded: 'dora', kind: 'dora', options: plain },
   { recorded: 'dora with dropout', kind: 'dora', options: plain, dropout: 0.25 },
   { recorded: 'dora in blocks', kind: 'dora', options: blocks },
+  { recorded: 'hira', kind: 'hira', options: { ...plain, alpha: 2 } },
+  { recorded: 'hira with dropout', kind: 'hira', options: { ...plain, alpha: 2 }, dropout: 0.25 },
+  { recorded: 'hira in blocks', kind: 'hira', options: blocks },
 ];
 
 const layers = ['first', 'second'] as const;
-const isPlain = (one: Case) => one.options === plain;
+const isPlain = (one: Case) => one.options.blocks === 1;
 
 /** The numbers that record.py starts with. */
 function factors(one: Case): NonNullable<InsertOptions['factors']> {
@@ -181,7 +184,8 @@ function recordedAs(
 ): readonly number[] {
   if (!isPlain(one)) return values[`${layer}.${key}`]!;
   if (key === 'magnitude') return values[`${layer}.lora_magnitude_vector`]!;
-  const found = values[`${layer}.lora_${key.toUpperCase()}`]!;
+  const prefix = one.kind === 'hira' ? 'hira' : 'lora';
+  const found = values[`${layer}.${prefix}_${key.toUpperCase()}`]!;
   return turned(found, size[1]!, size[0]!);
 }
 

@@ -10,6 +10,7 @@ describe('a config of PEFT', () => {
   it('needs its type and nothing else: the rest is PEFT’s default', () => {
     expect(parse({ peft_type: 'LORA' })).toMatchObject({ rank: 8, alpha: 8, scaling: 'standard' });
     expect(parse({ peft_type: 'GRALORA' })).toMatchObject({ rank: 32, alpha: 64, blocks: 2 });
+    expect(parse({ peft_type: 'HIRA' })).toMatchObject({ type: 'HIRA', rank: 32, blocks: 1 });
   });
 
   it('may have fields that nobody knows, and null where nothing is set', () => {
@@ -64,7 +65,7 @@ describe('a config is refused', () => {
   });
 
   it.each<[Record<string, unknown>, string]>([
-    [{ peft_type: 'LOHA' }, 'its peft_type is "LOHA", expected LORA or GRALORA'],
+    [{ peft_type: 'LOHA' }, 'its peft_type is "LOHA", expected LORA, GRALORA or HIRA'],
     [{ use_qalora: true }, 'use_qalora is set: QA-LoRA'],
     [{ alora_invocation_tokens: [1, 2] }, 'alora_invocation_tokens is set'],
     [{ layer_replication: [[0, 4]] }, 'layer_replication is set'],

@@ -40,6 +40,22 @@ export function loraConfig(
   };
 }
 
+/** HIRA: one rank for all modules, and no scale. */
+export function hiraConfig(
+  rank: number,
+  modules: readonly string[],
+  common: CommonConfig,
+): PeftConfig {
+  const named = modules.map((module) => ({ module }));
+  return {
+    ...shared('HIRA', named, common),
+    r: rank,
+    rank_pattern: {},
+    hira_dropout: 0,
+    init_weights: true,
+  };
+}
+
 /** GRALORA: one shape for all modules, a scale of alpha/(rank + hybridRank). */
 export function graloraConfig(
   modules: readonly string[],

@@ -13,7 +13,7 @@ import { keyOf, type TrainedParameter } from './names.js';
 export type PeftTensor = SafetensorsTensor<Piece>;
 
 /**
- * The tensors of plain LoRA: A [rank, in] and B [out, rank], with the axes of a convolution's kernel
+ * The tensors of plain LoRA, and of HiRA: A [rank, in] and B [out, rank], with the axes of a convolution's kernel
  * after, and what the kind has beside them, which is as long as the output.
  */
 export function loraTensors(
@@ -24,14 +24,16 @@ export function loraTensors(
 ): PeftTensor[] {
   const { in: rows, out: columns } = adapter.record;
   const kernel = new Array<number>(adapter.kernelAxes).fill(1);
-  const { keys } = kindOf(adapter.record).peft;
+  const { keys, factors: names, hasScale } = kindOf(adapter.record).peft;
+  const { scale } = adapter.record;
+  const scaled = (b: Float64Array) => (hasScale || scale === 1 ? b : b.map((v) => v * scale));
   const shape = adapter.kernelAxes > 0 ? [1, columns, ...kernel] : [columns];
   return [
-    tensor(adapter, `${keyOf(module)}.lora_A.weight`, [rank, rows, ...kernel], () =>
+    tensor(adapter, `${keyOf(module)}.${names[0]}`, [rank, rows, ...kernel], () =>
       transposed(factors().a, rows, rank),
     ),
-    tensor(adapter, `${keyOf(module)}.lora_B.weight`, [columns, rank, ...kernel], () =>
-      transposed(factors().b, rank, columns),
+    tensor(adapter, `${keyOf(module)}.${names[1]}`, [columns, rank, ...kernel], () =>
+      transposed(scaled(factors().b), rank, columns),
     ),
     ...ownTensors(adapter.record).map(({ key }) =>
       tensor(adapter, `${keyOf(module)}.${keys[key]}`, shape, () => numbersOf(adapter, key)),
