@@ -58,7 +58,9 @@ function* comparable(
   makers: ReadonlyMap<string, Node>,
 ): Generator<string> {
   for (const { outputs } of partOf(graphs, [output], read).nodes) {
-    for (const name of outputs) if (makers.has(name) && !moved.has(name)) yield name;
+    for (const name of outputs) {
+      if (name !== '' && makers.has(name) && !moved.has(name)) yield name;
+    }
   }
 }
 

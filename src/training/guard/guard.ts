@@ -12,6 +12,7 @@ import { FileRuns } from './file-runs.js';
 import { type Difference, firstDifference } from './first-difference.js';
 import { runGraph } from './graph-run.js';
 import type { Guarded } from './guarded.js';
+import { withTokensShown } from './shown-tokens.js';
 import { guardTolerance } from './tolerance.js';
 
 export interface GuardOptions {
@@ -41,7 +42,8 @@ export interface GuardReport {
  */
 export async function guard(guarded: Guarded, options: GuardOptions): Promise<GuardReport> {
   const start = performance.now();
-  const verdict = await judge(guarded, options);
+  const feeds = withTokensShown(guarded.model, guarded.feeds);
+  const verdict = await judge({ ...guarded, feeds }, options);
   return { ...verdict, seconds: (performance.now() - start) / 1000 };
 }
 
