@@ -156,7 +156,7 @@ const ADJUSTABLE = [
 ];
 
 // Settings that older checkpoints do not name, with what they were then.
-const SINCE: Settings = { lrRatio: 1, focalGamma: null };
+const SINCE: Settings = { lrRatio: 1 };
 
 /**
  * Checks that a run is the one that a checkpoint was taken of.
@@ -172,7 +172,8 @@ export function checkSettings(
 ): string[] {
   const saved = { ...SINCE, ...recorded };
   const keys = [...new Set([...Object.keys(saved), ...Object.keys(now)])];
-  const different = keys.filter((key) => saved[key] !== now[key]);
+  // A setting that nobody gave is null, or has no name in the checkpoint at all.
+  const different = keys.filter((key) => (saved[key] ?? null) !== (now[key] ?? null));
   const changes = different.map((key) => `${key} was ${saved[key]}, is ${now[key]}`);
   const areAdjustable = different.every((key) => ADJUSTABLE.includes(key));
   if (changes.length === 0 || (force && areAdjustable)) return changes;
