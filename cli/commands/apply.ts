@@ -1,8 +1,6 @@
-import { adapterFormats } from '../../src/adapters/structure/choices.js';
+import { applyOptions } from '../../src/commands/options/apply.js';
 import { adapterColumns, noteUnmatched, replacedText, trainableLine } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { legacy } from '../legacy.js';
-import { bindOptions, outputOptions } from '../options.js';
 import { printable } from '../text.js';
 
 export const applyCommand = defineCommand({
@@ -17,27 +15,7 @@ export const applyCommand = defineCommand({
       summary: 'the adapters: a .safetensors file of extract, a PEFT folder, or an .onnx_adapter',
     },
   },
-  options: legacy({
-    name: {
-      type: 'string',
-      group: 'Adapters',
-      value: 'NAME',
-      default: 'as in the file',
-      summary: 'name of the adapter set in the model',
-      example: '--name german',
-    },
-    format: {
-      type: 'string',
-      group: 'Adapters',
-      value: 'NAME',
-      choices: adapterFormats,
-      default: 'by what is there',
-      summary: 'what the adapters are kept in',
-      example: '--format peft',
-    },
-    ...bindOptions,
-    ...outputOptions('model.lora.onnx'),
-  }),
+  options: applyOptions,
   examples: [
     {
       command: 'onnx-lora apply model.onnx adapter.safetensors -o german.onnx',

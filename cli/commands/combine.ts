@@ -1,11 +1,7 @@
-import { adapterFormats, combineMethods } from '../../src/adapters/structure/choices.js';
-import { structures } from '../../src/adapters/structure/structure.js';
 import type { CombinedAdapter } from '../../src/commands/combine.js';
-import { seedOption } from '../../src/options/common.js';
+import { combineOptions } from '../../src/commands/options/combine.js';
 import { defineCommand } from '../command.js';
-import { legacy } from '../legacy.js';
-import { forceOption } from '../options.js';
-import { peftLines, peftOptions } from '../peft.js';
+import { peftLines } from '../peft.js';
 import type { Column } from '../table.js';
 import { measure, plural, printable } from '../text.js';
 
@@ -21,90 +17,7 @@ export const combineCommand = defineCommand({
       many: true,
     },
   },
-  options: {
-    ...seedOption,
-    ...legacy({
-      weights: {
-        type: 'number',
-        group: 'Adapters',
-        value: 'W',
-        repeatable: true,
-        list: true,
-        default: '1 each',
-        summary: 'what the changes of each are multiplied with, in their order',
-        example: '--weights 0.5 0.5',
-      },
-      method: {
-        type: 'string',
-        group: 'Adapters',
-        value: 'NAME',
-        choices: combineMethods,
-        default: 'linear',
-        summary: 'how the changes are summed up',
-        example: '--method svd --rank 16',
-      },
-      density: {
-        type: 'number',
-        group: 'Adapters',
-        value: 'SHARE',
-        summary: 'share of each change that ties and dare keep; they need it',
-        example: '--method ties --density 0.2',
-      },
-      rank: {
-        type: 'integer',
-        group: 'Adapters',
-        value: 'R',
-        default: 'the highest of the adapters',
-        summary: 'rank of the result, for all methods but linear',
-        example: '--method svd --rank 8',
-      },
-      structure: {
-        type: 'string',
-        group: 'Adapters',
-        value: 'NAME',
-        choices: structures,
-        default: 'their own where alike, else global',
-        summary: 'structure of the result, for all methods but linear',
-        example: '--method svd --structure localized --rank 16',
-      },
-      blocks: {
-        type: 'integer',
-        group: 'Adapters',
-        value: 'K',
-        default: 4,
-        summary: 'most blocks along a dimension, with --structure',
-        example: '--structure localized --blocks 2',
-      },
-      name: {
-        type: 'string',
-        group: 'Adapters',
-        value: 'NAME',
-        default: 'combined',
-        summary: 'name of the new set',
-        example: '--name both',
-      },
-      output: {
-        type: 'path',
-        group: 'Output',
-        value: 'PATH',
-        short: 'o',
-        required: true,
-        summary: 'where to write it: .safetensors, .onnx_adapter, or a folder for PEFT',
-        example: '-o both.safetensors',
-      },
-      format: {
-        type: 'string',
-        group: 'Output',
-        value: 'NAME',
-        choices: adapterFormats,
-        default: 'by the ending',
-        summary: 'format of the output',
-        example: '--format peft',
-      },
-      ...peftOptions,
-      ...forceOption,
-    }),
-  },
+  options: combineOptions,
   examples: [
     {
       command:

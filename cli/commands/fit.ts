@@ -1,12 +1,9 @@
-import { fitStructures } from '../../src/adapters/structure/choices.js';
 import { structures } from '../../src/adapters/structure/structure.js';
 import type { FitLayer, FitResult } from '../../src/commands/fit.js';
-import { seedOption } from '../../src/options/common.js';
+import { fitOptions } from '../../src/commands/options/fit.js';
 import { by } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { legacy } from '../legacy.js';
-import { forceOption, outputFormatOption, selectionOptions } from '../options.js';
-import { peftLines, peftOptions } from '../peft.js';
+import { peftLines } from '../peft.js';
 import type { Column } from '../table.js';
 import { count, measure, plural, printable } from '../text.js';
 import type { Ui } from '../ui.js';
@@ -20,85 +17,7 @@ export const fitCommand = defineCommand({
     base: { value: 'BASE', summary: 'the model that the adapters are for' },
     tuned: { value: 'TUNED', summary: 'the same model after training' },
   },
-  options: {
-    ...seedOption,
-    ...legacy({
-      ...selectionOptions,
-      targets: { ...selectionOptions.targets, default: 'all' },
-      structure: {
-        type: 'string',
-        group: 'Adapters',
-        value: 'NAME',
-        choices: fitStructures,
-        default: 'auto',
-        summary:
-          'how the blocks lie in the weight; auto takes what captures the most, layer by layer',
-        example: '--structure localized --blocks 4',
-      },
-      blocks: {
-        type: 'integer',
-        group: 'Adapters',
-        value: 'K',
-        default: 'auto: 2, 4 and 8',
-        summary: 'most blocks along a dimension',
-        example: '--blocks 4',
-      },
-      rank: {
-        type: 'integer',
-        group: 'Adapters',
-        value: 'R',
-        default: 16,
-        summary: 'every layer has the parameters of a LoRA of this rank',
-        example: '--rank 8',
-      },
-      budget: {
-        type: 'integer',
-        group: 'Adapters',
-        value: 'PARAMS',
-        summary: 'instead: parameters of all layers together, where they capture the most',
-        example: '--budget 500000',
-      },
-      error: {
-        type: 'number',
-        group: 'Adapters',
-        value: 'E',
-        summary: 'instead: as few parameters as leave this share of the changes, |ΔW - fit| / |ΔW|',
-        example: '--error 0.1',
-      },
-      name: {
-        type: 'string',
-        group: 'Adapters',
-        value: 'NAME',
-        default: 'default',
-        summary: 'name of the adapter set',
-        example: '--name german',
-      },
-      includeRest: {
-        type: 'boolean',
-        group: 'Adapters',
-        summary: 'take what changed outside of linear layers into the file, as it is',
-        example: '--include-rest',
-      },
-      allowEmpty: {
-        type: 'boolean',
-        group: 'Check',
-        summary: 'where nothing changed, write a file without adapters instead of failing',
-        example: '--allow-empty',
-      },
-      output: {
-        type: 'path',
-        group: 'Output',
-        value: 'PATH',
-        short: 'o',
-        required: true,
-        summary: 'where to write the adapters: .safetensors, .onnx_adapter, or a folder for PEFT',
-        example: '-o adapter.safetensors',
-      },
-      ...outputFormatOption,
-      ...peftOptions,
-      ...forceOption,
-    }),
-  },
+  options: fitOptions,
   examples: [
     {
       command: 'onnx-lora fit base.onnx tuned.onnx -o adapter.safetensors --rank 16',

@@ -1,4 +1,7 @@
 import type { AdapterSummary } from '../../src/adapters/kinds/summary.js';
+import { inspectOptions } from '../../src/commands/options/inspect.js';
+import { option } from '../../src/options/option.js';
+import { toggle } from '../../src/options/schemas.js';
 import type {
   InspectedSet,
   InspectedSlots,
@@ -8,8 +11,6 @@ import type {
 } from '../../src/report/inspection.js';
 import { by, rankText } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { legacy } from '../legacy.js';
-import { forceOption } from '../options.js';
 import type { Column } from '../table.js';
 import { bytes, count, measure, percent, plural, printable, wrap } from '../text.js';
 import type { Ui } from '../ui.js';
@@ -18,22 +19,14 @@ export const inspectCommand = defineCommand({
   name: 'inspect',
   summary: 'what is in a model, and what can take an adapter',
   positionals: { model: { value: 'MODEL', summary: 'the model, an .onnx file' } },
-  options: legacy({
-    why: {
-      type: 'boolean',
+  options: {
+    ...inspectOptions,
+    why: option(toggle, {
       group: 'Output',
       summary: 'list every layer with the reason why it can take an adapter or not',
       example: '--why | less',
-    },
-    html: {
-      type: 'path',
-      group: 'Output',
-      value: 'FILE',
-      summary: 'write a page with all of it and a map of what the adapters changed',
-      example: '--html report.html',
-    },
-    ...forceOption,
-  }),
+    }),
+  },
   examples: [
     { command: 'onnx-lora inspect model.onnx', summary: 'the layers that can take an adapter' },
     {

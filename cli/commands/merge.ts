@@ -1,9 +1,7 @@
 import type { MergedWeight } from '../../src/commands/merge.js';
-import { seedOption } from '../../src/options/common.js';
+import { mergeOptions } from '../../src/commands/options/merge.js';
 import { noteUnmatched, replacedText } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { legacy } from '../legacy.js';
-import { bindOptions, checkOptions, nameOption, outputOptions } from '../options.js';
 import type { Column } from '../table.js';
 import { measure, plural, printable } from '../text.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
@@ -16,45 +14,7 @@ export const mergeCommand = defineCommand({
   positionals: {
     model: { value: 'MODEL', summary: 'a patched model, or with --adapter its base' },
   },
-  options: {
-    ...seedOption,
-    ...legacy({
-      adapter: {
-        type: 'path',
-        group: 'Adapters',
-        value: 'PATH',
-        summary: 'fold the adapters of this file or PEFT folder instead of those in the model',
-        example: '--adapter adapter.safetensors',
-      },
-      ...bindOptions,
-      ...nameOption,
-      scale: {
-        type: 'number',
-        group: 'Adapters',
-        value: 'FACTOR',
-        default: 1,
-        summary: 'multiplies every change of a weight; -1 undoes a fold, to rounding',
-        example: '--scale 0.5',
-      },
-      verify: {
-        type: 'boolean',
-        group: 'Check',
-        onByDefault: true,
-        summary: 'fold without comparing the models',
-        example: 'onnx-lora merge model.lora.onnx --no-verify',
-      },
-      tolerance: {
-        type: 'number',
-        group: 'Check',
-        value: 'SHARE',
-        default: 'by the weights',
-        summary: 'largest difference that counts as rounding, as a share of the largest output',
-        example: '--tolerance 1e-4',
-      },
-      ...checkOptions,
-      ...outputOptions('model.merged.onnx'),
-    }),
-  },
+  options: mergeOptions,
   examples: [
     {
       command: 'onnx-lora merge model.lora.onnx -o model.onnx',

@@ -1,13 +1,12 @@
+import { unpatchOptions } from '../../src/commands/options/unpatch.js';
 import { defineCommand } from '../command.js';
-import { legacy } from '../legacy.js';
-import { nameOption, outputOptions } from '../options.js';
 import { plural, printable } from '../text.js';
 
 export const unpatchCommand = defineCommand({
   name: 'unpatch',
   summary: 'the base model back, bit for bit',
   positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
-  options: legacy({ ...nameOption, ...outputOptions('model.base.onnx') }),
+  options: unpatchOptions,
   examples: [
     {
       command: 'onnx-lora unpatch model.lora.onnx -o model.onnx',

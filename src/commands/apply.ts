@@ -7,18 +7,13 @@ import { openAdapter } from '../adapters/files/open-adapter.js';
 import { describeAdapters } from '../adapters/kinds/summary.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { PatchedModel } from '../adapters/model/patched.js';
-import type { AdapterFormat } from '../adapters/structure/choices.js';
 import { NewDataFile } from '../onnx/data-file.js';
-import type { WriteOptions } from '../onnx/write.js';
+import { resolveOptions } from '../options/resolve.js';
+import { type ApplyOptions, applyOptions } from './options/apply.js';
 import { defaultOutput, writeWithData } from './output.js';
-import type { PatchOptions, PatchResult } from './patch-options.js';
+import type { PatchResult } from './patch-options.js';
 
-export interface ApplyOptions
-  extends Pick<PatchOptions, 'output' | 'name' | keyof WriteOptions>,
-    BindOptions {
-  /** Default: what the file or folder looks like. */
-  readonly format?: AdapterFormat | undefined;
-}
+export type { ApplyOptions };
 
 export interface ApplyResult extends Omit<PatchResult, 'skipped' | 'slots'> {
   /** Tensors of the model that got other numbers. */
@@ -35,8 +30,9 @@ export interface ApplyResult extends Omit<PatchResult, 'skipped' | 'slots'> {
 export async function apply(
   path: string,
   adapterPath: string,
-  options: ApplyOptions = {},
+  given: ApplyOptions = {},
 ): Promise<ApplyResult> {
+  const options = resolveOptions(applyOptions, given, 'apply');
   return await withModel(path, async (opened) => {
     const file = openAdapter(adapterPath, options.format);
     try {

@@ -1,11 +1,7 @@
 /** One adapter set of several. */
 
 import { setImmediate } from 'node:timers/promises';
-import {
-  type Combination,
-  combineLayer,
-  type MethodOptions,
-} from '../adapters/combine/combine-layer.js';
+import { type Combination, combineLayer } from '../adapters/combine/combine-layer.js';
 import {
   type CombinedLayer,
   checkKinds,
@@ -20,7 +16,6 @@ import {
 import type { AdapterFile } from '../adapters/files/adapter-file.js';
 import {
   type AdapterOutput,
-  type AdapterOutputOptions,
   checkAdapterOutput,
   filesOf,
   writeAdapters,
@@ -31,17 +26,11 @@ import type { CombineMethod } from '../adapters/structure/choices.js';
 import type { StructureName } from '../adapters/structure/structure.js';
 import { OnnxLoraError } from '../errors.js';
 import type { WorkOptions } from '../onnx/write.js';
+import { resolveOptions } from '../options/resolve.js';
+import { type CombineOptions, combineOptions } from './options/combine.js';
 
 export { type CombineMethod, combineMethods } from '../adapters/structure/choices.js';
-
-export interface CombineOptions extends AdapterOutputOptions, MethodOptions {
-  /** One for each adapter set. Default: 1 each. */
-  readonly weights?: readonly number[] | undefined;
-  /** Default `linear`. */
-  readonly method?: CombineMethod | undefined;
-  /** The set's name. Default `combined`; of one adapter set alone, its own. */
-  readonly name?: string | undefined;
-}
+export type { CombineOptions };
 
 /** How a layer's adapters were combined. */
 export interface CombinedAdapter {
@@ -69,11 +58,12 @@ export interface CombineResult extends AdapterOutput {
  */
 export async function combine(
   paths: readonly string[],
-  options: CombineOptions,
+  given: CombineOptions,
 ): Promise<CombineResult> {
-  const method = options.method ?? 'linear';
-  const weights = options.weights ?? paths.map(() => 1);
-  checkOptions(paths, weights, method, options);
+  const options = resolveOptions(combineOptions, given, 'combine');
+  const { method, weights = paths.map(() => 1) } = options;
+  checkCounts(paths, weights);
+  checkDensity(options);
   const files: AdapterFile[] = [];
   const inputs = paths.flatMap(filesOf);
   try {
@@ -105,33 +95,16 @@ export async function combine(
   }
 }
 
-function checkOptions(
-  paths: readonly string[],
-  weights: readonly number[],
-  method: CombineMethod,
-  { rank, structure, blocks, density }: CombineOptions,
-): void {
+function checkCounts(paths: readonly string[], weights: readonly number[]): void {
   if (paths.length === 0) throw invalid('there is no adapter set to combine');
-  if (weights.length !== paths.length) {
-    throw invalid(`${weights.length} weights for ${paths.length} adapter sets, expected one each`);
-  }
-  const bad = weights.find((weight) => !Number.isFinite(weight));
-  if (bad !== undefined) throw invalid(`a weight is ${bad}, expected finite numbers`);
-  const idle = Object.entries({ rank, structure, blocks }).find(([, value]) => value !== undefined);
-  if (method === 'linear' && idle) {
-    const hint = 'Take --method svd to fit the sum to a rank or structure.';
-    throw invalid(`${idle[0]} has no effect on linear, which is exact`, hint);
-  }
-  if (blocks !== undefined && (structure ?? 'global') === 'global') {
-    throw invalid('blocks has no effect without a structure that has some', 'Add --structure.');
-  }
-  if (method !== 'ties' && method !== 'dare') {
-    if (density !== undefined) throw invalid(`density has no effect on ${method}`);
-  } else if (density === undefined || !(density > 0 && density <= 1)) {
-    const found = density === undefined ? 'missing' : `${density}`;
-    const hint = 'For example --density 0.2 for ties, 0.5 for dare';
-    throw invalid(`density is ${found}, expected the share that ${method} keeps, 0 to 1`, hint);
-  }
+  if (weights.length === paths.length) return;
+  throw invalid(`${weights.length} weights for ${paths.length} adapter sets, expected one each`);
+}
+
+function checkDensity({ method, density }: CombineOptions): void {
+  if (density !== undefined || (method !== 'ties' && method !== 'dare')) return;
+  const hint = 'For example 0.2 for ties, 0.5 for dare.';
+  throw invalid(`\`density\` is missing: the share of each change that ${method} keeps`, hint);
 }
 
 function invalid(problem: string, hint?: string): OnnxLoraError {

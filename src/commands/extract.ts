@@ -1,7 +1,7 @@
 import { type AdapterContents, contentsOfModel } from '../adapters/files/adapter-contents.js';
 import { adapterFilePieces } from '../adapters/files/adapter-file.js';
 import { checkAdapterOutput, formatOf, writeAdapters } from '../adapters/files/adapter-output.js';
-import type { PeftOptions, PeftSummary } from '../adapters/files/export-peft.js';
+import type { PeftSummary } from '../adapters/files/export-peft.js';
 import { headParameters } from '../adapters/kinds/summary.js';
 import { adapterParameters } from '../adapters/kinds/tensors.js';
 import { withModel } from '../adapters/model/opened.js';
@@ -10,16 +10,11 @@ import type { AdapterFormat } from '../adapters/structure/choices.js';
 import { OnnxLoraError } from '../errors.js';
 import { relativeToBase } from '../fitting/init/relative.js';
 import { elementCount } from '../onnx/model.js';
-import type { WriteOptions } from '../onnx/write.js';
+import { resolveOptions } from '../options/resolve.js';
+import { type ExtractOptions, extractOptions } from './options/extract.js';
 import { inputFiles } from './output.js';
 
-export interface ExtractOptions extends WriteOptions, PeftOptions {
-  readonly output: string;
-  /** The adapter set. May be left out where the model has one. */
-  readonly name?: string | undefined;
-  /** Default: from the output's ending; a path without one is a PEFT folder. */
-  readonly format?: AdapterFormat | undefined;
-}
+export type { ExtractOptions };
 
 export interface ExtractResult {
   readonly output: string;
@@ -38,7 +33,8 @@ export interface ExtractResult {
  * @throws OnnxLoraError `no-adapter`, `invalid-argument`, `unsupported` for what the format cannot say,
  * and those of reading and writing
  */
-export async function extract(path: string, options: ExtractOptions): Promise<ExtractResult> {
+export async function extract(path: string, given: ExtractOptions): Promise<ExtractResult> {
+  const options = resolveOptions(extractOptions, given, 'extract');
   return await withModel(path, async ({ model, patched, reader }) => {
     const set = theSet(patched, options.name);
     checkAdapterOutput(options, inputFiles(model));

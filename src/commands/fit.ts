@@ -1,14 +1,9 @@
-import {
-  type AdapterOutputOptions,
-  checkAdapterOutput,
-  writeAdapters,
-} from '../adapters/files/adapter-output.js';
+import { checkAdapterOutput, writeAdapters } from '../adapters/files/adapter-output.js';
 import type { PeftSummary } from '../adapters/files/export-peft.js';
 import { storedPieces } from '../adapters/files/stored-pieces.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
-import type { AdapterFormat, FitStructure } from '../adapters/structure/choices.js';
+import type { AdapterFormat } from '../adapters/structure/choices.js';
 import { parameterCount, type StructureName } from '../adapters/structure/structure.js';
-import type { Selection } from '../adapters/targets/select.js';
 import { OnnxLoraError } from '../errors.js';
 import { type Grid, gridsFor, structureAt } from '../fitting/fit/candidates.js';
 import type { ChangedTensor } from '../fitting/fit/changed.js';
@@ -27,28 +22,14 @@ import { checkWithoutAdapters } from '../fitting/fit/without-adapters.js';
 import { isConvertible } from '../onnx/dtype.js';
 import { isSameFile } from '../onnx/same-file.js';
 import { dtypeOf } from '../onnx/tensor.js';
+import type { ResolvedOf } from '../options/option.js';
+import { resolveOptions } from '../options/resolve.js';
+import { DEFAULT_RANK, type FitOptions, fitOptions } from './options/fit.js';
 import { inputFiles } from './output.js';
 
-export interface FitOptions extends AdapterOutputOptions, Selection {
-  /** Default `auto`: the one that captures the most, for each layer. */
-  readonly structure?: FitStructure | undefined;
-  /** K. Default: 2, 4 and 8 are tried where the structure is `auto`, else 4. */
-  readonly blocks?: number | undefined;
-  /** Every layer gets the parameters of a LoRA of this rank. Default 16, without budget or error. */
-  readonly rank?: number | undefined;
-  /** The parameters of all layers together, given to those where they capture the most. */
-  readonly budget?: number | undefined;
-  /** The fewest parameters with √(Σ|ΔW − fit|² / Σ|ΔW|²) ≤ error over all layers together. */
-  readonly error?: number | undefined;
-  /** Takes tensors that changed and that no adapter stands for into the file, as they are. */
-  readonly includeRest?: boolean | undefined;
-  /** Writes a file without adapters where nothing changed, instead of throwing. */
-  readonly allowEmpty?: boolean | undefined;
-  /** Name of the adapter set; default `default`. */
-  readonly name?: string | undefined;
-  /** Of the randomized decomposition of large weights. Default 0. */
-  readonly seed?: number | undefined;
-}
+export type { FitOptions };
+
+type ResolvedOptions = ResolvedOf<typeof fitOptions>;
 
 /** A layer whose weight changed. */
 export interface FitLayer {
@@ -111,7 +92,8 @@ export interface FitResult {
  * where nothing does; `unsupported` for quantized weights; `invalid-model` for NaN; `invalid-argument`;
  * those of reading and writing
  */
-export async function fit(base: string, tuned: string, options: FitOptions): Promise<FitResult> {
+export async function fit(base: string, tuned: string, given: FitOptions): Promise<FitResult> {
+  const options = resolveOptions(fitOptions, given, 'fit');
   const goal = goalOf(options);
   checkDistinct(base, tuned);
   return await withModel(base, (first) => {
@@ -123,30 +105,9 @@ export async function fit(base: string, tuned: string, options: FitOptions): Pro
   });
 }
 
-function goalOf({ rank, budget, error }: FitOptions): Goal {
-  const given = Object.entries({ rank, budget, error }).filter(([, value]) => value !== undefined);
-  if (given.length > 1) {
-    throw new OnnxLoraError(
-      'invalid-argument',
-      `expected one of rank, budget and error, found ${given.map(([name]) => name).join(' and ')}`,
-    );
-  }
-  if (budget !== undefined) {
-    checkRange('budget', budget, Number.isSafeInteger(budget) && budget > 0, 'a positive integer');
-    return { kind: 'budget', parameters: budget };
-  }
-  if (error !== undefined) {
-    checkRange('error', error, error >= 0 && error < 1, 'a number from 0 to below 1');
-    return { kind: 'error', error };
-  }
-  const chosen = rank ?? 16;
-  checkRange('rank', chosen, Number.isInteger(chosen) && chosen > 0, 'a positive integer');
-  return { kind: 'rank', rank: chosen };
-}
-
-function checkRange(name: string, value: number, isRight: boolean, expected: string): void {
-  if (isRight) return;
-  throw new OnnxLoraError('invalid-argument', `${name} is ${value}, expected ${expected}`);
+function goalOf({ rank = DEFAULT_RANK, budget, error }: FitOptions): Goal {
+  if (budget !== undefined) return { kind: 'budget', parameters: budget };
+  return error === undefined ? { kind: 'rank', rank } : { kind: 'error', error };
 }
 
 function checkDistinct(base: string, tuned: string): void {
@@ -160,11 +121,11 @@ async function fitModels(
   base: OpenedModel,
   tuned: OpenedModel,
   goal: Goal,
-  options: FitOptions,
+  options: ResolvedOptions,
 ): Promise<FitResult> {
   const inputs = [base, tuned].flatMap(({ model }) => inputFiles(model));
   checkAdapterOutput(options, inputs);
-  const { targets = ['all'], structure = 'auto', seed = 0, name: set = 'default' } = options;
+  const { targets, structure, seed, name: set } = options;
   const changes = await findChanges(base, tuned, { ...options, targets }, options);
   checkChanged(base, tuned, changes, options);
   const grids = gridsFor(structure, options.blocks);
@@ -189,7 +150,7 @@ function checkChanged(
   base: OpenedModel,
   tuned: OpenedModel,
   { layers, rest }: Changes,
-  { includeRest, allowEmpty }: FitOptions,
+  { includeRest, allowEmpty }: ResolvedOptions,
 ): void {
   if (layers.length > 0 || allowEmpty || (includeRest && rest.length > 0)) return;
   const [first] = rest;
@@ -224,7 +185,7 @@ async function restOf(
   base: OpenedModel,
   tuned: OpenedModel,
   rest: readonly ChangedTensor[],
-  { includeRest = false }: FitOptions,
+  { includeRest }: ResolvedOptions,
 ): Promise<FitRest[]> {
   const described: FitRest[] = [];
   for (const changed of rest) {

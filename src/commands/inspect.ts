@@ -25,7 +25,8 @@ import { byteLength, findDataType } from '../onnx/dtype.js';
 import { externalLocations, resolveLocation } from '../onnx/external.js';
 import { elementCount, type Model, type Node, type ValueInfo } from '../onnx/model.js';
 import { fileError } from '../onnx/source.js';
-import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
+import { checkOutput, writeFiles } from '../onnx/write.js';
+import { resolveOptions } from '../options/resolve.js';
 import { inspectPage } from '../report/html.js';
 import type {
   BlockNorms,
@@ -40,18 +41,17 @@ import type {
   ModelFacts,
 } from '../report/inspection.js';
 import { inputFiles, inputsOf } from './inputs.js';
+import { type InspectOptions, inspectOptions } from './options/inspect.js';
 
-export interface InspectOptions extends WriteOptions {
-  /** Write the result as a page of its own, with a map of what the adapters changed. */
-  readonly html?: string | undefined;
-}
+export type { InspectOptions };
 
 /**
  * Reads the model at `path`: its structure, and of its numbers those of adapters only.
  * @throws OnnxLoraError `file-not-found`, `invalid-model`, `invalid-manifest`, `external-data` where
  * adapters are in a file that is missing; with `html` those of writing
  */
-export async function inspect(path: string, options: InspectOptions = {}): Promise<InspectResult> {
+export async function inspect(path: string, given: InspectOptions = {}): Promise<InspectResult> {
+  const options = resolveOptions(inspectOptions, given, 'inspect');
   return await withModel(path, async (opened) => {
     const { html } = options;
     if (html === undefined) return examine(opened).result;

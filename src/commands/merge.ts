@@ -17,7 +17,9 @@ import type { FloatName } from '../onnx/dtype.js';
 import { MessageEdit } from '../onnx/edit.js';
 import { nodeLabel } from '../onnx/model.js';
 import type { TensorReader } from '../onnx/tensor.js';
+import { resolveOptions } from '../options/resolve.js';
 import type { Verification } from '../runtime/verification.js';
+import { mergeOptions } from './options/merge.js';
 import { defaultOutput, writeWithData } from './output.js';
 import { type MergeOptions, type Unmerged, withUnmerged } from './unmerged.js';
 import { removeAdapters } from './unpatch.js';
@@ -57,7 +59,8 @@ export interface MergeResult {
  * @throws OnnxLoraError `no-adapter`, `invalid-adapter`, `adapter-mismatch`, `unsupported`, and
  * those of reading and writing. A failed verification is in the result.
  */
-export async function merge(path: string, options: MergeOptions = {}): Promise<MergeResult> {
+export async function merge(path: string, given: MergeOptions = {}): Promise<MergeResult> {
+  const options = resolveOptions(mergeOptions, given, 'merge');
   return await withUnmerged(path, options, async (unmerged) => {
     const result = await fold(unmerged, path, options);
     if (options.verify === false) return result;

@@ -1,5 +1,7 @@
 import { checkNoBindOptions } from '../adapters/binding/bind-options.js';
 import { OnnxLoraError } from '../errors.js';
+import { pickOptions } from '../options/resolve.js';
+import { applyOptions } from './options/apply.js';
 import type { PatchOptions, PatchResult } from './patch-options.js';
 
 /**
@@ -22,7 +24,7 @@ export async function patch(path: string, options: PatchOptions = {}): Promise<P
   }
   if (adapter !== undefined) {
     const { apply } = await import('./apply.js');
-    return { ...(await apply(path, adapter, rest)), skipped: [] };
+    return { ...(await apply(path, adapter, pickOptions(applyOptions, rest))), skipped: [] };
   }
   const { addAdapters } = await import('./add-adapters.js');
   return await addAdapters(path, rest);

@@ -1,6 +1,5 @@
 /** The model that a merge starts from: what is to be folded beside its weights. */
 
-import { type BindOptions, checkNoBindOptions } from '../adapters/binding/bind-options.js';
 import { interpolateTensors, scaleBiases } from '../adapters/edit/replaced.js';
 import type { AdapterFile } from '../adapters/files/adapter-file.js';
 import { kindOf } from '../adapters/kinds/index.js';
@@ -17,21 +16,9 @@ import { MessageEdit } from '../onnx/edit.js';
 import type { Model } from '../onnx/model.js';
 import { setTensorData } from '../onnx/rewrite.js';
 import { floatTypeOf } from '../onnx/tensor.js';
-import type { WriteOptions } from '../onnx/write.js';
-import type { VerifyOptions } from './verify.js';
+import type { MergeOptions } from './options/merge.js';
 
-export interface MergeOptions extends WriteOptions, VerifyOptions, BindOptions {
-  /** Default `<model>.merged.onnx` beside the model. */
-  readonly output?: string | undefined;
-  /** Folds the adapters of this file instead of those in the model. */
-  readonly adapter?: string | undefined;
-  /** The adapter set to fold. Default: all. */
-  readonly name?: string | undefined;
-  /** Multiplies every ΔW, and the difference of every tensor that was replaced. Default 1. */
-  readonly scale?: number | undefined;
-  /** Run both models and compare. Default true. */
-  readonly verify?: boolean | undefined;
-}
+export type { MergeOptions };
 
 export interface Unmerged {
   readonly opened: OpenedModel;
@@ -49,22 +36,7 @@ export async function withUnmerged<T>(
   options: MergeOptions,
   use: (unmerged: Unmerged) => Promise<T>,
 ): Promise<T> {
-  checkOptions(options);
   return await withModel(path, async (opened) => use(await unmergedOf(opened, options)));
-}
-
-function checkOptions({ adapter, name, scale = 1, ...options }: MergeOptions): void {
-  if (adapter !== undefined && name !== undefined) {
-    throw new OnnxLoraError(
-      'invalid-argument',
-      'merge folds the adapters of a file (--adapter) or a set of the model (--name), not both',
-    );
-  }
-  if (!Number.isFinite(Math.fround(scale))) {
-    const problem = `scale is ${scale}, expected a finite number that float32 holds, up to 3.4e38`;
-    throw new OnnxLoraError('invalid-argument', problem);
-  }
-  if (adapter === undefined) checkNoBindOptions(options);
 }
 
 async function unmergedOf(opened: OpenedModel, options: MergeOptions): Promise<Unmerged> {

@@ -7,15 +7,11 @@ import { withModel } from '../adapters/model/opened.js';
 import type { PatchedModel } from '../adapters/model/patched.js';
 import { removeSlots } from '../adapters/slots/remove.js';
 import { MessageEdit } from '../onnx/edit.js';
-import type { WriteOptions } from '../onnx/write.js';
+import { resolveOptions } from '../options/resolve.js';
+import { type UnpatchOptions, unpatchOptions } from './options/unpatch.js';
 import { defaultOutput, writeModel } from './output.js';
 
-export interface UnpatchOptions extends WriteOptions {
-  /** Default `<model>.base.onnx` beside the model. */
-  readonly output?: string | undefined;
-  /** The adapter set to remove. Default: all. */
-  readonly name?: string | undefined;
-}
+export type { UnpatchOptions };
 
 export interface UnpatchResult {
   readonly output: string;
@@ -30,7 +26,8 @@ export interface UnpatchResult {
  * file, bit for bit.
  * @throws OnnxLoraError `no-adapter`, `invalid-manifest`, and those of reading and writing
  */
-export async function unpatch(path: string, options: UnpatchOptions = {}): Promise<UnpatchResult> {
+export async function unpatch(path: string, given: UnpatchOptions = {}): Promise<UnpatchResult> {
+  const options = resolveOptions(unpatchOptions, given, 'unpatch');
   return await withModel(path, async ({ model, patched }) => {
     const { slots } = patched;
     const isSlotted = slots !== undefined && options.name === undefined;

@@ -15,16 +15,9 @@ import { resolveProvider } from '../runtime/providers.js';
 import { findWorkingInputs } from '../runtime/samples.js';
 import type { Feeds } from '../runtime/tensor-value.js';
 import type { Verification } from '../runtime/verification.js';
+import type { VerifyOptions } from './options/check.js';
 
-export interface VerifyOptions {
-  /** A .safetensors file with the model's inputs, instead of random ones. */
-  readonly samples?: string | undefined;
-  /** The largest difference that counts as rounding, relative to the outputs. */
-  readonly tolerance?: number | undefined;
-  readonly seed?: number | undefined;
-  /** Default `cpu`. */
-  readonly provider?: ProviderName | 'auto' | undefined;
-}
+export type { VerifyOptions };
 
 /** What the adapters of the two models move, and how their rounding may be known. */
 export type AdapterRuns = Pick<CompareOptions, 'base' | 'nudged'>;

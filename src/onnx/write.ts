@@ -10,31 +10,9 @@ import { type Piece, pieceLength, totalLength } from './edit.js';
 import { isReadFrom, isSameFile } from './same-file.js';
 import { fileError } from './source.js';
 import { removeStale, temporaryBeside } from './temporary.js';
+import type { WorkOptions, WriteOptions } from './write-options.js';
 
-/** Progress of long work. */
-export interface Progress {
-  readonly phase: string;
-  readonly done: number;
-  readonly total: number;
-  readonly unit: 'bytes' | 'weights' | 'runs' | 'samples' | 'steps' | 'tokens';
-  /** A remark, in a few words. */
-  readonly detail?: string | undefined;
-  /** The course of a number so far, oldest first. */
-  readonly trend?: readonly number[] | undefined;
-}
-
-export interface WorkOptions {
-  /** Stops the work; nothing is left behind. */
-  readonly signal?: AbortSignal | undefined;
-  readonly onProgress?: ((progress: Progress) => void) | undefined;
-}
-
-export interface WriteOptions extends WorkOptions {
-  /** Replace an existing file. */
-  readonly force?: boolean | undefined;
-  /** Other inputs that must not be overwritten, such as the file that the options came from. */
-  readonly alsoRead?: readonly string[] | undefined;
-}
+export type { Progress, WorkOptions, WriteOptions } from './write-options.js';
 
 /** A file to write. */
 export interface OutputFile {

@@ -134,3 +134,12 @@ export function isFlag(option: Option): option is Flag {
 export function optional<S extends Schema>(flag: Flag<S>): Flag<S, 'open'> {
   return { ...flag, required: false, default: undefined, presence: 'open' };
 }
+
+/** The same options, under more rules. */
+export function restricted<T extends OptionTable>(table: T, rules: OptionRules): T {
+  const entries = Object.entries(table).map(([key, option]) => {
+    const notWith = [...(option.notWith ?? []), ...(rules.notWith ?? [])];
+    return [key, isFlag(option) ? { ...option, ...rules, notWith } : option];
+  });
+  return Object.fromEntries(entries) as T;
+}

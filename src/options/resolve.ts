@@ -39,6 +39,12 @@ export function resolveOptions<T extends OptionTable>(
   return resolved as ResolvedOf<T>;
 }
 
+/** Those of the options that a table has, for a command that is a part of another. */
+export function pickOptions<T extends OptionTable>(table: T, options: OptionsOf<T>): OptionsOf<T> {
+  const own = Object.entries(options).filter(([key]) => Object.hasOwn(table, key));
+  return Object.fromEntries(own) as unknown as OptionsOf<T>;
+}
+
 function checked(key: string, { schema }: Option, value: unknown): unknown {
   const { success, output, issues } = v.safeParse(schema, value);
   if (success) return output;

@@ -62,14 +62,31 @@ export const share: v.GenericSchema<number> = v.pipe(
   v.ltValue(1, 'a share from 0 to below 1'),
 );
 
+/** A part of a whole, or all of it. */
+export const part: v.GenericSchema<number> = v.pipe(
+  number,
+  v.gtValue(0, 'a share above 0, at most 1'),
+  v.maxValue(1, 'a share above 0, at most 1'),
+);
+
 /** Several values; the flag is repeated. */
-export function list<T>(item: v.GenericSchema<T>): v.GenericSchema<readonly T[]> {
-  return v.pipe(v.array(item, 'a list'), v.minLength(1, 'one or more'));
+export function list<T>(item: v.GenericSchema<T>, least = 1): v.GenericSchema<readonly T[]> {
+  return v.pipe(v.array(item, 'a list'), v.minLength(least, 'one or more'));
+}
+
+/** So many values; they follow the flag. */
+export function pair<T>(item: v.GenericSchema<T>): v.GenericSchema<readonly [T, T]> {
+  return v.strictTuple([item, item], 'two values');
 }
 
 /** A function of the program that calls. */
 export function callback<F extends (...args: never) => unknown>(): v.GenericSchema<F> {
   return v.custom<F>((value) => typeof value === 'function', 'a function');
+}
+
+/** An object of a class. */
+export function instance<T>(of: new () => T, expected: string): v.GenericSchema<T> {
+  return v.instance(of, expected);
 }
 
 /** What a value is like, as the command line and a JSON schema need it. */

@@ -231,13 +231,25 @@ describe('dare', () => {
 describe('combining is refused', () => {
   const cases: readonly [string, Partial<CombineOptions>, string][] = [
     ['for another number of weights', { weights: [1] }, '1 weights for 2 adapter sets'],
-    ['for a weight that is no number', { weights: [1, Number.NaN] }, 'a weight is NaN'],
-    ['without a density', { method: 'ties' }, 'density is missing'],
-    ['for a negative density', { method: 'dare', density: -0.1 }, 'density is -0.1'],
-    ['for a density of 0', { method: 'dare', density: 0 }, 'density is 0'],
-    ['for a density that has no effect', { density: 0.5 }, 'density has no effect on linear'],
-    ['for a rank that has no effect', { rank: 4 }, 'rank has no effect on linear'],
-    ['for blocks without a structure', { method: 'svd', blocks: 2 }, 'blocks has no effect'],
+    ['for a weight that is no number', { weights: [1, Number.NaN] }, '`weights`[1] is NaN'],
+    ['without a density', { method: 'ties' }, '`density` is missing'],
+    ['for a negative density', { method: 'dare', density: -0.1 }, '`density` is -0.1'],
+    ['for a density of 0', { method: 'dare', density: 0 }, '`density` is 0'],
+    [
+      'for a density that has no effect',
+      { density: 0.5 },
+      '`density` has no effect without `method` ties or dare',
+    ],
+    [
+      'for a rank that has no effect',
+      { rank: 4 },
+      '`rank` has no effect without `method` svd, ties or dare',
+    ],
+    [
+      'for blocks without a structure',
+      { method: 'svd', blocks: 2 },
+      '`blocks` has no effect without `structure`',
+    ],
     [
       'for a rank that blocks cannot share',
       { method: 'svd', rank: 5 },

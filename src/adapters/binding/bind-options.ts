@@ -1,17 +1,31 @@
+/** How the adapters of a file find their layers. */
 import { OnnxLoraError } from '../../errors.js';
+import { type OptionsOf, option } from '../../options/option.js';
+import { text, toggle } from '../../options/schemas.js';
 
-export interface BindOptions {
-  /** Leave out what has no home in the model instead of refusing all of it. */
-  readonly allowUnmatched?: boolean | undefined;
+export const bindOptions = {
   /** `OLD=NEW`: module paths that begin with OLD begin with NEW in the model. Default: as they fit. */
-  readonly peftPrefix?: string | undefined;
-}
+  peftPrefix: option(text, {
+    group: 'Adapters',
+    value: 'OLD=NEW',
+    defaultText: 'as they fit',
+    summary: 'module paths of the adapters that begin with OLD begin with NEW in the model',
+    example: '--peft-prefix bert=auto_model',
+  }),
+  /** Leave out adapters that match no layer instead of refusing all of them. */
+  allowUnmatched: option(toggle, {
+    group: 'Adapters',
+    default: false,
+    summary: 'leave out and name adapters of the file that match no layer, instead of failing',
+    example: '--adapter peft-folder --allow-unmatched',
+  }),
+};
+
+export interface BindOptions extends OptionsOf<typeof bindOptions> {}
 
 /** @throws OnnxLoraError `invalid-argument` where no adapters come from a file, and options say how */
 export function checkNoBindOptions({ allowUnmatched, peftPrefix }: BindOptions): void {
   if (!allowUnmatched && peftPrefix === undefined) return;
-  throw new OnnxLoraError(
-    'invalid-argument',
-    `${allowUnmatched ? 'allowUnmatched' : 'peftPrefix'} has no effect without the adapters of a file (--adapter)`,
-  );
+  const idle = allowUnmatched ? 'allowUnmatched' : 'peftPrefix';
+  throw new OnnxLoraError('invalid-argument', `\`${idle}\` has no effect without \`adapter\``);
 }

@@ -8,29 +8,13 @@ import { denseDelta, plainFactors } from '../factors/plain.js';
 import { truncated } from '../factors/truncate.js';
 import type { OutgoingAdapter } from '../files/adapter-contents.js';
 import type { CombineMethod } from '../structure/choices.js';
-import {
-  isPlain,
-  planStructure,
-  type Structure,
-  type StructureName,
-  structureOf,
-} from '../structure/structure.js';
+import { isPlain, planStructure, type Structure, structureOf } from '../structure/structure.js';
 import { areAlike, concatenated } from './concatenate.js';
 import type { CombinedLayer, Part } from './layers.js';
+import type { MethodOptions } from './method-options.js';
 import { dropped, ties, weightedSum } from './task-arithmetic.js';
 
-export interface MethodOptions {
-  /** R of the result, for all methods but `linear`. Default: the highest of the adapters. */
-  readonly rank?: number | undefined;
-  /** Likewise. Default: that of a layer's adapters where they are alike, else `global`. */
-  readonly structure?: StructureName | undefined;
-  /** K for that structure. Default 4. */
-  readonly blocks?: number | undefined;
-  /** The share of numbers that `ties` and `dare` keep, above 0 and at most 1. */
-  readonly density?: number | undefined;
-  /** Seed of the random numbers of `dare`. Default 0. */
-  readonly seed?: number | undefined;
-}
+export type { MethodOptions };
 
 /** An adapter that was made of others. */
 export interface Combination {

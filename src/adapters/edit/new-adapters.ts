@@ -6,42 +6,14 @@ import { initialA } from '../factors/init.js';
 import { kindEntry, kinds } from '../kinds/index.js';
 import { factorTensors } from '../kinds/tensors.js';
 import type { Layer } from '../model/layers.js';
-import { type InitName, type KindName, type RandomInit, randomInit } from '../structure/choices.js';
-import {
-  planStructure,
-  type Scaling,
-  type StructureName,
-  scaleOf,
-  structureOf,
-} from '../structure/structure.js';
+import { type RandomInit, randomInit } from '../structure/choices.js';
+import { planStructure, scaleOf, structureOf } from '../structure/structure.js';
 import { uniqueName } from '../targets/module-path.js';
 import { numberPatterns, structurePatterns } from '../targets/patterns.js';
-import { patternValues, type Selection } from '../targets/select.js';
+import { patternValues } from '../targets/select.js';
+import type { AdapterOptions } from './adapter-options.js';
 
-export interface AdapterOptions extends Selection {
-  /** R, the rank of the LoRA with as many parameters. Default 16. */
-  readonly rank?: number | undefined;
-  /** K, the most blocks along a dimension. Default 4. */
-  readonly blocks?: number | undefined;
-  readonly structure?: StructureName | undefined;
-  /** What becomes of the product of the factors. Default `lora`. */
-  readonly kind?: KindName | undefined;
-  /** `PATTERN=STRUCTURE[:K]`, for layers that want another. The first that matches wins. */
-  readonly structurePattern?: readonly string[] | undefined;
-  /** Default 2R; for HiRA R, or what else makes the scale 1. */
-  readonly alpha?: number | undefined;
-  readonly scaling?: Scaling | undefined;
-  /** Rank of a global part beside the grid (GraLoRA's `hybrid_r`). Default 0. */
-  readonly hybrid?: number | undefined;
-  readonly init?: InitName | undefined;
-  readonly seed?: number | undefined;
-  /** `PATTERN=R`, for layers that want another rank. The first that matches wins. */
-  readonly rankPattern?: readonly string[] | undefined;
-  /** `PATTERN=ALPHA` */
-  readonly alphaPattern?: readonly string[] | undefined;
-  /** An adapter for each node, even where nodes share a weight. */
-  readonly perNode?: boolean | undefined;
-}
+export type { AdapterOptions };
 
 /** New adapters for the layers, as the options say. */
 export function planAdapters(layers: readonly Layer[], options: AdapterOptions): NewAdapter[] {

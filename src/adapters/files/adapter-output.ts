@@ -25,6 +25,9 @@ import {
   peftContents,
 } from './export-peft.js';
 import { onnxAdapterPieces } from './onnx-adapter.js';
+import type { AdapterOutputOptions } from './output-options.js';
+
+export type { AdapterOutputOptions };
 
 /**
  * The format that a path names: by its ending, or a PEFT folder where it has none, ends in a slash, or
@@ -61,12 +64,6 @@ const CONFIG = 'adapter_config.json';
 
 function isFolder(path: string): boolean {
   return kindOf(path) === 'folder';
-}
-
-export interface AdapterOutputOptions extends WriteOptions, PeftOptions {
-  readonly output: string;
-  /** Default: see {@link formatOf}. */
-  readonly format?: AdapterFormat | undefined;
 }
 
 /** The written files. */

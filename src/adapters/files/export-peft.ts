@@ -35,17 +35,9 @@ import {
   type PeftTensor,
   parameterTensor,
 } from './export-peft/tensors.js';
+import type { PeftOptions } from './output-options.js';
 
-export interface PeftOptions {
-  /** Default: `gralora` where it can say the adapters, else `lora`. */
-  readonly peftType?: PeftType | undefined;
-  /** LORA of at most this rank, by singular values. Default: exact, whatever the rank. */
-  readonly peftRank?: number | undefined;
-  /** `OLD=NEW`: how module paths start in the ONNX model and in PyTorch. */
-  readonly peftPrefix?: string | undefined;
-  /** The base model's name or path for PEFT; becomes `base_model_name_or_path`. */
-  readonly baseModel?: string | undefined;
-}
+export type { PeftOptions };
 
 /** An adapter in a PEFT folder. */
 export interface PeftModule {

@@ -3,6 +3,9 @@ import { distance } from 'fastest-levenshtein';
 import picomatch from 'picomatch';
 import { OnnxLoraError } from '../../errors.js';
 import { TimeLimit, withinTime } from '../../time-limit.js';
+import type { Selection } from './selection-options.js';
+
+export type { Selection };
 
 /** Names that a pattern is matched against. */
 export interface Selectable {
@@ -75,13 +78,6 @@ function fullMatch(source: string): RegExp {
       `re:${source} is not a regular expression: ${(error as Error).message}`,
     );
   }
-}
-
-export interface Selection {
-  readonly targets?: readonly string[] | undefined;
-  readonly exclude?: readonly string[] | undefined;
-  /** `0-5,8`: keeps modules whose first numeric path segment is listed. */
-  readonly layers?: string | undefined;
 }
 
 /**

@@ -1,0 +1,29 @@
+import { bindOptions } from '../../adapters/binding/bind-options.js';
+import { adapterFormats } from '../../adapters/structure/choices.js';
+import { outputOption, writeOptions } from '../../onnx/write-options.js';
+import { type OptionsOf, option } from '../../options/option.js';
+import { choice, text } from '../../options/schemas.js';
+
+export const applyOptions = {
+  /** Name of the adapter set in the model. Default: as in the file. */
+  name: option(text, {
+    group: 'Adapters',
+    value: 'NAME',
+    defaultText: 'as in the file',
+    summary: 'name of the adapter set in the model',
+    example: '--name german',
+  }),
+  /** The format of the adapters. Default: as the file or folder looks. */
+  format: option(choice(adapterFormats), {
+    group: 'Adapters',
+    value: 'NAME',
+    defaultText: 'as the file or folder looks',
+    summary: 'format of the adapters',
+    example: '--format peft',
+  }),
+  ...bindOptions,
+  ...outputOption('model.lora.onnx'),
+  ...writeOptions,
+};
+
+export interface ApplyOptions extends OptionsOf<typeof applyOptions> {}

@@ -1,0 +1,30 @@
+/** How a result is compared with the model that it was made from. */
+import { seedOption } from '../../options/common.js';
+import { type OptionsOf, option } from '../../options/option.js';
+import { notNegative, path } from '../../options/schemas.js';
+import { checkProviderOption } from '../../runtime/options.js';
+
+export const checkOptions = {
+  /** A .safetensors file with the model's inputs, instead of random ones. */
+  samples: option(path, {
+    group: 'Check',
+    value: 'FILE',
+    summary: 'inputs to compare with, a .safetensors file with one array for each model input',
+    example: '--samples batch.safetensors',
+  }),
+  ...checkProviderOption,
+  ...seedOption,
+};
+
+export const toleranceOption = {
+  /** The largest difference that counts as rounding, relative to the outputs. */
+  tolerance: option(notNegative, {
+    group: 'Check',
+    value: 'SHARE',
+    defaultText: 'by the weights',
+    summary: 'largest difference that counts as rounding, as a share of the largest output',
+    example: '--tolerance 1e-4',
+  }),
+};
+
+export interface VerifyOptions extends OptionsOf<typeof checkOptions & typeof toleranceOption> {}

@@ -1,0 +1,39 @@
+import { bindOptions } from '../../adapters/binding/bind-options.js';
+import { outputOption, writeOptions } from '../../onnx/write-options.js';
+import { type OptionsOf, option, restricted } from '../../options/option.js';
+import { number, path, toggle } from '../../options/schemas.js';
+import { checkOptions, toleranceOption } from './check.js';
+import { nameOption } from './name.js';
+
+export const mergeOptions = {
+  /** Folds the adapters of this file instead of those in the model. */
+  adapter: option(path, {
+    group: 'Adapters',
+    value: 'PATH',
+    notWith: ['name'],
+    summary: 'fold the adapters of this file or PEFT folder instead of those in the model',
+    example: '--adapter adapter.safetensors',
+  }),
+  ...restricted(bindOptions, { needs: ['adapter'] }),
+  ...nameOption,
+  /** Multiplies every ΔW, and the difference of every tensor that was replaced; default 1. */
+  scale: option(number, {
+    group: 'Adapters',
+    value: 'FACTOR',
+    default: 1,
+    summary: 'multiplies every change of a weight; -1 undoes a fold, to rounding',
+    example: '--scale 0.5',
+  }),
+  /** Run both models and compare; default true. */
+  verify: option(toggle, {
+    group: 'Check',
+    default: true,
+    summary: 'fold without comparing the models',
+    example: 'onnx-lora merge model.lora.onnx --no-verify',
+  }),
+  ...restricted({ ...toleranceOption, ...checkOptions }, { needs: ['verify'] }),
+  ...outputOption('model.merged.onnx'),
+  ...writeOptions,
+};
+
+export interface MergeOptions extends OptionsOf<typeof mergeOptions> {}

@@ -1,0 +1,63 @@
+/** Options of long work and of what it writes. */
+import { handler, type OptionsOf, option } from '../options/option.js';
+import { callback, instance, list, path, toggle } from '../options/schemas.js';
+
+/** Progress of long work. */
+export interface Progress {
+  readonly phase: string;
+  readonly done: number;
+  readonly total: number;
+  readonly unit: 'bytes' | 'weights' | 'runs' | 'samples' | 'steps' | 'tokens';
+  /** A remark, in a few words. */
+  readonly detail?: string | undefined;
+  /** The course of a number so far, oldest first. */
+  readonly trend?: readonly number[] | undefined;
+}
+
+export const workOptions = {
+  /** Stops the work; nothing is left behind. */
+  signal: handler(instance(AbortSignal, 'an AbortSignal')),
+  /** Called now and then with how far the work is. */
+  onProgress: handler(callback<(progress: Progress) => void>()),
+};
+
+export interface WorkOptions extends OptionsOf<typeof workOptions> {}
+
+export const writeOptions = {
+  ...workOptions,
+  /** Replace an existing file. */
+  force: option(toggle, {
+    group: 'Output',
+    default: false,
+    summary: 'replace an existing output',
+    example: '-o model.onnx --force',
+  }),
+  /** Other inputs that must not be overwritten, such as the file that the options came from. */
+  alsoRead: handler(list(path, 0)),
+};
+
+export interface WriteOptions extends OptionsOf<typeof writeOptions> {}
+
+/** Remarks for people. */
+export const noteOption = {
+  /** Called with remarks for people: what is not read, what was chosen. */
+  onNote: handler(callback<(text: string) => void>()),
+};
+
+/**
+ * The file of the result.
+ * @param name what it is called by default, for a model `model.onnx`
+ */
+export function outputOption(name: string) {
+  return {
+    /** The file to write. Default: the model's name with another ending, beside the model. */
+    output: option(path, {
+      group: 'Output',
+      value: 'FILE',
+      short: 'o',
+      defaultText: name,
+      summary: 'file to write; it appears whole or not at all',
+      example: `-o ${name}`,
+    }),
+  };
+}
