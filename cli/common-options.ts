@@ -11,6 +11,11 @@ export const commonOptions = specsOf({
     summary: 'JSON file that sets any option here; the command line wins',
     example: '--config lora.json',
   }),
+  configSchema: option(toggle, {
+    group: 'General',
+    summary: 'print a JSON schema for the file of --config, and do nothing else',
+    example: '--config-schema > lora.schema.json',
+  }),
   ...seedOption,
   json: option(toggle, {
     group: 'General',

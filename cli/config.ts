@@ -7,7 +7,7 @@ import { camelCase, kebabCase, type OptionSpecs } from './specs.js';
 import { configValues } from './values.js';
 
 // These say how the command line itself is read.
-const NOT_IN_CONFIG = new Set(['config', 'help']);
+export const notInConfig: ReadonlySet<string> = new Set(['config', 'configSchema', 'help']);
 
 /**
  * The options that a config file sets, by camelCase name.
@@ -15,8 +15,10 @@ const NOT_IN_CONFIG = new Set(['config', 'help']);
  */
 export function readConfig(path: string, specs: OptionSpecs): Record<string, unknown> {
   const given = new Map<string, unknown>();
-  const known = Object.keys(specs).filter((key) => !NOT_IN_CONFIG.has(key));
+  const known = Object.keys(specs).filter((key) => !notInConfig.has(key));
   for (const [written, value] of Object.entries(parseObject(path))) {
+    // Editors look there for the schema of the file.
+    if (written === '$schema') continue;
     const key = camelCase(written);
     if (!known.includes(key)) throw unknownKey(path, written, known);
     if (given.has(key)) {

@@ -64,7 +64,8 @@ export function commandHelp(command: Command, style: Style): string {
   return `${lines.join('\n')}\n`;
 }
 
-function synopsis({ name, positionals, options }: Command): string {
+/** Name, operands and required options. */
+export function synopsis({ name, positionals, options }: Command): string {
   const operands = Object.values(positionals).map(({ value, many }) => value + (many ? ' …' : ''));
   const required = Object.entries(options).flatMap(([key, spec]) =>
     spec.required ? [`${spec.short ? `-${spec.short}` : `--${kebabCase(key)}`} ${spec.value}`] : [],
@@ -81,7 +82,8 @@ function optionGroups(options: OptionSpecs, style: Style): string[] {
   });
 }
 
-function flag(key: string, spec: OptionSpec): string {
+/** The flag with its value, as the help lists it. */
+export function flag(key: string, spec: OptionSpec): string {
   const long = `--${spec.onByDefault ? 'no-' : ''}${kebabCase(key)}`;
   const names = spec.short ? `-${spec.short}, ${long}` : long;
   if (!spec.value) return names;
@@ -90,7 +92,7 @@ function flag(key: string, spec: OptionSpec): string {
 }
 
 /** What the option does, then its example. */
-function explained(spec: OptionSpec): [string, string] {
+export function explained(spec: OptionSpec): [string, string] {
   const details = [
     ...(spec.choices ? [oneOf(spec.choices)] : []),
     ...(spec.repeatable ? ['repeatable'] : []),

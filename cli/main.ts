@@ -9,6 +9,7 @@ import type { Command } from './command.js';
 import { commands } from './commands/index.js';
 import { commonOptions } from './common-options.js';
 import { readConfig } from './config.js';
+import { configSchema } from './config-schema.js';
 import { exitCodeOf, exitCodes, failureResult, failureText } from './failure.js';
 import { commandHelp, helpStyle, programHelp } from './help.js';
 import { camelCase, kebabCase, type OptionSpecs } from './specs.js';
@@ -237,7 +238,11 @@ function information(request: Request): string | undefined {
   const { command, words, given } = request;
   const style = helpStyle(process.stdout, colorsOf(process.stdout));
   if (given.get('version') === true) return `${version}\n`;
-  if (command) return given.get('help') === true ? commandHelp(command, style) : undefined;
+  if (command && given.get('help') === true) return commandHelp(command, style);
+  if (command && given.get('configSchema') === true) {
+    return document(configSchema(command, { ...command.options, ...commonOptions }));
+  }
+  if (command) return undefined;
   const [first, second] = words;
   if (first === 'help' && second !== undefined) return commandHelp(findCommand(second), style);
   if (first !== undefined && first !== 'help') throw unknownCommand(first);

@@ -79,15 +79,15 @@ export const textOptions = {
     type: 'integer',
     group: 'Data',
     value: 'TOKENS',
-    default: 'what model or tokenizer says, or 512',
-    summary: 'longer texts are cut, of pairs the longer one first',
+    default: 'from tokenizer and model, else 512',
+    summary: 'longest text in tokens; longer ones are truncated, in pairs the longer text first',
     example: '--max-length 128',
   },
   truncate: {
     type: 'boolean',
     group: 'Data',
     onByDefault: true,
-    summary: 'take texts that are too long for bad rows',
+    summary: 'treat texts longer than --max-length as bad rows',
     example: '--no-truncate --skip-bad-rows',
   },
 } as const satisfies OptionSpecs;
@@ -106,8 +106,8 @@ export const imageOptions = {
     type: 'string',
     group: 'Images',
     value: 'SIZE',
-    default: 'what the model says',
-    summary: 'the size that the model takes: a number, or height x width',
+    default: "from the model's input",
+    summary: 'input size of the model: one number, or height x width',
     example: '--image-size 48x320',
   },
   mean: {
@@ -116,7 +116,8 @@ export const imageOptions = {
     value: 'NUMBER',
     repeatable: true,
     default: 0,
-    summary: 'taken off pixels of 0 to 1: one number, or one for each channel',
+    summary:
+      'mean per channel, subtracted from pixel values of 0 to 1; one number serves all channels',
     example: '--mean 0.485 --mean 0.456 --mean 0.406',
   },
   std: {
@@ -125,14 +126,14 @@ export const imageOptions = {
     value: 'NUMBER',
     repeatable: true,
     default: 1,
-    summary: 'what they are divided by then',
+    summary: 'standard deviation per channel, applied after --mean',
     example: '--std 0.229 --std 0.224 --std 0.225',
   },
   processor: {
     type: 'path',
     group: 'Images',
     value: 'FILE',
-    summary: 'a preprocessor_config.json that says all this',
+    summary: 'a preprocessor_config.json with these settings; options given here win',
     example: '--processor vit/preprocessor_config.json',
   },
   fit: {
@@ -141,8 +142,7 @@ export const imageOptions = {
     value: 'HOW',
     default: 'crop',
     choices: fits,
-    summary:
-      'images of another shape lose their edges, their proportions, or get zeros behind them',
+    summary: "crop, stretch or pad images whose aspect ratio differs from the model's input",
     example: '--fit pad',
   },
   resample: {
@@ -151,7 +151,7 @@ export const imageOptions = {
     value: 'KERNEL',
     default: 'bilinear',
     choices: kernels,
-    summary: 'how images are scaled',
+    summary: 'interpolation used to resize images',
     example: '--resample bicubic',
   },
   channels: {
@@ -160,7 +160,7 @@ export const imageOptions = {
     value: 'ORDER',
     default: 'rgb, or gray for a model of one channel',
     choices: channelOrders,
-    summary: 'the order of colours that the model takes',
+    summary: 'channel order that the model expects',
     example: '--channels bgr',
   },
   dictionary: {
@@ -196,7 +196,7 @@ export const lossOptions = {
     value: 'NAME',
     required: true,
     choices: lossNames,
-    summary: 'what says how far off the outputs are',
+    summary: 'loss function',
     example: '--loss cross-entropy',
   },
   ignoreIndex: {
@@ -277,7 +277,7 @@ export const runtimeOptions = {
     value: 'NAME',
     choices: ['auto', ...providerNames],
     default: 'auto',
-    summary: 'what runs the model; auto measures what is fastest here',
+    summary: 'execution provider; auto measures which is fastest here',
     example: '--provider cuda',
   },
   threads: {

@@ -23,7 +23,7 @@ export const trainCommand = defineCommand({
   name: 'train',
   summary: 'train the adapters of a patched model',
   description:
-    'Runs forward, backward and the optimizer as one graph in ONNX Runtime. The base weights stay as they are. Ctrl-C ends the run behind a step and keeps where it stands.',
+    'Runs forward, backward and the optimizer as one graph in ONNX Runtime. The base weights stay as they are. Ctrl-C stops after the current step and saves a checkpoint.',
   positionals: { model: { value: 'MODEL', summary: 'a patched model' } },
   options: {
     ...seedOption,
@@ -33,7 +33,7 @@ export const trainCommand = defineCommand({
         type: 'path',
         group: 'Data',
         value: 'FILE',
-        summary: 'samples that are not trained on',
+        summary: 'samples to evaluate on, which are not trained on',
         example: '--eval-data test.safetensors',
       },
       shuffle: {
@@ -83,7 +83,7 @@ export const trainCommand = defineCommand({
         type: 'integer',
         group: 'Course',
         value: 'N',
-        summary: 'updates, instead of epochs',
+        summary: 'number of updates, instead of epochs',
         example: '--steps 500',
       },
       ...batchOption,
@@ -92,7 +92,7 @@ export const trainCommand = defineCommand({
         group: 'Course',
         value: 'N',
         default: 1,
-        summary: 'batches that make one update, as if they were one',
+        summary: 'gradient accumulation: batches per update',
         example: '--accumulate 4',
       },
       lossScale: {
@@ -108,7 +108,7 @@ export const trainCommand = defineCommand({
         group: 'Optimizer',
         value: 'RATE',
         default: '0.0005, of lion 0.0001',
-        summary: 'the highest learning rate',
+        summary: 'peak learning rate',
         example: '--lr 1e-3',
       },
       lrRatio: {
@@ -125,7 +125,7 @@ export const trainCommand = defineCommand({
         value: 'NAME',
         choices: schedules,
         default: 'linear',
-        summary: 'how the learning rate falls',
+        summary: 'learning rate schedule',
         example: '--schedule cosine',
       },
       warmup: {
@@ -133,7 +133,7 @@ export const trainCommand = defineCommand({
         group: 'Optimizer',
         value: 'STEPS',
         default: 0,
-        summary: 'steps in which the learning rate rises from zero',
+        summary: 'warm-up steps, in which the learning rate rises from zero',
         example: '--warmup 100',
       },
       optimizer: {
@@ -168,7 +168,7 @@ export const trainCommand = defineCommand({
         group: 'Optimizer',
         value: 'EPS',
         default: 1e-8,
-        summary: 'what keeps AdamW from dividing by zero',
+        summary: 'epsilon of AdamW, against division by zero',
         example: '--eps 1e-6',
       },
       momentum: {
@@ -192,7 +192,7 @@ export const trainCommand = defineCommand({
         group: 'Optimizer',
         value: 'SHARE',
         default: 0,
-        summary: 'share of what adapters read that is dropped at random',
+        summary: 'dropout on the inputs of the adapters',
         example: '--dropout 0.05',
       },
       evalEvery: {
@@ -220,7 +220,7 @@ export const trainCommand = defineCommand({
         type: 'path',
         group: 'Checkpoints',
         value: 'DIR',
-        summary: 'folder that keeps where the run stands',
+        summary: 'folder for checkpoints',
         example: '--checkpoint run1',
       },
       checkpointEvery: {
@@ -234,7 +234,7 @@ export const trainCommand = defineCommand({
       resume: {
         type: 'boolean',
         group: 'Checkpoints',
-        summary: 'go on from the checkpoint, to the same adapters as without a break',
+        summary: 'resume from the checkpoint; the result is the same as without a break',
         example: '--checkpoint run1 --resume',
       },
       ...outputOptions('model.trained.onnx'),

@@ -49,7 +49,8 @@ export const shapeOptions = {
     group: 'Adapters',
     value: 'NAME',
     default: 'lora',
-    summary: 'kind of adapter; dora also trains the norm of each column',
+    summary:
+      'kind of adapter: plain LoRA; dora trains the norms of columns too; hira multiplies the weight',
     example: '--kind dora',
   }),
   /** Strength of the adapters; default 2R, for HiRA R, or what else makes the scale 1. */
