@@ -7,6 +7,8 @@ export default defineConfig({
     globalSetup: ['test/support/vulkan-setup.ts'],
     // ONNX Runtime is a native addon: separate processes, not threads of one.
     pool: 'forks',
+    // One for each core: much of a test is waiting for processes of its own, and its sessions have one thread.
+    maxWorkers: '100%',
     // Ends what hangs, and nothing that a busy machine makes slow.
     testTimeout: 600_000,
     hookTimeout: 600_000,

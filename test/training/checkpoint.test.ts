@@ -162,7 +162,8 @@ describe('a folder for checkpoints', () => {
     const { message, hint } = await failure(() => trainTiny(files, run, other), 'checkpoint');
     expect(message).toContain('lrRatio was 1, is 16');
     expect(hint).toContain('go on with the new ones by --resume --force');
-    expect(checkSettings(checkpoint, { lr: 0.01 }, { lr: 0.01, lrRatio: 1 }, false)).toEqual([]);
+    const now = { lr: 0.01, focalGamma: null, lrRatio: 1 };
+    expect(checkSettings(checkpoint, { lr: 0.01 }, now, false)).toEqual([]);
   });
 
   it('is resumed with the data of its run only, also where they are as many', async () => {
