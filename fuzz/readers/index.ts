@@ -18,6 +18,7 @@ export const readers = {
   'onnx-adapter': async () => (await import('./onnx-adapter.js')).onnxAdapterReader,
   config: async () => (await import('./config.js')).configReader,
   checkpoint: async () => (await import('./checkpoint.js')).checkpointReader,
+  'step-graph': async () => (await import('./step-graph.js')).stepGraphReader,
   'step-manifest': async () => (await import('./step-manifest.js')).stepManifestReader,
   rows: async () => (await import('./rows.js')).rowsReader,
   parquet: async () => (await import('./parquet.js')).parquetReader,
