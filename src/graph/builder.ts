@@ -134,7 +134,8 @@ export class GraphBuilder {
   constant(dtype: DataTypeName, dims: readonly number[], values: readonly Integer[]): string {
     const key = `${dtype}[${dims}]${values}`;
     const known = this.constants.get(key);
-    if (known !== undefined) return known;
+    // One that nothing read may have been pruned.
+    if (known !== undefined && this.initializers.has(known)) return known;
     const name = this.fresh(`const_${dtype}_${dims.join('x') || 'scalar'}`);
     this.addInitializer({ name, dtype, dims, data: bytesOf(dtype, values) });
     this.constants.set(key, name);

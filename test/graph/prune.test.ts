@@ -164,3 +164,11 @@ describe('pruning', () => {
     expect(contents(graph)).toEqual({ made: [around, y], weights: [], fed: ['x', 'rows'] });
   });
 });
+
+it('a constant that was taken out is made anew when it is wanted again', () => {
+  const graph = new GraphBuilder([{ domain: '', version: 17 }]);
+  const first = graph.integers([3]);
+  prune(graph);
+  expect(graph.initializers.has(first)).toBe(false);
+  expect(graph.initializers.has(graph.integers([3]))).toBe(true);
+});

@@ -140,7 +140,7 @@ export class TextTokenizer {
 
   /** Fails where a part of the tokenizer is none. */
   private tried(): this {
-    this.joined(this.tokensOf('A text.'), null, true);
+    this.processed(this.tokensOf('A text.'), null, true);
     return this;
   }
 
@@ -200,6 +200,16 @@ export class TextTokenizer {
   }
 
   private joined(a: readonly string[], b: readonly string[] | null, special: boolean) {
+    try {
+      return this.processed(a, b, special);
+    } catch (error) {
+      const what = b ? 'pairs of texts' : 'texts';
+      const problem = `${this.label}: its post_processor fails on ${what}: ${(error as Error).message}`;
+      throw new OnnxLoraError('unsupported', problem, { cause: error });
+    }
+  }
+
+  private processed(a: readonly string[], b: readonly string[] | null, special: boolean) {
     const made = this.tokenizer.post_processor?.([...a], b && [...b], special) ?? {
       tokens: a,
       tokens_pair: b,

@@ -117,6 +117,16 @@ describe('a tokenizer', () => {
     }
   });
 
+  it('whose post_processor is damaged for pairs only says so', async () => {
+    const { tokenizer, config } = filesOf('wordpiece');
+    const single = [{ Sequence: { id: 'A', type_id: 0 } }];
+    const post_processor = { type: 'TemplateProcessing', single, pair: [null], special_tokens: {} };
+    const damaged = openFiles({ ...tokenizer, post_processor }, config);
+    expect(damaged.encode(['the model']).ids).toHaveLength(2);
+    const { message } = await failure(() => damaged.encode(['the', 'model']), 'unsupported');
+    expect(message).toContain('its post_processor fails on pairs of texts');
+  });
+
   it('without a token for what is unknown says what it met', async () => {
     const path = join(tokenizerPath('unigram'), 'tokenizer.json');
     const stored = JSON.parse(readFileSync(path, 'utf8'));
