@@ -44,11 +44,11 @@ export const dora: AdapterKind = {
           : graph.op('ReduceL2', [weight, graph.integers([axis])], keep, 'adapted/norms');
       return { gain: graph.op('Div', [magnitude!, constant], {}, 'adapted/gain'), constant };
     },
-    // change = product · (gain - 1) + delta · gain
+    // change = product · (gain - 1) + delta · gain, or a product of its own
     productReader: (nodes) => {
       const byOutput = new Map(nodes.map((node) => [node.outputs[0], node]));
       const change = byOutput.get(nodes.at(-1)!.inputs[1])!;
-      return byOutput.get(change.inputs[0])!;
+      return change.opType === 'Add' ? byOutput.get(change.inputs[0]) : undefined;
     },
     constants: (nodes) =>
       nodes.flatMap(({ opType, outputs }) => (opType === 'ReduceL2' ? outputs : [])),

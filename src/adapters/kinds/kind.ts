@@ -72,5 +72,5 @@ export interface TrainingRule {
    * The node of an adapter whose first input is `X · W`: with dropout it reads the product of what
    * dropout left of X.
    */
-  productReader?(nodes: readonly NewNode[]): NewNode;
+  productReader?(nodes: readonly NewNode[]): NewNode | undefined;
 }

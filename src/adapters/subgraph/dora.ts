@@ -7,9 +7,11 @@
  * A bias inside the layer's operator is in Y and not in X·W: it is not scaled. The norms are computed in
  * the graph from W, A and B, which are constants: a runtime does it once, when it loads.
  */
+import type { FloatName } from '../../onnx/dtype.js';
 import type { Structure } from '../structure/structure.js';
 import type { LinearLayer } from '../targets/index.js';
 import { isReadTurned, updateAsRead } from './dense.js';
+import { productWith } from './same-operator.js';
 import { type Change, product } from './subgraph.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
@@ -17,9 +19,10 @@ import type { AdapterTensors } from './tensors.js';
 export const scaledColumns: Change = (b, place) => {
   const { layer, structure, tensors, base } = place;
   const { dtype, own } = tensors;
+  const parts = adaptedWeight(b, layer, structure, tensors);
+  const gain = b.node('gain', 'Div', [own!.magnitude!, parts.norms]);
+  if (mayBeVector(layer)) return productOfChange(b, layer, dtype, { ...parts, gain });
   const delta = product(b, place);
-  const norms = columnNorms(b, layer, structure, tensors);
-  const gain = b.node('gain', 'Div', [own!.magnitude!, norms]);
   const excess = b.node('excess', 'Sub', [gain, b.number('one', 1, dtype)]);
   const factor = (leaf: string, value: string) =>
     alongOutput(b, layer, leaf, b.cast(`${leaf}_cast`, value, dtype, layer.weight.dtype));
@@ -32,13 +35,20 @@ export const scaledColumns: Change = (b, place) => {
   return b.node('change', 'Add', [scaledProduct, scaledDelta]);
 };
 
-/** ‖W + s·A·B‖ of every column, [out], in the type of the factors. */
-function columnNorms(
+/** W and W + s·A·B as the node reads its weight, and the norms of its columns, [out]. */
+interface AdaptedWeight {
+  readonly weight: string;
+  readonly adapted: string;
+  readonly norms: string;
+}
+
+/** In the type of the factors. */
+function adaptedWeight(
   b: SubgraphBuilder,
   { weight }: LinearLayer,
   structure: Structure,
   tensors: AdapterTensors,
-): string {
+): AdaptedWeight {
   const { dtype } = tensors;
   const isTurned = isReadTurned(weight);
   const update = updateAsRead(b, weight, structure, tensors);
@@ -51,7 +61,37 @@ function columnNorms(
     weight.factor === 1
       ? matrix
       : b.node('weight_scaled', 'Mul', [matrix, b.number('weight_factor', weight.factor, dtype)]);
-  return b.norms('norms', b.node('adapted', 'Add', [scaled, update]), isTurned ? 1 : 0);
+  const adapted = b.node('adapted', 'Add', [scaled, update]);
+  return { weight: scaled, adapted, norms: b.norms('norms', adapted, isTurned ? 1 : 0) };
+}
+
+/**
+ * Beside a weight on the left X may be a vector, and its product has no axis that columns of gains could
+ * stretch along.
+ */
+function mayBeVector({ geometry }: LinearLayer): boolean {
+  return geometry.kind === 'matrix' && geometry.outputColumns && !geometry.flat;
+}
+
+/** `X · (W' - W)`, which is right for any number of axes. */
+function productOfChange(
+  b: SubgraphBuilder,
+  layer: LinearLayer,
+  dtype: FloatName,
+  { weight, adapted, gain }: AdaptedWeight & { gain: string },
+): string {
+  const { out, factor, dtype: own } = layer.weight;
+  const column = isReadTurned(layer.weight) ? b.reshape('gain_axes', gain, [out, 1]) : gain;
+  const change = b.node('weight_change', 'Sub', [
+    b.node('adapted_scaled', 'Mul', [adapted, column]),
+    weight,
+  ]);
+  // The operator multiplies with its factor once more.
+  const divided =
+    factor === 1
+      ? change
+      : b.node('change_divided', 'Div', [change, b.number('change_factor', factor, dtype)]);
+  return productWith(b, layer, b.cast('change_cast', divided, dtype, own));
 }
 
 /** A vector [out] as it meets the layer's output. */
