@@ -51,10 +51,8 @@ export async function addAdaptersHere(
 ): Promise<PatchResult> {
   checkStart(options);
   return await withModel(path, async (opened) => {
-    const result = await insertNew(opened, path, options);
+    const { result, isExact } = await insertNew(opened, path, options);
     if (!options.verify) return result;
-    // Weights that were split are rounded, and so are norms.
-    const isExact = result.deviation === undefined && kinds[options.kind ?? 'lora'].startsExact;
     const how = isExact ? { ...options, tolerance: 0 } : options;
     const { verifyOn } = await import('./verify.js');
     const verification = await verifyOn(opened.model, { path }, { path: result.output }, how);
@@ -66,7 +64,7 @@ async function insertNew(
   opened: OpenedModel,
   path: string,
   options: NewAdapterOptions,
-): Promise<PatchResult> {
+): Promise<{ result: PatchResult; isExact: boolean }> {
   const { model, files, patched, reader } = opened;
   const output = options.output ?? defaultOutput(path, 'lora');
   checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force ?? false);
@@ -82,7 +80,13 @@ async function insertNew(
   await writeWithData(model, edit, output, options, dataFile);
   const norm = (i: number) => (deviation ? adapterNorm(adapters[i]!) : 0);
   const described = { output, ...describeAdapters(model, manifest, norm), skipped };
-  return deviation ? { ...described, deviation: deviation() } : described;
+  // Weights that were split are rounded.
+  if (deviation) return { result: { ...described, deviation: deviation() }, isExact: false };
+  return { result: described, isExact: adapters.every(startsExact) };
+}
+
+function startsExact({ record, layer }: NewAdapter): boolean {
+  return layer.linear.every(({ weight }) => kindOf(record).startsExact(weight));
 }
 
 /** Adapters with the numbers that their kinds have beside the factors. */

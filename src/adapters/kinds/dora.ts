@@ -26,7 +26,7 @@ export const dora: AdapterKind = {
   alpha: lora.alpha,
   changesProduct: true,
   // Norms that the runtime computes differ from those in the file by their rounding.
-  startsExact: false,
+  startsExact: () => false,
   change: scaledColumns,
   fold: doraWeight,
   init: async (context, adapter) => {

@@ -4,6 +4,7 @@
  */
 import { hadamardWeight } from '../fold/hadamard-weight.js';
 import { hadamardProduct } from '../subgraph/hadamard.js';
+import { isComputed } from '../targets/weight.js';
 import type { AdapterKind } from './kind.js';
 
 export const hira: AdapterKind = {
@@ -20,7 +21,8 @@ export const hira: AdapterKind = {
   alpha: ({ rank, hybridRank, scaling }) =>
     scaling === 'rslora' ? Math.sqrt(rank + hybridRank) : rank + hybridRank,
   changesProduct: false,
-  startsExact: true,
+  // A dequantized weight that two nodes read is not drawn into the layer's kernel any more.
+  startsExact: (weight) => !isComputed(weight),
   change: hadamardProduct,
   fold: hadamardWeight,
   peft: { type: 'HIRA', hasScale: false, factors: ['hira_A', 'hira_B'], keys: {} },

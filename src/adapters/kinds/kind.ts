@@ -7,6 +7,7 @@ import type { PatchedAdapter } from '../model/manifest.js';
 import type { KindName } from '../structure/choices.js';
 import type { OwnTensorName, Scaling, Structure } from '../structure/structure.js';
 import type { Change } from '../subgraph/subgraph.js';
+import type { Weight } from '../targets/index.js';
 
 /** A kind of adapter: what becomes of a layer's weight W and the ΔW of the factors. */
 export interface AdapterKind {
@@ -29,8 +30,8 @@ export interface AdapterKind {
   alpha(size: { rank: number; hybridRank: number; scaling: Scaling }): number;
   /** Whether it changes the layer's own product, and not only adds to it. */
   readonly changesProduct: boolean;
-  /** Whether a model with new adapters computes what it did before to the last bit. */
-  readonly startsExact: boolean;
+  /** Whether a new adapter beside the weight leaves what the model computes to the last bit. */
+  startsExact(weight: Weight): boolean;
   /** What an adapter adds to the output of its layer. */
   readonly change: Change;
   readonly fold: FoldRule;

@@ -10,7 +10,7 @@ export const lora: AdapterKind = {
   isSum: true,
   alpha: ({ rank }) => 2 * rank,
   changesProduct: false,
-  startsExact: true,
+  startsExact: () => true,
   change: product,
   fold: foldedWeight,
   peft: {

@@ -104,7 +104,7 @@ describe.each<KindName>(['dora', 'hira'])('%s beside any linear layer', (kind) =
 it('HiRA changes nothing while B is zero: max|Δ| = 0', () =>
   fc.assert(
     fc.asyncProperty(cases, async (c) => {
-      // ONNX Runtime takes a quantized weight that two nodes read for one that it must not draw in.
+      // A dequantized weight that two nodes read is not drawn into the layer's kernel any more.
       fc.pre(c.kind !== 'DequantizeLinear');
       const { bytes, feeds } = linearModel(c);
       const model = await insertInto(bytes, { ...c.adapter, kind: 'hira' });

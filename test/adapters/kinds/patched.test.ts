@@ -91,7 +91,8 @@ describe.each(KINDS)('%s', (kind) => {
   it('may stand on a quantized weight', async () => {
     const base = zooModel('bert-qdq');
     const how = { kind, rank: 4, blocks: 2, targets: ['query'], output: folder.fresh() };
-    const { output } = await patch(base, how);
+    const { output, verification } = await patch(base, { ...how, verify: true });
+    expect(verification!.passed).toBe(true);
     const [before, after] = [
       await run(base, zooFeeds('bert-qdq')),
       await run(output, zooFeeds('bert-qdq')),
