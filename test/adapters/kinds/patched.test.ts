@@ -1,13 +1,18 @@
 /** Adapters of every kind in models: made, trained, folded, moved and taken out again. */
+import { readFileSync } from 'node:fs';
 import { describe, expect, it, test } from 'vitest';
 import { openAdapter } from '../../../src/adapters/files/open-adapter.js';
 import type { KindName } from '../../../src/adapters/structure/choices.js';
+import { adapterBytes } from '../../../src/browser/adapter-bytes.js';
+import { stepManifestOf } from '../../../src/browser/step-manifest.js';
 import { apply } from '../../../src/commands/apply.js';
 import { extract } from '../../../src/commands/extract.js';
 import { inspect } from '../../../src/commands/inspect.js';
 import { merge } from '../../../src/commands/merge.js';
 import { patch } from '../../../src/commands/patch.js';
+import { runTraining } from '../../../src/commands/train/run.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
+import { resolveOptions } from '../../../src/training/options.js';
 import { insertInto, randomNumbers, trained } from '../../support/adapters.js';
 import { failure, sameFiles, temporaryFolder } from '../../support/files.js';
 import { model, node, tensor, value } from '../../support/models.js';
@@ -88,6 +93,50 @@ describe.each(KINDS)('%s', (kind) => {
     expect(sameFiles(resumed.output, output)).toBe(true);
   });
 
+  it('trains in half precision, and folds into it', async () => {
+    const half = model({
+      nodes: [
+        node('Cast', ['x'], 'in', { to: 10 }),
+        node('MatMul', ['in', 'w1'], 'h', {}, 'first'),
+        node('Tanh', ['h'], 't'),
+        node('MatMul', ['t', 'w2'], 'out', {}, 'second'),
+        node('Cast', ['out'], 'y', { to: 1 }),
+      ],
+      initializers: [
+        tensor('w1', [6, 8], [...randomNumbers(1, 48)], 'float16'),
+        tensor('w2', [8, 4], [...randomNumbers(2, 32)], 'float16'),
+      ],
+      inputs: [value('x', ['batch', 6])],
+      outputs: [value('y', ['batch', 4])],
+    });
+    const { output } = await patch(folder.write(half), {
+      ...OPTIONS,
+      kind,
+      output: folder.fresh(),
+    });
+    const data = folder.write(tinyData(), 'data.safetensors');
+    const trained = await trainTiny(folder, { model: output, data }, { steps: 12, lr: 0.05 });
+    expect(trained.loss!.last).toBeLessThan(trained.loss!.first);
+    const merged = await merge(trained.output, { output: folder.fresh() });
+    expect(merged.verification!.passed).toBe(true);
+  });
+
+  it('comes out of a step graph as an adapter file', async () => {
+    const { base, run: tiny } = await trainedTiny(kind, { steps: 1 });
+    const emitStepGraph = folder.fresh('step.onnx');
+    const { data } = tiny;
+    await runTraining(
+      tiny.model,
+      resolveOptions({ data, loss: 'mse', batchSize: 4, emitStepGraph }),
+    );
+    const manifest = stepManifestOf(readFileSync(emitStepGraph));
+    const theta = new Float32Array(manifest.state.size).fill(0.5);
+    const saved = folder.write(adapterBytes(manifest, theta), 'adapter.safetensors');
+    const { adapters, parameters } = await apply(base, saved, { output: folder.fresh() });
+    expect(adapters.map((one) => one.kind)).toEqual([kind, kind]);
+    expect(parameters.trainable).toBe(theta.length);
+  });
+
   it('may stand on a quantized weight', async () => {
     const base = zooModel('bert-qdq');
     const how = { kind, rank: 4, blocks: 2, targets: ['query'], output: folder.fresh() };
@@ -108,6 +157,20 @@ describe.each(KINDS)('%s', (kind) => {
     const second = () => patch(one, { ...OPTIONS, kind, name: 'two', output: folder.fresh() });
     expect((await failure(second, 'unsupported')).message).toContain('"default"');
   });
+});
+
+test('DoRA beside what pissa leaves of a weight travels to PEFT, and folds', async () => {
+  const base = folder.write(tinyModel());
+  const options = { ...OPTIONS, kind: 'dora', blocks: 1, init: 'pissa', verify: true } as const;
+  const patched = await patch(base, { ...options, output: folder.fresh() });
+  expect(patched.verification!.passed).toBe(true);
+  const tiny = { model: patched.output, data: folder.write(tinyData(), 'data.safetensors') };
+  const { output } = await trainTiny(folder, tiny, { steps: 8, lr: 0.05 });
+  const saved = folder.fresh('peft');
+  await extract(output, { output: saved });
+  const applied = await apply(base, saved, { output: folder.fresh() });
+  const y = async (path: string) => (await run(path, X)).y!.data;
+  expect(maxDifference(await y(applied.output), await y(output))).toBeLessThan(1e-5);
 });
 
 test('DoRA is refused on a column without a direction', async () => {
