@@ -61,7 +61,8 @@ class Structure {
   /** A constant of whole numbers, as axes, shapes, indices and sizes are. */
   integers(): string {
     const { random } = this;
-    const count = random.pick([1, 1, 2, 2, 3, 0]);
+    // None would end ONNX Runtime 1.30, whose OneHot reads the depth without a look.
+    const count = random.pick([1, 1, 2, 2, 3]);
     const numbers = Array.from({ length: count }, () => smallInteger(random));
     return this.constant(tensor(this.fresh(), [count], numbers, 'int64'));
   }
