@@ -15,7 +15,7 @@ import { broadcast, reducedShape, sameShape, stretchedAxes } from './shapes.js';
 // Axes, pads, scales and exponents; a longer constant is a weight.
 const MAX_CONSTANT_ELEMENTS = 64;
 
-type Operator = Pick<NewNode, 'opType' | 'domain' | 'attributes'>;
+export type Operator = Pick<NewNode, 'opType' | 'domain' | 'attributes'>;
 
 export class Calculus {
   private readonly written = new Map<string, readonly string[]>();

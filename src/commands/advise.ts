@@ -23,9 +23,10 @@ import { apart, runsApart } from './apart.js';
 import { chooseLayers, type Skipped } from './chosen-layers.js';
 import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
 
-type OfGradient = Omit<GradientOptions, 'data' | 'loss' | 'memory' | keyof WriteOptions>;
-
-export interface AdviseOptions extends Selection, WriteOptions, OfGradient {
+export interface AdviseOptions
+  extends Selection,
+    WriteOptions,
+    Omit<GradientOptions, 'data' | 'loss' | 'memory' | keyof WriteOptions> {
   /** A tuned model of the same architecture: the advice is about its changes. */
   readonly tuned?: string | undefined;
   /** Samples: the advice is about the gradient of `loss` on them. */

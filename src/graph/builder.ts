@@ -10,7 +10,7 @@ import {
   fromIntegers,
   isConvertible,
 } from '../onnx/dtype.js';
-import { type Piece, recordHeader, totalLength } from '../onnx/edit.js';
+import { collect, type Piece, recordHeader, totalLength } from '../onnx/edit.js';
 import {
   type AttributeValue,
   externalInitializerRecord,
@@ -177,6 +177,14 @@ export class GraphBuilder {
     const graph = this.graphPieces(folder);
     // A large graph has more pieces than a call can have arguments.
     return [header, recordHeader(ModelField.graph, totalLength(graph)), ...graph];
+  }
+
+  /**
+   * The model as the bytes of an ONNX file, weights included.
+   * @param metadata for the file's `metadata_props`
+   */
+  async toBytes(metadata: Readonly<Record<string, string>> = {}): Promise<Uint8Array> {
+    return await collect(this.modelPieces(metadata));
   }
 
   private graphPieces(folder: string | undefined): Piece[] {

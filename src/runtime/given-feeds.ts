@@ -10,7 +10,7 @@ export interface RuntimeTensor {
   readonly data: unknown;
 }
 
-type GivenTensor = TensorValue | RuntimeTensor;
+export type GivenTensor = TensorValue | RuntimeTensor;
 
 /** Inputs by name, as a map or an object, of our tensors and of ONNX Runtime's. */
 export type GivenFeeds =

@@ -19,7 +19,7 @@ export type StartData = {
 };
 
 /** Options that mean something to every patch. */
-interface SharedOptions extends WorkOptions {
+export interface SharedOptions extends WorkOptions {
   readonly seed?: number | undefined;
   readonly modelOutput?: string | undefined;
   readonly provider?: ProviderName | 'auto' | undefined;
