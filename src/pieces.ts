@@ -110,6 +110,8 @@ export type { TensorArray } from './runtime/tensor-value.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 export type { LossGraph, LossGraphOptions } from './training/forward.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
+export type { Renamed } from './training/input-names.js';
+export type { Noise } from './training/layers/dropout.js';
 export type { Dialect } from './training/layers/factor-gradients.js';
 export type { LossName } from './training/losses/index.js';
 export { addLoss } from './training/losses/index.js';

@@ -79,7 +79,7 @@ describe('the package', () => {
     graph.reserve('x');
     const square = graph.op('Mul', ['x', 'x']);
     const loss = graph.op('ReduceSum', [square], { keepdims: { int: 0 } });
-    const types = new Map([
+    const types = new Map<string, graphs.ValueType>([
       ['x', x],
       [square, x],
       [loss, { dtype: 'float32', shape: [] } as const],
