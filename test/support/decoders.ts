@@ -18,7 +18,7 @@ interface DecoderOptions {
 /** logits [batch, sequence, VOCABULARY] = h + attention(h), times a matrix. */
 export function decoder(options: DecoderOptions = {}): Uint8Array {
   const { attention = 'parts', present = 'present', forgets = false } = options;
-  const cache = (length: string) => ['batch', 1, length, WIDTH];
+  const cache = (length: string) => ['batch_size', 1, length, WIDTH];
   const names = ['key', 'value'];
   return model({
     opset: 20,
@@ -45,13 +45,13 @@ export function decoder(options: DecoderOptions = {}): Uint8Array {
       ...[tensor('closed', [], [-1e9]), tensor('scale', [], [WIDTH ** -0.5])],
     ],
     inputs: [
-      value('input_ids', ['batch', 'sequence'], 'int64'),
-      value('attention_mask', ['batch', 'total'], 'int64'),
-      value('position_ids', ['batch', 'sequence'], 'int64'),
-      ...names.map((name) => value(`past_key_values.0.${name}`, cache('past'))),
+      value('input_ids', ['batch_size', 'sequence'], 'int64'),
+      value('attention_mask', ['batch_size', 'total'], 'int64'),
+      value('position_ids', ['batch_size', 'sequence'], 'int64'),
+      ...names.map((name) => value(`past_key_values.0.${name}`, cache('past_sequence_length'))),
     ],
     outputs: [
-      value('logits', ['batch', 'sequence', VOCABULARY]),
+      value('logits', ['batch_size', 'sequence', VOCABULARY]),
       ...names.map((name) => value(`${present}.0.${name}`, cache('total'))),
     ],
   });
