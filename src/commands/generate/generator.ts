@@ -113,7 +113,7 @@ export class TextGenerator {
       throw new OnnxLoraError(
         'no-adapter',
         `no adapter ${JSON.stringify(adapter)} is loaded, there is: ${this.adapters.join(', ') || 'none'}`,
-        { hint: 'Load it with the model: --adapter NAME=FILE' },
+        { hint: 'Load it with the model: `adapter` NAME=PATH' },
       );
     }
     this.runner.adapter = adapter;
@@ -188,7 +188,7 @@ export class TextGenerator {
     throw new OnnxLoraError(
       'invalid-argument',
       `\`eos\` is ${JSON.stringify(token)}, which is not a token of ${this.tokenizer.label}`,
-      { hint: 'Name one token, or its number. Longer texts end answers with --stop.' },
+      { hint: 'Name one token, or its number. Longer texts end answers with `stop`.' },
     );
   }
 
@@ -251,7 +251,7 @@ function noEmptyCache({ source }: Model): OnnxLoraError {
   return new OnnxLoraError(
     'provider',
     `${source.label} takes a key-value cache, which is empty at first, and WebGPU takes no empty tensors`,
-    { hint: 'Use --provider cpu.' },
+    { hint: 'Set `provider` to cpu.' },
   );
 }
 
@@ -259,6 +259,6 @@ function tokenizerBeside(path: string): string {
   const folder = foldersOf(path).find((one) => existsSync(join(one, 'tokenizer.json')));
   if (folder !== undefined) return folder;
   throw new OnnxLoraError('file-not-found', `no tokenizer.json lies beside ${path}`, {
-    hint: "Name the model's own with --tokenizer: a tokenizer.json, or the folder that holds it.",
+    hint: "Name the model's own with `tokenizer`: a tokenizer.json, or the folder that holds it.",
   });
 }

@@ -77,7 +77,7 @@ export class Prompts {
       'invalid-argument',
       `${tokenizer.label} has no chat template for a conversation`,
       {
-        hint: 'Put the tokenizer_config.json or chat_template.jinja of a chat model beside it, or let a text be continued with --prompt alone.',
+        hint: 'Put the tokenizer_config.json or chat_template.jinja of a chat model beside it, or let a text be continued with `prompt` alone.',
       },
     );
   }
