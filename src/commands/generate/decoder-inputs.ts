@@ -10,8 +10,13 @@ import {
 } from '../../data/text/inputs.js';
 import { OnnxLoraError } from '../../errors.js';
 import { type DataTypeName, findDataType } from '../../onnx/dtype.js';
-import type { Model, ValueInfo } from '../../onnx/model.js';
-import { type Feeds, type TensorValue, tensorFromNumbers } from '../../runtime/tensor-value.js';
+import { elementCount, type Model, type ValueInfo } from '../../onnx/model.js';
+import {
+  type Feeds,
+  isFeedable,
+  type TensorValue,
+  tensorFromNumbers,
+} from '../../runtime/tensor-value.js';
 
 /** New tokens behind those in the cache. */
 export interface Step {
@@ -57,7 +62,7 @@ export function decoderInputs(model: Model, own: ReadonlySet<string> = new Set()
   const length = ids.shape?.[1];
   return {
     made: others.map((input) => madeInput(model, input)),
-    past: past.map(pastInput),
+    past: past.map((input) => atStart(model, input)),
     hasBranch: others.some(({ name }) => name === BRANCH),
     length: typeof length === 'number' ? length : undefined,
     positions,
@@ -73,12 +78,36 @@ export function stepFeeds({ made }: DecoderInputs, step: Step): Feeds {
   return new Map(feeds);
 }
 
-/** The cache before the first token. */
+/** The cache before the first token: empty, or zeros where it has one size. */
 export function emptyCache({ past }: DecoderInputs): Feeds {
   const feeds = past.map(({ name, dtype, shape }): [string, TensorValue] => {
-    return [name, tensorFromNumbers(dtype, [1, ...shape], new Float64Array())];
+    const dims = [1, ...shape];
+    return [name, tensorFromNumbers(dtype, dims, new Float64Array(elementCount(dims)))];
   });
   return new Map(feeds);
+}
+
+/** The shape of a cache that holds no token; states and windows keep their size. */
+function atStart(model: Model, input: ValueInfo): PastInput {
+  const { name, shape } = input;
+  const dtype = findDataType(input.dataType);
+  const rest = shape?.slice(1) ?? [];
+  const sizes = rest.filter((dim) => typeof dim === 'number');
+  if (isFeedable(dtype) && shape && sizes.length === rest.length)
+    return { name, dtype, shape: sizes };
+  const start = pastInput(input);
+  const window = windowOf(model, name);
+  if (window === undefined) return start;
+  return { ...start, shape: start.shape.map((size) => (size === 0 ? window : size)) };
+}
+
+/** How many tokens a cache holds that forgets older ones, whose size ONNX Runtime wants from the start. */
+function windowOf({ graph }: Model, name: string): number | undefined {
+  const reader = graph.nodes.find(
+    ({ opType, inputs }) => opType === 'GroupQueryAttention' && inputs.includes(name),
+  );
+  const isWindow = reader?.attributes.get('sliding_window_cache')?.i === 1;
+  return isWindow ? reader?.attributes.get('local_window_size')?.i : undefined;
 }
 
 const BRANCH = 'use_cache_branch';
