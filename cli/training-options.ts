@@ -176,7 +176,7 @@ export const imageOptions = {
 export const batchOption = {
   batchSize: {
     type: 'integer',
-    group: 'Course',
+    group: 'Training',
     value: 'N',
     default: 8,
     summary: 'samples in a batch',

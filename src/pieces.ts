@@ -54,7 +54,7 @@ export {
   type DifferentiateOptions,
   differentiate,
 } from './autodiff/differentiate.js';
-export type { Calculus, Operator } from './autodiff/op-builder.js';
+export type { OpBuilder, Operator } from './autodiff/op-builder.js';
 export type { GradientRule, InputGradient, NodeContext, RuleContext } from './autodiff/rule.js';
 export type { ChannelOrder, Fit, Kernel } from './data/images/choices.js';
 export type { ImageOptions } from './data/images/plan.js';
@@ -112,7 +112,7 @@ export type { LossGraph, LossGraphOptions } from './training/forward.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
 export type { Renamed } from './training/input-names.js';
 export type { Noise } from './training/layers/dropout.js';
-export type { Dialect } from './training/layers/factor-gradients.js';
+export type { AllowedOperators } from './training/layers/factor-gradients.js';
 export type { LossName } from './training/losses/index.js';
 export { addLoss } from './training/losses/index.js';
 export type { Doubt, LossInGraph, LossOptions } from './training/losses/loss.js';

@@ -49,7 +49,7 @@ export const adviseCommand = defineCommand({
       ...batchOption,
       batches: {
         type: 'integer',
-        group: 'Course',
+        group: 'Training',
         value: 'N',
         default: 8,
         summary: 'batches that the gradient is the mean of, drawn at random',

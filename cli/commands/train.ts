@@ -73,7 +73,7 @@ export const trainCommand = defineCommand({
       },
       epochs: {
         type: 'number',
-        group: 'Course',
+        group: 'Training',
         value: 'N',
         default: 3,
         summary: 'passes over the data',
@@ -81,7 +81,7 @@ export const trainCommand = defineCommand({
       },
       steps: {
         type: 'integer',
-        group: 'Course',
+        group: 'Training',
         value: 'N',
         summary: 'number of updates, instead of epochs',
         example: '--steps 500',
@@ -89,7 +89,7 @@ export const trainCommand = defineCommand({
       ...batchOption,
       accumulate: {
         type: 'integer',
-        group: 'Course',
+        group: 'Training',
         value: 'N',
         default: 1,
         summary: 'gradient accumulation: batches per update',

@@ -10,7 +10,7 @@ import type { GraphBuilder } from '../graph/builder.js';
 import { isDifferentiable, type ValueType, type ValueTypes } from '../graph/value-type.js';
 import type { NewNode } from '../onnx/encode.js';
 import { decompose, isComposed } from './decompositions/index.js';
-import { Calculus } from './op-builder.js';
+import { OpBuilder } from './op-builder.js';
 import { Refusal } from './refusal.js';
 import { type GradientRule, nodeContext, type RuleContext } from './rule.js';
 import { ruleFor } from './rules/index.js';
@@ -50,7 +50,7 @@ export function differentiate(
   wrt: readonly string[],
   { composites = [], seed, constants = new Set() }: DifferentiateOptions = {},
 ): Map<string, string> {
-  const calculus = new Calculus(graph, new Map(types));
+  const calculus = new OpBuilder(graph, new Map(types));
   decomposeActive(calculus, wrt, constants);
   const { forward, rules } = withComposites(graph.nodes, composites);
   const active = activeValues(forward, calculus.types, wrt, constants);
@@ -78,7 +78,7 @@ function dropUnreadCasts(graph: GraphBuilder, kept: ReadonlySet<string>): void {
 
 /** Puts what they are made of in the place of nodes that have no rule of their own. */
 function decomposeActive(
-  c: Calculus,
+  c: OpBuilder,
   wrt: readonly string[],
   constants: ReadonlySet<string>,
 ): void {
@@ -195,7 +195,7 @@ function nodesTowards(
 class Gradients {
   private readonly parts = new Map<string, string[]>();
 
-  constructor(private readonly calculus: Calculus) {}
+  constructor(private readonly calculus: OpBuilder) {}
 
   add(value: string, gradient: string): void {
     const parts = this.parts.get(value);
@@ -216,7 +216,7 @@ class Gradients {
 function backward(
   node: NewNode,
   rule: GradientRule | undefined,
-  c: Calculus,
+  c: OpBuilder,
   gradients: Gradients,
   active: ReadonlySet<string>,
   forward: readonly NewNode[],
@@ -240,7 +240,7 @@ function backward(
 }
 
 /** The node as its rule sees it. */
-function inFloat32(node: NewNode, c: Calculus, dy: readonly string[]): RuleContext {
+function inFloat32(node: NewNode, c: OpBuilder, dy: readonly string[]): RuleContext {
   const context = nodeContext(node, c);
   const wide = (names: readonly string[]) => names.map((name) => c.widened(name));
   return { ...context, x: wide(context.x), y: wide(context.y), dy };
@@ -255,7 +255,7 @@ function checkOutputs(node: NewNode, { outputs = [0] }: GradientRule, dy: readon
 }
 
 /** A gradient of another shape than its input would train wrongly. */
-function checkShape(c: Calculus, input: string, gradient: string): void {
+function checkShape(c: OpBuilder, input: string, gradient: string): void {
   const [expected, found] = [c.shape(input), c.shape(gradient)];
   if (!expected || !found) return;
   const differs = (a: ValueType['shape'], b: ValueType['shape']) =>

@@ -17,7 +17,7 @@ const MAX_CONSTANT_ELEMENTS = 64;
 
 export type Operator = Pick<NewNode, 'opType' | 'domain' | 'attributes'>;
 
-export class Calculus {
+export class OpBuilder {
   private readonly written = new Map<string, readonly string[]>();
   private readonly transposes = new Map<string, { of: string; perm: readonly number[] }>();
 

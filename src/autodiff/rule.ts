@@ -4,7 +4,7 @@
  * no gradient of a frozen weight is ever built.
  */
 import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
-import type { Calculus } from './op-builder.js';
+import type { OpBuilder } from './op-builder.js';
 
 /** A node, and what to write others with. */
 export interface NodeContext {
@@ -14,7 +14,7 @@ export interface NodeContext {
   /** Output names. */
   readonly y: readonly string[];
   /** The operators of the calculus, in the types and opset of the graph. */
-  readonly c: Calculus;
+  readonly c: OpBuilder;
   /** Attributes of the node, with the operator's defaults. */
   int(name: string, otherwise: number): number;
   float(name: string, otherwise: number): number;
@@ -63,7 +63,7 @@ export function exactOutput({ node, x, y: [y], c }: RuleContext): string {
   return isOwn ? y! : c.again(node, x, c.type(y!));
 }
 
-export function nodeContext(node: NewNode, c: Calculus): NodeContext {
+export function nodeContext(node: NewNode, c: OpBuilder): NodeContext {
   const attribute = (name: string): AttributeValue | undefined => node.attributes?.[name];
   return {
     node,

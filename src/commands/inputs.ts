@@ -38,7 +38,7 @@ export function locationsIn(path: string): string[] {
 
 /** Options that name a file or folder to read, of all commands. */
 export const inputOptions = [
-  ...(['adapter', 'samples', 'tuned'] as const),
+  ...(['adapter', 'samples', 'tuned', 'compare'] as const),
   ...(['data', 'evalData', 'labels', 'tokenizer', 'processor', 'dictionary'] as const),
 ] as const;
 

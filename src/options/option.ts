@@ -13,7 +13,7 @@ export const groups = [
   'Loss',
   'Layers',
   'Adapters',
-  'Course',
+  'Training',
   'Optimizer',
   'Evaluation',
   'Checkpoints',

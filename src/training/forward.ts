@@ -23,7 +23,7 @@ import { SizeProbe } from '../runtime/size-probe.js';
 import { defaultOutput } from './default-output.js';
 import type { Renamed } from './input-names.js';
 import { addDropout, type Noise } from './layers/dropout.js';
-import type { Dialect } from './layers/factor-gradients.js';
+import type { AllowedOperators } from './layers/factor-gradients.js';
 import { rewriteAdapters } from './layers/rewrite.js';
 import { batchFirst } from './losses/batch-axis.js';
 import { addLoss, type LossName, type LossOptions, losses } from './losses/index.js';
@@ -100,7 +100,7 @@ export interface ForwardOptions extends LossGraphOptions {
   /** Whether the biases of adapted layers train too. */
   readonly trainBias?: boolean | undefined;
   /** How to write the adapted layers; default as they are in the model. */
-  readonly rewrite?: Dialect | undefined;
+  readonly rewrite?: AllowedOperators | undefined;
   /** The share of an adapter's input that is dropped; such layers stay as they are in the model. */
   readonly dropout?: number | undefined;
 }

@@ -3,7 +3,7 @@ import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync }
 import { OnnxLoraError } from '../errors.js';
 import { fileError } from '../onnx/source.js';
 import { checkOutput } from '../onnx/write.js';
-import { Course } from './course.js';
+import { RunHistory } from './history.js';
 import type { EvalRecord, LogRecord } from './records.js';
 
 /** Whoever else wants to know. */
@@ -13,7 +13,7 @@ export interface LogListener {
 
 /** Appends to the file as things happen, and remembers what a picture of the run needs. */
 export class RunLog {
-  private readonly course = new Course();
+  private readonly history = new RunHistory();
   private readonly listeners: LogListener[] = [];
 
   private constructor(private readonly path: string | undefined) {}
@@ -51,7 +51,7 @@ export class RunLog {
         const record = parse(path, line);
         isBehind ||= record.step > resumedFrom;
         if (isBehind) continue;
-        this.course.add(record);
+        this.history.add(record);
         length += Buffer.byteLength(line);
       }
     }
@@ -59,9 +59,9 @@ export class RunLog {
     withFile(path, () => truncateSync(path, length));
   }
 
-  /** Those of a long run thinned out: see {@link Course}. */
+  /** Those of a long run thinned out: see {@link RunHistory}. */
   get records(): readonly LogRecord[] {
-    return this.course.records();
+    return this.history.records();
   }
 
   listen(listener: LogListener): void {
@@ -69,7 +69,7 @@ export class RunLog {
   }
 
   add(record: LogRecord): void {
-    this.course.add(record);
+    this.history.add(record);
     for (const listener of this.listeners) listener.add(record);
     const { path } = this;
     if (path !== undefined) withFile(path, () => appendFileSync(path, lineOf(record)));

@@ -10,6 +10,7 @@ import type { Evaluator } from './evaluator.js';
 import { feedsIn } from './input-names.js';
 import { type Noise, noiseOf } from './layers/dropout.js';
 import type { RunLog } from './log.js';
+import { LossMeans } from './loss-means.js';
 import { metricsFor } from './losses/index.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
@@ -18,7 +19,6 @@ import type { ResolvedOptions } from './options.js';
 import type { EvalRecord, StepRecord } from './records.js';
 import { learningRate } from './schedule.js';
 import type { StepGraph } from './step-graph.js';
-import { Trend } from './trend.js';
 
 /** What the loop works with. */
 export interface LoopParts {
@@ -52,7 +52,7 @@ export class TrainingLoop {
   /** What is likely not what was meant. */
   readonly warnings: string[] = [];
   private hasNoticed = false;
-  private readonly trend = new Trend();
+  private readonly trend = new LossMeans();
   /** Steps in which nothing counted. */
   private idle = 0;
   private bestTheta: Float32Array | undefined;

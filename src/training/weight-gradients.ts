@@ -9,7 +9,7 @@ import type { Layer } from '../adapters/model/layers.js';
 import type { PatchedModel } from '../adapters/model/patched.js';
 import type { LinearLayer } from '../adapters/targets/index.js';
 import { differentiate } from '../autodiff/differentiate.js';
-import { Calculus } from '../autodiff/op-builder.js';
+import { OpBuilder } from '../autodiff/op-builder.js';
 import { Refusal } from '../autodiff/refusal.js';
 import type { Dataset } from '../data/dataset.js';
 import { modelInputs } from '../data/model-inputs.js';
@@ -89,20 +89,20 @@ export async function* weightGradients(
   const request = { ...modelInputs(patched.model), ...labelRequest(options.loss), classes };
   const data = await openDataset(options.data, { ...options, ...request });
   try {
-    const extent = extentOf(data, options);
-    const forward = await lossGraph(patched, reader, data, extent, options);
-    const batches = await batchesOf(patched, data, forward, extent, options);
+    const plan = planBatches(data, options);
+    const forward = await lossGraph(patched, reader, data, plan, options);
+    const batches = await batchesOf(patched, data, forward, plan, options);
     const { found, refused } = await addGradients(patched, forward, layers);
     yield* refused;
     if (found.length === 0) return;
     const provider = await providerOf(options);
     const groups = groupsWithin(found, options.memory ?? DEFAULT_MEMORY);
-    const turns = groups.map((group) => ({ group, extent, forward, batches, provider }));
+    const turns = groups.map((group) => ({ group, plan, forward, batches, provider }));
     for (const [i, turn] of turns.entries()) {
-      const course = new Course(i * extent.count, groups.length * extent.count, options);
+      const progress = new GradientProgress(i * plan.count, groups.length * plan.count, options);
       const session = await openGroup(patched, turn, options);
       try {
-        yield* await accumulate(session, turn, course);
+        yield* await accumulate(session, turn, progress);
       } finally {
         await session.release();
       }
@@ -114,14 +114,17 @@ export async function* weightGradients(
 
 const DEFAULT_MEMORY = 512 * 1024 * 1024;
 
-/** How much of the data is looked at. */
-interface Extent {
+/** The part of the data that is read. */
+interface BatchPlan {
   readonly batchSize: number;
   /** Of batches, all of the same size. */
   readonly count: number;
 }
 
-function extentOf({ size }: Dataset, { batches = 8, batchSize = 8 }: GradientOptions): Extent {
+function planBatches(
+  { size }: Dataset,
+  { batches = 8, batchSize = 8 }: GradientOptions,
+): BatchPlan {
   const whole = Math.min(batchSize, Math.max(1, Math.floor(size / 2)));
   return { batchSize: whole, count: Math.min(batches, Math.floor(size / whole)) };
 }
@@ -130,7 +133,7 @@ function lossGraph(
   patched: PatchedModel,
   reader: TensorReader,
   data: Dataset,
-  { batchSize }: Extent,
+  { batchSize }: BatchPlan,
   options: GradientOptions,
 ): Promise<PlacedLoss> {
   const { inputs } = patched.model.graph;
@@ -147,7 +150,7 @@ async function batchesOf(
   { model }: PatchedModel,
   data: Dataset,
   forward: LossGraph,
-  { batchSize }: Extent,
+  { batchSize }: BatchPlan,
   options: GradientOptions,
 ): Promise<Batches> {
   const { loss, ignoreIndex, blank, seed = 0 } = options;
@@ -194,7 +197,7 @@ async function addGradients(
   const types = new Map(await inferTypes(graph, probe));
   const dy = differentiate(graph, types, loss, wanted, { seed });
   for (const [output, gradient] of dy) types.set(gradient, types.get(output)!);
-  const c = new Calculus(graph, types);
+  const c = new OpBuilder(graph, types);
   const results = placed.map(({ layer, linear }) =>
     linear ? gradientOf(c, layer, linear, dy) : { layer, refusal: INSIDE },
   );
@@ -234,7 +237,7 @@ function placedIn(places: NodePlaces, { values }: PatchedModel, layer: Layer): P
 }
 
 function gradientOf(
-  c: Calculus,
+  c: OpBuilder,
   layer: Layer,
   linear: readonly LinearLayer[],
   dy: ReadonlyMap<string, string>,
@@ -282,7 +285,7 @@ interface Turn {
   readonly group: readonly GradientValue[];
   readonly forward: LossGraph;
   readonly batches: Batches;
-  readonly extent: Extent;
+  readonly plan: BatchPlan;
   readonly provider: ProviderName;
 }
 
@@ -307,8 +310,8 @@ function copyOf(graph: GraphBuilder): GraphBuilder {
   return copy;
 }
 
-/** Where the work stands, over all turns. */
-class Course {
+/** Progress of the work, over all turns. */
+class GradientProgress {
   constructor(
     private done: number,
     private readonly total: number,
@@ -324,11 +327,15 @@ class Course {
   }
 }
 
-async function accumulate(session: Session, turn: Turn, course: Course): Promise<WeightGradient[]> {
-  const { group, forward, batches, extent } = turn;
+async function accumulate(
+  session: Session,
+  turn: Turn,
+  progress: GradientProgress,
+): Promise<WeightGradient[]> {
+  const { group, forward, batches, plan } = turn;
   const halves: [Half, Half] = [emptyHalf(group), emptyHalf(group)];
-  for (let i = 0; i < extent.count; i++) {
-    await course.step();
+  for (let i = 0; i < plan.count; i++) {
+    await progress.step();
     const results = await session.run(feedsIn(forward.renamed, await batches.at(i)));
     // A batch in which no label counts has no loss either.
     const weight = Number(results.get(forward.weight)!.data[0]);

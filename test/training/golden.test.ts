@@ -12,7 +12,7 @@ import { TensorReader } from '../../src/onnx/tensor.js';
 import { openSession } from '../../src/runtime/session.js';
 import type { TensorValue } from '../../src/runtime/tensor-value.js';
 import { buildForward } from '../../src/training/forward.js';
-import type { Dialect } from '../../src/training/layers/factor-gradients.js';
+import type { AllowedOperators } from '../../src/training/layers/factor-gradients.js';
 import type { LossName } from '../../src/training/losses/index.js';
 import { stepScalars } from '../../src/training/optimizers/index.js';
 import type { Parameter } from '../../src/training/parameters.js';
@@ -42,7 +42,7 @@ const lossNames: Record<string, LossName> = {
 };
 
 /** Ways to write the step. */
-const forms: Readonly<Record<string, Dialect | undefined>> = {
+const forms: Readonly<Record<string, AllowedOperators | undefined>> = {
   'as in the model': undefined,
   'for the CPU': { fused: true },
   'in standard operators': { fused: false },
@@ -54,7 +54,7 @@ describe.each(goldenCases)('%s', (name) => {
   });
 });
 
-async function followsPeft(name: string, kind: Kind, rewrite: Dialect | undefined) {
+async function followsPeft(name: string, kind: Kind, rewrite: AllowedOperators | undefined) {
   const recorded = zooJson<Recorded>(name, kind, 'expected.json');
   const model = parseModel(new MemorySource(await goldenModel(name, kind)));
   const reader = new TensorReader(model, new ExternalFiles(model));

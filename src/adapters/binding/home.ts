@@ -9,7 +9,7 @@ import { nearMisses } from '../targets/select.js';
 import { type FusedPlace, fusedPlaces } from './fused.js';
 import { alignPaths, isCallOf, ModuleIndex } from './module-match.js';
 import type { ModelIndex } from './module-parameters.js';
-import type { Homeless } from './unbound.js';
+import type { Unmatched } from './unbound.js';
 
 /** The layer of an adapter, and the part of its output where other modules share it. */
 export interface Home {
@@ -68,7 +68,7 @@ export class HomeFinder {
   }
 
   /** The home of an adapter, or why it has none. */
-  find(adapter: StoredAdapter): Home | Homeless {
+  find(adapter: StoredAdapter): Home | Unmatched {
     const wanted = new Set(adapter.nodes);
     const own = this.ownNodes(adapter);
     const named = this.named(adapter, own);
@@ -134,7 +134,7 @@ export class HomeFinder {
     return place && new Set([place.node]);
   }
 
-  private fusedHome(module: string): Home | Homeless {
+  private fusedHome(module: string): Home | Unmatched {
     const found = this.fusedHomes(module);
     const [first, ...others] = found;
     if (!first) return { problem: noSuchLayer(module, this.layers), isMissing: true };
@@ -167,7 +167,7 @@ function keyOf({ nodes }: StoredAdapter): string {
 }
 
 /** The one of several layers that can take an adapter. */
-function usable(layers: readonly Layer[], part: (layer: Layer) => Layer): Home | Homeless {
+function usable(layers: readonly Layer[], part: (layer: Layer) => Layer): Home | Unmatched {
   const able = layers.filter(({ refusal }) => refusal === undefined);
   const [layer, ...others] = able;
   if (!layer) return { problem: layers[0]!.refusal!, isMissing: true };

@@ -20,7 +20,7 @@ import type { LinearLayer, Weight } from '../targets/index.js';
 import { modulePath } from '../targets/module-path.js';
 import { isFoldedIntoConv } from '../targets/weight-name.js';
 import { isCallOf, type ModuleIndex, withoutCall } from './module-match.js';
-import type { Homeless } from './unbound.js';
+import type { Unmatched } from './unbound.js';
 
 /** A constant of the model that holds a parameter. */
 interface Home {
@@ -66,7 +66,7 @@ export function bindParameter(
   index: ModelIndex,
   path: string | undefined,
   changes: readonly ModuleParameter[],
-): ReplacingTensor | NewBias | Homeless | undefined {
+): ReplacingTensor | NewBias | Unmatched | undefined {
   const { parameter } = changes[0]!;
   const home = findHome(index, path, changes[0]!.module, parameter);
   if (!('tensor' in home)) {
@@ -117,7 +117,7 @@ function newBias(
   path: string,
   { node, weight }: LinearLayer,
   changes: readonly ModuleParameter[],
-): NewBias | Homeless | undefined {
+): NewBias | Unmatched | undefined {
   const misfit = changes.find(({ shape }) => shape.join() !== String(weight.out));
   if (misfit) {
     const problem = `it has the shape [${misfit.shape.join(', ')}], the layer gives ${weight.out} features`;
@@ -148,9 +148,9 @@ function sum([first, ...others]: readonly Float64Array[]): Float64Array {
 function asStored(change: ModuleParameter, { weight }: Home): Float64Array {
   const values = change.values();
   if (!weight) return values;
-  const isTurned = change.shape[0] !== weight.out;
-  const [rows, columns] = isTurned ? [weight.in, weight.out] : [weight.out, weight.in];
-  const turned = isTurned === weight.transposed ? transposed(values, rows, columns) : values;
+  const isTransposed = change.shape[0] !== weight.out;
+  const [rows, columns] = isTransposed ? [weight.in, weight.out] : [weight.out, weight.in];
+  const turned = isTransposed === weight.transposed ? transposed(values, rows, columns) : values;
   return weight.factor === 1 ? turned : turned.map((value) => value / weight.factor);
 }
 
@@ -180,7 +180,7 @@ function findHome(
   path: string | undefined,
   module: string,
   parameter: string,
-): Home | Homeless {
+): Home | Unmatched {
   const named = namedHome(index, path, module, parameter);
   if (named && (!('tensor' in named) || named.foreign === undefined)) return named;
   const constant = path === undefined ? undefined : constantOf(index, path, parameter);
@@ -202,7 +202,7 @@ function namedHome(
   path: string | undefined,
   module: string,
   parameter: string,
-): Home | Homeless | undefined {
+): Home | Unmatched | undefined {
   const { values, model } = index.patched;
   for (const owner of new Set([path ?? module, module])) {
     const name = `${owner}.${parameter}`;
@@ -262,7 +262,7 @@ function checkedHome(
   path: string,
   parameter: string,
   { name, constant }: { readonly name: string; readonly constant: Constant },
-): Home | Homeless {
+): Home | Unmatched {
   const { patched, layers } = index;
   const { model } = patched;
   const { tensor, graph, steps } = constant;

@@ -3,14 +3,14 @@ import { OnnxLoraError } from '../../errors.js';
 import type { AdapterFile } from '../files/adapter-file.js';
 
 /** Why something has no place in a model. */
-export interface Homeless {
+export interface Unmatched {
   readonly problem: string;
   /** The model has nothing of this name: it may be left out. Otherwise it does not fit. */
   readonly isMissing: boolean;
 }
 
 /** An adapter or a parameter of a file that could not be bound. */
-export interface Problem extends Homeless {
+export interface Problem extends Unmatched {
   readonly name: string;
 }
 

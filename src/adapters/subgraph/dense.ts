@@ -6,7 +6,7 @@ import type { SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
 
 /** Whether the node reads its weight as [out, in]. */
-export function isReadTurned({ transposed, constant }: LinearLayer['weight']): boolean {
+export function isReadTransposed({ transposed, constant }: LinearLayer['weight']): boolean {
   const turns = constant?.steps.filter(({ opType }) => opType === 'Transpose').length ?? 0;
   return transposed !== (turns % 2 === 1);
 }
@@ -19,7 +19,7 @@ export function updateAsRead(
   tensors: AdapterTensors,
 ): string {
   const update = denseUpdate(b, structure, tensors);
-  return isReadTurned(weight) ? b.transpose('update_turned', update, [1, 0]) : update;
+  return isReadTransposed(weight) ? b.transpose('update_turned', update, [1, 0]) : update;
 }
 
 /** `s·A·B`, [in, out] */

@@ -10,7 +10,7 @@
 import type { FloatName } from '../../onnx/dtype.js';
 import type { Structure } from '../structure/structure.js';
 import type { LinearLayer } from '../targets/index.js';
-import { isReadTurned, updateAsRead } from './dense.js';
+import { isReadTransposed, updateAsRead } from './dense.js';
 import { productWith } from './same-operator.js';
 import { type Change, product } from './subgraph.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
@@ -50,11 +50,11 @@ function adaptedWeight(
   tensors: AdapterTensors,
 ): AdaptedWeight {
   const { dtype } = tensors;
-  const isTurned = isReadTurned(weight);
+  const isTransposed = isReadTransposed(weight);
   const update = updateAsRead(b, weight, structure, tensors);
   const stored = b.cast('weight_cast', weight.name, weight.dtype, dtype);
   // A kernel has further axes, all of size 1.
-  const dims = isTurned ? [weight.out, weight.in] : [weight.in, weight.out];
+  const dims = isTransposed ? [weight.out, weight.in] : [weight.in, weight.out];
   const isMatrix = weight.constant?.dims.length === 2;
   const matrix = isMatrix ? stored : b.reshape('weight_matrix', stored, dims);
   const scaled =
@@ -62,7 +62,7 @@ function adaptedWeight(
       ? matrix
       : b.node('weight_scaled', 'Mul', [matrix, b.number('weight_factor', weight.factor, dtype)]);
   const adapted = b.node('adapted', 'Add', [scaled, update]);
-  return { weight: scaled, adapted, norms: b.norms('norms', adapted, isTurned ? 1 : 0) };
+  return { weight: scaled, adapted, norms: b.norms('norms', adapted, isTransposed ? 1 : 0) };
 }
 
 /**
@@ -81,7 +81,7 @@ function productOfChange(
   { weight, adapted, gain }: AdaptedWeight & { gain: string },
 ): string {
   const { out, factor, dtype: own } = layer.weight;
-  const column = isReadTurned(layer.weight) ? b.reshape('gain_axes', gain, [out, 1]) : gain;
+  const column = isReadTransposed(layer.weight) ? b.reshape('gain_axes', gain, [out, 1]) : gain;
   const change = b.node('weight_change', 'Sub', [
     b.node('adapted_scaled', 'Mul', [adapted, column]),
     weight,

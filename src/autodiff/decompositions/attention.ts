@@ -1,5 +1,5 @@
 /** Attention of opset 23 and of com.microsoft: they differ in how they take Q, K, V and the masks. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { Decomposition, NodeContext } from '../rule.js';
 import { broadcast } from '../shapes.js';
@@ -19,18 +19,18 @@ import {
  * Row i attends to the whole cache and to the columns up to i behind it: [S, T]. Where they differ in
  * number, as where the keys are another sequence, rows and columns align at the first.
  */
-function causalMask(c: Calculus, heads: Heads): string {
+function causalMask(c: OpBuilder, heads: Heads): string {
   return upTo(c, lastColumns(c, heads), heads);
 }
 
 /** The last column that each row attends to: [S]. */
-function lastColumns(c: Calculus, { q, past }: Heads): string {
+function lastColumns(c: OpBuilder, { q, past }: Heads): string {
   const rows = c.positions(q, 2);
   return past ? c.add(rows, c.sizesOf(past, [2])) : rows;
 }
 
 /** Whether a column is not behind the last one: [.., S, T] from [.., S]. */
-function upTo(c: Calculus, last: string, { k }: Heads): string {
+function upTo(c: OpBuilder, last: string, { k }: Heads): string {
   return c.not(c.compare('Greater', c.positions(k, 2), c.unsqueeze(last, [c.rank(last)])));
 }
 
@@ -38,7 +38,7 @@ function upTo(c: Calculus, last: string, { k }: Heads): string {
  * The causal mask of com.microsoft operators. ONNX Runtime's kernel leaves the last row out, which is
  * the same where rows and columns are as many: with more keys it attends to all of them.
  */
-function unidirectionalMask(c: Calculus, heads: Heads): string {
+function unidirectionalMask(c: OpBuilder, heads: Heads): string {
   const { q, k } = heads;
   const [rows, columns] = [c.dims(q)[2], c.dims(k)[2]];
   const last = lastColumns(c, heads);
@@ -136,7 +136,7 @@ export const scaledDotProductAttention: Decomposition = (context) => {
 };
 
 /** The causal mask behind a cache, where a single row attends to everything. */
-function cachedMask(c: Calculus, heads: Heads): string {
+function cachedMask(c: OpBuilder, heads: Heads): string {
   const [rows, last] = [c.dims(heads.q)[2], lastColumns(c, heads)];
   if (typeof rows === 'number' && rows !== 1) return upTo(c, last, heads);
   const [rowCount, all] = [heads.q, heads.k].map((value) => c.sizesOf(value, [2]));
@@ -148,7 +148,7 @@ function cachedMask(c: Calculus, heads: Heads): string {
  * What is left by causality and by the lengths of the samples [B], one number of keys for each: the last
  * row is then at the last key that counts.
  */
-function orderMasks(c: Calculus, heads: Heads, isCausal: boolean, lengths?: string): string[] {
+function orderMasks(c: OpBuilder, heads: Heads, isCausal: boolean, lengths?: string): string[] {
   const { q, k, past } = heads;
   if (!lengths) return isCausal ? [past ? cachedMask(c, heads) : causalMask(c, heads)] : [];
   const columns = c.unsqueeze(lengths, [1]);
@@ -160,7 +160,7 @@ function orderMasks(c: Calculus, heads: Heads, isCausal: boolean, lengths?: stri
 }
 
 /** Rows in which a place is left by all masks, and by a bias above the lowest number (exporters write it for -∞). */
-function openRows(c: Calculus, masks: readonly string[], bias: string | undefined): string {
+function openRows(c: OpBuilder, masks: readonly string[], bias: string | undefined): string {
   const all = bias ? [...masks, c.compare('Greater', bias, lowest(c, bias))] : masks;
   const open = all.reduce((a, b) =>
     c.op('And', [a, b], { dtype: 'bool', shape: broadcast(c.shape(a), c.shape(b)) }),
@@ -209,17 +209,17 @@ function isCounted({ node, c }: NodeContext, mask: string, { q, k }: Heads): str
 }
 
 /** Starts where a mask has none: where its length is not known, it may be without. */
-function zerosOf(c: Calculus, mask: string, count: string): string {
+function zerosOf(c: OpBuilder, mask: string, count: string): string {
   const { dtype } = c.type(mask);
   return c.op('Expand', [c.scalar(dtype, 0), count], { dtype, shape: [null] });
 }
 
-function packedSize(c: Calculus, weights: string): number | undefined {
+function packedSize(c: OpBuilder, weights: string): number | undefined {
   const size = c.dims(weights)[1];
   return typeof size === 'number' ? size : undefined;
 }
 
-function biasSizes(c: Calculus, [q, k, v]: readonly string[], bias: string): number[] {
+function biasSizes(c: OpBuilder, [q, k, v]: readonly string[], bias: string): number[] {
   const widths = [q!, k!, v!].map((part) => (c.rank(part) === 3 ? c.dims(part)[2] : undefined));
   const total = c.dims(bias)[0];
   const [first = 0, second = first] = widths as (number | undefined)[];
@@ -230,7 +230,7 @@ function biasSizes(c: Calculus, [q, k, v]: readonly string[], bias: string): num
 }
 
 /** One of the first axis. */
-function pick(c: Calculus, value: string, index: number): string {
+function pick(c: OpBuilder, value: string, index: number): string {
   const { dtype, shape } = c.type(value);
   const type = { dtype, shape: shape?.slice(1) ?? null };
   return c.op('Gather', [value, c.scalar('int64', index)], type, { axis: { int: 0 } });

@@ -3,7 +3,7 @@
  * heads of Q share one of K and V. It is computed as ONNX Runtime's kernel does, also where that differs
  * from the operator's description.
  */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { Decomposition, NodeContext } from '../rule.js';
 import { after, attend, joinHeads, refuseIf, splitHeads, splitLast } from './heads.js';
@@ -57,7 +57,7 @@ function projections({ x, c, int }: NodeContext): [string, string, string] {
   return parts.map((part, i) => splitHeads(c, part, counts[i]!)) as [string, string, string];
 }
 
-function unpacked(c: Calculus, packed: string, counts: readonly number[]): string[] {
+function unpacked(c: OpBuilder, packed: string, counts: readonly number[]): string[] {
   const width = c.dims(packed)[2];
   if (typeof width !== 'number') throw new Refusal(`the width of ${packed} is not static`);
   const size = width / counts.reduce((a, b) => a + b, 0);
@@ -90,7 +90,7 @@ function placesOf({ x, c }: NodeContext): Places {
 }
 
 /** The place of each token: [B, S]. With a prompt, the first of given positions is where all samples begin. */
-function rotaryPlaces(c: Calculus, places: Places, heads: string, given?: string): string {
+function rotaryPlaces(c: OpBuilder, places: Places, heads: string, given?: string): string {
   const rows = c.positions(heads, 2);
   if (!given) return c.add(places.before, rows);
   const first = c.stretch(c.stretch(given, 0, 0, 1), 1, 0, 1);
@@ -143,7 +143,12 @@ const NOWHERE = 2 ** 40;
  * The place of each key in its sample: [B, T]. A cache may have room for more tokens than came before;
  * those of this run follow the ones that did.
  */
-function columnPlaces(c: Calculus, before: string, keys: string, past: string | undefined): string {
+function columnPlaces(
+  c: OpBuilder,
+  before: string,
+  keys: string,
+  past: string | undefined,
+): string {
   const columns = c.unsqueeze(c.positions(keys, 2), [0]);
   if (!past) return columns;
   const room = c.sizesOf(past, [2]);
@@ -152,6 +157,6 @@ function columnPlaces(c: Calculus, before: string, keys: string, past: string | 
   return c.where(isOld, old, c.add(c.sub(columns, room), before));
 }
 
-function both(c: Calculus, a: string, b: string): string {
+function both(c: OpBuilder, a: string, b: string): string {
   return c.op('And', [a, b], c.type(a));
 }

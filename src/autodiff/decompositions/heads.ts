@@ -3,7 +3,7 @@
  * they take Q, K and V from.
  */
 import type { DataTypeName } from '../../onnx/dtype.js';
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 
 /** Heads side by side: q [B, H, S, D], k [B, H or fewer, T, D], v [B, as k, T, E]. */
@@ -31,7 +31,7 @@ export interface AttentionOptions {
 }
 
 /** @returns [B, H, S, E] */
-export function attend(c: Calculus, { q, k, v }: Heads, options: AttentionOptions): string {
+export function attend(c: OpBuilder, { q, k, v }: Heads, options: AttentionOptions): string {
   const { biases, masks, softcap, openRows } = options;
   const queries = c.scale(q, options.scale ?? 1 / Math.sqrt(headSize(c, q)));
   const groups = groupsOf(c, q, k);
@@ -47,12 +47,12 @@ export function attend(c: Calculus, { q, k, v }: Heads, options: AttentionOption
   return openRows ? c.masked(openRows, result) : result;
 }
 
-function softmax(c: Calculus, scores: string): string {
+function softmax(c: OpBuilder, scores: string): string {
   return c.unary('Softmax', scores, { axis: { int: -1 } });
 }
 
 /** The softmax of the scores [B, H, S, T] and one more column, without that column. */
-function softmaxBeside(c: Calculus, scores: string, sink: string): string {
+function softmaxBeside(c: OpBuilder, scores: string, sink: string): string {
   const column = c.rank(sink) === 0 ? sink : c.unsqueeze(sink, [1, 2]);
   const [batch, heads, rows] = c.dims(scores);
   const sizes = c.concat([c.sizesOf(scores, [0, 1, 2]), c.integers([1])], 0);
@@ -63,19 +63,19 @@ function softmaxBeside(c: Calculus, scores: string, sink: string): string {
 }
 
 /** Not -∞: a row without a place to attend to would be NaN. */
-export function lowest(c: Calculus, like: string): string {
+export function lowest(c: OpBuilder, like: string): string {
   const least: Partial<Record<DataTypeName, number>> = { float16: -65504, float64: -1e300 };
   return c.number(like, least[c.type(like).dtype] ?? -3.4028234663852886e38);
 }
 
-function headSize(c: Calculus, value: string): number {
+function headSize(c: OpBuilder, value: string): number {
   const size = c.dims(value).at(-1);
   if (typeof size === 'number') return size;
   throw new Refusal(`the size of its heads (${value}) is not static`);
 }
 
 /** [heads of k, queries for each of them], where several share one. */
-function groupsOf(c: Calculus, q: string, k: string): [number, number] | undefined {
+function groupsOf(c: OpBuilder, q: string, k: string): [number, number] | undefined {
   const [queries, keys] = [c.dims(q)[1], c.dims(k)[1]];
   if (typeof queries !== 'number' || typeof keys !== 'number') {
     throw new Refusal(`the number of its heads (${q}, ${k}) is not static`);
@@ -84,21 +84,21 @@ function groupsOf(c: Calculus, q: string, k: string): [number, number] | undefin
 }
 
 /** [B, H, S, D] as [B, G, H/G, S, D] */
-function regroup(c: Calculus, value: string, [keys, each]: [number, number]): string {
+function regroup(c: OpBuilder, value: string, [keys, each]: [number, number]): string {
   const [batch, , rows, size] = c.dims(value) as [number, number, number, number];
   const parts = [c.sizesOf(value, [0]), c.integers([keys, each]), c.sizesOf(value, [2, 3])];
   return c.reshape(value, c.concat(parts, 0), [batch, keys, each, rows, size]);
 }
 
 /** [B, G, H/G, S, T] as [B, H, S, T] */
-function mergeGroups(c: Calculus, value: string): string {
+function mergeGroups(c: OpBuilder, value: string): string {
   const [batch, keys, each, rows, size] = c.dims(value) as [number, number, number, number, number];
   const parts = [c.sizesOf(value, [0]), c.integers([keys * each]), c.sizesOf(value, [3, 4])];
   return c.reshape(value, c.concat(parts, 0), [batch, keys * each, rows, size]);
 }
 
 /** [B, S, H·D] as [B, H, S, D] */
-export function splitHeads(c: Calculus, value: string, count: number): string {
+export function splitHeads(c: OpBuilder, value: string, count: number): string {
   const [batch, rows, width] = c.dims(value) as [number, number, number | null];
   const size = typeof width === 'number' ? width / count : null;
   const shape =
@@ -110,7 +110,7 @@ export function splitHeads(c: Calculus, value: string, count: number): string {
 }
 
 /** [B, H, S, D] as [B, S, H·D] */
-export function joinHeads(c: Calculus, value: string): string {
+export function joinHeads(c: OpBuilder, value: string): string {
   const [batch, count, rows, size] = c.dims(value) as [number, number, number, number | null];
   const width = typeof size === 'number' ? count * size : null;
   const rowsFirst = c.transpose(value, [0, 2, 1, 3]);
@@ -122,7 +122,7 @@ export function joinHeads(c: Calculus, value: string): string {
 }
 
 /** Stretches of the last axis. */
-export function splitLast(c: Calculus, value: string, sizes: readonly number[]): string[] {
+export function splitLast(c: OpBuilder, value: string, sizes: readonly number[]): string[] {
   return sizes.map((size, i) => {
     const start = sizes.slice(0, i).reduce((a, b) => a + b, 0);
     return c.stretch(value, c.rank(value) - 1, start, start + size);
@@ -130,7 +130,7 @@ export function splitLast(c: Calculus, value: string, sizes: readonly number[]):
 }
 
 /** Behind what a cache holds. */
-export function after(c: Calculus, past: string | undefined, value: string): string {
+export function after(c: OpBuilder, past: string | undefined, value: string): string {
   return past ? c.concat([past, value], 2) : value;
 }
 

@@ -3,7 +3,7 @@
  * graph, so that the backward pass finds what it needs (attention's softmax) and computes nothing twice.
  */
 import type { NewNode } from '../../onnx/encode.js';
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import { type Decomposition, nodeContext } from '../rule.js';
 import { attention, multiHeadAttention, scaledDotProductAttention } from './attention.js';
@@ -24,7 +24,7 @@ export function isComposed({ opType, domain = '' }: NewNode): boolean {
 }
 
 /** Puts what a node is made of in its place; its outputs keep their names. */
-export function decompose(node: NewNode, c: Calculus): void {
+export function decompose(node: NewNode, c: OpBuilder): void {
   const { opType, domain = '', outputs } = node;
   const { nodes } = c.graph;
   const write = decompositions[domain === '' ? opType : `${domain}:${opType}`]!;

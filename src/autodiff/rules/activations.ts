@@ -1,8 +1,8 @@
 /** Elementwise functions of one input: dx = dy · f'(x). */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 
-type Derivative = (c: Calculus, x: string, y: string, context: RuleContext) => string;
+type Derivative = (c: OpBuilder, x: string, y: string, context: RuleContext) => string;
 
 /** A rule from the derivative, given x and y = f(x). */
 function elementwise(derivative: Derivative): GradientRule {
@@ -20,7 +20,7 @@ function gate(condition: Derivative): GradientRule {
   };
 }
 
-export function negative(c: Calculus, x: string): string {
+export function negative(c: OpBuilder, x: string): string {
   return c.compare('Less', x, c.number(x, 0));
 }
 
@@ -125,7 +125,7 @@ export const gelu = elementwise((c, x, _, { text }) =>
 );
 
 /** Φ(x) + x·φ(x), with Φ(x) = (1 + erf u)/2, φ(x) = exp(-u²)/√2π, u = x/√2 */
-export function erfGeluSlope(c: Calculus, x: string): string {
+export function erfGeluSlope(c: OpBuilder, x: string): string {
   const u = c.scale(x, Math.SQRT1_2);
   const cdf = c.shift(c.scale(c.unary('Erf', u), 0.5), 0.5);
   const pdf = c.exp(c.minus(-Math.log(2 * Math.PI) / 2, c.square(u)));
@@ -136,7 +136,7 @@ export function erfGeluSlope(c: Calculus, x: string): string {
  * y = x/2 · (1 + tanh u) = x·s with s = sigmoid(2u), u = k·(x + 0.044715 x³), k = √(2/π):
  * s · (1 + x·2u'·(1 - s)) with 2u' = 2k + 6k·0.044715 x²
  */
-export function tanhGeluSlope(c: Calculus, x: string): string {
+export function tanhGeluSlope(c: OpBuilder, x: string): string {
   const k = 2 * Math.sqrt(2 / Math.PI);
   const squared = c.square(x);
   const s = c.unary('Sigmoid', c.mul(x, c.shift(c.scale(squared, 0.044715 * k), k)));

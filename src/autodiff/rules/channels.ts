@@ -1,5 +1,5 @@
 /** Normalizations and activations with numbers for each channel (axis 1). */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 import { negative } from './activations.js';
@@ -7,7 +7,7 @@ import { standardized, throughNormalization } from './normalization.js';
 import { nonZero } from './reduction.js';
 
 /** A value of shape [C] as [C, 1, ..], to go with [N, C, ..]. */
-function perChannel(c: Calculus, value: string, like: string): string {
+function perChannel(c: OpBuilder, value: string, like: string): string {
   const [size] = c.dims(value);
   const ones = c
     .axes(like)
@@ -16,7 +16,7 @@ function perChannel(c: Calculus, value: string, like: string): string {
   return c.reshape(value, c.integers([-1, ...ones]), [size!, ...ones]);
 }
 
-function channelSum(c: Calculus, value: string, like: string): string {
+function channelSum(c: OpBuilder, value: string, like: string): string {
   const axes = c.axes(value).filter((axis) => axis !== 1);
   return c.reshapeLike(c.reduceSum(value, axes, false), like);
 }
@@ -124,7 +124,7 @@ function groupSum({ x, c, int }: RuleContext, value: string, like: string): stri
   return c.reduceSum(c.reshape(sums, c.integers(shape), shape), [1], false);
 }
 
-function channelsOf(c: Calculus, x: string): number {
+function channelsOf(c: OpBuilder, x: string): number {
   const channels = c.dims(x)[1];
   if (typeof channels === 'number') return channels;
   throw new Refusal(`the number of channels of ${x} is not static`);

@@ -1,6 +1,6 @@
 /** Conv and ConvTranspose: each is the other's gradient with respect to its input. */
 import type { Attributes } from '../../graph/builder.js';
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 import { type Window, windowOf } from './window.js';
@@ -58,7 +58,7 @@ function attributesOf(window: Window, group: number): Attributes {
 }
 
 /** The type of a value whose sizes behind batch and channels are open. */
-function openSizes(c: Calculus, like: string) {
+function openSizes(c: OpBuilder, like: string) {
   const { dtype, shape } = c.type(like);
   return { dtype, shape: shape?.map((dim, axis) => (axis < 2 ? dim : null)) ?? null };
 }
@@ -69,7 +69,7 @@ function openSizes(c: Calculus, like: string) {
  * the windows left its end unread.
  */
 export function scatterWindows(
-  c: Calculus,
+  c: OpBuilder,
   input: string,
   weight: string,
   dy: string,
@@ -97,7 +97,7 @@ export function scatterWindows(
   );
 }
 
-function pad(c: Calculus, value: string, amounts: readonly number[]): string {
+function pad(c: OpBuilder, value: string, amounts: readonly number[]): string {
   const type = openSizes(c, value);
   if (c.graph.opset >= 11) return c.op('Pad', [value, c.integers(amounts)], type);
   return c.op('Pad', [value], type, { pads: { ints: amounts } });
@@ -105,7 +105,7 @@ function pad(c: Calculus, value: string, amounts: readonly number[]): string {
 
 /** The stretch of a value, behind batch and channels, that has the sizes of another. */
 function cutTo(
-  c: Calculus,
+  c: OpBuilder,
   value: string,
   like: string,
   kernel: readonly number[],
@@ -127,7 +127,7 @@ function cutTo(
  * strides for dilations and dilations for strides. X [N, G·I, ..] of G groups goes in as [I, G·N, ..].
  */
 function weightGradient(
-  c: Calculus,
+  c: OpBuilder,
   input: string,
   weight: string,
   dy: string,
@@ -155,7 +155,7 @@ function weightGradient(
 }
 
 /** [N, G·I, ..] as [I, G·N, ..] */
-function batchAsChannels(c: Calculus, value: string, ins: number, group: number): string {
+function batchAsChannels(c: OpBuilder, value: string, ins: number, group: number): string {
   const [batch, , ...sizes] = c.dims(value);
   const places = sizes.map((_, i) => 2 + i);
   if (group === 1) return c.transpose(value, [1, 0, ...places]);
@@ -167,7 +167,7 @@ function batchAsChannels(c: Calculus, value: string, ins: number, group: number)
   return c.reshape(turned, merged, [ins, count, ...sizes]);
 }
 
-function biasGradient(c: Calculus, dy: string, bias: string): string {
+function biasGradient(c: OpBuilder, dy: string, bias: string): string {
   const axes = c.axes(dy).filter((axis) => axis !== 1);
   return c.reshapeLike(c.reduceSum(dy, axes, false), bias);
 }

@@ -1,5 +1,5 @@
 /** Einsum with any number of operands. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 
@@ -50,7 +50,7 @@ function equationOf({ x, c, text }: RuleContext): Equation {
 }
 
 /** The axes that an ellipsis stands for, which align at the last. */
-function ellipsisRank(c: Calculus, value: string, term: string): number {
+function ellipsisRank(c: OpBuilder, value: string, term: string): number {
   return term.includes('...') ? c.rank(value) - term.length + 3 : 0;
 }
 
@@ -63,7 +63,7 @@ function implicitOutput(terms: readonly string[], dots: string): string {
   return dots + once.sort().join('');
 }
 
-function sizeOf(c: Calculus, x: readonly string[], terms: readonly string[], index: string) {
+function sizeOf(c: OpBuilder, x: readonly string[], terms: readonly string[], index: string) {
   const sizes = terms.flatMap((term, k) => {
     const axis = term.indexOf(index);
     return axis < 0 ? [] : [c.dims(x[k]!)[axis]!];

@@ -1,5 +1,5 @@
 /** com.microsoft operators that fuse an addition with what follows. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { type GradientRule, ofOutputs, type RuleContext } from '../rule.js';
 import { erfGeluSlope, tanhGeluSlope } from './activations.js';
 import {
@@ -10,7 +10,7 @@ import {
 } from './normalization.js';
 
 /** A function of x + b, b optional. */
-function biased(slope: (c: Calculus, x: string) => string): GradientRule {
+function biased(slope: (c: OpBuilder, x: string) => string): GradientRule {
   return ({ x: [x, bias], dy: [dy], c }) => {
     const gradient = () => c.mul(dy!, slope(c, bias ? c.add(x!, bias) : x!));
     return [gradient, () => c.sumTo(gradient(), bias!)];
@@ -20,7 +20,7 @@ function biased(slope: (c: Calculus, x: string) => string): GradientRule {
 export const fastGelu = biased(tanhGeluSlope);
 export const biasGelu = biased(erfGeluSlope);
 
-type Normalize = (c: Calculus, x: string, axes: readonly number[], epsilon: number) => Normalized;
+type Normalize = (c: OpBuilder, x: string, axes: readonly number[], epsilon: number) => Normalized;
 
 /** Inputs: x, skip, scale, the normalization's own bias where it has one, and a bias of the sum. */
 function skipNormalization(normalize: Normalize, hasShift: boolean): GradientRule {

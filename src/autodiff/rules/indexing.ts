@@ -1,5 +1,5 @@
 /** Gather, Scatter and TopK: the gradient goes to where the indices point, or comes from there. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 import { movedBack, scatterAdd } from './movement.js';
@@ -24,7 +24,7 @@ export const gather: GradientRule = ({ x: [x, indices], dy: [dy], c, int }) => [
   undefined,
 ];
 
-function addRows(c: Calculus, target: string, indices: string, updates: string): string {
+function addRows(c: OpBuilder, target: string, indices: string, updates: string): string {
   return scatterAdd(c, 'ScatterND', [target, indices, updates]);
 }
 

@@ -1,5 +1,5 @@
 /** Operators that move numbers without changing them: the gradient moves back. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { exactOutput, type GradientRule, ofOutputs } from '../rule.js';
 
 /** Reshape, Flatten, Squeeze, Unsqueeze */
@@ -23,7 +23,7 @@ export const concat: GradientRule = ({ x, dy: [dy], c, int }) => {
 };
 
 /** The sum of the values' sizes along an axis, as a number or an int64 vector of one. */
-function totalSize(c: Calculus, values: readonly string[], axis: number): number | string {
+function totalSize(c: OpBuilder, values: readonly string[], axis: number): number | string {
   const sizes = values.map((value) => c.shape(value)?.at(axis));
   if (sizes.every((size) => typeof size === 'number')) return sizes.reduce((a, b) => a + b, 0);
   const type = { dtype: 'int64', shape: [1] } as const;

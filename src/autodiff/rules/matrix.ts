@@ -1,5 +1,5 @@
 /** MatMul, Gemm, FusedMatMul and MatMulNBits. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 
@@ -20,7 +20,7 @@ export const matMul = ({ x: [a, b], dy: [dy], c }: RuleContext): (() => string)[
  * Aᵀ · dY; for a matrix B under a batch of A one product over all rows, instead of one a batch
  * element and a sum over them.
  */
-function rightGradient(c: Calculus, a: string, dy: string, b: string): string {
+function rightGradient(c: OpBuilder, a: string, dy: string, b: string): string {
   const [rows, products] = c.rank(b) === 2 ? [asRows(c, a), asRows(c, dy)] : [];
   if (rows && products) return c.matMul(c.transpose(rows, [1, 0]), products);
   const product = isNarrower(c, dy, a)
@@ -34,13 +34,13 @@ function rightGradient(c: Calculus, a: string, dy: string, b: string): string {
  * it is the one to transpose, as (dYᵀ · A)ᵀ. In attention, where A is the weights of all pairs, that
  * takes half the time, and the outer transpose goes into the one that merges the heads.
  */
-function isNarrower(c: Calculus, value: string, other: string): boolean {
+function isNarrower(c: OpBuilder, value: string, other: string): boolean {
   const [columns, others] = [c.dims(value).at(-1), c.dims(other).at(-1)];
   return typeof columns === 'number' && (typeof others !== 'number' || columns < others);
 }
 
 /** As a matrix with the same last axis; undefined where its size is open. */
-function asRows(c: Calculus, value: string): string | undefined {
+function asRows(c: OpBuilder, value: string): string | undefined {
   const dims = c.dims(value);
   if (dims.length === 2) return value;
   const size = dims.at(-1);

@@ -1,6 +1,6 @@
 /** Operators that only copy elements: the gradient is added up where they came from. */
 import type { Attributes } from '../../graph/builder.js';
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 
@@ -10,7 +10,7 @@ import type { GradientRule, RuleContext } from '../rule.js';
  * @throws Refusal before opset 16
  */
 export function scatterAdd(
-  c: Calculus,
+  c: OpBuilder,
   opType: 'ScatterND' | 'ScatterElements',
   [target, indices, updates]: readonly [string, string, string],
   attributes: Attributes = {},
@@ -39,14 +39,14 @@ export function movedBack({ node, x, dy, c }: RuleContext): string {
 export const moved: GradientRule = (context) => [() => movedBack(context)];
 
 /** Zeros like `x` with `dy` added at elements that `indices` counts in row-major order. */
-export function scatterFlat(c: Calculus, x: string, indices: string, dy: string): string {
+export function scatterFlat(c: OpBuilder, x: string, indices: string, dy: string): string {
   const zeros = c.flat(c.zeros(x));
   const sum = scatterAdd(c, 'ScatterElements', [zeros, c.flat(indices), c.flat(dy)]);
   return c.reshapeLike(sum, x);
 }
 
 /** 0, 1, 2, … in the shape of `x`. */
-function numbered(c: Calculus, x: string): string {
+function numbered(c: OpBuilder, x: string): string {
   const scalar = { dtype: 'int64', shape: [] } as const;
   const size = c.staticShape(x)?.reduce((a, b) => a * b, 1);
   const count = size === undefined ? c.op('Size', [x], scalar) : c.scalar('int64', size);

@@ -1,5 +1,5 @@
 /** Softmax, LayerNormalization and RMS normalization. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { type GradientRule, ofOutputs, type RuleContext } from '../rule.js';
 
 /**
@@ -30,7 +30,7 @@ function guarded({ node, y: [y], c }: RuleContext): string {
 }
 
 /** Whether a Where takes a value, or leaves it. */
-function isChosen(c: Calculus, value: string): boolean {
+function isChosen(c: OpBuilder, value: string): boolean {
   return c.graph.nodes.some(({ opType, inputs, outputs }) => {
     if (opType === 'Where') return inputs.slice(1).includes(value);
     const isCopy = (opType === 'Cast' || opType === 'Identity') && inputs[0] === value;
@@ -66,7 +66,7 @@ export interface Normalized {
 
 /** n = (x - mean(x)) / √(mean((x - mean)²) + ε) */
 export function standardized(
-  c: Calculus,
+  c: OpBuilder,
   x: string,
   axes: readonly number[],
   epsilon: number,
@@ -77,7 +77,7 @@ export function standardized(
 
 /** n = x / √(mean(x²) + ε) */
 export function byRootMeanSquare(
-  c: Calculus,
+  c: OpBuilder,
   x: string,
   axes: readonly number[],
   epsilon: number,
@@ -91,7 +91,7 @@ export function byRootMeanSquare(
  * none was taken off.
  */
 export function throughNormalization(
-  c: Calculus,
+  c: OpBuilder,
   g: string,
   { value: n, inverse, centered }: Normalized,
   axes: readonly number[],
@@ -101,7 +101,7 @@ export function throughNormalization(
   return c.mul(c.sub(rest, along), inverse);
 }
 
-type Normalize = (c: Calculus, x: string, axes: readonly number[], epsilon: number) => Normalized;
+type Normalize = (c: OpBuilder, x: string, axes: readonly number[], epsilon: number) => Normalized;
 
 /**
  * A rule for `y = n · scale + bias`, n normalized over the axes from `axis` on, whose further outputs
@@ -147,7 +147,7 @@ function statistics(
  * output is 1 / std.
  */
 export function layerNormalized(
-  c: Calculus,
+  c: OpBuilder,
   x: string,
   axes: readonly number[],
   epsilon: number,

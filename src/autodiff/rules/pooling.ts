@@ -1,5 +1,5 @@
 /** AveragePool, MaxPool, GlobalAveragePool, GlobalMaxPool. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 import { scatterWindows } from './convolution.js';
@@ -7,7 +7,7 @@ import { scatterFlat } from './movement.js';
 import { divided, extreme } from './reduction.js';
 import { type Window, windowOf } from './window.js';
 
-function places(c: Calculus, x: string): number[] {
+function places(c: OpBuilder, x: string): number[] {
   return c.axes(x).slice(2);
 }
 
@@ -62,7 +62,7 @@ function windowShare(context: RuleContext, window: Window): string {
 }
 
 /** How many places of its input each window covers. */
-function cover(c: Calculus, ones: string, dy: string, window: Window): string {
+function cover(c: OpBuilder, ones: string, dy: string, window: Window): string {
   const { kernel, strides, dilations, begin, end } = window;
   const { dtype } = c.type(dy);
   const sum = c.op(
@@ -82,14 +82,14 @@ function cover(c: Calculus, ones: string, dy: string, window: Window): string {
   return c.op('Slice', [sum, starts, c.sizesOf(dy, axes), c.integers(axes)], type);
 }
 
-function onesKernel(c: Calculus, like: string, { kernel }: Window): string {
+function onesKernel(c: OpBuilder, like: string, { kernel }: Window): string {
   const shape = [1, 1, ...kernel];
   const one = c.number(like, 1);
   return c.op('Expand', [one, c.integers(shape)], { dtype: c.type(like).dtype, shape });
 }
 
 /** [N, C, ..] as [N·C, 1, ..] */
-function oneChannel(c: Calculus, value: string): string {
+function oneChannel(c: OpBuilder, value: string): string {
   const axes = places(c, value);
   const lead = c.integers([-1, 1]);
   const type = { dtype: 'int64', shape: [2 + axes.length] } as const;
@@ -98,6 +98,6 @@ function oneChannel(c: Calculus, value: string): string {
 }
 
 /** The first channel of the first sample: [1, 1, ..]. */
-function onePlane(c: Calculus, value: string): string {
+function onePlane(c: OpBuilder, value: string): string {
   return c.stretch(c.stretch(value, 0, 0, 1), 1, 0, 1);
 }

@@ -1,10 +1,10 @@
 /** The Reduce operators. A reduced value broadcasts over the axes it was reduced over. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import { exactOutput, type GradientRule, type RuleContext } from '../rule.js';
 
 type Reduction = (
-  c: Calculus,
+  c: OpBuilder,
   x: string,
   y: () => string,
   dy: string,
@@ -50,7 +50,7 @@ function reducedAxes(context: RuleContext): readonly number[] {
 }
 
 /** A value by a count, which may be a number. */
-export function divided(c: Calculus, value: string, count: number | string): string {
+export function divided(c: OpBuilder, value: string, count: number | string): string {
   return typeof count === 'number' ? c.scale(value, 1 / count) : c.div(value, count);
 }
 
@@ -62,7 +62,7 @@ export const reduceMean = reduction((c, x, _, dy, axes) =>
 
 /** The gradient goes to the extreme element, in equal parts where several tie. */
 export function extreme(
-  c: Calculus,
+  c: OpBuilder,
   x: string,
   y: string,
   dy: string,
@@ -100,7 +100,7 @@ export const reduceProd = reduction((c, x, y, dy, axes) => {
 });
 
 /** 1 in the place of 0. */
-export function nonZero(c: Calculus, value: string): string {
+export function nonZero(c: OpBuilder, value: string): string {
   const isZero = c.compare('Equal', value, c.number(value, 0));
   return c.where(isZero, c.number(value, 1), value);
 }

@@ -1,5 +1,5 @@
 /** Slice and Pad: each is the other's gradient. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import type { GradientRule, RuleContext } from '../rule.js';
 import { movedBack } from './movement.js';
 
@@ -32,7 +32,7 @@ function boundsOf({ x, c }: RuleContext): Bounds | undefined {
 }
 
 /** What the gradient is padded by, where starts and the sizes of the axes are known. */
-function staticPads(c: Calculus, x: string, dy: string, { axes, starts }: Bounds) {
+function staticPads(c: OpBuilder, x: string, dy: string, { axes, starts }: Bounds) {
   const known = c.constant(starts);
   const begin = c.axes(x).map(() => 0);
   const end = [...begin];
@@ -46,7 +46,7 @@ function staticPads(c: Calculus, x: string, dy: string, { axes, starts }: Bounds
   return c.integers([...begin, ...end]);
 }
 
-function padsAtRunTime(c: Calculus, x: string, dy: string, { axes, starts }: Bounds): string {
+function padsAtRunTime(c: OpBuilder, x: string, dy: string, { axes, starts }: Bounds): string {
   const type = { dtype: 'int64', shape: [axes.length] } as const;
   const start = c.cast(starts, 'int64');
   const [whole, kept] = [c.sizesOf(x, axes), c.sizesOf(dy, axes)];

@@ -1,14 +1,14 @@
 /** Circular and hyperbolic functions and their inverses. */
-import type { Calculus } from '../op-builder.js';
+import type { OpBuilder } from '../op-builder.js';
 import type { GradientRule } from '../rule.js';
 
 /** A rule from the derivative, given x and y = f(x). */
-function elementwise(derivative: (c: Calculus, x: string, y: string) => string): GradientRule {
+function elementwise(derivative: (c: OpBuilder, x: string, y: string) => string): GradientRule {
   return ({ x: [x], y: [y], dy: [dy], c }) => [() => c.mul(dy!, derivative(c, x!, y!))];
 }
 
 /** A rule from what dy is divided by, given x². */
-function quotient(divisor: (c: Calculus, squared: string) => string): GradientRule {
+function quotient(divisor: (c: OpBuilder, squared: string) => string): GradientRule {
   return ({ x: [x], dy: [dy], c }) => [() => c.div(dy!, divisor(c, c.square(x!)))];
 }
 

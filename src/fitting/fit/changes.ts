@@ -34,13 +34,13 @@ export async function findChanges(
   const { constants, nodes } = pairGraphs(base.model, tuned.model);
   const pairs = distinct(constants);
   const changed: ConstantPair[] = [];
-  const course = new Course(pairs, base, work);
+  const progress = new ComparisonProgress(pairs, base, work);
   for (const pair of pairs) {
-    await course.step();
+    await progress.step();
     if (await differ(base.reader, pair.first.tensor, tuned.reader, pair.second.tensor)) {
       changed.push(pair);
     }
-    course.done(pair);
+    progress.done(pair);
   }
   checkFloating(base, changed);
   const unchanged = pairs.length - changed.length;
@@ -59,7 +59,7 @@ function distinct(pairs: readonly ConstantPair[]): ConstantPair[] {
 }
 
 /** Progress of the comparison. */
-class Course {
+class ComparisonProgress {
   private bytes = 0;
   private readonly total: number;
 

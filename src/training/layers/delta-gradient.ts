@@ -8,7 +8,7 @@
  */
 
 import type { Geometry, LinearLayer } from '../../adapters/targets/index.js';
-import type { Calculus } from '../../autodiff/op-builder.js';
+import type { OpBuilder } from '../../autodiff/op-builder.js';
 
 /**
  * The nodes for one use of a weight.
@@ -17,7 +17,7 @@ import type { Calculus } from '../../autodiff/op-builder.js';
  * @throws Refusal where the rank of X or dY would have to be known and is not
  */
 export function deltaGradient(
-  c: Calculus,
+  c: OpBuilder,
   { input, geometry, weight }: LinearLayer,
   dy: string,
 ): string {
@@ -35,7 +35,7 @@ function featureAxes(geometry: Geometry): [x: number, y: number] {
 }
 
 /** What a convolution with strides looks at. */
-function strided(c: Calculus, x: string, geometry: Geometry): string {
+function strided(c: OpBuilder, x: string, geometry: Geometry): string {
   if (geometry.kind !== 'channels' || geometry.strides.every((stride) => stride === 1)) return x;
   const { strides } = geometry;
   const all = (value: number) => c.integers(strides.map(() => value));
@@ -48,7 +48,7 @@ function strided(c: Calculus, x: string, geometry: Geometry): string {
 const TO_THE_END = 2 ** 31 - 1;
 
 /** [N, features], in a type that sums over many rows are exact enough in. */
-function featureRows(c: Calculus, value: string, axis: number, features: number): string {
+function featureRows(c: OpBuilder, value: string, axis: number, features: number): string {
   const flat = c.reshape(featuresLast(c, value, axis), c.integers([-1, features]), [
     null,
     features,
@@ -56,7 +56,7 @@ function featureRows(c: Calculus, value: string, axis: number, features: number)
   return c.cast(flat, c.type(value).dtype === 'float64' ? 'float64' : 'float32');
 }
 
-function featuresLast(c: Calculus, value: string, axis: number): string {
+function featuresLast(c: OpBuilder, value: string, axis: number): string {
   // A vector is its features and nothing else.
   if (axis === -1 || c.rank(value) === 1) return value;
   const axes = c.axes(value);

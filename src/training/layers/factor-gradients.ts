@@ -10,10 +10,10 @@
  */
 
 import { isPlain, type Structure } from '../../adapters/structure/structure.js';
-import type { Calculus } from '../../autodiff/op-builder.js';
+import type { OpBuilder } from '../../autodiff/op-builder.js';
 
 /** How products are written. */
-export interface Dialect {
+export interface AllowedOperators {
   /**
    * Whether com.microsoft operators may be used, which read blocks of columns in place. Providers
    * other than the CPU have no kernel for them.
@@ -28,17 +28,17 @@ export interface FactorGradients {
 
 /** Of `x · ΔW` with the factors `a` and `b`; `x` and `dy` have any number of leading axes. */
 export function factorGradients(
-  c: Calculus,
+  c: OpBuilder,
   s: Structure,
   scale: number,
   values: { x: string; dy: string; a: string; b: string },
-  dialect: Dialect,
+  allowed: AllowedOperators,
 ): FactorGradients {
-  return isPlain(s) ? ofMatrices(c, s, scale, values) : ofBlocks(c, s, scale, values, dialect);
+  return isPlain(s) ? ofMatrices(c, s, scale, values) : ofBlocks(c, s, scale, values, allowed);
 }
 
 function ofMatrices(
-  c: Calculus,
+  c: OpBuilder,
   s: Structure,
   scale: number,
   { x, dy, a, b }: { x: string; dy: string; a: string; b: string },
@@ -62,11 +62,11 @@ function ofMatrices(
 }
 
 function ofBlocks(
-  c: Calculus,
+  c: OpBuilder,
   s: Structure,
   scale: number,
   { x, dy, a, b }: { x: string; dy: string; a: string; b: string },
-  { fused }: Dialect,
+  { fused }: AllowedOperators,
 ): FactorGradients {
   const [kIn, kOut] = s.grid;
   const products: Products = fused ? new FusedProducts(c) : new PlainProducts(c);
@@ -85,7 +85,7 @@ function ofBlocks(
 }
 
 /** [K1, N, K2·r] to [K2, N, K1·r] */
-function regrouped(c: Calculus, s: Structure, value: string, k1: number, k2: number): string {
+function regrouped(c: OpBuilder, s: Structure, value: string, k1: number, k2: number): string {
   if (s.structure === 'diagonal') return value;
   const r = s.blockRank;
   const split = c.reshape(value, c.integers([k1, -1, k2, r]), [k1, null, k2, r]);
@@ -109,7 +109,7 @@ interface Products {
 
 /** Blocks as [N, K, width], which is how the matrix lies in memory: nothing is moved. */
 class FusedProducts implements Products {
-  constructor(private readonly c: Calculus) {}
+  constructor(private readonly c: OpBuilder) {}
 
   blocks(value: string, count: number, width: number): string {
     return this.c.reshape(value, this.c.integers([-1, count, width]), [null, count, width]);
@@ -152,7 +152,7 @@ class FusedProducts implements Products {
 
 /** Blocks as [K, N, width], in standard operators only. */
 class PlainProducts implements Products {
-  constructor(private readonly c: Calculus) {}
+  constructor(private readonly c: OpBuilder) {}
 
   blocks(value: string, count: number, width: number): string {
     const { c } = this;

@@ -14,9 +14,9 @@ import type { GraphBuilder } from '../../graph/builder.js';
 import type { ValueTypes } from '../../graph/value-type.js';
 import type { NewNode } from '../../onnx/encode.js';
 import { deltaMatrix } from './delta.js';
-import { type Dialect, factorGradients } from './factor-gradients.js';
+import { type AllowedOperators, factorGradients } from './factor-gradients.js';
 
-export interface RewriteOptions extends Dialect {
+export interface RewriteOptions extends AllowedOperators {
   /** Rows of a value of the given shape, leading axes multiplied; undefined where it is not known. */
   rows(shape: readonly (number | string | null)[]): number | undefined;
 }
@@ -192,7 +192,7 @@ function rewriteSites(
   graph: GraphBuilder,
   changes: Changes,
   sites: readonly PlainSite[],
-  dialect: Dialect,
+  allowed: AllowedOperators,
 ): Rewritten {
   const first = sites[0];
   if (!first) return { composites: [], constants: [], products: [] };
@@ -215,7 +215,7 @@ function rewriteSites(
     return { site: one, weight, output, nodes: new Set([...shared, node.name]) };
   });
   return {
-    composites: isSum ? products.map((made) => composite(made, dialect)) : [],
+    composites: isSum ? products.map((made) => composite(made, allowed)) : [],
     constants: scaling.value ? [scaling.value.constant] : [],
     products: products.map(({ output }) => output),
   };
@@ -277,7 +277,10 @@ interface AdaptedProduct {
   readonly nodes: ReadonlySet<string>;
 }
 
-function composite({ site, weight, output, nodes }: AdaptedProduct, dialect: Dialect): Composite {
+function composite(
+  { site, weight, output, nodes }: AdaptedProduct,
+  allowed: AllowedOperators,
+): Composite {
   const { adapter, structure, node, input, transposed } = site;
   const { a, b, generalA, generalB, scale, hybridRank } = adapter;
   // A product that is scaled has no bias in it.
@@ -285,7 +288,7 @@ function composite({ site, weight, output, nodes }: AdaptedProduct, dialect: Dia
   const bias = node.opType === 'Gemm' && !isScaled ? node.inputs[2] : undefined;
   const rule: GradientRule = ({ dy: [dy], c }) => {
     const values = { x: input, dy: dy!, a, b };
-    const grid = factorGradients(c, structure, scale, values, dialect);
+    const grid = factorGradients(c, structure, scale, values, allowed);
     const whole: Structure = {
       ...structure,
       grid: [1, 1],
@@ -293,7 +296,7 @@ function composite({ site, weight, output, nodes }: AdaptedProduct, dialect: Dia
       blockRank: hybridRank,
     };
     const general = () =>
-      factorGradients(c, whole, scale, { ...values, a: generalA!, b: generalB! }, dialect);
+      factorGradients(c, whole, scale, { ...values, a: generalA!, b: generalB! }, allowed);
     return [
       () => c.matMul(dy!, transposed ? weight : c.swapLast(weight)),
       grid.a,

@@ -14,7 +14,7 @@ import { TensorReader } from '../../../src/onnx/tensor.js';
 import { openSession } from '../../../src/runtime/session.js';
 import type { TensorValue } from '../../../src/runtime/tensor-value.js';
 import { buildForward } from '../../../src/training/forward.js';
-import type { Dialect } from '../../../src/training/layers/factor-gradients.js';
+import type { AllowedOperators } from '../../../src/training/layers/factor-gradients.js';
 import { stepScalars } from '../../../src/training/optimizers/index.js';
 import { buildStepGraph } from '../../../src/training/step-graph.js';
 import { type InsertOptions, insertInto, randomNumbers } from '../../support/adapters.js';
@@ -194,14 +194,14 @@ function distance(found: ArrayLike<number>, expected: readonly number[]): number
   return Math.hypot(...expected.map((one, i) => one - found[i]!)) / length;
 }
 
-const dialects: Readonly<Record<string, Dialect | undefined>> = {
+const dialects: Readonly<Record<string, AllowedOperators | undefined>> = {
   'as in the model': undefined,
   'for the CPU': { fused: true },
   'in standard operators': { fused: false },
 };
 
 /** Layers that are written anew for training, and layers that stay as they are. */
-const ways: readonly (readonly [form: string, dialect: string])[] = [
+const ways: readonly (readonly [form: string, allowed: string])[] = [
   ['MatMul', 'as in the model'],
   ['MatMul', 'for the CPU'],
   ['MatMul', 'in standard operators'],
@@ -211,8 +211,8 @@ const ways: readonly (readonly [form: string, dialect: string])[] = [
 
 describe.each(cases)('$recorded', (one) => {
   // With dropout layers stay as they are.
-  test.each(one.dropout ? ways.slice(0, 1) : ways)('%s, %s', (form, dialect) =>
-    follows(one, forms[form]!(), dialects[dialect]),
+  test.each(one.dropout ? ways.slice(0, 1) : ways)('%s, %s', (form, allowed) =>
+    follows(one, forms[form]!(), dialects[allowed]),
   );
 });
 
@@ -225,7 +225,7 @@ const HOW = {
   clip: 0,
 } as const;
 
-async function follows(one: Case, bytes: Uint8Array, rewrite: Dialect | undefined) {
+async function follows(one: Case, bytes: Uint8Array, rewrite: AllowedOperators | undefined) {
   const expected = recorded[one.recorded]!;
   const patched = new PatchedModel(
     parse(await insertInto(bytes, { ...one.options, kind: one.kind, factors: factors(one) })),

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { decompose } from '../../../src/autodiff/decompositions/index.js';
 import { differentiate } from '../../../src/autodiff/differentiate.js';
-import { Calculus } from '../../../src/autodiff/op-builder.js';
+import { OpBuilder } from '../../../src/autodiff/op-builder.js';
 import { type Attributes, GraphBuilder } from '../../../src/graph/builder.js';
 import type { DataTypeName } from '../../../src/onnx/dtype.js';
 import { collect } from '../../../src/onnx/edit.js';
@@ -173,7 +173,7 @@ test.each<[string, string, string, Inputs, Attributes]>([
   const { outputs } = graph.nodes[0]!;
   const expected = await run(graph, inputs, outputs);
   const parts = attention(names, domain, inputs, attributes);
-  decompose(parts.nodes[0]!, new Calculus(parts, await inferTypes(parts)));
+  decompose(parts.nodes[0]!, new OpBuilder(parts, await inferTypes(parts)));
   const found = await run(parts, inputs, outputs);
   for (const [i, values] of expected.entries()) {
     for (const [k, value] of values.entries()) expect(found[i]![k]).toBeCloseTo(value, 5);

@@ -1,6 +1,6 @@
 /** A node by ONNX Runtime's own kernel, and the same node by the operators that it is decomposed to. */
 import { decompose } from '../../../src/autodiff/decompositions/index.js';
-import { Calculus } from '../../../src/autodiff/op-builder.js';
+import { OpBuilder } from '../../../src/autodiff/op-builder.js';
 import { type Attributes, GraphBuilder } from '../../../src/graph/builder.js';
 import { collect } from '../../../src/onnx/edit.js';
 import { inferTypes } from '../../../src/runtime/infer-types.js';
@@ -42,7 +42,7 @@ export function byKernel(node: MicrosoftNode): Promise<Float32Array[]> {
 /** The node's outputs by its parts. */
 export async function byParts(node: MicrosoftNode): Promise<Float32Array[]> {
   const graph = graphOf(node);
-  decompose(graph.nodes[0]!, new Calculus(graph, await inferTypes(graph)));
+  decompose(graph.nodes[0]!, new OpBuilder(graph, await inferTypes(graph)));
   return run(graph, node.inputs, node.outputs);
 }
 

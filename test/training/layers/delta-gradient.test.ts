@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { findLinearLayers, type LinearLayer } from '../../../src/adapters/targets/index.js';
-import { Calculus } from '../../../src/autodiff/op-builder.js';
+import { OpBuilder } from '../../../src/autodiff/op-builder.js';
 import type { GraphBuilder } from '../../../src/graph/builder.js';
 import { loadGraph } from '../../../src/graph/load.js';
 import { raiseOpset } from '../../../src/graph/raise-opset.js';
@@ -84,7 +84,7 @@ async function withGradient(bytes: Uint8Array): Promise<Uint8Array> {
   const output = types.get(layer!.output)!;
   graph.inputs.push({ name: 'dy', dtype: output.dtype, shape: rankOnly(output.shape) });
   types.set('dy', output);
-  const gradient = deltaGradient(new Calculus(graph, types), layer!, 'dy');
+  const gradient = deltaGradient(new OpBuilder(graph, types), layer!, 'dy');
   return onlyOutput(graph, graph.rename(gradient, 'gradient'));
 }
 

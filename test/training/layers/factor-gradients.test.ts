@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { shapeOfA, shapeOfB } from '../../../src/adapters/structure/structure.js';
-import { Calculus } from '../../../src/autodiff/op-builder.js';
+import { OpBuilder } from '../../../src/autodiff/op-builder.js';
 import { GraphBuilder } from '../../../src/graph/builder.js';
 import type { ValueType } from '../../../src/graph/value-type.js';
 import { collect } from '../../../src/onnx/edit.js';
@@ -43,7 +43,7 @@ it('the gradients of factors are those of the dense gradient, in both dialects',
         types.set(name, { dtype: 'float32', shape });
       }
       const names = { x: 'x', dy: 'dy', a: 'a', b: 'b' };
-      const gradients = factorGradients(new Calculus(graph, types), s, scale, names, { fused });
+      const gradients = factorGradients(new OpBuilder(graph, types), s, scale, names, { fused });
       const outputs = [gradients.a(), gradients.b()] as const;
       for (const name of outputs) graph.outputs.push({ name, dtype: 'float32', shape: null });
       const session = await openSession(await collect(graph.modelPieces()));

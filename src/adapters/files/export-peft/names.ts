@@ -50,7 +50,7 @@ export function peftModules({ label, adapters }: AdapterContents, renamed: Renam
 export interface TrainedParameter {
   readonly key: string;
   readonly tensor: TrainedTensor;
-  readonly isTurned: boolean;
+  readonly isTransposed: boolean;
 }
 
 /** Trained parameters of the model, as PEFT keeps them. */
@@ -75,14 +75,14 @@ export function trainedParameters(
 ): TrainedParameters {
   const asAdapters = renamer(renaming);
   const places = trained.map((tensor) => {
-    const { module, parameter, isTurned } = placeOf(label, tensor);
-    return { tensor, module: renamed(asAdapters(module)), parameter, isTurned };
+    const { module, parameter, isTransposed } = placeOf(label, tensor);
+    return { tensor, module: renamed(asAdapters(module)), parameter, isTransposed };
   });
   const saved = new Set(places.flatMap((p) => (p.parameter === 'bias' ? [] : [p.module])));
   const alone = places.filter(({ module }) => !saved.has(module));
-  const parameters = places.map(({ module, parameter, tensor, isTurned }) => {
+  const parameters = places.map(({ module, parameter, tensor, isTransposed }) => {
     const key = adapted.has(module) ? `${module}.base_layer` : module;
-    return { key: `${keyOf(key)}.${parameter}`, tensor, isTurned };
+    return { key: `${keyOf(key)}.${parameter}`, tensor, isTransposed };
   });
   const only = alone.every(({ module }) => adapted.has(module)) ? 'only' : 'all';
   return {
@@ -103,7 +103,7 @@ const PARAMETER = /^(.+)\.(weight|bias)$/;
 function placeOf(label: string, { name, layer, share, readBy }: TrainedTensor) {
   if (share) {
     const { module, parameter } = share;
-    return { module, parameter, isTurned: parameter === 'weight' && layer?.isOutIn === false };
+    return { module, parameter, isTransposed: parameter === 'weight' && layer?.isOutIn === false };
   }
   const [, module, parameter] = PARAMETER.exec(name) ?? [];
   if (module !== undefined && parameter !== undefined) {
@@ -112,10 +112,10 @@ function placeOf(label: string, { name, layer, share, readBy }: TrainedTensor) {
     return {
       module: isReaders || parameter === 'bias' ? module : readBy,
       parameter,
-      isTurned: false,
+      isTransposed: false,
     };
   }
-  if (layer) return { module: layer.module, parameter: 'weight', isTurned: !layer.isOutIn };
+  if (layer) return { module: layer.module, parameter: 'weight', isTransposed: !layer.isOutIn };
   throw new OnnxLoraError(
     'unsupported',
     `${label}: the trained tensor ${name} has no name of a PyTorch parameter, so PEFT has no place for it`,

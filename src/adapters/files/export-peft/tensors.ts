@@ -76,10 +76,10 @@ export function graloraTensors(
  * A trained parameter of the model itself.
  * @throws OnnxLoraError `invalid-adapter` for numbers that are not finite
  */
-export function parameterTensor({ key, tensor, isTurned }: TrainedParameter): PeftTensor {
+export function parameterTensor({ key, tensor, isTransposed }: TrainedParameter): PeftTensor {
   const { dtype, dims } = tensor;
   const data = finitePiece(tensor.data, dtype, `the trained ${key}`);
-  if (!isTurned) return { name: key, dtype, shape: dims, data };
+  if (!isTransposed) return { name: key, dtype, shape: dims, data };
   const [rows = 1, columns = 1] = dims;
   const chunks = async function* () {
     const values = toFloat64(dtype, await collect([data]), rows * columns);

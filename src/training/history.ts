@@ -26,7 +26,7 @@ class Sampled<T> {
 }
 
 /** The records of a run, those of a long one thinned out evenly; a log in a file has all. */
-export class Course {
+export class RunHistory {
   private readonly steps = new Sampled<StepRecord>();
   private readonly evaluations = new Sampled<EvalRecord>();
 

@@ -1,22 +1,22 @@
 import { describe, expect, it } from 'vitest';
-import { Course } from '../../src/training/course.js';
+import { RunHistory } from '../../src/training/history.js';
 import type { StepRecord } from '../../src/training/records.js';
 
 const record = (step: number): StepRecord => ({
   ...{ step, epoch: 0, loss: 1 / step, gradNorm: 1, lr: 0.1, ms: 1, samplesPerSecond: 1 },
 });
 
-function courseOf(steps: number): Course {
-  const course = new Course();
-  for (let step = 1; step <= steps; step++) course.add(record(step));
-  return course;
+function historyOf(steps: number): RunHistory {
+  const history = new RunHistory();
+  for (let step = 1; step <= steps; step++) history.add(record(step));
+  return history;
 }
 
 describe('the course of a run', () => {
   it('has every step of a short one', () => {
-    const course = courseOf(3);
-    course.add({ step: 2, eval: { loss: 1 } });
-    expect(course.records().map((one) => ['eval' in one, one.step])).toEqual([
+    const history = historyOf(3);
+    history.add({ step: 2, eval: { loss: 1 } });
+    expect(history.records().map((one) => ['eval' in one, one.step])).toEqual([
       [false, 1],
       [false, 2],
       [true, 2],
@@ -26,7 +26,7 @@ describe('the course of a run', () => {
 
   // It grew by half a kilobyte a step.
   it('is bounded however long the run is, even, with its first and its last step', () => {
-    const steps = courseOf(200_003)
+    const steps = historyOf(200_003)
       .records()
       .map(({ step }) => step);
     expect(steps.length).toBeLessThanOrEqual(2 ** 14);

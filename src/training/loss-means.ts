@@ -1,7 +1,7 @@
 /** The course of a loss in few numbers, however long the run is. */
 
 /** Means over stretches of equal length, oldest first. */
-export class Trend {
+export class LossMeans {
   private means: number[] = [];
   private width = 1;
   private sum = 0;

@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { Trend } from '../../src/training/trend.js';
+import { LossMeans } from '../../src/training/loss-means.js';
 
 function trendOf(values: readonly number[]): number[] {
-  const trend = new Trend(4);
+  const trend = new LossMeans(4);
   for (const value of values) trend.add(value);
   return trend.values();
 }
