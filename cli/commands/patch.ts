@@ -1,6 +1,5 @@
 import type { SlotSummary } from '../../src/adapters/slots/summary.js';
 import { slotModes } from '../../src/adapters/structure/choices.js';
-import { OnnxLoraError } from '../../src/errors.js';
 import { seedOption } from '../../src/options/common.js';
 import {
   adapterColumns,
@@ -20,7 +19,6 @@ import {
   outputOptions,
   selectionOptions,
 } from '../options.js';
-import { kebabCase } from '../specs.js';
 import { plural, printable } from '../text.js';
 import { batchOption, dataOption, lossOptions } from '../training-options.js';
 import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
@@ -125,11 +123,7 @@ export const patchCommand = defineCommand({
   async run({ model, verbose, provider, ...options }, ui) {
     const { patch } = await import('../../src/commands/patch.js');
     const { slotInputs } = await import('../../src/adapters/model/slot-names.js');
-    if (options.slots !== undefined) checkIdle(options, notWithSlots, 'slots');
-    if (options.adapter !== undefined) {
-      checkIdle({ provider, ...options }, notWithAdapter, 'the adapters of a file');
-    }
-    const used = await chosenProvider(provider, ui);
+    const used = options.adapter === undefined ? await chosenProvider(provider, ui) : provider;
     const work = { ...ui.work, onNote: ui.note };
     const result = await patch(model, { ...options, provider: used, ...work });
     const { output, adapters, slots, skipped, parameters, replaced, unmatched, verification } =
@@ -167,37 +161,4 @@ function deviationLine(deviation: number): string {
 /** What the model is to be fed with. */
 function slotLine(slots: readonly SlotSummary[], { a, b }: { a: string; b: string }): string {
   return `${plural(slots.length, 'slot')}: inputs ${a} [in, rank] and ${b} [rank, out]`;
-}
-
-/** An adapter file says where its adapters belong and what they are like. */
-const notWithAdapter = [
-  ...Object.keys({
-    ...{ ...selectionOptions, ...adapterOptions, ...startDataOptions, ...headOption },
-    ...checkOptions,
-  }),
-  'modelOutput',
-  'verify',
-];
-
-/** A slot takes adapters of any rank and structure. */
-const { perNode: _, ...shape } = adapterOptions;
-const notWithSlots = [
-  ...Object.keys({ ...shape, ...startDataOptions, ...headOption }),
-  'adapter',
-  'modelOutput',
-  'name',
-];
-
-/** @throws OnnxLoraError `invalid-argument` for an option that would have no effect */
-function checkIdle(
-  options: Readonly<Record<string, unknown>>,
-  idle: readonly string[],
-  what: string,
-): void {
-  const found = idle.find((key) => options[key] !== undefined);
-  if (found === undefined) return;
-  const instead = what === 'slots' ? '--slots' : '--adapter';
-  throw new OnnxLoraError('invalid-argument', `--${kebabCase(found)} has no effect on ${what}`, {
-    hint: `Leave it out, or leave ${instead} out to make new adapters.`,
-  });
 }

@@ -1,5 +1,7 @@
 import { checkNoBindOptions } from '../adapters/binding/bind-options.js';
+import { adapterOptions, headOption, shapeOptions } from '../adapters/edit/adapter-options.js';
 import { OnnxLoraError } from '../errors.js';
+import { startDataOptions } from '../fitting/init/start.js';
 import { pickOptions } from '../options/resolve.js';
 import { applyOptions } from './options/apply.js';
 import type { PatchOptions, PatchResult } from './patch-options.js';
@@ -17,12 +19,13 @@ export async function patch(path: string, options: PatchOptions = {}): Promise<P
   const { adapter, slots, ...rest } = options;
   if (adapter === undefined) checkNoBindOptions(options);
   if (slots) {
-    checkSlotOptions(options);
+    checkIdle(options, notWithSlots, 'slots', 'slots');
     const { addSlots } = await import('./add-slots.js');
     const mode = slots === true ? 'required' : slots;
     return { adapters: [], ...(await addSlots(path, { ...rest, mode })) };
   }
   if (adapter !== undefined) {
+    checkIdle(options, notWithAdapter, 'the adapters of a file', 'adapter');
     const { apply } = await import('./apply.js');
     return { ...(await apply(path, adapter, pickOptions(applyOptions, rest))), skipped: [] };
   }
@@ -30,7 +33,28 @@ export async function patch(path: string, options: PatchOptions = {}): Promise<P
   return await addAdapters(path, rest);
 }
 
-function checkSlotOptions(options: PatchOptions): void {
-  const idle = (['adapter', 'head'] as const).find((key) => options[key] !== undefined);
-  if (idle) throw new OnnxLoraError('invalid-argument', `${idle} has no effect on slots`);
+/** A slot takes adapters of any rank and structure. */
+const notWithSlots = [
+  ...Object.keys({ ...shapeOptions, ...headOption }),
+  ...[...startDataOptions, 'adapter', 'modelOutput', 'name'],
+];
+
+/** The file knows where its adapters belong and what they are like. */
+const notWithAdapter = [
+  ...Object.keys({ ...adapterOptions, ...headOption }).filter((key) => key !== 'seed'),
+  ...[...startDataOptions, 'samples', 'provider', 'modelOutput', 'verify'],
+];
+
+/** @throws OnnxLoraError `invalid-argument` for an option that would have no effect */
+function checkIdle(
+  options: PatchOptions,
+  idle: readonly string[],
+  what: string,
+  instead: 'slots' | 'adapter',
+): void {
+  const found = idle.find((key) => options[key as keyof PatchOptions] !== undefined);
+  if (found === undefined) return;
+  throw new OnnxLoraError('invalid-argument', `\`${found}\` has no effect on ${what}`, {
+    hint: `Leave it out, or leave \`${instead}\` out to make new adapters.`,
+  });
 }

@@ -414,3 +414,18 @@ describe('unpatch', () => {
     expect(sameFiles(`${base}.data`, `${original}.data`)).toBe(true);
   });
 });
+
+it.each([
+  ['slots', 'rank', { slots: true, rank: 8 }],
+  ['slots', 'adapter', { slots: 'optional', adapter: 'a.safetensors' }],
+  ['slots', 'loss', { slots: true, loss: 'mse' }],
+  ['the adapters of a file', 'rank', { adapter: 'a.safetensors', rank: 8 }],
+  ['the adapters of a file', 'targets', { adapter: 'a.safetensors', targets: ['a'] }],
+  ['the adapters of a file', 'verify', { adapter: 'a.safetensors', verify: true }],
+] as const)('with %s refuses %s, which would have no effect', async (what, key, options) => {
+  const error = await failure(
+    () => patch(folder.write(chain('a')), { ...options, output: folder.fresh() }),
+    'invalid-argument',
+  );
+  expect(error.message).toBe(`\`${key}\` has no effect on ${what}`);
+});

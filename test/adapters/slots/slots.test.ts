@@ -269,7 +269,7 @@ describe('slots', () => {
     'are no place for %o',
     async (more) => {
       const error = await failure(() => slotted(twoLayers(), 'required', more), 'invalid-argument');
-      expect(error.message).toMatch(/^(adapter|head) has no effect on slots$/);
+      expect(error.message).toMatch(/^`(adapter|head)` has no effect on slots$/);
     },
   );
 
