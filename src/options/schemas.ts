@@ -42,7 +42,7 @@ const MOST = Number.MAX_SAFE_INTEGER;
 
 /** A number that float32 holds, in which models compute mostly: beyond it there is only infinity. */
 export const number: v.GenericSchema<number> = v.pipe(
-  v.number('a number'),
+  v.number('a number up to 3.4e38'),
   v.check((value) => Number.isFinite(Math.fround(value)), 'a number up to 3.4e38'),
 );
 

@@ -3,7 +3,7 @@ import onnxProto from 'onnx-proto';
 import { describe, expect, it } from 'vitest';
 import { checkFold, finiteBytes } from '../../../src/adapters/structure/finite.js';
 import { extract } from '../../../src/commands/extract.js';
-import { foldAdapters } from '../../../src/commands/merge.js';
+import { foldAdapters, merge } from '../../../src/commands/merge.js';
 import { patch } from '../../../src/commands/patch.js';
 import type { FloatName } from '../../../src/onnx/dtype.js';
 import { patchFile, trained } from '../../support/adapters.js';
@@ -75,7 +75,7 @@ it.each([1e308, 1e40, Number.POSITIVE_INFINITY])('alpha may not be %d', async (a
 it.each([1e308, Number.NaN])('merge may not scale by %d', async (scale) => {
   const path = await adapted(layer('float32'), 1);
   const error = await failure(
-    () => foldAdapters(path, { scale, output: folder.fresh() }),
+    () => merge(path, { scale, output: folder.fresh() }),
     'invalid-argument',
   );
   expect(error).toMatchObject({
