@@ -48,12 +48,22 @@ function headSizes(node: Node, values: ValueIndex): (number | undefined)[] {
   const cosines = node.opType === 'GroupQueryAttention' ? width(node.inputs[7])?.[1] : undefined;
   const heads = node.attributes.get('num_heads')?.i;
   const after = values.resolve(node.graph, node.outputs[0] ?? '')?.uses ?? [];
-  const rows = after.map(({ node: reader }) => width(reader?.inputs[1])?.[0]);
+  const joined = after.map(({ node: reader }) => reader && inputWidth(reader, width));
   return [
-    ...rows.map((size) => (size && heads ? size / heads : undefined)),
+    ...joined.map((size) => (size && heads ? size / heads : undefined)),
     cosines && 2 * cosines,
     scale ? Math.round(1 / scale ** 2) : undefined,
   ];
+}
+
+/** How many numbers a layer takes of each token. */
+function inputWidth(
+  { opType, inputs, attributes }: Node,
+  dims: (name: string | undefined) => readonly number[] | undefined,
+): number | undefined {
+  if (opType === 'MatMulNBits' || opType === 'MatMulBnb4') return attributes.get('K')?.i;
+  if (opType === 'Gemm') return dims(inputs[1])?.[attributes.get('transB')?.i ? 1 : 0];
+  return /^(Fused)?MatMul(Integer)?$/.test(opType) ? dims(inputs[1])?.[0] : undefined;
 }
 
 const CONFIG = 'genai_config.json';

@@ -172,7 +172,11 @@ describe('inputs that cannot be guessed', () => {
     });
   });
 
-  it('get the head size of an open cache from the attention that reads it', () => {
+  it.each([
+    ['a product', node('MatMul', ['y', 'w'], ['z']), [4 * 24, 1]],
+    ['a Gemm with its weight transposed', node('Gemm', ['y', 'w'], ['z'], { transB: 1 }), [1, 96]],
+    ['a quantized product', node('MatMulNBits', ['y', 'w'], ['z'], { K: 96, N: 1 }), [1, 3, 16]],
+  ])('get the head size of an open cache from %s behind its attention', (_, layer, dims) => {
     const attention = node(
       'GroupQueryAttention',
       ['q', 'k', 'v', 'past_key_values.0.key', 'past_key_values.0.value', 'n', 't'],
@@ -182,17 +186,18 @@ describe('inputs that cannot be guessed', () => {
     );
     const cache = ['batch_size', null, 'past_sequence_length', 'kv_cache_dim'] as const;
     const declared = { 'past_key_values.0.key': ['float32', [...cache]] as const };
-    const nodes = [attention, node('MatMul', ['y', 'w'], ['z'])];
+    const size = dims.reduce((a, b) => a * b, 1);
     const weight = floats(
       'w',
-      [4 * 24, 1],
-      Array.from({ length: 96 }, () => 0),
+      dims,
+      Array.from({ length: size }, () => 0),
     );
-    const model = modelOf(bytesOf(graph(declared, { z: ['float32', null] }, nodes, [weight])));
+    const z = { z: ['float32', null] } as const;
+    const model = modelOf(bytesOf(graph(declared, z, [attention, layer], [weight])));
     const inputs: ValueMeta[] = [
       { name: 'past_key_values.0.key', dtype: 'float32', shape: [...cache] },
     ];
-    const [feeds] = [sampleInputs(model, inputs, 0)];
+    const feeds = sampleInputs(model, inputs, 0);
     expect(feeds.get('past_key_values.0.key')!.dims).toEqual([2, 2, 0, 24]);
   });
 });
