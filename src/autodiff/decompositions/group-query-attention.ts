@@ -3,6 +3,7 @@
  * heads of Q share one of K and V. It is computed as ONNX Runtime's kernel does, also where that differs
  * from the operator's description.
  */
+import type { Dim } from '../../onnx/model.js';
 import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { Decomposition, NodeContext } from '../rule.js';
@@ -32,7 +33,7 @@ export const groupQueryAttention: Decomposition = (context) => {
   const heads = { q, k: after(c, pastKey, k), v: after(c, pastValue, parts[2]), past: pastKey };
   const result = attend(c, heads, {
     scale: float('scale', 0) || undefined,
-    biases: bias ? [bias] : [],
+    biases: bias ? [biasOfKeys(c, bias, places, heads)] : [],
     masks: [maskOf(context, places, heads)],
     softcap: float('softcap', 0),
     sink: sink || (int('smooth_softmax', 0) === 1 ? c.number(q, 0) : undefined),
@@ -155,6 +156,37 @@ function columnPlaces(
   const isOld = c.compare('Less', columns, room);
   const old = c.where(c.compare('Less', columns, before), columns, c.scalar('int64', NOWHERE));
   return c.where(isOld, old, c.add(c.sub(columns, room), before));
+}
+
+/**
+ * The bias [1 or B, 1 or H, S, total] by the place that each key has in its sample: the tokens of this run
+ * follow those that came before, wherever the cache ends.
+ */
+function biasOfKeys(
+  c: OpBuilder,
+  bias: string,
+  { before }: Places,
+  { q, k, past }: { q: string; k: string; past: string | undefined },
+): string {
+  if (!past || c.dims(past)[2] === 0) return bias;
+  const places = columnPlaces(c, before, k, past);
+  const isInside = c.compare('Less', places, c.sizesOf(bias, [3]));
+  const columns = c.unsqueeze(c.where(isInside, places, c.scalar('int64', 0)), [1, 2]);
+  const batch = c.sizesOf(q, [0]);
+  const one = c.integers([1]);
+  const [, heads, rows, total] = c.dims(bias) as [Dim, Dim, Dim, Dim];
+  const samples = c.dims(q)[0]!;
+  const each = c.op('Expand', [bias, c.concat([batch, one, one, one], 0)], {
+    dtype: c.type(bias).dtype,
+    shape: [samples, heads, rows, total],
+  });
+  const keys = c.dims(k)[2]!;
+  const index = c.op('Expand', [columns, c.concat([batch, c.sizesOf(bias, [1, 2]), one], 0)], {
+    dtype: 'int64',
+    shape: [samples, heads, rows, keys],
+  });
+  const type = { dtype: c.type(bias).dtype, shape: [samples, heads, rows, keys] };
+  return c.op('GatherElements', [each, index], type, { axis: { int: 3 } });
 }
 
 function both(c: OpBuilder, a: string, b: string): string {
