@@ -52,12 +52,12 @@ export function verificationFailure(
 }
 
 /** One line of what the guard found and took; none where it was left out. */
-export function guardLines(guard: GuardReport | undefined): string[] {
+export function guardLines(guard: GuardReport | undefined, what = ''): string[] {
   if (!guard) return [];
   const { maxRelDiff, tolerance, reason, seconds } = guard;
   const found =
     maxRelDiff === null
       ? `nothing to compare: ${printable(reason ?? '')}`
       : `relative difference ${measure(maxRelDiff)}, tolerance ${measure(tolerance)}`;
-  return [`beside the file itself: ${found}, in ${duration(seconds)}`];
+  return [`beside the file itself${what}: ${found}, in ${duration(seconds)}`];
 }

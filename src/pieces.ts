@@ -110,6 +110,7 @@ export type { TensorArray } from './runtime/tensor-value.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 export type { LossGraph, LossGraphOptions } from './training/forward.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
+export type { GuardReport } from './training/guard/guard.js';
 export type { Renamed } from './training/input-names.js';
 export type { Noise } from './training/layers/dropout.js';
 export type { AllowedOperators } from './training/layers/factor-gradients.js';
@@ -118,13 +119,14 @@ export { addLoss } from './training/losses/index.js';
 export type { Doubt, LossInGraph, LossOptions } from './training/losses/loss.js';
 export type { OptimizerName, OptimizerOptions, StateUpdate } from './training/optimizers/index.js';
 export type { Hyperparameters } from './training/optimizers/optimizer.js';
-export type { LossSettings } from './training/options.js';
+export type { GuardSetting, LossSettings } from './training/options.js';
 export type { Parameter } from './training/parameters.js';
 export type { ScheduleName } from './training/schedule.js';
 export { learningRate, type Schedule } from './training/schedule.js';
 export { buildStepGraph, type StepGraph, type StepOptions } from './training/step-graph.js';
 export {
   type GradientOptions,
+  type GuardListener,
   type RefusedGradient,
   type WeightGradient,
   weightGradients,

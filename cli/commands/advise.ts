@@ -12,6 +12,7 @@ import { count, measure, plural, printable } from '../text.js';
 import {
   batchOption,
   dataOption,
+  guardOption,
   imageOptions,
   lossOptions,
   rowOptions,
@@ -19,6 +20,7 @@ import {
   textOptions,
 } from '../training-options.js';
 import type { Ui } from '../ui.js';
+import { guardLines } from '../verification.js';
 
 const { required: _data, ...data } = dataOption.data;
 const { required: _loss, ...loss } = lossOptions.loss;
@@ -72,10 +74,12 @@ export const adviseCommand = defineCommand({
         example: '--write-config lora.json',
       },
       ...forceOption,
+      ...guardOption,
       verbose: {
         type: 'boolean',
         group: 'Output',
-        summary: 'list every skipped node with its reason',
+        summary:
+          'list every skipped node with its reason, and what the comparison with the file found',
         example: '--verbose | less',
       },
       ...runtimeOptions,
@@ -103,7 +107,7 @@ export const adviseCommand = defineCommand({
 
 const ofData = Object.keys({
   ...{ ...rowOptions, ...textOptions, ...imageOptions, ...lossOptions, ...batchOption },
-  ...{ batches: true, ...runtimeOptions },
+  ...{ guard: true, batches: true, ...runtimeOptions },
 });
 
 /** @throws OnnxLoraError `invalid-argument` for an option that would have no effect */
@@ -114,11 +118,12 @@ function checkIdle(options: Readonly<Record<string, unknown>>): void {
 }
 
 function textOf(result: AdviseResult, verbose: boolean, ui: Ui): string {
-  const { layers, skipped, config } = result;
+  const { layers, skipped, guard, config } = result;
   const lines = [
     ui.table(columnsFor(layers), layers),
     '',
     ...skippedLines(skipped, verbose),
+    ...(verbose ? guardLines(guard) : []),
     ...basisLines(result),
     verdictLine(result),
     `${plural(layers.filter(({ choice }) => choice.rank > 0).length, 'adapter')}, ${count(result.parameters)} parameters`,

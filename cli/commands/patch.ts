@@ -20,8 +20,13 @@ import {
   selectionOptions,
 } from '../options.js';
 import { plural, printable } from '../text.js';
-import { batchOption, dataOption, lossOptions } from '../training-options.js';
-import { chosenProvider, verificationFailure, verificationLines } from '../verification.js';
+import { batchOption, dataOption, guardOption, lossOptions } from '../training-options.js';
+import {
+  chosenProvider,
+  guardLines,
+  verificationFailure,
+  verificationLines,
+} from '../verification.js';
 
 const { required: _data, ...data } = dataOption.data;
 const { required: _loss, ...loss } = lossOptions.loss;
@@ -40,6 +45,7 @@ const startDataOptions = {
   },
   ...lossOptions,
   loss,
+  ...guardOption,
 } as const satisfies OptionSpecs;
 
 export const patchCommand = defineCommand({
@@ -128,7 +134,7 @@ export const patchCommand = defineCommand({
     const result = await patch(model, { ...options, provider: used, ...work });
     const { output, adapters, slots, skipped, parameters, replaced, unmatched, verification } =
       result;
-    const { deviation } = result;
+    const { deviation, guard } = result;
     noteUnmatched(unmatched, ui);
     const text = () => {
       const lines = [
@@ -137,6 +143,7 @@ export const patchCommand = defineCommand({
           : ui.table(adapterColumns(parameters.total), adapters),
         '',
         ...skippedLines(skipped, verbose ?? false),
+        ...(verbose ? guardLines(guard) : []),
         ...verificationLines(verification),
         `wrote ${printable(output)}${replacedText(replaced)}`,
         ...(deviation === undefined ? [] : [deviationLine(deviation)]),

@@ -325,6 +325,7 @@ function reportOf(result: TrainResult, verbose: boolean): string {
     ...(result.skippedRows ? [`${plural(result.skippedRows, 'bad row')} left out`] : []),
     ...(provider ? providerLines(provider, verbose) : []),
     ...(verbose ? guardLines(result.guard) : []),
+    ...(verbose ? guardLines(result.evalGuard, ' on the data of the evaluation') : []),
     `wrote ${printable(output)}`,
     ...(adapter === undefined ? [] : [`wrote ${printable(adapter)}: the adapters alone`]),
   ];

@@ -14,6 +14,8 @@ import { OnnxLoraError } from '../errors.js';
 import { startAdapters, startDataOptions } from '../fitting/init/start.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { checkOutput } from '../onnx/write.js';
+import type { GuardReport } from '../training/guard/guard.js';
+import type { GuardListener } from '../training/weight-gradients.js';
 import { apart, runsApart } from './apart.js';
 import { chooseLayers } from './chosen-layers.js';
 import { inputFiles, inputsOf } from './inputs.js';
@@ -69,8 +71,13 @@ async function insertNew(
   const output = options.output ?? defaultOutput(path, 'lora');
   checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force ?? false);
   const { layers, skipped } = chooseLayers(patched, options);
-  const planned = planAdapters(layers, await settled(opened, layers, options));
-  const start = await startAdapters(patched, reader, planned, options);
+  const found: { guard?: GuardReport } = {};
+  const listening = {
+    ...options,
+    onGuard: (guard: GuardReport) => Object.assign(found, { guard }),
+  };
+  const planned = planAdapters(layers, await settled(opened, layers, listening));
+  const start = await startAdapters(patched, reader, planned, listening);
   const { tensors, deviation } = start;
   const adapters = await initialized(opened, start.adapters);
   const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
@@ -79,7 +86,7 @@ async function insertNew(
   const { edit, manifest } = insertAdapters(patched, set, adapters, extras, dataFile);
   await writeWithData(model, edit, output, options, dataFile);
   const norm = (i: number) => (deviation ? adapterNorm(adapters[i]!) : 0);
-  const described = { output, ...describeAdapters(model, manifest, norm), skipped };
+  const described = { output, ...describeAdapters(model, manifest, norm), skipped, ...found };
   // Weights that were split are rounded.
   if (deviation) return { result: { ...described, deviation: deviation() }, isExact: false };
   return { result: described, isExact: adapters.every(startsExact) };
@@ -108,7 +115,7 @@ async function initialized(
 async function settled(
   { patched, reader }: OpenedModel,
   layers: readonly Layer[],
-  { structure, ...options }: NewAdapterOptions,
+  { structure, ...options }: NewAdapterOptions & GuardListener,
 ): Promise<AdapterOptions> {
   if (structure !== 'auto') return { ...options, structure };
   const { autoStructures } = await import('../fitting/advise/auto.js');

@@ -17,8 +17,9 @@ import type { PatchAdvice } from '../fitting/advise/patch-options.js';
 import type { Grid } from '../fitting/fit/candidates.js';
 import { checkWithoutAdapters } from '../fitting/fit/without-adapters.js';
 import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
+import type { GuardReport } from '../training/guard/guard.js';
 import { checkWhole } from '../training/options.js';
-import type { GradientOptions } from '../training/weight-gradients.js';
+import type { GradientOptions, GuardListener } from '../training/weight-gradients.js';
 import { apart, runsApart } from './apart.js';
 import { chooseLayers, type Skipped } from './chosen-layers.js';
 import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
@@ -89,6 +90,8 @@ export interface AdviseResult {
   readonly parameters: number;
   /** The options of `patch` that follow. */
   readonly patch: PatchAdvice;
+  /** How the graph of the gradients compares with the file; with `data`. */
+  readonly guard?: GuardReport;
   readonly config?: string;
 }
 
@@ -97,7 +100,7 @@ export interface AdviseResult {
  * of the layer's change, at equal parameters: with `tuned` the change itself, with `data` the gradient,
  * else the weight, which is little to go by.
  * @throws OnnxLoraError `invalid-argument`, `no-target`, `no-match`, `invalid-data`, `model-mismatch`,
- * `unsupported`, and those of reading and writing
+ * `unsupported`, `verification` where the guard finds another model, and those of reading and writing
  */
 export async function advise(path: string, options: AdviseOptions = {}): Promise<AdviseResult> {
   if (options.data === undefined || !runsApart(path)) return await adviseHere(path, options);
@@ -125,7 +128,9 @@ export async function adviseHere(path: string, options: AdviseOptions): Promise<
     if (writeConfig !== undefined) checkOutput(writeConfig, read, options.force ?? false);
     const { layers, skipped } = chooseLayers(opened.patched, options);
     const selection = selectionOf(options);
-    const { basis, evidence } = evidenceFor(opened, layers, options);
+    const found: { guard?: GuardReport } = {};
+    const onGuard = (guard: GuardReport) => Object.assign(found, { guard });
+    const { basis, evidence } = evidenceFor(opened, layers, { ...options, onGuard });
     const work = { signal, onProgress };
     const how = { ...work, rank, rankOf: () => rank, budget, seed, selection };
     const advice = await adviseLayers(layers, evidence, how);
@@ -139,6 +144,7 @@ export async function adviseHere(path: string, options: AdviseOptions): Promise<
       skipped: [...skipped, ...refused],
       parameters: advice.layers.reduce((sum, { choice }) => sum + choice.parameters, 0),
       patch: advice.patch,
+      ...found,
     };
     if (writeConfig === undefined) return result;
     const pieces = [Buffer.from(`${JSON.stringify(advice.patch, null, 2)}\n`)];
@@ -171,7 +177,7 @@ function selectionOf({ targets, exclude, layers }: Selection): Selection {
 function evidenceFor(
   opened: OpenedModel,
   layers: readonly Layer[],
-  options: AdviseOptions,
+  options: AdviseOptions & GuardListener,
 ): { basis: Basis; evidence: AsyncIterable<LayerEvidence> } {
   const { tuned, data, loss } = options;
   const { patched, reader } = opened;

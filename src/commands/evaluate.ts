@@ -7,16 +7,15 @@ import { modelInputs } from '../data/model-inputs.js';
 import { openDataset } from '../data/open-dataset.js';
 import type { DataOptions } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
-import type { Model } from '../onnx/model.js';
 import { checkOutput, type WorkOptions, type WriteOptions, writeFiles } from '../onnx/write.js';
 import { type EvaluationReport, evaluationPage } from '../report/evaluation-page.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { Batches } from '../training/batches.js';
 import { Evaluator } from '../training/evaluator.js';
-import { buildLossGraph, type LossGraph } from '../training/forward.js';
-import { type GuardReport, guard, guardNote } from '../training/guard/guard.js';
-import { feedsIn } from '../training/input-names.js';
+import { buildLossGraph } from '../training/forward.js';
+import { guardFirstBatch } from '../training/guard/first-batch.js';
+import type { GuardReport } from '../training/guard/guard.js';
 import { batchShapes, symbolSizes } from '../training/layers/data-shapes.js';
 import { labelRequest, metricsFor } from '../training/losses/index.js';
 import type { Metrics } from '../training/metrics/metric.js';
@@ -160,7 +159,8 @@ async function measureOn(data: Dataset, opened: OpenedModel, options: Options) {
   const { provider: requested = 'auto', threads, onNote } = options;
   const { used, reason } = await resolveProvider(requested);
   if (requested === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
-  const guarded = await guardedRun(model, graph, batches, { ...options, provider: used });
+  const built = { model, graph: graph.graph, forward: graph, batches };
+  const guarded = await guardFirstBatch(built, { ...options, provider: used });
   const optimization = guarded?.optimization;
   const evaluator = await Evaluator.open(model, graph, { provider: used, threads, optimization });
   try {
@@ -184,21 +184,6 @@ async function measureOn(data: Dataset, opened: OpenedModel, options: Options) {
   } finally {
     await evaluator.release();
   }
-}
-
-async function guardedRun(
-  model: Model,
-  { graph, whole, output, renamed }: LossGraph,
-  batches: Batches,
-  { provider, threads, onNote, ...options }: Options & { readonly provider: ProviderName },
-): Promise<GuardReport | undefined> {
-  if (options.guard === false) return undefined;
-  const feeds = feedsIn(renamed, await batches.at(0));
-  const guarded = { model, graphs: [graph, whole], output: output.name, feeds } as const;
-  const report = await guard(guarded, { provider, threads });
-  const note = guardNote(report);
-  if (note !== undefined) onNote?.(note);
-  return report;
 }
 
 async function prepare({ model, patched, reader }: OpenedModel, data: Dataset, options: Options) {

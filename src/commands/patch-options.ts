@@ -8,6 +8,7 @@ import type { patchStructures, SlotMode } from '../adapters/structure/choices.js
 import type { StartData } from '../fitting/init/start.js';
 import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/verification.js';
+import type { GuardReport } from '../training/guard/guard.js';
 import type { Skipped } from './chosen-layers.js';
 import type { VerifyOptions } from './verify.js';
 
@@ -55,5 +56,7 @@ export interface PatchResult {
   readonly replaced?: readonly string[];
   /** What the model has no place for, where that is allowed; with `adapter`. */
   readonly unmatched?: readonly string[];
+  /** How the graph of the gradients compares with the file; where adapters start from gradients. */
+  readonly guard?: GuardReport;
   readonly verification?: Verification;
 }

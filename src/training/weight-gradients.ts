@@ -29,13 +29,21 @@ import { openSession, type Session } from '../runtime/session.js';
 import { Batches } from './batches.js';
 import { folderOf } from './evaluator.js';
 import { buildLossGraph, type LossGraph } from './forward.js';
+import { guardFirstBatch } from './guard/first-batch.js';
+import type { GuardReport } from './guard/guard.js';
 import { feedsIn } from './input-names.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { deltaGradient } from './layers/delta-gradient.js';
 import { labelRequest } from './losses/index.js';
-import { checkThreads, checkWhole, type LossSettings, lossOptions } from './options.js';
+import {
+  checkThreads,
+  checkWhole,
+  type GuardSetting,
+  type LossSettings,
+  lossOptions,
+} from './options.js';
 
-export interface GradientOptions extends WorkOptions, LossSettings, DataOptions {
+export interface GradientOptions extends WorkOptions, LossSettings, DataOptions, GuardSetting {
   /** Samples, as for training. */
   readonly data: string;
   /** Batches to look at; default 8. */
@@ -52,6 +60,11 @@ export interface GradientOptions extends WorkOptions, LossSettings, DataOptions 
   readonly threads?: number | undefined;
   /** Remarks for people: what is not read, what was chosen. */
   readonly onNote?: ((text: string) => void) | undefined;
+}
+
+/** Who wants to know how the graph of the gradients compares with its file. */
+export interface GuardListener {
+  readonly onGuard?: ((report: GuardReport) => void) | undefined;
 }
 
 /** The gradient of one layer. */
@@ -75,13 +88,14 @@ export interface RefusedGradient {
 /**
  * The gradients of `layers`, from the last layer to the first; those without one come before.
  * @throws OnnxLoraError `invalid-argument`, `invalid-data` (also for a gradient that is not finite),
- * `unsupported` for an operator without a gradient rule, `provider`, `runtime`, `aborted`
+ * `unsupported` for an operator without a gradient rule, `verification` where the guard finds another
+ * model, `provider`, `runtime`, `aborted`
  */
 export async function* weightGradients(
   patched: PatchedModel,
   reader: TensorReader,
   layers: readonly Layer[],
-  options: GradientOptions,
+  options: GradientOptions & GuardListener,
 ): AsyncGenerator<WeightGradient | RefusedGradient> {
   checkWhole({ batches: options.batches, batchSize: options.batchSize }, 1);
   checkThreads(options);
@@ -96,8 +110,10 @@ export async function* weightGradients(
     yield* refused;
     if (found.length === 0) return;
     const provider = await providerOf(options);
+    const optimization = await guarded(patched, forward, batches, { ...options, provider });
     const groups = groupsWithin(found, options.memory ?? DEFAULT_MEMORY);
-    const turns = groups.map((group) => ({ group, plan, forward, batches, provider }));
+    const shared = { plan, forward, batches, provider, optimization };
+    const turns = groups.map((group) => ({ ...shared, group }));
     for (const [i, turn] of turns.entries()) {
       const progress = new GradientProgress(i * plan.count, groups.length * plan.count, options);
       const session = await openGroup(patched, turn, options);
@@ -166,6 +182,18 @@ async function providerOf({ provider = 'auto', onNote }: GradientOptions): Promi
   const { used, reason } = await resolveProvider(provider);
   if (provider === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
   return used;
+}
+
+/** Without which optimizations the graph has to run, to compute what its file does. */
+async function guarded(
+  { model }: PatchedModel,
+  forward: PlacedLoss,
+  batches: Batches,
+  { onGuard, ...options }: GradientOptions & GuardListener & Pick<Turn, 'provider'>,
+): Promise<GuardReport['optimization']> {
+  const report = await guardFirstBatch({ model, graph: forward.graph, forward, batches }, options);
+  if (report) onGuard?.(report);
+  return report?.optimization;
 }
 
 /** A layer with the value that is its gradient. */
@@ -287,11 +315,12 @@ interface Turn {
   readonly batches: Batches;
   readonly plan: BatchPlan;
   readonly provider: ProviderName;
+  readonly optimization: GuardReport['optimization'];
 }
 
 async function openGroup(
   { model }: PatchedModel,
-  { group, forward, provider }: Turn,
+  { group, forward, provider, optimization }: Turn,
   { threads }: GradientOptions,
 ): Promise<Session> {
   const graph = copyOf(forward.graph);
@@ -299,7 +328,8 @@ async function openGroup(
   prune(graph);
   const externalFolder = folderOf(model);
   const bytes = await collect(graph.modelPieces({}, externalFolder));
-  return openSession(bytes, { provider, threads, externalFolder, memoryPattern: false });
+  const how = { provider, threads, optimization, externalFolder, memoryPattern: false };
+  return openSession(bytes, how);
 }
 
 function copyOf(graph: GraphBuilder): GraphBuilder {

@@ -26,13 +26,14 @@ import {
 } from '../../training/checkpoint.js';
 import { Evaluator, folderOf } from '../../training/evaluator.js';
 import { buildForward, type ForwardGraph, theSet } from '../../training/forward.js';
-import { type GuardReport, guard, guardNote } from '../../training/guard/guard.js';
-import { feedsIn } from '../../training/input-names.js';
+import { guardFirstBatch } from '../../training/guard/first-batch.js';
+import type { GuardReport } from '../../training/guard/guard.js';
 import { batchShapes, symbolSizes } from '../../training/layers/data-shapes.js';
 import { RunLog } from '../../training/log.js';
 import { TrainingLoop } from '../../training/loop.js';
 import { labelRequest } from '../../training/losses/index.js';
 import { lossOptions, type ResolvedOptions } from '../../training/options.js';
+import { sizeOf } from '../../training/parameters.js';
 import type { LogRecord } from '../../training/records.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY } from '../../training/step-format.js';
 import { buildStepGraph, type StepGraph } from '../../training/step-graph.js';
@@ -63,6 +64,8 @@ export interface TrainResult {
   readonly best?: { readonly step: number; readonly loss: number };
   /** How the training step compares with the file on the first batch, unless that was left out. */
   readonly guard?: GuardReport;
+  /** The same of the graph that measures `evalData`. */
+  readonly evalGuard?: GuardReport;
   /** Adapted nodes that the output of the loss does not depend on: their adapters stayed as they were. */
   readonly withoutGradient?: readonly string[];
   readonly provider?: {
@@ -209,7 +212,7 @@ class Run {
     const externalFolder = folderOf(patched.model);
     const guarded = await this.guarded(forward, graph, batches, used);
     const optimization = guarded?.optimization;
-    const evaluation = await this.evaluation(used, optimization);
+    const evaluation = await this.evaluation(used);
     const session = await openStatefulSession(
       await collect(graph.graph.modelPieces({}, externalFolder)),
       {
@@ -257,6 +260,7 @@ class Run {
         ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
         ...(loop.best ? { best: { step: loop.best.step, loss: loop.best.loss } } : {}),
         ...(guarded === undefined ? {} : { guard: guarded }),
+        ...(evaluation?.guarded === undefined ? {} : { evalGuard: evaluation.guarded }),
         ...(forward.withoutGradient.length === 0
           ? {}
           : { withoutGradient: forward.withoutGradient }),
@@ -278,37 +282,19 @@ class Run {
     }
   }
 
-  /** Compares the step with the file, both with the adapters that the file has. */
-  private async guarded(
+  /** Compares a graph with the file, both with the adapters that the file has. */
+  private guarded(
     forward: ForwardGraph,
-    step: StepGraph,
+    { graph, size }: Pick<StepGraph, 'graph' | 'size'>,
     batches: Batches,
     provider: ProviderName,
   ): Promise<GuardReport | undefined> {
-    const { threads, onNote } = this.options;
-    if (this.options.guard === false) return undefined;
-    const { whole, output, moved, dropped: read, renamed } = forward;
-    const theta = {
-      dtype: 'float32',
-      dims: [step.size],
-      data: this.theta(forward, step.size),
-    } as const;
-    const batch = feedsIn(renamed, await batches.at(0));
-    const feeds = new Map<string, TensorValue>([...batch, [forward.theta, theta]]);
     const { model } = this.patched;
-    const guarded = {
-      model,
-      graphs: [step.graph, whole],
-      output: output.name,
-      moved,
-      read,
-      feeds,
-      theta: forward.theta,
-    } as const;
-    const report = await guard(guarded, { provider, threads });
-    const note = guardNote(report);
-    if (note !== undefined) onNote(note);
-    return report;
+    const theta = this.theta(forward, size);
+    return guardFirstBatch(
+      { model, graph, forward, batches, theta },
+      { ...this.options, provider },
+    );
   }
 
   private noteWithoutGradient({ withoutGradient, output }: ForwardGraph): void {
@@ -369,16 +355,18 @@ class Run {
     return theta;
   }
 
-  private async evaluation(provider: ProviderName, optimization: GuardReport['optimization']) {
+  private async evaluation(provider: ProviderName) {
     const { evalData, threads } = this.options;
     if (evalData === undefined) return undefined;
     const data = await this.open(evalData, this.datasets[0]?.classes);
     const forward = await this.forward(data, provider);
     const batches = await this.batches(data, forward, false);
+    const built = { graph: forward.graph, size: sizeOf(forward.parameters) };
+    const guarded = await this.guarded(forward, built, batches, provider);
     const evaluator = await Evaluator.open(this.patched.model, forward, {
-      ...{ provider, threads, optimization },
+      ...{ provider, threads, optimization: guarded?.optimization },
     });
-    return { evaluator, batches };
+    return { evaluator, batches, guarded };
   }
 
   private async write(forward: ForwardGraph, theta: Float32Array, log: RunLog) {
@@ -398,11 +386,12 @@ class Run {
     const { options, output } = this;
     const forward = await this.forward(data, undefined, options.dropout);
     this.noteWithoutGradient(forward);
-    await this.batches(data, forward, options.shuffle);
+    const batches = await this.batches(data, forward, options.shuffle);
     const step = await buildStepGraph(
       { ...forward, doubt: undefined },
       { ...options, fused: false },
     );
+    const guarded = await this.guarded(forward, step, batches, 'cpu');
     const initial = step.graph.fresh(INITIAL_THETA);
     const manifest = stepGraphManifest(forward, step, options, initial);
     const theta = this.theta(forward, step.size);
@@ -414,7 +403,8 @@ class Run {
     });
     const pieces = step.graph.modelPieces({ [STEP_MANIFEST_KEY]: manifest });
     await writeFiles([{ path: output, pieces }], runInputs(this.patched.model, options), options);
-    return { output, steps: 0, ...this.cost() };
+    const found = guarded === undefined ? {} : { guard: guarded };
+    return { output, steps: 0, ...found, ...this.cost() };
   }
 
   private files() {

@@ -8,7 +8,11 @@ import type { Selection } from '../../adapters/targets/select.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
-import { type GradientOptions, weightGradients } from '../../training/weight-gradients.js';
+import {
+  type GradientOptions,
+  type GuardListener,
+  weightGradients,
+} from '../../training/weight-gradients.js';
 import { findChanges } from '../fit/changes.js';
 import { weightDelta } from '../fit/weight-delta.js';
 import { checkWithoutAdapters } from '../fit/without-adapters.js';
@@ -25,7 +29,7 @@ export async function* gradientEvidence(
   patched: PatchedModel,
   reader: TensorReader,
   layers: readonly Layer[],
-  options: GradientOptions,
+  options: GradientOptions & GuardListener,
 ): AsyncGenerator<LayerEvidence> {
   for await (const result of weightGradients(patched, reader, layers, options)) {
     const { layer } = result;

@@ -20,12 +20,13 @@ import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import {
   type GradientOptions,
+  type GuardListener,
   type WeightGradient,
   weightGradients,
 } from '../../training/weight-gradients.js';
 
 /** The data and the loss whose gradient gives A. */
-export type GradientStartOptions = GradientOptions;
+export type GradientStartOptions = GradientOptions & GuardListener;
 
 /**
  * The same adapters with such an A. A direction that the gradient does not have keeps its start.

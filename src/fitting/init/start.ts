@@ -8,7 +8,7 @@ import type { NewTensor } from '../../onnx/encode.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
-import type { GradientOptions } from '../../training/weight-gradients.js';
+import type { GradientOptions, GuardListener } from '../../training/weight-gradients.js';
 import type { PrincipalStart } from './principal-start.js';
 
 /** The data and the loss of a start in the gradient. */
@@ -27,11 +27,11 @@ export interface SharedOptions extends WorkOptions {
 
 /** Options that only an initialization from the gradient reads. */
 export const startDataOptions = [
-  ...['data', 'loss', 'batches', 'batchSize', 'memory', 'threads'],
+  ...['data', 'loss', 'batches', 'batchSize', 'memory', 'threads', 'guard'],
   ...['ignoreIndex', 'classWeights', 'posWeight', 'blank', 'scale'],
 ] as readonly (keyof StartData)[];
 
-export interface StartOptions extends SharedOptions, StartData {
+export interface StartOptions extends SharedOptions, StartData, GuardListener {
   readonly init?: InitName | undefined;
 }
 
