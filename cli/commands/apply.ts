@@ -9,7 +9,7 @@ export const applyCommand = defineCommand({
   description:
     'Adapters of Hugging Face PEFT find their layers by module path: a wrapper around the exported model, or a part of it, may change how all paths begin. Separate query, key and value adapters find their columns where the model computes them in one layer.',
   positionals: {
-    model: { value: 'MODEL', summary: 'the model, an .onnx file' },
+    model: { value: 'MODEL', summary: 'the model: an .onnx file, or its folder' },
     adapter: {
       value: 'ADAPTER',
       summary: 'the adapters: a .safetensors file of extract, a PEFT folder, or an .onnx_adapter',
@@ -28,7 +28,7 @@ export const applyCommand = defineCommand({
   ],
   async run({ model, adapter, ...options }, ui) {
     const { apply } = await import('../../src/commands/apply.js');
-    const result = await apply(model, adapter, { ...options, ...ui.work });
+    const result = await apply(model, adapter, { ...options, ...ui.work, onNote: ui.note });
     const { output, adapters, parameters, replaced, unmatched } = result;
     noteUnmatched(unmatched, ui);
     const text = () =>

@@ -23,7 +23,9 @@ export const evalCommand = defineCommand({
   name: 'eval',
   summary: 'measure a model on data: the loss, and what fits it',
   description: `For models with adapters and without. Measures ${measuresOfLosses()}.`,
-  positionals: { model: { value: 'MODEL', summary: 'a model, patched or not' } },
+  positionals: {
+    model: { value: 'MODEL', summary: 'a model, patched or not: an .onnx file, or its folder' },
+  },
   options: legacy({
     ...dataOption,
     ...rowOptions,

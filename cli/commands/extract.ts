@@ -6,7 +6,9 @@ import { plural, printable } from '../text.js';
 export const extractCommand = defineCommand({
   name: 'extract',
   summary: 'the adapters of a model, as a file of their own',
-  positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
+  positionals: {
+    model: { value: 'MODEL', summary: 'a patched model: an .onnx file, or its folder' },
+  },
   options: extractOptions,
   examples: [
     {
@@ -20,7 +22,7 @@ export const extractCommand = defineCommand({
   ],
   async run({ model, ...options }, ui) {
     const { extract } = await import('../../src/commands/extract.js');
-    const result = await extract(model, { ...options, ...ui.work });
+    const result = await extract(model, { ...options, ...ui.work, onNote: ui.note });
     const { output, format, adapters, peft } = result;
     const text = () =>
       [

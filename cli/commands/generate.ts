@@ -17,7 +17,10 @@ import { plural, printable, printableText } from '../text.js';
 import type { Ui } from '../ui.js';
 
 const positionals = {
-  model: { value: 'MODEL', summary: 'a decoder: base, patched, with slots, or merged' },
+  model: {
+    value: 'MODEL',
+    summary: 'a decoder: base, patched, with slots, or merged; a file or a folder',
+  },
 } as const;
 
 const options = {

@@ -18,7 +18,7 @@ import type { Ui } from '../ui.js';
 export const inspectCommand = defineCommand({
   name: 'inspect',
   summary: 'what is in a model, and what can take an adapter',
-  positionals: { model: { value: 'MODEL', summary: 'the model, an .onnx file' } },
+  positionals: { model: { value: 'MODEL', summary: 'the model: an .onnx file, or its folder' } },
   options: {
     ...inspectOptions,
     why: option(toggle, {
@@ -36,7 +36,7 @@ export const inspectCommand = defineCommand({
   ],
   async run({ model, why, ...options }, ui) {
     const { inspect } = await import('../../src/commands/inspect.js');
-    const result = await inspect(model, { ...options, ...ui.work });
+    const result = await inspect(model, { ...options, ...ui.work, onNote: ui.note });
     const text = () => {
       const parts = [modelLines(result), why ? reasonLines(result, ui) : layerLines(result, ui)];
       const page = options.html === undefined ? [] : [`wrote ${printable(options.html)}`];

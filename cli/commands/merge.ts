@@ -12,7 +12,10 @@ export const mergeCommand = defineCommand({
   description:
     'The result has the graph of the base model and its speed. Then the model with adapters and the merged one run on the same inputs: where they differ by more than rounding, the exit status is 2.',
   positionals: {
-    model: { value: 'MODEL', summary: 'a patched model, or with --adapter its base' },
+    model: {
+      value: 'MODEL',
+      summary: 'a patched model, or with --adapter its base; a file or a folder',
+    },
   },
   options: mergeOptions,
   examples: [
@@ -32,7 +35,7 @@ export const mergeCommand = defineCommand({
   async run({ model, provider, ...options }, ui) {
     const { merge } = await import('../../src/commands/merge.js');
     const used = await chosenProvider(provider, ui);
-    const result = await merge(model, { ...options, provider: used, ...ui.work });
+    const result = await merge(model, { ...options, provider: used, ...ui.work, onNote: ui.note });
     const { output, merged, replaced, unmatched, verification } = result;
     noteUnmatched(unmatched, ui);
     const text = () =>

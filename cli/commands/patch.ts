@@ -53,7 +53,7 @@ export const patchCommand = defineCommand({
   summary: 'insert adapters beside the linear layers of a model',
   description:
     'The adapters start at zero: the patched model computes exactly what the model does. Train it, then fold it with merge.',
-  positionals: { model: { value: 'MODEL', summary: 'the model, an .onnx file' } },
+  positionals: { model: { value: 'MODEL', summary: 'the model: an .onnx file, or its folder' } },
   options: {
     ...seedOption,
     ...legacy({

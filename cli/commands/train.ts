@@ -24,7 +24,9 @@ export const trainCommand = defineCommand({
   summary: 'train the adapters of a patched model',
   description:
     'Runs forward, backward and the optimizer as one graph in ONNX Runtime. The base weights stay as they are. Ctrl-C stops after the current step and saves a checkpoint.',
-  positionals: { model: { value: 'MODEL', summary: 'a patched model' } },
+  positionals: {
+    model: { value: 'MODEL', summary: 'a patched model: an .onnx file, or its folder' },
+  },
   options: {
     ...seedOption,
     ...legacy({

@@ -5,7 +5,9 @@ import { plural, printable } from '../text.js';
 export const unpatchCommand = defineCommand({
   name: 'unpatch',
   summary: 'the base model back, bit for bit',
-  positionals: { model: { value: 'MODEL', summary: 'a patched model, an .onnx file' } },
+  positionals: {
+    model: { value: 'MODEL', summary: 'a patched model: an .onnx file, or its folder' },
+  },
   options: unpatchOptions,
   examples: [
     {
@@ -19,7 +21,7 @@ export const unpatchCommand = defineCommand({
   ],
   async run({ model, ...options }, ui) {
     const { unpatch } = await import('../../src/commands/unpatch.js');
-    const result = await unpatch(model, { ...options, ...ui.work });
+    const result = await unpatch(model, { ...options, ...ui.work, onNote: ui.note });
     const { output, removed, slots } = result;
     const what = slots === undefined ? removed.map(printable).join(', ') : plural(slots, 'slot');
     const text = () => `removed ${what}\nwrote ${printable(output)}\n`;

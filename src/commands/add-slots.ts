@@ -13,6 +13,7 @@ import type { WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/verification.js';
 import { apart, runsApart } from './apart.js';
 import { chooseLayers, type Skipped } from './chosen-layers.js';
+import { onModel } from './model-folder.js';
 import { defaultOutput, writeModel } from './output.js';
 import type { VerifyOptions } from './verify.js';
 
@@ -49,6 +50,10 @@ export async function addSlots(
   path: string,
   options: AddSlotsOptions = {},
 ): Promise<AddSlotsResult> {
+  return await onModel(path, options, 'slots', ({ file }, options) => slotsInFile(file, options));
+}
+
+async function slotsInFile(path: string, options: AddSlotsOptions): Promise<AddSlotsResult> {
   if (!options.verify || !runsApart(path)) return await addSlotsHere(path, options);
   return await apart({
     work: 'add-slots',

@@ -9,6 +9,7 @@ import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { PatchedModel } from '../adapters/model/patched.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { resolveOptions } from '../options/resolve.js';
+import { onModel } from './model-folder.js';
 import { type ApplyOptions, applyOptions } from './options/apply.js';
 import { defaultOutput, writeWithData } from './output.js';
 import type { PatchResult } from './patch-options.js';
@@ -33,16 +34,22 @@ export async function apply(
   given: ApplyOptions = {},
 ): Promise<ApplyResult> {
   const options = resolveOptions(applyOptions, given, 'apply');
-  return await withModel(path, async (opened) => {
-    const file = openAdapter(adapterPath, options.format);
-    try {
-      const output = options.output ?? defaultOutput(path, 'lora');
-      const alsoRead = [...(options.alsoRead ?? []), adapterPath];
-      return await applyFile(opened, file, output, { ...options, alsoRead });
-    } finally {
-      file.close();
-    }
-  });
+  const alsoRead = [...(options.alsoRead ?? []), adapterPath];
+  return await onModel(path, { ...options, alsoRead }, 'lora', ({ file: model }, options) =>
+    withModel(model, async (opened) => {
+      const file = openAdapter(adapterPath, options.format);
+      try {
+        return await applyFile(
+          opened,
+          file,
+          options.output ?? defaultOutput(model, 'lora'),
+          options,
+        );
+      } finally {
+        file.close();
+      }
+    }),
+  );
 }
 
 async function applyFile(

@@ -13,10 +13,14 @@ export class DataNames {
   private readonly taken: Set<string>;
   private readonly old: ReadonlySet<string>;
 
-  /** @param kept locations in the output's folder that the new model goes on referring to */
+  /**
+   * @param kept locations in the output's folder that the new model goes on referring to
+   * @param style how data files are called
+   */
   constructor(
     private readonly output: string,
     kept: readonly string[],
+    private readonly style: DataStyle = 'data',
   ) {
     this.taken = new Set(kept.map(normalize));
     this.old = locationsOf(output);
@@ -28,7 +32,7 @@ export class DataNames {
    */
   next(isWanted: (path: string) => boolean = () => false): string {
     for (let i = 0; ; i++) {
-      const name = nameOf(this.output, i);
+      const name = styles[this.style](basename(this.output), i);
       if (this.taken.has(name)) continue;
       if (this.old.has(name) && !isWanted(this.pathOf(name))) continue;
       this.taken.add(name);
@@ -54,7 +58,9 @@ export class DataNames {
    */
   removeOld(): void {
     for (let i = 0; i <= this.taken.size + this.old.size; i++) {
-      removeStale(this.pathOf(nameOf(this.output, i)));
+      for (const nameOf of Object.values(styles)) {
+        removeStale(this.pathOf(nameOf(basename(this.output), i)));
+      }
     }
     const left = [...this.old].filter((name) => isOurs(this.output, name) && !this.taken.has(name));
     if (left.length === 0) return;
@@ -63,15 +69,24 @@ export class DataNames {
   }
 }
 
-/** `model.onnx.data`, `1.model.onnx.data`, … */
-function nameOf(output: string, index: number): string {
-  const name = `${basename(output)}.data`;
-  return index === 0 ? name : `${index}.${name}`;
+/** How data files are called: as we do, or as optimum does and transformers.js looks for them. */
+type DataStyle = 'data' | 'chunks';
+
+const styles: Readonly<Record<DataStyle, (model: string, index: number) => string>> = {
+  // `model.onnx.data`, `1.model.onnx.data`, …
+  data: (model, index) => (index === 0 ? `${model}.data` : `${index}.${model}.data`),
+  // `model.onnx_data`, `model.onnx_data_1`, …
+  chunks: (model, index) => (index === 0 ? `${model}_data` : `${model}_data_${index}`),
+};
+
+/** The style that a model's own data files have. */
+export function styleOf(locations: readonly string[]): DataStyle {
+  return locations.some((name) => /\.onnx_data(_\d+)?$/.test(name)) ? 'chunks' : 'data';
 }
 
 function isOurs(output: string, name: string): boolean {
-  const first = nameOf(output, 0);
-  return name.endsWith(first) && /^(\d+\.)?$/.test(name.slice(0, -first.length));
+  const index = Number(/^(\d+)\.|_(\d+)$/.exec(name)?.slice(1).find(Boolean) ?? 0);
+  return Object.values(styles).some((nameOf) => nameOf(basename(output), index) === name);
 }
 
 /** What a model refers to; nothing for what is none. */

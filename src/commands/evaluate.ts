@@ -29,6 +29,7 @@ import {
 import { apart, runsApart } from './apart.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { filesOfModel, inputsOf } from './inputs.js';
+import { locateModel, withTokenizer } from './model-folder.js';
 
 export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings, GuardSetting {
   /** Samples; see `openDataset`. */
@@ -75,6 +76,11 @@ export type EvaluateResult = Metrics & {
  * `verification` where the guard finds another model, `aborted`, and those of reading
  */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
+  const located = locateModel(path, options.onNote);
+  return await evaluateFile(located.file, withTokenizer(options, located));
+}
+
+async function evaluateFile(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
   if (!runsApart(path)) return await evaluateHere(path, options);
   return await apart({
     work: 'evaluate',

@@ -11,6 +11,7 @@ import { OnnxLoraError } from '../errors.js';
 import { relativeToBase } from '../fitting/init/relative.js';
 import { elementCount } from '../onnx/model.js';
 import { resolveOptions } from '../options/resolve.js';
+import { locateModel } from './model-folder.js';
 import { type ExtractOptions, extractOptions } from './options/extract.js';
 import { inputFiles } from './output.js';
 
@@ -35,7 +36,8 @@ export interface ExtractResult {
  */
 export async function extract(path: string, given: ExtractOptions): Promise<ExtractResult> {
   const options = resolveOptions(extractOptions, given, 'extract');
-  return await withModel(path, async ({ model, patched, reader }) => {
+  const { file } = locateModel(path, options.onNote);
+  return await withModel(file, async ({ model, patched, reader }) => {
     const set = theSet(patched, options.name);
     checkAdapterOutput(options, inputFiles(model));
     const whole = contentsOfModel(patched, set, reader);

@@ -41,6 +41,7 @@ import type {
   ModelFacts,
 } from '../report/inspection.js';
 import { inputFiles, inputsOf } from './inputs.js';
+import { locateModel } from './model-folder.js';
 import { type InspectOptions, inspectOptions } from './options/inspect.js';
 
 export type { InspectOptions };
@@ -52,7 +53,8 @@ export type { InspectOptions };
  */
 export async function inspect(path: string, given: InspectOptions = {}): Promise<InspectResult> {
   const options = resolveOptions(inspectOptions, given, 'inspect');
-  return await withModel(path, async (opened) => {
+  const { file } = locateModel(path, options.onNote);
+  return await withModel(file, async (opened) => {
     const { html } = options;
     if (html === undefined) return examine(opened).result;
     const inputs = [...inputFiles(opened.model), ...inputsOf(options)];

@@ -19,6 +19,7 @@ import { nodeLabel } from '../onnx/model.js';
 import type { TensorReader } from '../onnx/tensor.js';
 import { resolveOptions } from '../options/resolve.js';
 import type { Verification } from '../runtime/verification.js';
+import { onModel } from './model-folder.js';
 import { mergeOptions } from './options/merge.js';
 import { defaultOutput, writeWithData } from './output.js';
 import { type MergeOptions, type Unmerged, withUnmerged } from './unmerged.js';
@@ -61,6 +62,10 @@ export interface MergeResult {
  */
 export async function merge(path: string, given: MergeOptions = {}): Promise<MergeResult> {
   const options = resolveOptions(mergeOptions, given, 'merge');
+  return await onModel(path, options, 'merged', ({ file }, options) => mergeFile(file, options));
+}
+
+async function mergeFile(path: string, options: MergeOptions): Promise<MergeResult> {
   return await withUnmerged(path, options, async (unmerged) => {
     const result = await fold(unmerged, path, options);
     if (options.verify === false) return result;

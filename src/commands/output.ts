@@ -1,12 +1,13 @@
 /** From an edited model to files: where they go, and which data files go with them. */
 import { existsSync, realpathSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import type { NewDataFile } from '../onnx/data-file.js';
 import { type MessageEdit, totalLength } from '../onnx/edit.js';
 import {
   allTensors,
   checkExternalData,
+  externalLocations,
   leavesFolder,
   resolveLocation,
   type TensorPlace,
@@ -15,7 +16,7 @@ import type { Model } from '../onnx/model.js';
 import { isTensorDropped, setLocation } from '../onnx/rewrite.js';
 import { FileSource } from '../onnx/source.js';
 import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../onnx/write.js';
-import { DataNames } from './data-names.js';
+import { DataNames, styleOf } from './data-names.js';
 import { inputFiles, inputsOf } from './inputs.js';
 import {
   forgetOriginalNames,
@@ -28,15 +29,31 @@ import {
 const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
 
 const kinds = ['lora', 'slots', 'trained', 'merged', 'base'] as const;
+export type OutputKind = (typeof kinds)[number];
 
 const SUFFIX = new RegExp(`(\\.(${kinds.join('|')}))?\\.onnx$`, 'i');
 
 /** `model.onnx` or `model.lora.onnx` -> `model.<kind>.onnx`, beside it. */
-export function defaultOutput(input: string, kind: (typeof kinds)[number]): string {
-  const name = basename(input);
-  const isFirst = kind === 'lora' || kind === 'slots';
-  const stem = name.replace(isFirst ? /\.onnx$/i : SUFFIX, '');
+export function defaultOutput(input: string, kind: OutputKind): string {
+  const stem = basename(input).replace(isFirst(kind) ? /\.onnx$/i : SUFFIX, '');
   return join(dirname(input), `${stem}.${kind}.onnx`);
+}
+
+/** `llama` or `llama.lora` -> `llama.<kind>`, beside it. */
+export function defaultFolder(input: string, kind: OutputKind): string {
+  const folder = namedFolder(input);
+  const ending = new RegExp(`\\.(${kinds.join('|')})$`, 'i');
+  const stem = isFirst(kind) ? basename(folder) : basename(folder).replace(ending, '');
+  return join(dirname(folder), `${stem}.${kind}`);
+}
+
+/** A folder's path by its own name, which `.` and `..` do not say, and without a slash at its end. */
+export function namedFolder(path: string): string {
+  return /^\.*$/.test(basename(path)) ? resolve(path) : join(dirname(path), basename(path));
+}
+
+function isFirst(kind: OutputKind): boolean {
+  return kind === 'lora' || kind === 'slots';
 }
 
 export { inputFiles } from './inputs.js';
@@ -72,7 +89,8 @@ export async function writeModel(
   const opened: FileSource[] = [];
   try {
     const places = placesOf(model, edit, dataFile);
-    const names = new DataNames(output, isBeside(model, output) ? [...places.keys()] : []);
+    const kept = isBeside(model, output) ? [...places.keys()] : [];
+    const names = new DataNames(output, kept, styleOf(externalLocations(model)));
     const made = newData(edit, names, dataFile);
     const copies = new DataCopies(model, edit, places, names, opened);
     copies[naming](isBeside(model, output));

@@ -3,6 +3,7 @@ import { adapterOptions, headOption, shapeOptions } from '../adapters/edit/adapt
 import { OnnxLoraError } from '../errors.js';
 import { startDataOptions } from '../fitting/init/start.js';
 import { pickOptions } from '../options/resolve.js';
+import { type Located, onModel, withTokenizer } from './model-folder.js';
 import { applyOptions } from './options/apply.js';
 import type { PatchOptions, PatchResult } from './patch-options.js';
 
@@ -16,6 +17,12 @@ import type { PatchOptions, PatchResult } from './patch-options.js';
  * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
  */
 export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
+  const kind = options.slots ? 'slots' : 'lora';
+  return await onModel(path, options, kind, (located, options) => patchFile(located, options));
+}
+
+async function patchFile(located: Located, options: PatchOptions): Promise<PatchResult> {
+  const path = located.file;
   const { adapter, slots, ...rest } = options;
   if (adapter === undefined) checkNoBindOptions(options);
   if (slots) {
@@ -30,7 +37,7 @@ export async function patch(path: string, options: PatchOptions = {}): Promise<P
     return { ...(await apply(path, adapter, pickOptions(applyOptions, rest))), skipped: [] };
   }
   const { addAdapters } = await import('./add-adapters.js');
-  return await addAdapters(path, rest);
+  return await addAdapters(path, rest.data === undefined ? rest : withTokenizer(rest, located));
 }
 
 /** A slot takes adapters of any rank and structure. */

@@ -8,6 +8,7 @@ import type { PatchedModel } from '../adapters/model/patched.js';
 import { removeSlots } from '../adapters/slots/remove.js';
 import { MessageEdit } from '../onnx/edit.js';
 import { resolveOptions } from '../options/resolve.js';
+import { onModel } from './model-folder.js';
 import { type UnpatchOptions, unpatchOptions } from './options/unpatch.js';
 import { defaultOutput, writeModel } from './output.js';
 
@@ -28,6 +29,10 @@ export interface UnpatchResult {
  */
 export async function unpatch(path: string, given: UnpatchOptions = {}): Promise<UnpatchResult> {
   const options = resolveOptions(unpatchOptions, given, 'unpatch');
+  return await onModel(path, options, 'base', ({ file }, options) => unpatchFile(file, options));
+}
+
+async function unpatchFile(path: string, options: UnpatchOptions): Promise<UnpatchResult> {
   return await withModel(path, async ({ model, patched }) => {
     const { slots } = patched;
     const isSlotted = slots !== undefined && options.name === undefined;

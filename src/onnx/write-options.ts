@@ -23,6 +23,12 @@ export const workOptions = {
 
 export interface WorkOptions extends OptionsOf<typeof workOptions> {}
 
+/** Remarks for people. */
+export const noteOption = {
+  /** Called with remarks for people: what is not read, what was chosen. */
+  onNote: handler(callback<(text: string) => void>()),
+};
+
 export const writeOptions = {
   ...workOptions,
   /** Replace an existing file. */
@@ -34,15 +40,12 @@ export const writeOptions = {
   }),
   /** Other inputs that must not be overwritten, such as the file that the options came from. */
   alsoRead: handler(list(path, 0)),
+  /** The place that the output gets in the end, where it is made in another one. */
+  finalOutput: handler(path),
+  ...noteOption,
 };
 
 export interface WriteOptions extends OptionsOf<typeof writeOptions> {}
-
-/** Remarks for people. */
-export const noteOption = {
-  /** Called with remarks for people: what is not read, what was chosen. */
-  onNote: handler(callback<(text: string) => void>()),
-};
 
 /**
  * The file of the result.

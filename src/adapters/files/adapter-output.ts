@@ -1,21 +1,12 @@
 /** Adapter sets as files, in every format that is written. */
 
-import { mkdir, rm } from 'node:fs/promises';
 import { basename, extname, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { kindOf } from '../../formats/path-kind.js';
 import { safetensorsPieces } from '../../formats/safetensors.js';
-import { Claim } from '../../onnx/claim.js';
 import type { Piece } from '../../onnx/edit.js';
-import { fileError } from '../../onnx/source.js';
-import { temporaryBeside } from '../../onnx/temporary.js';
-import {
-  checkOutput,
-  type OutputFile,
-  renameFolder,
-  type WriteOptions,
-  writeFiles,
-} from '../../onnx/write.js';
+import { makeFolder } from '../../onnx/new-folder.js';
+import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../../onnx/write.js';
 import type { AdapterFormat } from '../structure/choices.js';
 import type { AdapterContents } from './adapter-contents.js';
 import {
@@ -160,25 +151,8 @@ async function writeFolder(
 ): Promise<void> {
   const folder = resolve(path);
   if (isFolder(folder)) return await writeFiles(files, inputs, options);
-  const claim = Claim.unlessHeld(folder);
-  const aside = temporaryBeside(folder);
-  const inside = files.map(({ path, pieces }) => ({ path: join(aside, basename(path)), pieces }));
-  try {
-    await mkdir(aside);
+  await makeFolder(folder, async (aside) => {
+    const inside = files.map(({ path, pieces }) => ({ path: join(aside, basename(path)), pieces }));
     await writeFiles(inside, inputs, options);
-    await renameFolder(aside, folder);
-  } catch (error) {
-    await rm(aside, { recursive: true, force: true });
-    throw named(folder, aside, error);
-  } finally {
-    claim?.release();
-  }
-}
-
-/** The error with the folder's own name in it. */
-function named(folder: string, aside: string, error: unknown): unknown {
-  if (!(error instanceof OnnxLoraError)) return fileError(folder, error);
-  const { code, message, node, hint } = error;
-  const told = message.replaceAll(aside, folder);
-  return new OnnxLoraError(code, told, { node, hint, cause: error });
+  });
 }

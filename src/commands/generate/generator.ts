@@ -8,6 +8,7 @@ import { openModel } from '../../onnx/parse.js';
 import type { WorkOptions } from '../../onnx/write.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
 import { resolveProvider } from '../../runtime/providers.js';
+import { locateModel, withTokenizer } from '../model-folder.js';
 import { cacheProblem } from './cache-check.js';
 import { Decoder } from './decoder.js';
 import { type Generation, generation } from './generation.js';
@@ -65,18 +66,21 @@ export class TextGenerator {
    * does not continue texts; `invalid-argument` for adapters where the model has no slots; `provider`,
    * `runtime`, and those of reading
    */
-  static async open(path: string, given: GeneratorOptions = {}): Promise<TextGenerator> {
-    const options = { ...resolveGenerator(given), onNote: given.onNote };
+  static async open(model: string, given: GeneratorOptions = {}): Promise<TextGenerator> {
+    const located = locateModel(model, given.onNote);
+    const path = located.file;
+    const resolved = { ...resolveGenerator(given), onNote: given.onNote };
+    const options = withTokenizer(resolved, located);
     namedAdapters(options.adapter);
     const tokenizer = TextTokenizer.open(options.tokenizer ?? tokenizerBeside(path));
-    const model = openModel(path);
+    const opened = openModel(path);
     try {
       const { requested, used, reason } = await resolveProvider(options.provider);
       if (requested === 'auto' && used !== 'cpu')
         options.onNote?.(`provider auto: ${used} (${reason})`);
-      const runner = await openRunner(path, model, { ...options, provider: used });
+      const runner = await openRunner(path, opened, { ...options, provider: used });
       try {
-        const decoder = decoderOf(model, runner, used, options);
+        const decoder = decoderOf(opened, runner, used, options);
         const config = modelConfig([...foldersOf(path), dirname(tokenizer.label)]);
         const provider = { requested, used };
         return new TextGenerator(tokenizer, provider, path, runner, decoder, config, options);
@@ -85,7 +89,7 @@ export class TextGenerator {
         throw error;
       }
     } finally {
-      model.close();
+      opened.close();
     }
   }
 

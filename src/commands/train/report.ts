@@ -10,6 +10,8 @@ export interface ReportedRun
   extends Pick<RunReport, 'best' | 'confusion' | 'classNames' | 'seconds' | 'peakMemoryBytes'> {
   /** The trained model. */
   readonly output: string;
+  /** What it is called in the end. */
+  readonly shownAs?: string | undefined;
   /** Files that the run read, by what they are. */
   readonly files: Readonly<Record<string, string | undefined>>;
   readonly settings: Settings;
@@ -22,8 +24,9 @@ export interface ReportedRun
  * @throws OnnxLoraError those of reading the trained model and of writing
  */
 export async function writeReport(path: string, run: ReportedRun, force: boolean): Promise<void> {
-  const { output, records, files, settings, ...rest } = run;
-  const { result, blocks } = await inspectBlocks(output);
+  const { output, shownAs, records, files, settings, ...rest } = run;
+  const { result: found, blocks } = await inspectBlocks(output);
+  const result = { ...found, model: { ...found.model, path: shownAs ?? found.model.path } };
   const page = runReportPage({
     ...rest,
     inspected: result,

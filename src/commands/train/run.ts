@@ -226,7 +226,7 @@ class Run {
         reportPlacement: true,
       },
     );
-    const rescueFolder = rescueFolderFor(this.output);
+    const rescueFolder = rescueFolderFor(options.finalOutput ?? this.output);
     const { noise } = forward;
     try {
       // Last, so that a run that cannot start leaves none.
@@ -242,7 +242,8 @@ class Run {
       const written = await this.finished(loop, async (theta) => {
         const files = await this.write(forward, theta, log);
         const { best, confusion } = loop;
-        const run = { output: this.output, files: this.files(), provider: used, settings };
+        const { finalOutput: shownAs } = options;
+        const run = { output: this.output, shownAs, files: this.files(), provider: used, settings };
         const { classes: classNames } = data;
         const more = { best, confusion, classNames, records: log.records, ...this.cost() };
         const { report, force } = options;

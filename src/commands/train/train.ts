@@ -5,6 +5,7 @@ import { withoutTelemetry } from '../../runtime/telemetry.js';
 import { hasCheckpoint } from '../../training/checkpoint.js';
 import { type ResolvedOptions, resolveOptions, type TrainOptions } from '../../training/options.js';
 import { apart, runsApart } from '../apart.js';
+import { locateModel, onModel, withTokenizer } from '../model-folder.js';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.js';
 import type { TrainResult } from './run.js';
 
@@ -17,6 +18,16 @@ import type { TrainResult } from './run.js';
  * reading and writing
  */
 export async function train(path: string, options: TrainOptions): Promise<TrainResult> {
+  if (options.emitStepGraph !== undefined) {
+    const located = locateModel(path, options.onNote);
+    return await trainFile(located.file, withTokenizer(options, located));
+  }
+  return await onModel(path, options, 'trained', (located, options) =>
+    trainFile(located.file, withTokenizer(options, located)),
+  );
+}
+
+async function trainFile(path: string, options: TrainOptions): Promise<TrainResult> {
   const resolved = resolveOptions(options);
   if (!runsApart(path)) return await trainInThread(path, resolved);
   return await apart({
