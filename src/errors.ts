@@ -27,19 +27,25 @@ export type ErrorCode =
   | 'checkpoint'
   | 'aborted';
 
+/** What an error says beside its message. */
 export interface ErrorDetails {
   /** The node the error is about. */
   node?: string | undefined;
   /** What the user can do. */
   hint?: string | undefined;
+  /** The error that led to this one. */
   cause?: unknown;
 }
 
 /** The one error type of the library: `code` for programs, `message` and `hint` for people. */
 export class OnnxLoraError extends Error {
+  /** Of the class, for messages. */
   override readonly name = 'OnnxLoraError';
+  /** What went wrong, to branch on; `docs/troubleshooting.md` explains each. */
   readonly code: ErrorCode;
+  /** The node of the model that it is about. */
   readonly node: string | undefined;
+  /** What to do about it. */
   readonly hint: string | undefined;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {

@@ -15,7 +15,7 @@ export type { AdapterOutput, AdapterOutputOptions } from './adapters/files/adapt
 export type { PeftModule, PeftOptions, PeftSummary } from './adapters/files/export-peft.js';
 export type { FoldKind } from './adapters/fold/folding.js';
 export type { AdapterSummary, ParameterShare } from './adapters/kinds/summary.js';
-export type { Head } from './adapters/model/manifest.js';
+export type { Head, Site } from './adapters/model/manifest.js';
 export type { Slot } from './adapters/model/slot-manifest.js';
 export {
   type AdapterRunOptions,
@@ -53,6 +53,7 @@ export { type AddSlotsOptions, type AddSlotsResult, addSlots } from './commands/
 export {
   type AdvisedChoice,
   type AdvisedScore,
+  type AdvisedStructure,
   type AdvisedTarget,
   type AdviseOptions,
   type AdviseResult,
@@ -84,7 +85,11 @@ export {
   generate,
 } from './commands/generate/generate.js';
 export type { Finish, Generation } from './commands/generate/generation.js';
-export { TextGenerator, type UsedProvider } from './commands/generate/generator.js';
+export {
+  type CompleteOptions,
+  TextGenerator,
+  type UsedProvider,
+} from './commands/generate/generator.js';
 export type { GeneratorOptions, SamplingOptions } from './commands/generate/options.js';
 export type { Prompt } from './commands/generate/prompt.js';
 export { type InspectOptions, inspect } from './commands/inspect.js';
@@ -106,7 +111,7 @@ export type { Message } from './data/text/messages.js';
 export type { TextOptions } from './data/text/options.js';
 export type { EncodeOptions } from './data/text/tokenizer.js';
 export { type Encoding, TextTokenizer } from './data/text/tokenizer.js';
-export type { TokenizerConfig, TokenizerFiles } from './data/text/tokenizer-files.js';
+export type { ChatTemplate, TokenizerConfig, TokenizerFiles } from './data/text/tokenizer-files.js';
 export { type ErrorCode, type ErrorDetails, OnnxLoraError } from './errors.js';
 export type { Verdict } from './fitting/advise/choice.js';
 export type { PatchAdvice } from './fitting/advise/patch-options.js';
@@ -119,6 +124,7 @@ export type { DataTypeName, DataTypeNumber, FloatName, IntegerArray } from './on
 export type { Dim, Entry, ValueInfo } from './onnx/model.js';
 export type { Field, Range } from './onnx/wire.js';
 export type { Progress, WorkOptions, WriteOptions } from './onnx/write.js';
+export type { OutputOptions } from './onnx/write-options.js';
 export type {
   InspectedHead,
   InspectedSet,

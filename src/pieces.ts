@@ -10,7 +10,7 @@
 export type { NewBias } from './adapters/edit/added-bias.js';
 export type { HeadPlan, NewHead } from './adapters/edit/head.js';
 export type { Extras } from './adapters/edit/insert.js';
-export type { ReplacingTensor } from './adapters/edit/replaced.js';
+export type { ReplacingTensor, SharedTensor } from './adapters/edit/replaced.js';
 export type { FactorName, NewAdapter, OwnNumbers } from './adapters/factors/factors.js';
 export {
   type BlockDecomposition,
@@ -24,7 +24,15 @@ export type { AdapterFile, StoredAdapter, StoredBias } from './adapters/files/ad
 export type { ModuleParameter } from './adapters/files/module-parameter.js';
 export { openAdapter } from './adapters/files/open-adapter.js';
 export { findLayers, type Layer } from './adapters/model/layers.js';
-export type { AdapterShape, Head, Replacement, Share, Site } from './adapters/model/manifest.js';
+export type {
+  AdapterShape,
+  AddedBias,
+  Head,
+  Replacement,
+  Share,
+  Site,
+  TensorReference,
+} from './adapters/model/manifest.js';
 export {
   type AdapterRecord,
   type ModelManifest,
@@ -46,6 +54,7 @@ export {
   findLinearLayers,
   type Geometry,
   type LinearLayer,
+  type RefusedNode,
   type Weight,
 } from './adapters/targets/index.js';
 export { matcher, type Selectable, type Selection, select } from './adapters/targets/select.js';
@@ -53,6 +62,7 @@ export {
   type Composite,
   type DifferentiateOptions,
   differentiate,
+  type GradientSeed,
 } from './autodiff/differentiate.js';
 export type { OpBuilder, Operator } from './autodiff/op-builder.js';
 export type { GradientRule, InputGradient, NodeContext, RuleContext } from './autodiff/rule.js';
@@ -108,7 +118,7 @@ export {
 } from './runtime/stateful-session.js';
 export type { TensorArray } from './runtime/tensor-value.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
-export type { LossGraph, LossGraphOptions } from './training/forward.js';
+export type { LossGraph, LossGraphOptions, LossOutput } from './training/forward.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
 export type { GuardReport } from './training/guard/guard.js';
 export type { Renamed } from './training/input-names.js';

@@ -19,18 +19,31 @@ import { ruleFor } from './rules/index.js';
 export interface Composite {
   /** Names of the nodes, all of which are in the graph. */
   readonly nodes: ReadonlySet<string>;
+  /** Values that the nodes read, in the order of the rule's gradients. */
   readonly inputs: readonly string[];
+  /** The value that they make. */
   readonly output: string;
+  /** The gradient of the output with respect to the inputs. */
   readonly rule: GradientRule;
 }
 
+/** A value whose gradient is in the graph already. */
+export interface GradientSeed {
+  /** Name of the value. */
+  readonly value: string;
+  /** Name of the gradient of the loss with respect to it. */
+  readonly gradient: string;
+}
+
+/** Options of `differentiate`. */
 export interface DifferentiateOptions {
+  /** Groups of nodes that have a gradient rule of their own. */
   readonly composites?: readonly Composite[];
   /**
    * The gradient of the loss with respect to a value, where nodes of the graph compute it already:
    * reverse mode starts there, and not at the loss.
    */
-  readonly seed?: { readonly value: string; readonly gradient: string } | undefined;
+  readonly seed?: GradientSeed | undefined;
   /** Values that count as constants, whatever they are computed from. */
   readonly constants?: ReadonlySet<string>;
 }

@@ -15,14 +15,21 @@ import { broadcast, reducedShape, sameShape, stretchedAxes } from './shapes.js';
 // Axes, pads, scales and exponents; a longer constant is a weight.
 const MAX_CONSTANT_ELEMENTS = 64;
 
+/** An operator and its attributes, without names of values. */
 export type Operator = Pick<NewNode, 'opType' | 'domain' | 'attributes'>;
 
+/**
+ * Writes operators into a graph and keeps the types of their outputs. Every method returns the name of a
+ * value.
+ */
 export class OpBuilder {
   private readonly written = new Map<string, readonly string[]>();
   private readonly transposes = new Map<string, { of: string; perm: readonly number[] }>();
 
   constructor(
+    /** The graph that gets the nodes. */
     readonly graph: GraphBuilder,
+    /** Types of all values so far, by name. */
     readonly types: Map<string, ValueType>,
   ) {
     for (const { opType, domain = '', inputs, outputs, attributes = {} } of graph.nodes) {
@@ -39,6 +46,7 @@ export class OpBuilder {
     return type;
   }
 
+  /** The shape, sizes of which may be open; null where the rank is not known. */
   shape(value: string): readonly Dim[] | null {
     return this.type(value).shape;
   }
@@ -154,10 +162,12 @@ export class OpBuilder {
     return this.typed(this.graph.scalar(dtype, value), { dtype, shape: [] });
   }
 
+  /** An int64 vector of these numbers. */
   integers(values: readonly number[]): string {
     return this.vector('int64', values);
   }
 
+  /** A vector of these numbers. */
   vector(dtype: DataTypeName, values: readonly number[]): string {
     const shape = [values.length];
     return this.typed(this.graph.constant(dtype, shape, values), { dtype, shape });
@@ -168,6 +178,7 @@ export class OpBuilder {
     return this.expandLike(this.number(like, 0), like);
   }
 
+  /** Ones in the shape and type of a value. */
   ones(like: string): string {
     return this.expandLike(this.number(like, 1), like);
   }
@@ -185,22 +196,27 @@ export class OpBuilder {
     return this.op('EyeLike', [square], type);
   }
 
+  /** a + b, with broadcasting. */
   add(a: string, b: string): string {
     return this.elementwise('Add', a, b);
   }
 
+  /** a - b, with broadcasting. */
   sub(a: string, b: string): string {
     return this.elementwise('Sub', a, b);
   }
 
+  /** a · b element by element, with broadcasting. */
   mul(a: string, b: string): string {
     return this.elementwise('Mul', a, b);
   }
 
+  /** a / b, with broadcasting. */
   div(a: string, b: string): string {
     return this.elementwise('Div', a, b);
   }
 
+  /** a to the power of `exponent`, with broadcasting. */
   pow(a: string, exponent: string): string {
     const shape = broadcast(this.shape(a), this.shape(exponent));
     return this.op('Pow', [a, exponent], { dtype: this.type(a).dtype, shape });
@@ -226,22 +242,27 @@ export class OpBuilder {
     return this.op(opType, [value], this.type(value), attributes);
   }
 
+  /** The value with the other sign. */
   neg(value: string): string {
     return this.unary('Neg', value);
   }
 
+  /** e to the power of the value. */
   exp(value: string): string {
     return this.unary('Exp', value);
   }
 
+  /** The square root. */
   sqrt(value: string): string {
     return this.unary('Sqrt', value);
   }
 
+  /** 1 / value. */
   reciprocal(value: string): string {
     return this.unary('Reciprocal', value);
   }
 
+  /** The value times itself. */
   square(value: string): string {
     return this.mul(value, value);
   }
@@ -265,10 +286,12 @@ export class OpBuilder {
     return this.op(opType, [a, b], { dtype: 'bool', shape });
   }
 
+  /** The opposite of a boolean. */
   not(value: string): string {
     return this.unary('Not', value);
   }
 
+  /** `a` where the condition holds, `b` elsewhere, with broadcasting. */
   where(condition: string, a: string, b: string): string {
     const shape = broadcast(this.shape(condition), broadcast(this.shape(a), this.shape(b)));
     return this.op('Where', [condition, a, b], { dtype: this.type(a).dtype, shape });
@@ -279,6 +302,7 @@ export class OpBuilder {
     return this.where(condition, value, this.number(value, 0));
   }
 
+  /** The value in another type; itself where it has that type. */
   cast(value: string, dtype: DataTypeName): string {
     const { dtype: from, shape } = this.type(value);
     if (from === dtype) return value;
@@ -382,7 +406,10 @@ export class OpBuilder {
     return this.reshape(value, this.shapeOf(like), to);
   }
 
-  /** @param shape with -1 for what is left; then, and only then, 0 stands for the size of `value` there */
+  /**
+   * The elements of `value` in another shape.
+   * @param shape with -1 for what is left; then, and only then, 0 stands for the size of `value` there
+   */
   reshape(value: string, shape: string, known: readonly Dim[] | null): string {
     const type = { dtype: this.type(value).dtype, shape: known };
     const sizes = this.constant(shape);
@@ -409,6 +436,7 @@ export class OpBuilder {
     return this.op('Unsqueeze', [value], { dtype, shape: full }, { axes: { ints: axes } });
   }
 
+  /** The value, broadcast to the shape of another one. */
   expandLike(value: string, like: string): string {
     const [from, to] = [this.shape(value), this.shape(like)];
     if (from && to && sameShape(from, to)) return value;
@@ -416,6 +444,7 @@ export class OpBuilder {
     return this.op('Expand', [value, this.shapeOf(like)], type);
   }
 
+  /** The values joined along an axis. */
   concat(values: readonly string[], axis: number): string {
     if (values.length === 1) return values[0]!;
     const { dtype } = this.type(values[0]!);
@@ -445,10 +474,12 @@ export class OpBuilder {
     return this.reduce('ReduceSum', value, axes, keepDims);
   }
 
+  /** Mean over axes, kept with size 1. */
   mean(value: string, axes: readonly number[]): string {
     return this.reduce('ReduceMean', value, axes);
   }
 
+  /** A reduction over axes; the axes are an input or an attribute, as the opset wants it. */
   reduce(opType: string, value: string, axes: readonly number[], keepDims = true): string {
     const { dtype, shape } = this.type(value);
     const reduced = reducedShape(shape, axes, keepDims);

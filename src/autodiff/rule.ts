@@ -8,6 +8,7 @@ import type { OpBuilder } from './op-builder.js';
 
 /** A node, and what to write others with. */
 export interface NodeContext {
+  /** The node itself. */
   readonly node: NewNode;
   /** Input names; `''` for one that is left out. */
   readonly x: readonly string[];
@@ -17,8 +18,11 @@ export interface NodeContext {
   readonly c: OpBuilder;
   /** Attributes of the node, with the operator's defaults. */
   int(name: string, otherwise: number): number;
+  /** A float attribute of the node, or `otherwise`. */
   float(name: string, otherwise: number): number;
+  /** A list of integers; undefined where the node does not have it. */
   ints(name: string): readonly number[] | undefined;
+  /** A text attribute of the node, or `otherwise`. */
   text(name: string, otherwise: string): string;
 }
 

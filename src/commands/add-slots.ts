@@ -17,6 +17,7 @@ import { onModel } from './model-folder.js';
 import { defaultOutput, writeModel } from './output.js';
 import type { VerifyOptions } from './verify.js';
 
+/** Options of `addSlots`. */
 export interface AddSlotsOptions
   extends Selection,
     Pick<AdapterOptions, 'perNode'>,
@@ -33,11 +34,17 @@ export interface AddSlotsOptions
   readonly verify?: boolean | undefined;
 }
 
+/** What `addSlots` wrote. */
 export interface AddSlotsResult {
+  /** Path of the model with slots. */
   readonly output: string;
+  /** The slots, in the order of the model. */
   readonly slots: readonly SlotSummary[];
+  /** Nodes that were chosen and take none, and why. */
   readonly skipped: readonly Skipped[];
+  /** The parameters of the model; none of them trains, because adapters are fed. */
   readonly parameters: ParameterShare;
+  /** The comparison with the base model, unless that was left out. */
   readonly verification?: Verification;
 }
 

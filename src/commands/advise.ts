@@ -24,6 +24,7 @@ import { apart, runsApart } from './apart.js';
 import { chooseLayers, type Skipped } from './chosen-layers.js';
 import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
 
+/** Options of `advise`. */
 export interface AdviseOptions
   extends Selection,
     WriteOptions,
@@ -32,6 +33,7 @@ export interface AdviseOptions
   readonly tuned?: string | undefined;
   /** Samples: the advice is about the gradient of `loss` on them. */
   readonly data?: string | undefined;
+  /** The loss function whose gradient on `data` is taken. */
   readonly loss?: GradientOptions['loss'] | undefined;
   /** R, at which structures are compared; default 16. */
   readonly rank?: number | undefined;
@@ -44,10 +46,15 @@ export interface AdviseOptions
 /** What the advice is based on, the best evidence first. */
 export type Basis = 'tuned' | 'gradient' | 'weights';
 
+/** How well one structure captures the matrix of a layer. */
 export interface AdvisedScore {
+  /** How the weight is divided into blocks. */
   readonly structure: StructureName;
+  /** K, the most blocks along a dimension. */
   readonly blocks: number;
+  /** Blocks along the inputs and along the outputs. */
   readonly grid: readonly [number, number];
+  /** Numbers in such an adapter. */
   readonly parameters: number;
   /** |matrix - fit| / |matrix|; with `heldOut` of fits to the other half of the data. */
   readonly error: number;
@@ -57,34 +64,53 @@ export interface AdvisedScore {
   readonly heldOut?: readonly [number, number];
 }
 
+/** The advice on one layer. */
 export interface AdvisedTarget {
+  /** Path of the module. */
   readonly module: string;
+  /** The nodes that read the weight. */
   readonly nodes: readonly string[];
+  /** The weight's [in, out]. */
   readonly shape: readonly [number, number];
   /** The norm of the matrix that the advice is about. */
   readonly norm: number;
+  /** R, at which structures are compared. */
   readonly rank: number;
+  /** One for each structure that was tried. */
   readonly scores: readonly AdvisedScore[];
   /** The cosine between the gradients on two halves of the data. */
   readonly agreement?: number;
+  /** The structure that the layer should get. */
   readonly choice: AdvisedChoice;
 }
 
-export interface AdvisedChoice extends Grid {
-  /** 0 for a layer that is to get no adapter. */
-  readonly rank: number;
-  readonly parameters: number;
+/** A structure that came out best. */
+export interface AdvisedStructure extends Grid {
+  /** How clear the choice is. */
   readonly verdict: Verdict;
   /** The best of another structure, which the verdict compares with. */
   readonly runnerUp?: Grid;
 }
 
+/** The structure that a layer should get. */
+export interface AdvisedChoice extends AdvisedStructure {
+  /** 0 for a layer that is to get no adapter. */
+  readonly rank: number;
+  /** Numbers in the adapter. */
+  readonly parameters: number;
+}
+
+/** The advice on a model. */
 export interface AdviseResult {
+  /** Path of the model. */
   readonly model: string;
+  /** The evidence that the advice is based on. */
   readonly basis: Basis;
   /** What most layers should get. */
-  readonly overall: Grid & { readonly verdict: Verdict; readonly runnerUp?: Grid };
+  readonly overall: AdvisedStructure;
+  /** One for each chosen layer. */
   readonly layers: readonly AdvisedTarget[];
+  /** Nodes that were chosen and take no adapter, and why. */
   readonly skipped: readonly Skipped[];
   /** Of all adapters together. */
   readonly parameters: number;
@@ -92,6 +118,7 @@ export interface AdviseResult {
   readonly patch: PatchAdvice;
   /** How the graph of the gradients compares with the file; with `data`. */
   readonly guard?: GuardReport;
+  /** Path of the file with the options, where one was asked for. */
   readonly config?: string;
 }
 

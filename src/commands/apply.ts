@@ -16,6 +16,7 @@ import type { PatchResult } from './patch-options.js';
 
 export type { ApplyOptions };
 
+/** What `apply` wrote. */
 export interface ApplyResult extends Omit<PatchResult, 'skipped' | 'slots'> {
   /** Tensors of the model that got other numbers. */
   readonly replaced: readonly string[];

@@ -9,7 +9,9 @@ import { type Model, nodeLabel } from '../onnx/model.js';
 
 /** A node that was named and can take no adapter. */
 export interface Skipped {
+  /** Name of the node. */
   readonly node: string;
+  /** Why it takes no adapter. */
   readonly reason: string;
 }
 

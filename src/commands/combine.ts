@@ -34,20 +34,29 @@ export type { CombineOptions };
 
 /** How a layer's adapters were combined. */
 export interface CombinedAdapter {
+  /** Name of the adapter. */
   readonly name: string;
   /** Which of the sets adapt the layer, counted from 0. */
   readonly inputs: readonly number[];
+  /** How the weight is divided into blocks. */
   readonly structure: StructureName;
+  /** Blocks along the inputs and along the outputs. */
   readonly grid: readonly [number, number];
+  /** R, the LoRA-equivalent rank. */
   readonly rank: number;
   /** |ΔW wanted - ΔW written| / |ΔW wanted|, before rounding to float32. */
   readonly error: number;
 }
 
+/** What `combine` wrote. */
 export interface CombineResult extends AdapterOutput {
+  /** Name of the new adapter set. */
   readonly set: string;
+  /** The way the sets were combined. */
   readonly method: CombineMethod;
+  /** The factor of each set. */
   readonly weights: readonly number[];
+  /** One for each layer. */
   readonly adapters: readonly CombinedAdapter[];
 }
 

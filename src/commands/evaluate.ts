@@ -31,6 +31,7 @@ import { checkExpectations, type Expectation, parseExpectations } from './expect
 import { filesOfModel, inputsOf } from './inputs.js';
 import { locateModel, withTokenizer } from './model-folder.js';
 
+/** Options of `evaluate`. */
 export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings, GuardSetting {
   /** Samples; see `openDataset`. */
   readonly data: string;
@@ -50,7 +51,9 @@ export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings
 
 /** The measures stand beside the loss, under their names. */
 export type EvaluateResult = Metrics & {
+  /** Path of the model. */
   readonly model: string;
+  /** Number of samples. */
   readonly samples: number;
   /** Rows of the data that are no samples because something is wrong with them. */
   readonly skippedRows?: number;
@@ -62,10 +65,14 @@ export type EvaluateResult = Metrics & {
   readonly expectations?: readonly Expectation[];
   /** How the graph that is measured compares with the file on the first batch, unless left out. */
   readonly guard?: GuardReport;
+  /** The execution provider. */
   readonly provider: {
+    /** As asked for. */
     readonly requested: ProviderName | 'auto';
+    /** The one that ran the model. */
     readonly used: ProviderName;
   };
+  /** Time of the evaluation. */
   readonly seconds: number;
 };
 

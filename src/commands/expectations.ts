@@ -11,10 +11,15 @@ const comparisons = {
 
 /** An expectation, and what came of it. */
 export interface Expectation {
+  /** Name of the measure: `loss`, `accuracy` and so on. */
   readonly measure: string;
+  /** How `found` should compare with `limit`. */
   readonly comparison: keyof typeof comparisons;
+  /** The number that was asked for. */
   readonly limit: number;
+  /** The number that was measured. */
   readonly found: number;
+  /** Whether it was reached. */
   readonly passed: boolean;
 }
 

@@ -17,9 +17,13 @@ import { inputFiles } from './output.js';
 
 export type { ExtractOptions };
 
+/** What `extract` wrote. */
 export interface ExtractResult {
+  /** Path of the file or folder. */
   readonly output: string;
+  /** Its format. */
   readonly format: AdapterFormat;
+  /** The adapter set. */
   readonly set: string;
   /** Names of the adapters. */
   readonly adapters: readonly string[];

@@ -33,21 +33,31 @@ type ResolvedOptions = ResolvedOf<typeof fitOptions>;
 
 /** A layer whose weight changed. */
 export interface FitLayer {
+  /** Path of the module. */
   readonly module: string;
   /** The first node that uses the weight. */
   readonly node: string;
+  /** Name of the weight's tensor. */
   readonly weight: string;
+  /** Input features. */
   readonly in: number;
+  /** Output features. */
   readonly out: number;
   /** |ΔW| and |W|, Frobenius norms. */
   readonly deltaNorm: number;
+  /** |W|. */
   readonly weightNorm: number;
   /** null where budget or error leave the layer without an adapter. */
   readonly adapter: {
+    /** How the weight is divided into blocks. */
     readonly structure: StructureName;
+    /** Blocks along the inputs and along the outputs. */
     readonly grid: readonly [number, number];
+    /** R, the LoRA-equivalent rank. */
     readonly rank: number;
+    /** Rank of one block. */
     readonly blockRank: number;
+    /** Numbers in the adapter. */
     readonly parameters: number;
   } | null;
   /** |ΔW − fit| / |ΔW|. */
@@ -58,21 +68,31 @@ export interface FitLayer {
 
 /** A constant that changed and that no adapter stands for. */
 export interface FitRest {
+  /** Name of the tensor. */
   readonly tensor: string;
+  /** Its type. */
   readonly dtype: string;
+  /** Its shape. */
   readonly shape: readonly number[];
   /** |change|; null for what is no floating-point number. */
   readonly deltaNorm: number | null;
+  /** Why no adapter stands for it. */
   readonly reason: string;
   /** Whether the file holds it. */
   readonly included: boolean;
 }
 
+/** What `fit` wrote. */
 export interface FitResult {
+  /** Path of the file or folder. */
   readonly output: string;
+  /** Its format. */
   readonly format: AdapterFormat;
+  /** Name of the adapter set. */
   readonly set: string;
+  /** One for each layer whose weight changed. */
   readonly layers: readonly FitLayer[];
+  /** Other tensors that changed. */
   readonly rest: readonly FitRest[];
   /** Constants that are the same in both models. */
   readonly unchanged: number;
@@ -80,6 +100,7 @@ export interface FitResult {
   readonly parameters: number;
   /** √(Σ|ΔW − fit|² / Σ|ΔW|²) over the layers. */
   readonly error: number;
+  /** What stands in the folder; only for the format `peft`. */
   readonly peft?: PeftSummary | undefined;
 }
 

@@ -25,15 +25,21 @@ import { defaultOutput, writeWithData } from './output.js';
 import { type MergeOptions, type Unmerged, withUnmerged } from './unmerged.js';
 import { removeAdapters } from './unpatch.js';
 
+/** A weight that adapters were folded into. */
 export interface MergedWeight {
   /** The first node that uses the weight. */
   readonly node: string;
+  /** The nodes that read it. */
   readonly nodes: readonly string[];
+  /** Path of the module. */
   readonly module: string;
+  /** Name of the tensor. */
   readonly weight: string;
+  /** How it was folded. */
   readonly kind: FoldKind;
   /** Frobenius norms of ΔW and of the weight before. */
   readonly deltaNorm: number;
+  /** |W| before, the Frobenius norm. */
   readonly weightNorm: number;
   /**
    * Where the scale is negative: the weight is at most this far (Frobenius) from what it was before the
@@ -42,13 +48,17 @@ export interface MergedWeight {
   readonly undoneWithin?: number;
 }
 
+/** What `merge` wrote. */
 export interface MergeResult {
+  /** Path of the folded model. */
   readonly output: string;
+  /** One for each weight. */
   readonly merged: readonly MergedWeight[];
   /** Tensors of the model that came with the adapters and took the places of its own. */
   readonly replaced: readonly string[];
   /** What the model has no place for, where that is allowed; with `adapter`. */
   readonly unmatched?: readonly string[];
+  /** The comparison with the model before, unless that was left out. */
   readonly verification?: Verification;
 }
 

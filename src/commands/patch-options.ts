@@ -12,12 +12,14 @@ import type { GuardReport } from '../training/guard/guard.js';
 import type { Skipped } from './chosen-layers.js';
 import type { VerifyOptions } from './verify.js';
 
+/** Options of `patch`. */
 export interface PatchOptions
   extends Omit<AdapterOptions, 'structure'>,
     WriteOptions,
     Pick<VerifyOptions, 'samples' | 'provider'>,
     BindOptions,
     StartData {
+  /** How weights are divided into blocks; `auto` measures it for each layer. Default `localized`. */
   readonly structure?: (typeof patchStructures)[number] | undefined;
   /** Default `<model>.lora.onnx` beside the model. */
   readonly output?: string | undefined;
@@ -41,12 +43,17 @@ export interface PatchOptions
   readonly verify?: boolean | undefined;
 }
 
+/** What `patch` wrote. */
 export interface PatchResult {
+  /** Path of the patched model. */
   readonly output: string;
+  /** The adapters, in the order of the model. */
   readonly adapters: readonly AdapterSummary[];
   /** The slots, where those were asked for. */
   readonly slots?: readonly SlotSummary[];
+  /** Nodes that were chosen and take no adapter, and why. */
   readonly skipped: readonly Skipped[];
+  /** How many parameters train. */
   readonly parameters: ParameterShare;
   /**
    * Where `init: 'pissa'` split weights: the largest |W - (W' + ΔW)| / |W| of one, which is its rounding.
@@ -58,5 +65,6 @@ export interface PatchResult {
   readonly unmatched?: readonly string[];
   /** How the graph of the gradients compares with the file; where adapters start from gradients. */
   readonly guard?: GuardReport;
+  /** The comparison with the base model, where one was made. */
   readonly verification?: Verification;
 }

@@ -14,7 +14,9 @@ import { defaultOutput, writeModel } from './output.js';
 
 export type { UnpatchOptions };
 
+/** What `unpatch` wrote. */
 export interface UnpatchResult {
+  /** Path of the model without the adapters. */
   readonly output: string;
   /** Names of the adapter sets that were removed. */
   readonly removed: readonly string[];

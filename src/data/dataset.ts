@@ -4,6 +4,7 @@ import type { TensorValue } from '../runtime/tensor-value.js';
 
 /** Contents of a key. */
 export interface SampleSpec {
+  /** Type of the numbers. */
   readonly dtype: DataTypeName;
   /** Of one sample: without the axis that counts samples. */
   readonly shape: readonly number[];
@@ -19,6 +20,7 @@ export interface Dataset {
   readonly label: string;
   /** Number of samples. */
   readonly size: number;
+  /** Type and shape of each tensor of a sample, by its name in the data. */
   readonly keys: ReadonlyMap<string, SampleSpec>;
   /**
    * The samples as one batch, in the given order, each array [indices.length, ...shape of a sample].

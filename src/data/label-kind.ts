@@ -20,6 +20,7 @@ export type LabelKind =
 
 /** Labels that are asked for. */
 export interface LabelRequest {
+  /** The kind of labels that are wanted. */
   readonly labelKind: LabelKind;
   /** Subject of a message, for example `the loss ctc`. */
   readonly wantedBy?: string | undefined;

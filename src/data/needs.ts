@@ -35,7 +35,10 @@ export interface DataNeeds extends GraphNeeds {
 
 /** A model output with what is known of it; a null shape says nothing. */
 export interface ModelOutput {
+  /** Name of the value. */
   readonly name: string;
+  /** Type of the value. */
   readonly dtype: DataTypeName;
+  /** Its shape; null where the rank is not known. */
   readonly shape: readonly Dim[] | null;
 }

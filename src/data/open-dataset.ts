@@ -22,10 +22,10 @@ const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<Te
  * Opens samples: a .safetensors or .npz file whose arrays share their first axis; or, for the model and
  * the labels of a request, texts in a .jsonl, .csv, .tsv or .parquet file, and images in a folder of class
  * folders or named by the rows of such a file. Memory follows the batches, not
- * the file, except for compressed .npz files (see {@link openNpz}) and a few bytes for each row of texts.
+ * the file, except for compressed .npz files, which are held in memory, and a few bytes for each row of texts.
  * @throws OnnxLoraError `invalid-argument` for another kind of file; `file-not-found`, `not-a-file`,
  * `io`; `invalid-data` for a damaged file, arrays of a type that no model takes, arrays with different
- * numbers of samples, and bad rows; see also {@link openTexts}
+ * numbers of samples, a file without rows, and bad rows, naming file and line
  */
 export async function openDataset(path: string, request?: DataRequest): Promise<Dataset> {
   const extension = extname(path).toLowerCase();

@@ -13,8 +13,10 @@ export interface RowOptions {
   readonly skipBadRows?: boolean | undefined;
 }
 
+/** Options of reading samples. */
 export interface DataOptions extends RowOptions, TextOptions, ImageOptions {}
 
+/** Options of opening samples for a model and a loss. */
 export interface DataRequest extends DataOptions, LabelRequest, WorkOptions {
   /** Of the model, with their batch axis. */
   readonly inputs: readonly ValueInfo[];

@@ -59,9 +59,13 @@ const bitsByDtype = new Map<string, number>(
 
 /** The place of a tensor: `start` and `end` count bytes from the end of the header, as it does. */
 export interface SafetensorsEntry {
+  /** Type of the numbers. */
   readonly dtype: DataTypeName;
+  /** Its shape. */
   readonly shape: readonly number[];
+  /** First byte in the file. */
   readonly start: number;
+  /** The byte after the last one. */
   readonly end: number;
 }
 
@@ -70,6 +74,7 @@ export interface SafetensorsEntry {
  * `invalid-adapter` for a name the file does not have and for a file that changed meanwhile.
  */
 export interface SafetensorsFile {
+  /** The texts of `__metadata__`. */
   readonly metadata: Readonly<Record<string, string>>;
   /** In the order of their bytes in the file. */
   readonly tensors: ReadonlyMap<string, SafetensorsEntry>;

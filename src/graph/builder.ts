@@ -28,18 +28,26 @@ import { onnx } from '../onnx/proto.js';
 
 /** A graph input or output; a null shape leaves even the rank open. */
 export interface ValueSpec {
+  /** Name of the value. */
   readonly name: string;
+  /** Its type; undefined where it is not known. */
   readonly dtype: DataTypeName | undefined;
+  /** Its shape; null where the rank is not known. */
   readonly shape: readonly Dim[] | null;
 }
 
 /** Attributes by name. */
 export type Attributes = Readonly<Record<string, AttributeValue>>;
 
+/** An ONNX graph that is being built or changed, and its way to bytes. */
 export class GraphBuilder {
+  /** The nodes, in an order that can be run. */
   readonly nodes: NewNode[] = [];
+  /** The constants, by name. */
   readonly initializers = new Map<string, NewTensor>();
+  /** The inputs, in the order that callers see. */
   readonly inputs: ValueSpec[] = [];
+  /** The outputs, in the order that callers see. */
   readonly outputs: ValueSpec[] = [];
   private readonly taken = new Set<string>();
   /** The number that a wanted name got last: thousands of layers want the same ones. */
@@ -49,6 +57,7 @@ export class GraphBuilder {
 
   constructor(
     opsets: readonly OpsetImport[],
+    /** The `ir_version` that is written. */
     readonly irVersion = 8,
   ) {
     this.imports = [...opsets];
@@ -125,6 +134,7 @@ export class GraphBuilder {
     return outputs;
   }
 
+  /** Adds a constant under its own name. */
   addInitializer(tensor: NewTensor): void {
     this.reserve(tensor.name);
     this.initializers.set(tensor.name, tensor);
@@ -142,6 +152,7 @@ export class GraphBuilder {
     return name;
   }
 
+  /** A constant without axes; equal ones are stored once. */
   scalar(dtype: DataTypeName, value: Integer): string {
     return this.constant(dtype, [], [value]);
   }

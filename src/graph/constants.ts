@@ -6,6 +6,7 @@ import type { ValueIndex } from './uses.js';
 
 /** A constant value: a stored tensor, and the nodes that turn it into the value. */
 export interface Constant {
+  /** The stored tensor. */
   readonly tensor: Tensor;
   /** The graph that holds the tensor. */
   readonly graph: Graph;
@@ -20,6 +21,7 @@ export interface Constant {
   readonly steps: readonly Node[];
   /** Shape and type of the value after the last step. */
   readonly dims: readonly number[];
+  /** Type of the value; undefined where the nodes between leave it open. */
   readonly dtype: DataTypeName | undefined;
 }
 

@@ -13,6 +13,7 @@ import {
 
 /** The thing that a name refers to, where it is defined. */
 export interface Value {
+  /** Name of the value. */
   readonly name: string;
   /** The graph that defines it. */
   readonly graph: Graph;
@@ -22,13 +23,17 @@ export interface Value {
   readonly initializer: Tensor | undefined;
   /** A graph input; with an initializer too, that one is its default. */
   readonly isInput: boolean;
+  /** Every place that reads it. */
   readonly uses: readonly Use[];
 }
 
 /** A reading of a value: an input of a node, or an output of a graph (`node` undefined). */
 export interface Use {
+  /** The node that reads it; undefined for an output of the graph. */
   readonly node: Node | undefined;
+  /** The graph of that node. */
   readonly graph: Graph;
+  /** Which input of the node, or output of the graph, counted from 0. */
   readonly index: number;
 }
 

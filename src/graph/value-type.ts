@@ -3,6 +3,7 @@ import type { Dim } from '../onnx/model.js';
 
 /** Type of a value, and its shape as far as it is static. */
 export interface ValueType {
+  /** Type of the elements. */
   readonly dtype: DataTypeName;
   /** null where not even the rank is known. */
   readonly shape: readonly Dim[] | null;

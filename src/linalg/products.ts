@@ -113,4 +113,5 @@ function gemm(dtype: 'float32' | 'float64', isTransposed: boolean): Uint8Array {
   }).finish();
 }
 
+/** Numbers of a matrix, row by row. */
 export type Floats = Float32Array | Float64Array;

@@ -7,6 +7,7 @@ import { krylovSvd } from './krylov.js';
 import { type Floats, type Matrix, sumOfSquares } from './products.js';
 import type { TruncatedSvd } from './truncated-svd.js';
 
+/** Options of `truncatedSvd`. */
 export interface SvdOptions {
   /** Of the random start of the method for large matrices. Default 0. */
   readonly seed?: number | undefined;

@@ -1,6 +1,8 @@
 /** The largest singular values of a matrix A [rows, columns] with their vectors. */
 export interface TruncatedSvd {
+  /** Rows of the matrix. */
   readonly rows: number;
+  /** Columns of the matrix. */
   readonly columns: number;
   /** Their number: what was asked for, or the rank of A where that is less. */
   readonly rank: number;

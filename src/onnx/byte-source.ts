@@ -1,6 +1,8 @@
 /** A place of bytes: the file, and the offset of the first. */
 export interface FilePlace {
+  /** Path of the file. */
   readonly path: string;
+  /** The first byte. */
   readonly start: number;
 }
 
@@ -20,5 +22,6 @@ export interface ByteSource {
   readInto(target: Uint8Array, start: number): void;
   /** The place in a file of the bytes from `start` to `end`, if they lie in one piece; else undefined. */
   placeOf(start: number, end: number): FilePlace | undefined;
+  /** Closes the file behind it, if there is one. */
   close(): void;
 }

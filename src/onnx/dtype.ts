@@ -44,7 +44,9 @@ export const dataTypes = {
   26: { name: 'int2', bits: 2 },
 } as const;
 
+/** The number of an ONNX data type, as `TensorProto.DataType` has it. */
 export type DataTypeNumber = keyof typeof dataTypes;
+/** The name of an ONNX data type, in lower case. */
 export type DataTypeName = (typeof dataTypes)[DataTypeNumber]['name'];
 
 /** The types `toFloat32`, `toFloat64`, `fromFloat32` and `fromFloat64` convert. */

@@ -7,12 +7,15 @@ import type { Field, Range } from './wire.js';
 
 /** Bytes that are computed when they are written, a chunk at a time. */
 export interface Computed {
+  /** Number of bytes. */
   readonly length: number;
+  /** The bytes, piece by piece. */
   chunks(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 }
 
 /** Bytes in a source. */
 export interface Span extends Range {
+  /** The file, or the memory. */
   readonly source: ByteSource;
 }
 

@@ -21,16 +21,36 @@ export type Integer = number | bigint;
 
 /** The value of an attribute that we write. */
 export type AttributeValue =
-  | { readonly int: Integer }
-  | { readonly ints: readonly Integer[] }
-  | { readonly float: number }
-  | { readonly text: string }
-  | { readonly floats: readonly number[] }
+  | {
+      /** An integer. */
+      readonly int: Integer;
+    }
+  | {
+      /** A list of integers. */
+      readonly ints: readonly Integer[];
+    }
+  | {
+      /** A float. */
+      readonly float: number;
+    }
+  | {
+      /** A text. */
+      readonly text: string;
+    }
+  | {
+      /** A list of floats. */
+      readonly floats: readonly number[];
+    }
   /**
    * An encoded AttributeProto, name included: what has no plain value; with what the bodies in it, if
    * there are any, read from the graphs around them.
    */
-  | { readonly raw: Uint8Array; readonly captures: readonly string[] };
+  | {
+      /** The encoded AttributeProto. */
+      readonly raw: Uint8Array;
+      /** Names of values that bodies in it read from the graphs around them. */
+      readonly captures: readonly string[];
+    };
 
 /** A text that is the same for the same attributes, whose integers JSON cannot represent. */
 export function keyOf(value: unknown): string {
@@ -39,19 +59,29 @@ export function keyOf(value: unknown): string {
 
 /** A node that we write. */
 export interface NewNode {
+  /** Name of the node; may be empty. */
   readonly name: string;
+  /** Name of the operator. */
   readonly opType: string;
+  /** Domain of the operator; default the standard operators. */
   readonly domain?: string;
+  /** Names of the values that it reads; `''` for one that is left out. */
   readonly inputs: readonly string[];
+  /** Names of the values that it makes; `''` for one that nobody reads. */
   readonly outputs: readonly string[];
+  /** Attributes by name. */
   readonly attributes?: Readonly<Record<string, AttributeValue>>;
 }
 
 /** A tensor that we write, with its raw bytes. */
 export interface NewTensor {
+  /** Name of the tensor. */
   readonly name: string;
+  /** Type of the numbers. */
   readonly dtype: DataTypeName;
+  /** Its shape. */
   readonly dims: readonly number[];
+  /** Its bytes, little-endian, row by row. */
   readonly data: Piece;
 }
 

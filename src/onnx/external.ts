@@ -18,10 +18,13 @@ import { FileSource, fileError } from './source.js';
 
 /** A tensor and the messages around it. */
 export interface TensorPlace {
+  /** The tensor. */
   readonly tensor: Tensor;
+  /** The graph that holds it. */
   readonly graph: Graph;
   /** The node and attribute that hold it; undefined for an initializer. */
   readonly node?: Node | undefined;
+  /** The attribute that holds it; undefined for an initializer. */
   readonly attribute?: Attribute | undefined;
 }
 
@@ -147,6 +150,7 @@ export class ExternalFiles {
     return source;
   }
 
+  /** Closes the files. */
   close(): void {
     for (const source of this.open.values()) source.close();
     this.open.clear();

@@ -27,5 +27,6 @@ export class MemorySource implements ByteSource {
 
   placeOf(): undefined {}
 
+  /** Nothing to close. */
   close(): void {}
 }

@@ -61,6 +61,7 @@ export class FileSource implements ByteSource {
     return { path: this.path, start };
   }
 
+  /** Closes the file. */
   close(): void {
     if (this.open) closeSync(this.fd);
     this.open = false;

@@ -11,14 +11,19 @@ export const WireType = { Varint: 0, Fixed64: 1, Bytes: 2, Fixed32: 5 } as const
 
 /** A range of bytes, `end` exclusive. */
 export interface Range {
+  /** The first byte. */
   readonly start: number;
+  /** The byte after the last one. */
   readonly end: number;
 }
 
 /** One field of a message: `start` is its tag, `value` its payload, `end` what follows it. */
 export interface Field extends Range {
+  /** Number of the field in its message. */
   readonly number: number;
+  /** Wire type of protobuf: 0 varint, 1 fixed64, 2 length-delimited, 5 fixed32. */
   readonly wireType: number;
+  /** The first byte after tag and length. */
   readonly value: number;
 }
 

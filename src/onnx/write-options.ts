@@ -4,9 +4,13 @@ import { callback, instance, list, path, toggle } from '../options/schemas.js';
 
 /** Progress of long work. */
 export interface Progress {
+  /** The work, in a word or two. */
   readonly phase: string;
+  /** Units done. */
   readonly done: number;
+  /** Units in all. */
   readonly total: number;
+  /** The unit of `done` and `total`. */
   readonly unit: 'bytes' | 'weights' | 'runs' | 'samples' | 'steps' | 'tokens';
   /** A remark, in a few words. */
   readonly detail?: string | undefined;
@@ -21,6 +25,7 @@ export const workOptions = {
   onProgress: handler(callback<(progress: Progress) => void>()),
 };
 
+/** Options of long work. */
 export interface WorkOptions extends OptionsOf<typeof workOptions> {}
 
 /** Remarks for people. */
@@ -45,7 +50,8 @@ export const writeOptions = {
   ...noteOption,
 };
 
-export interface WriteOptions extends OptionsOf<typeof writeOptions> {}
+/** Options of work that writes files. */
+export interface WriteOptions extends WorkOptions, OptionsOf<typeof writeOptions> {}
 
 /**
  * The file of the result.
@@ -64,3 +70,6 @@ export function outputOption(name: string) {
     }),
   };
 }
+
+/** Where the result goes. */
+export interface OutputOptions extends OptionsOf<ReturnType<typeof outputOption>> {}

@@ -18,12 +18,24 @@ import type { Verification } from './verification.js';
  * the other one does not have.
  */
 export type ModelSource = (
-  | { readonly path: string }
-  | { readonly bytes: Uint8Array; readonly externalFolder?: string | undefined }
-) & { readonly ownFeeds?: Feeds | undefined };
+  | {
+      /** Path of the model. */
+      readonly path: string;
+    }
+  | {
+      /** The model itself. */
+      readonly bytes: Uint8Array;
+      /** The folder of its external data. */
+      readonly externalFolder?: string | undefined;
+    }
+) & {
+  /** Inputs that only this model has. */
+  readonly ownFeeds?: Feeds | undefined;
+};
 
+/** Options of `compareModels`. */
 export interface CompareOptions extends WorkOptions {
-  /** Share of the greatest element of an output. Default: see {@link defaultTolerance}. */
+  /** Share of the greatest element of an output. Default: by the types that the models store and compute in. */
   readonly tolerance?: number | undefined;
   /** Default `cpu`. */
   readonly provider?: ProviderName | undefined;

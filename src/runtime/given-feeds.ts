@@ -5,11 +5,15 @@ import { type Feeds, isFeedable, type TensorArray, type TensorValue } from './te
 
 /** A tensor of onnxruntime-node or onnxruntime-web, in the memory of the CPU. */
 export interface RuntimeTensor {
+  /** Name of the element type. */
   readonly type: string;
+  /** Its shape. */
   readonly dims: readonly number[];
+  /** Its numbers, row by row. */
   readonly data: unknown;
 }
 
+/** A tensor of this library or of ONNX Runtime. */
 export type GivenTensor = TensorValue | RuntimeTensor;
 
 /** Inputs by name, as a map or an object, of our tensors and of ONNX Runtime's. */

@@ -15,6 +15,7 @@ import type { Feeds, TensorArray, TensorValue } from './tensor-value.js';
 
 /** An input or output of a model. */
 export interface ValueMeta {
+  /** Name of the value. */
   readonly name: string;
   /** undefined for what is no tensor: a sequence, a map, an optional. */
   readonly dtype: DataTypeName | undefined;

@@ -6,6 +6,7 @@ import type { ProviderName } from './provider-names.js';
 export interface PlacedNode {
   /** Its name; ONNX Runtime names nodes that have none by operator and number. */
   readonly node: string;
+  /** Type of the operator. */
   readonly op: string;
 }
 
@@ -16,7 +17,12 @@ export interface Placement {
   /** Those that the CPU ran in a session on another provider. */
   readonly fallbacks: readonly PlacedNode[];
   /** Nodes that ONNX Runtime put in to copy a value between the memories of two providers. */
-  readonly copies: { readonly toHost: number; readonly toDevice: number };
+  readonly copies: {
+    /** From the device to the CPU. */
+    readonly toHost: number;
+    /** From the CPU to the device. */
+    readonly toDevice: number;
+  };
 }
 
 /** The name that each provider of ours has in the record. */

@@ -5,6 +5,7 @@ import { type ProfileEvent, ProfileRecord } from './profile-events.js';
 import type { OpenSessionOptions } from './session-options.js';
 import type { Feeds } from './tensor-value.js';
 
+/** Options of `profileModel`. */
 export interface ProfileOptions extends OpenSessionOptions {
   /** Runs that do not count, in which kernels are compiled and memory is taken. Default 1. */
   readonly warmup?: number | undefined;
@@ -14,12 +15,17 @@ export interface ProfileOptions extends OpenSessionOptions {
 
 /** What the kernels of one operator take in a run. */
 export interface OperatorTime {
+  /** Type of the operator. */
   readonly op: string;
+  /** Milliseconds of all its nodes together, per run. */
   readonly ms: number;
+  /** Number of its nodes. */
   readonly count: number;
 }
 
+/** Times of a model's operators. */
 export interface Profile {
+  /** Which provider ran which node. */
   readonly placement: Placement;
   /** Mean of a run while it is recorded, which is more than the kernels take. */
   readonly msPerRun: number;

@@ -1,7 +1,9 @@
 /** The providers by the names of our command line and by those of ONNX Runtime. */
 import { OnnxLoraError } from '../errors.js';
 
+/** The execution providers of ONNX Runtime that can be asked for. */
 export const providerNames = ['cpu', 'cuda', 'webgpu', 'directml', 'coreml', 'tensorrt'] as const;
+/** An execution provider of ONNX Runtime. */
 export type ProviderName = (typeof providerNames)[number];
 
 /** What onnxruntime-node calls the provider. */

@@ -10,7 +10,9 @@ import {
   providerNames,
 } from './provider-names.js';
 
+/** An execution provider, and whether it works on this machine. */
 export interface ProviderInfo {
+  /** Name of the provider. */
   readonly name: ProviderName;
   /** onnxruntime-node brings all of it; what it does not bring has to be installed beside it. */
   readonly bundled: boolean;
@@ -22,7 +24,9 @@ export interface ProviderInfo {
 
 /** A provider that was chosen. */
 export interface ProviderChoice {
+  /** As asked for. */
   readonly requested: ProviderName | 'auto';
+  /** The one that is used. */
   readonly used: ProviderName;
   /** What `auto` decided by, in one line. */
   readonly reason: string;

@@ -3,6 +3,7 @@ import type { InferenceSession } from 'onnxruntime-node';
 import { LOG_FATAL } from './ort.js';
 import { executionProviders, type ProviderName } from './provider-names.js';
 
+/** Options of opening a session of ONNX Runtime. */
 export interface OpenSessionOptions {
   /** Default `cpu`. */
   readonly provider?: ProviderName | undefined;

@@ -17,8 +17,11 @@ export type { OpenSessionOptions } from './session-options.js';
 
 /** A model in ONNX Runtime. A run blocks the event loop until it is done. */
 export interface Session {
+  /** The execution provider that runs the model. */
   readonly provider: ProviderName;
+  /** Name, type and shape of the inputs. */
   readonly inputs: readonly ValueMeta[];
+  /** Name, type and shape of the outputs. */
   readonly outputs: readonly ValueMeta[];
   /**
    * Runs the model. Feeds that the model has no input for are ignored.

@@ -5,11 +5,13 @@
  * that symbol, and everything else gets a name for its pair of numbers. Each symbol changes by a factor
  * of its own, so that twice one of them is not taken for another.
  */
+import type { ValueSpec } from '../graph/builder.js';
 import type { ValueType } from '../graph/value-type.js';
 import type { Dim } from '../onnx/model.js';
 
 type Pair = readonly [number, number];
 
+/** Finds sizes that a graph computes itself, by inferring its types twice with numbers for its symbols. */
 export class SizeProbe {
   private readonly pairs = new Map<string, Pair>();
   private readonly names = new Map<string, string>();
@@ -78,7 +80,7 @@ export class SizeProbe {
   }
 
   /** The symbols of the inputs that change, those of one size together: they may be one size. */
-  changing(inputs: readonly { readonly shape: readonly Dim[] | null }[]): string[][] {
+  changing(inputs: readonly Pick<ValueSpec, 'shape'>[]): string[][] {
     const symbols = new Set(inputs.flatMap(({ shape }) => (shape ?? []).map(String)));
     const groups = new Map<number, string[]>();
     for (const [symbol, size] of this.sizes) {
@@ -89,7 +91,7 @@ export class SizeProbe {
   }
 
   /** Whether some sizes of the inputs are symbols that it has numbers for. */
-  settles(inputs: readonly { readonly shape: readonly Dim[] | null }[]): boolean {
+  settles(inputs: readonly Pick<ValueSpec, 'shape'>[]): boolean {
     return inputs.some(({ shape }) => shape?.some((dim) => this.pairs.has(String(dim))));
   }
 

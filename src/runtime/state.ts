@@ -5,7 +5,9 @@ import type { TensorValue } from './tensor-value.js';
 
 /** An output that is fed as an input of the next run. */
 export interface StateSlot {
+  /** Name of the input that takes it. */
   readonly input: string;
+  /** Name of the output that gives it. */
   readonly output: string;
 }
 

@@ -22,7 +22,9 @@ import type { Feeds, TensorValue } from './tensor-value.js';
 
 export type { State, StateSlot } from './state.js';
 
+/** Options of `openStatefulSession`. */
 export interface StatefulSessionOptions extends OpenSessionOptions {
+  /** The values that each run hands to the next one. */
   readonly state: readonly StateSlot[];
   /** What the first run starts from; copied. */
   readonly initial: State;
@@ -35,8 +37,11 @@ export interface StatefulSessionOptions extends OpenSessionOptions {
  * keep it on any other, where it goes through the host's memory. Calls wait for one another.
  */
 export interface StatefulSession {
+  /** The execution provider that runs the model. */
   readonly provider: ProviderName;
+  /** Name, type and shape of the inputs. */
   readonly inputs: readonly ValueMeta[];
+  /** Name, type and shape of the outputs. */
   readonly outputs: readonly ValueMeta[];
   /** Where the nodes ran: after the first run, if `reportPlacement` asked for it. */
   readonly placement: Placement | undefined;

@@ -15,8 +15,11 @@ export type TensorArray = IntegerArray | Float32Array | Float64Array;
 
 /** A tensor in row-major order. float16 elements are their bits in a Uint16Array, bools are bytes. */
 export interface TensorValue {
+  /** Type of the elements. */
   readonly dtype: DataTypeName;
+  /** Its shape. */
   readonly dims: readonly number[];
+  /** Its numbers, row by row. */
   readonly data: TensorArray;
 }
 

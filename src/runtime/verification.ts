@@ -6,6 +6,7 @@ export interface Verification {
   readonly maxAbsDiff: number;
   /** The same as a share of the greatest element of the reference's output, over all outputs. */
   readonly maxRelDiff: number;
+  /** The largest relative difference that counts as rounding. */
   readonly tolerance: number;
   /**
    * For every output: greatest difference <= tolerance * greatest element; and where it is known what the
@@ -15,7 +16,12 @@ export interface Verification {
   /** The output that is worst by that measure. */
   readonly output?: string;
   /** What the adapters move, measured as the difference is; where the model without them was run. */
-  readonly moved?: { readonly maxAbsDiff: number; readonly maxRelDiff: number };
+  readonly moved?: {
+    /** Over all outputs, samples and elements. */
+    readonly maxAbsDiff: number;
+    /** The same as a share of the greatest element of the reference's output. */
+    readonly maxRelDiff: number;
+  };
   /**
    * Whether the samples prove the fold: the adapters move the outputs by so much more than rounding that
    * half of them could not be missing unseen.

@@ -6,7 +6,7 @@ import { tensorsOf } from '../adapters/kinds/tensors.js';
 import { headOutputsOf } from '../adapters/model/head-outputs.js';
 import type { ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
 import type { AttachedSite, PatchedModel } from '../adapters/model/patched.js';
-import type { Composite } from '../autodiff/differentiate.js';
+import type { Composite, GradientSeed } from '../autodiff/differentiate.js';
 import { OnnxLoraError } from '../errors.js';
 import { ancestorsOf } from '../graph/ancestors.js';
 import { replaceBooleans } from '../graph/booleans.js';
@@ -30,8 +30,11 @@ import { addLoss, type LossName, type LossOptions, losses } from './losses/index
 import type { Doubt } from './losses/loss.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
+/** Options of building a graph that computes a loss. */
 export interface LossGraphOptions {
+  /** The loss function. */
   readonly loss: LossName;
+  /** Its options. */
   readonly lossOptions?: LossOptions | undefined;
   /** The output that the loss looks at; may be left out where the model has one beside its caches, or one of a head. */
   readonly modelOutput?: string | undefined;
@@ -43,8 +46,15 @@ export interface LossGraphOptions {
   readonly forGpu?: boolean | undefined;
 }
 
+/** An output of a model that a loss looks at. */
+export interface LossOutput extends ValueType {
+  /** Name of the value. */
+  readonly name: string;
+}
+
 /** A graph that computes a loss. */
 export interface LossGraph {
+  /** The graph. */
   readonly graph: GraphBuilder;
   /** The model's own inputs. */
   readonly inputs: readonly ValueSpec[];
@@ -55,12 +65,14 @@ export interface LossGraph {
   /** Those of both that have to be fed as int32 although they are int64 in the model or the loss. */
   readonly narrowed: ReadonlySet<string>;
   /** The output that the loss looks at. */
-  readonly output: { readonly name: string } & ValueType;
+  readonly output: LossOutput;
+  /** Name of the loss, a scalar. */
   readonly loss: string;
   /** How many elements the loss is the mean of, a scalar. */
   readonly weight: string;
   /** The gradient of the loss with respect to a value of the graph. */
-  readonly seed: { readonly value: string; readonly gradient: string };
+  readonly seed: GradientSeed;
+  /** Set where the output looks like probabilities and the loss wants logits. */
   readonly doubt: Doubt | undefined;
   /** For inferring types of the graph. */
   readonly probe: SizeProbe;
@@ -70,9 +82,11 @@ export interface LossGraph {
 
 /** A loss as a function of the adapters. */
 export interface ForwardGraph extends LossGraph {
+  /** The adapter set that trains. */
   readonly set: ModelManifest;
   /** The graph input with the flat vector. */
   readonly theta: string;
+  /** The places of its tensors in the flat vector. */
   readonly parameters: readonly Parameter[];
   /** The elements of the flat vector that train: those of parameters behind them do not reach the output. */
   readonly trained: number;
@@ -94,6 +108,7 @@ export interface ForwardGraph extends LossGraph {
   readonly moved: ReadonlySet<string>;
 }
 
+/** Options of `buildForward`. */
 export interface ForwardOptions extends LossGraphOptions {
   /** The adapter set; may be left out where the model has one. */
   readonly name?: string | undefined;

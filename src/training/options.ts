@@ -30,16 +30,19 @@ export interface LossSettings
     LossOptions,
     'ignoreIndex' | 'classWeights' | 'focalGamma' | 'posWeight' | 'blank' | 'scale'
   > {
+  /** The loss function. */
   readonly loss: LossName;
   /** The output that the loss looks at. May be left out where the model has one. */
   readonly modelOutput?: string | undefined;
 }
 
+/** Whether a training or evaluation graph is compared with the file first. */
 export interface GuardSetting {
   /** false: do not compare the graph that computes the loss with the file itself on the first batch. */
   readonly guard?: boolean | undefined;
 }
 
+/** Options of `train`. */
 export interface TrainOptions
   extends WriteOptions,
     DataOptions,
@@ -48,6 +51,7 @@ export interface TrainOptions
     Pick<LossOptions, 'labelSmoothing' | 'temperature'> {
   /** Samples to train on; see `openDataset`. */
   readonly data: string;
+  /** Samples to evaluate on; see `openDataset`. */
   readonly evalData?: string | undefined;
   /** A trainable output layer on the hidden states: `linear:CLASSES[:mean|cls|none]`. */
   readonly head?: string | undefined;
@@ -66,6 +70,7 @@ export interface TrainOptions
   readonly accumulate?: number | undefined;
   /** false: samples in the order of the file. */
   readonly shuffle?: boolean | undefined;
+  /** Of the order of samples and of dropout; default 0. */
   readonly seed?: number | undefined;
 
   /**
@@ -75,6 +80,7 @@ export interface TrainOptions
    */
   readonly lossScale?: number | string | undefined;
 
+  /** The optimizer; default `adamw`. */
   readonly optimizer?: OptimizerName | undefined;
   /** The highest learning rate; default 5e-4, for Lion 1e-4. */
   readonly lr?: number | undefined;

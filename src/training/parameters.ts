@@ -11,11 +11,13 @@ import { elementCount } from '../onnx/model.js';
 export interface Parameter {
   /** The value's name in the graph. */
   readonly name: string;
+  /** Shape of the tensor. */
   readonly shape: readonly number[];
   /** The type that the graph computes with; the flat vector is float32. */
   readonly dtype: DataTypeName;
   /** First element in the flat vector. */
   readonly offset: number;
+  /** Number of elements. */
   readonly length: number;
 }
 

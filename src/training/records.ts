@@ -6,18 +6,25 @@ export interface StepRecord {
   readonly step: number;
   /** Passes over the data, with the part of the present one. */
   readonly epoch: number;
+  /** Mean over the batches of the step. */
   readonly loss: number;
   /** Before clipping. */
   readonly gradNorm: number;
+  /** Learning rate of the step. */
   readonly lr: number;
+  /** Milliseconds of the step. */
   readonly ms: number;
+  /** Samples per second. */
   readonly samplesPerSecond: number;
 }
 
 /** What is known of one evaluation. */
 export interface EvalRecord {
+  /** The step after which it was made. */
   readonly step: number;
+  /** The loss and the measures, by name. */
   readonly eval: Readonly<Record<string, number>>;
 }
 
+/** A line of a run's log. */
 export type LogRecord = StepRecord | EvalRecord;

@@ -1,9 +1,12 @@
 /** Learning rates over a run. */
 
 export const schedules = ['constant', 'linear', 'cosine'] as const;
+/** Name of a schedule. */
 export type ScheduleName = (typeof schedules)[number];
 
+/** How the learning rate changes from step to step. */
 export interface Schedule {
+  /** Its form after the warmup. */
   readonly kind: ScheduleName;
   /** The highest learning rate. */
   readonly lr: number;

@@ -25,6 +25,7 @@ import {
 } from './optimizers/index.js';
 import { flatGradient, sizeOf } from './parameters.js';
 
+/** Options of `buildStepGraph`. */
 export interface StepOptions extends OptimizerOptions {
   /** The largest norm of the whole gradient; 0 for no limit. */
   readonly clip: number;
@@ -38,10 +39,13 @@ export interface StepOptions extends OptimizerOptions {
   readonly fused: boolean;
 }
 
+/** A graph that does one training step. */
 export interface StepGraph {
+  /** The graph. */
   readonly graph: GraphBuilder;
   /** State vectors, each of `size` float32: fed as `input`, fetched as `output`. */
   readonly state: readonly StateUpdate[];
+  /** Elements of the flat vector that trains. */
   readonly size: number;
   /** The inputs besides those of the model and the loss, by what they are: `theta`, `lr` .. */
   readonly inputs: Readonly<Record<string, string>>;

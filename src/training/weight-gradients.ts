@@ -43,6 +43,7 @@ import {
   lossOptions,
 } from './options.js';
 
+/** Options of `weightGradients`. */
 export interface GradientOptions extends WorkOptions, LossSettings, DataOptions, GuardSetting {
   /** Samples, as for training. */
   readonly data: string;
@@ -69,6 +70,7 @@ export interface GuardListener {
 
 /** The gradient of one layer. */
 export interface WeightGradient {
+  /** The layer. */
   readonly layer: Layer;
   /** dL/dΔW [in, out], row-major: the mean over all that counts in the loss. */
   readonly values: Float64Array;
@@ -81,7 +83,9 @@ export interface WeightGradient {
 
 /** A layer without a gradient, and why. */
 export interface RefusedGradient {
+  /** The layer. */
   readonly layer: Layer;
+  /** The reason. */
   readonly refusal: string;
 }
 

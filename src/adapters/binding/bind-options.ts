@@ -21,6 +21,7 @@ export const bindOptions = {
   }),
 };
 
+/** Options of finding the layers that adapters of a file belong to. */
 export interface BindOptions extends OptionsOf<typeof bindOptions> {}
 
 /** @throws OnnxLoraError `invalid-argument` where no adapters come from a file, and options say how */

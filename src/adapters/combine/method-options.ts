@@ -43,4 +43,7 @@ export const methodOptions = {
   ...seedOption,
 };
 
-export interface MethodOptions extends OptionsOf<typeof methodOptions> {}
+/** Options of the ways to combine adapter sets. */
+export interface MethodOptions
+  extends OptionsOf<typeof seedOption>,
+    OptionsOf<typeof methodOptions> {}

@@ -4,7 +4,7 @@ import { type OptionsOf, option } from '../../options/option.js';
 import { choice, list, number, text, toggle, whole } from '../../options/schemas.js';
 import { inits, kindNames, patchStructures } from '../structure/choices.js';
 import { type StructureName, scalings } from '../structure/structure.js';
-import { selectionOptions } from '../targets/selection-options.js';
+import { type Selection, selectionOptions } from '../targets/selection-options.js';
 
 /** Of every layer, where a slot is as well. */
 export const perNodeOption = {
@@ -116,7 +116,12 @@ export const adapterOptions = {
   ...seedOption,
 };
 
-export interface AdapterOptions extends Omit<OptionsOf<typeof adapterOptions>, 'structure'> {
+/** Which layers get adapters, and of which kind, structure, rank and initial values. */
+export interface AdapterOptions
+  extends Selection,
+    OptionsOf<typeof seedOption>,
+    Omit<OptionsOf<typeof adapterOptions>, 'structure'> {
+  /** How weights are divided into blocks; default `localized`. */
   readonly structure?: StructureName | undefined;
 }
 

@@ -19,8 +19,11 @@ export interface NewBias {
   readonly node: Node;
   /** What to call the tensor, if the name is free. */
   readonly name: string;
+  /** Type of the stored numbers. */
   readonly dtype: FloatName;
+  /** Number of elements: the layer's output features. */
   readonly size: number;
+  /** Its numbers, `size` of them. */
   values(): Float64Array;
 }
 

@@ -25,8 +25,9 @@ import type { PatchedModel } from '../model/patched.js';
 
 export const poolings = ['mean', 'cls', 'none'] as const;
 
-/** What `--head` says. */
+/** Size and pooling of a classification head: what the option `head` gives. */
 export interface HeadPlan {
+  /** Number of classes: the size of the output. */
   readonly classes: number;
   /**
    * How [B, T, H] becomes [B, H]: the mean over T where the mask is 1 (zeros where it is nowhere), the
@@ -319,12 +320,21 @@ function checkUnread(
 
 /** A trainable output layer to insert. */
 export interface NewHead {
+  /** Its size and its pooling. */
   readonly plan: HeadPlan;
   /** The hidden states; may be left out where the model has one output. */
   readonly output?: string | undefined;
+  /** Of the initial values, where `trained` has none. */
   readonly seed: number;
   /** Its numbers where it was trained already: weight [H, classes] and bias [classes], float32. */
   readonly trained?:
-    | { readonly features: number; readonly weight: Uint8Array; readonly bias: Uint8Array }
+    | {
+        /** H, the size of the hidden states. */
+        readonly features: number;
+        /** [features, classes], float32, row by row. */
+        readonly weight: Uint8Array;
+        /** [classes], float32. */
+        readonly bias: Uint8Array;
+      }
     | undefined;
 }

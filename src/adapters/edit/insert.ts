@@ -36,6 +36,7 @@ import { type ReplacingTensor, replaceTensors } from './replaced.js';
 
 /** What belongs to an adapter set beside its adapters. */
 export interface Extras {
+  /** A classification head behind the model's hidden states. */
   readonly head?: NewHead | undefined;
   /** Constants of the model's main graph, under the names they have there, with new numbers. */
   readonly tensors?: readonly ReplacingTensor[] | undefined;

@@ -24,9 +24,16 @@ import type { ModelManifest, Replacement, Share } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
 import { finiteBytes } from '../structure/finite.js';
 
+/** A tensor that modules share, one of which gets numbers of its own. */
+export interface SharedTensor extends Share {
+  /** Name of the tensor that they share. */
+  readonly original: string;
+}
+
 /** A tensor with new numbers: for all that reads the one of its name, or for one module's share of another. */
 export interface ReplacingTensor extends NewTensor {
-  readonly share?: (Share & { readonly original: string }) | undefined;
+  /** Set where only one of the modules that share the tensor was trained. */
+  readonly share?: SharedTensor | undefined;
 }
 
 /** What tensors are put in with. */

@@ -55,7 +55,9 @@ export type FactorName = 'a' | 'b' | 'generalA' | 'generalB';
 
 /** An adapter to insert: its record without the names it will get in the graph, and its numbers. */
 export interface NewAdapter {
+  /** The layer that it is for. */
   readonly layer: Layer;
+  /** Its name, structure, rank and scale. */
   readonly record: AdapterShape;
   /** Row-major values of a factor; called when the file is written, one factor at a time. */
   values(factor: FactorName): Float64Array;

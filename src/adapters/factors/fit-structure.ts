@@ -19,9 +19,11 @@ import {
 export interface StructureFit {
   /** In the shapes of structure.ts, row-major. */
   readonly a: Float64Array;
+  /** B of the blocks, laid out as in the adapter. */
   readonly b: Float64Array;
   /** [in, h] and [h, out] of a hybrid's global part. */
   readonly generalA?: Float64Array | undefined;
+  /** B of the part that spans the whole matrix. */
   readonly generalB?: Float64Array | undefined;
   /** |ΔW − fit| / |ΔW|; 0 where ΔW is 0. */
   readonly error: number;
@@ -45,6 +47,7 @@ export async function fitStructure(
 
 /** The decomposed blocks of a ΔW: one decomposition answers every rank up to the one it was made for. */
 export interface BlockDecomposition {
+  /** The singular values and vectors of each block, row by row of the grid. */
   readonly blocks: readonly TruncatedSvd[];
   /** |ΔW|². */
   readonly squares: number;

@@ -23,9 +23,11 @@ export const FORMAT = 'onnx-lora';
 
 /** An adapter of a file, not yet bound to a layer. */
 export interface StoredAdapter {
+  /** Its name, structure, rank and scale. */
   readonly record: NewAdapter['record'];
   /** Names of the nodes that it was extracted from. */
   readonly nodes: readonly string[];
+  /** The numbers of A, B or another tensor of the adapter, row by row. */
   values(factor: FactorName): Float64Array;
   /** Those of the tensors that its kind has beside the factors. */
   readonly own?: OwnNumbers | undefined;
@@ -33,14 +35,17 @@ export interface StoredAdapter {
 
 /** A bias of a layer that had none. */
 export interface StoredBias extends Omit<NewBias, 'node' | 'dtype'> {
+  /** The node of the layer that gets it. */
   readonly node: string;
 }
 
 /** An open adapter file. */
 export interface AdapterFile {
+  /** The file or folder. */
   readonly path: string;
   /** The name that the adapter set had. */
   readonly set: string;
+  /** One for each layer. */
   readonly adapters: readonly StoredAdapter[];
   /** The set's other contents. */
   readonly extras: Extras;
@@ -48,6 +53,7 @@ export interface AdapterFile {
   readonly parameters?: readonly ModuleParameter[] | undefined;
   /** Biases of layers that had none, by the layer's node. */
   readonly biases?: readonly StoredBias[] | undefined;
+  /** Closes the file. Numbers cannot be read any more. */
   close(): void;
 }
 

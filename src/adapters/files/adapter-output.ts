@@ -59,8 +59,11 @@ function isFolder(path: string): boolean {
 
 /** The written files. */
 export interface AdapterOutput {
+  /** Path of the file or folder. */
   readonly output: string;
+  /** Its format. */
   readonly format: AdapterFormat;
+  /** What stands in the folder; only for the format `peft`. */
   readonly peft?: PeftSummary | undefined;
 }
 

@@ -41,20 +41,25 @@ export type { PeftOptions };
 
 /** An adapter in a PEFT folder. */
 export interface PeftModule {
+  /** Path of the module, as the configuration names it. */
   readonly name: string;
   /** Its module path in PyTorch. */
   readonly module: string;
   /** Factor for factor; blocks stacked, which is the same ΔW; or cut off at a rank. */
   readonly form: 'same' | 'stacked' | 'truncated';
+  /** Rank of its matrices in the folder. */
   readonly rank: number;
   /** |ΔW - what was written| / |ΔW| by the Frobenius norm. */
   readonly error: number;
 }
 
+/** What was written to a PEFT folder. */
 export interface PeftSummary {
+  /** The `peft_type` of its configuration, in lower case. */
   readonly type: PeftType;
   /** Why GRALORA cannot say the adapters. */
   readonly reason?: string | undefined;
+  /** One for each layer. */
   readonly modules: readonly PeftModule[];
 }
 

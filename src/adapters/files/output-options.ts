@@ -1,5 +1,5 @@
 /** Where adapters are written to, and in which format. */
-import { writeOptions } from '../../onnx/write-options.js';
+import { type WriteOptions, writeOptions } from '../../onnx/write-options.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, path, text, whole } from '../../options/schemas.js';
 import { adapterFormats, peftTypes } from '../structure/choices.js';
@@ -37,6 +37,7 @@ export const peftOptions = {
   }),
 };
 
+/** Options of writing a PEFT folder. */
 export interface PeftOptions extends OptionsOf<typeof peftOptions> {}
 
 export const adapterOutputOptions = {
@@ -61,4 +62,8 @@ export const adapterOutputOptions = {
   ...writeOptions,
 };
 
-export interface AdapterOutputOptions extends OptionsOf<typeof adapterOutputOptions> {}
+/** Options of writing adapters to a file or folder. */
+export interface AdapterOutputOptions
+  extends PeftOptions,
+    WriteOptions,
+    OptionsOf<typeof adapterOutputOptions> {}

@@ -14,22 +14,35 @@ import type { StructureName } from '../structure/structure.js';
 import { kindOf } from './index.js';
 import { adapterParameters, ownTensors } from './tensors.js';
 
+/** An adapter of one weight. */
 export interface AdapterSummary {
+  /** Name of the adapter, after the path of the module where it is known. */
   readonly name: string;
+  /** The adapter set that it belongs to. */
   readonly set: string;
   /** in, out */
   readonly shape: readonly [number, number];
+  /** LoRA, DoRA or HiRA. */
   readonly kind: KindName;
+  /** How the weight is divided into blocks. */
   readonly structure: StructureName;
+  /** Blocks along the inputs and along the outputs. */
   readonly grid: readonly [number, number];
+  /** R: a plain LoRA of this rank has as many parameters. */
   readonly rank: number;
+  /** Rank of one block. */
   readonly blockRank: number;
+  /** Rank of the part that spans the whole weight, beside the blocks; 0 for none. */
   readonly hybridRank: number;
+  /** α, which the scale is computed from. */
   readonly alpha: number;
+  /** The factor of A · B. */
   readonly scale: number;
+  /** Numbers that train. */
   readonly parameters: number;
   /** Names of the tensors. */
   readonly a: string;
+  /** Name of B's initializer, the same way. */
   readonly b: string;
   /** DoRA's magnitudes, where it has some. */
   readonly magnitude?: string;
@@ -69,10 +82,13 @@ export function headParameters({ features, classes }: Head): number {
   return classes * (features + 1);
 }
 
+/** How many parameters train. */
 export interface ParameterShare {
+  /** Numbers in the adapters. */
   readonly trainable: number;
   /** Weights of the model, adapters included. */
   readonly total: number;
+  /** `trainable` in percent of all parameters. */
   readonly percent: number;
 }
 

@@ -11,9 +11,11 @@ import type { PatchedModel } from './patched.js';
 export interface Layer extends Selectable {
   /** Module path of the first node. */
   readonly module: string;
+  /** The nodes that read the weight, in the order of the model. */
   readonly nodes: readonly Node[];
   /** Empty where `refusal` says why. */
   readonly linear: readonly LinearLayer[];
+  /** Why the layer cannot take an adapter; undefined where it can. */
   readonly refusal: string | undefined;
 }
 

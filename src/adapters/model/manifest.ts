@@ -18,8 +18,9 @@ export const size = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const finite = v.pipe(v.number(), v.finite());
 
-/** A place where the adapter works: one node of the model. */
-export const site = v.object({
+// Interfaces, so that declarations, editors and messages of the compiler name a record instead of listing its keys.
+
+const siteEntries = v.object({
   /** The node's name, or its output's where it has none. */
   node: name,
   /** What the adapter is added to, as the patched model calls it: the layer's output. */
@@ -30,101 +31,179 @@ export const site = v.object({
   nodes: v.pipe(v.array(name), v.minLength(1)),
 });
 
+/** A place where an adapter works: one node of the model. */
+export interface Site extends v.InferOutput<typeof siteEntries> {}
+export const site: v.GenericSchema<unknown, Site> = siteEntries;
+
 const adapter = v.object({
+  /** Of the adapter; unique in its set. */
   name,
   /** The value that the layer's node reads its weight from. */
   weight: name,
+  /** Input features of the layer. */
   in: size,
+  /** Output features of the layer. */
   out: size,
   /** Absent for LoRA; files that are older than this key have DoRA's magnitude alone. */
   kind: v.optional(v.picklist(kindNames)),
+  /** How the weight is divided into blocks. */
   structure: v.picklist(structures),
+  /** Blocks along the inputs and along the outputs. */
   grid: v.pipe(v.tuple([size, size]), v.readonly()),
   /** R, the LoRA-equivalent rank. */
   rank: size,
+  /** Rank of one block. */
   blockRank: size,
+  /** Part of the rank that spans the whole weight, beside the blocks; 0 for none. */
   hybridRank: v.optional(count, 0),
+  /** α, which the scale is computed from. */
   alpha: finite,
+  /** How the scale follows from alpha and rank. */
   scaling: v.picklist(scalings),
   /** The factor of A · B, whatever alpha and scaling say. */
   scale: finite,
+  /** The initializer of A. */
   a: name,
+  /** The initializer of B. */
   b: name,
+  /** The initializer of A of the part that spans the whole weight. */
   generalA: v.optional(name),
+  /** The initializer of B of the part that spans the whole weight. */
   generalB: v.optional(name),
   /** DoRA: the norm of each column of W + ΔW, [out]. */
   magnitude: v.optional(name),
 });
 
-const patchedAdapter = v.object({
+const patchedAdapterEntries = v.object({
   ...adapter.entries,
   /** The initializer that holds the scale. */
   scaleTensor: name,
+  /** The nodes that read the weight; at least one. */
   sites: v.pipe(v.array(site), v.minLength(1)),
 });
 
-const setEntries = {
+const ofEverySet = v.object({
+  /** Of the format of this record. */
   version: v.literal(1),
   /** The adapter set's name. */
   set: name,
+  /** The program that wrote it, with its version. */
   createdBy: v.string(),
   /** The names of the classes, in the order of the model's outputs. */
   labels: v.optional(v.array(v.string())),
-};
+});
 
-/** A trainable layer behind the model's hidden states. */
-const head = v.object({
+const headEntries = v.object({
   /** H, the size of the hidden states. */
   features: size,
+  /** Number of classes: the size of its output. */
   classes: size,
+  /** How hidden states of a text become one: their mean, the first one, or not at all. */
   pooling: v.picklist(['mean', 'cls', 'none']),
   /** The output that it reads, and the one it makes. */
   input: name,
+  /** The output of the model that it makes, logits. */
   output: name,
+  /** The initializer of its weight, [features, classes]. */
   weight: name,
+  /** The initializer of its bias, [classes]. */
   bias: name,
+  /** Names of its nodes. */
   nodes: v.pipe(v.array(name), v.minLength(1)),
   /** Its integer initializers. */
   constants: v.array(name),
 });
 
-/** One of several modules that share a tensor, and its nodes' inputs: the others keep the old numbers. */
-const share = v.object({
+const readerEntries = v.object({
+  /** Name of the node. */
+  node: name,
+  /** Index of its input, from 0. */
+  input: count,
+});
+
+/** An input of a node that reads a tensor. */
+export interface TensorReference extends v.InferOutput<typeof readerEntries> {}
+const reader: v.GenericSchema<unknown, TensorReference> = readerEntries;
+
+const shareEntries = v.object({
+  /** Path of the module, as the checkpoint names it. */
   module: name,
+  /** Name of the parameter in the module: `weight`, for example. */
   parameter: v.string(),
-  readers: v.pipe(v.array(v.object({ node: name, input: count })), v.minLength(1)),
+  /** The inputs that read the new numbers; at least one. */
+  readers: v.pipe(v.array(reader), v.minLength(1)),
+});
+
+/** One of several modules that share a tensor, and its nodes' inputs: the others keep the old numbers. */
+export interface Share extends v.InferOutput<typeof shareEntries> {}
+const share: v.GenericSchema<unknown, Share> = shareEntries;
+
+const replacementEntries = v.object({
+  /** The tensor with the new numbers. */
+  tensor: name,
+  /** The name that the model's own tensor has meanwhile. */
+  original: name,
+  /** Set where only one of the modules that share the tensor was trained. */
+  share: v.optional(share),
 });
 
 /**
  * A constant of the model that has other numbers, and the name that it has itself meanwhile; or, of one
  * module's share, a tensor beside the original, which keeps its name.
  */
-const replacement = v.object({ tensor: name, original: name, share: v.optional(share) });
+export interface Replacement extends v.InferOutput<typeof replacementEntries> {}
+const replacement: v.GenericSchema<unknown, Replacement> = replacementEntries;
+
+const addedBiasEntries = v.object({
+  /** Name of the initializer. */
+  tensor: name,
+  /** The Add that adds it. */
+  site,
+});
 
 /** A bias that the model did not have, and the Add that adds it. */
-const addedBias = v.object({ tensor: name, site });
+export interface AddedBias extends v.InferOutput<typeof addedBiasEntries> {}
+const addedBias: v.GenericSchema<unknown, AddedBias> = addedBiasEntries;
+
+/** Names and sizes of an adapter, as a manifest keeps them. Its numbers are in the tensors that it names. */
+export interface AdapterRecord extends v.InferOutput<typeof adapter> {}
+/** The record of an adapter that has no tensors yet. */
+export type AdapterShape = Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB' | OwnTensorName>;
+/** The record of an adapter of a model, and the nodes that it is attached to. */
+export interface PatchedAdapter
+  extends AdapterRecord,
+    v.InferOutput<typeof patchedAdapterEntries> {}
+const patchedAdapter: v.GenericSchema<unknown, PatchedAdapter> = patchedAdapterEntries;
+
+/** A trainable layer behind the model's hidden states. */
+export interface Head extends v.InferOutput<typeof headEntries> {}
+const head: v.GenericSchema<unknown, Head> = headEntries;
 
 const modelManifest = v.object({
-  ...setEntries,
+  ...ofEverySet.entries,
+  /** One for each weight that has an adapter. */
   adapters: v.array(patchedAdapter),
   /** Every initializer that was added for the adapters. */
   initializers: v.array(name),
+  /** The classification head that was added with the set. */
   head: v.optional(head),
+  /** Tensors of the model that the set changes. */
   replaced: v.optional(v.array(replacement)),
+  /** Biases that the set adds. */
   biases: v.optional(v.array(addedBias)),
 });
 
 const fileManifest = v.object({
-  ...setEntries,
+  ...ofEverySet.entries,
   adapters: v.array(v.object({ ...adapter.entries, nodes: v.pipe(v.array(name), v.minLength(1)) })),
   /** Names of tensors in the file. */
-  head: v.optional(v.omit(head, ['nodes', 'constants', 'output'])),
+  head: v.optional(v.omit(headEntries, ['nodes', 'constants', 'output'])),
   /** Constants of the model with their new numbers. */
   replaced: v.optional(
     v.array(
       v.object({
         ...{ tensor: name, data: name },
-        share: v.optional(v.object({ original: name, ...share.entries })),
+        share: v.optional(v.object({ original: name, ...shareEntries.entries })),
       }),
     ),
   ),
@@ -132,17 +211,10 @@ const fileManifest = v.object({
   biases: v.optional(v.array(v.object({ tensor: name, node: name, data: name }))),
 });
 
-export type AdapterRecord = v.InferOutput<typeof adapter>;
-/** The record of an adapter that has no tensors yet. */
-export type AdapterShape = Omit<AdapterRecord, 'a' | 'b' | 'generalA' | 'generalB' | OwnTensorName>;
-export type PatchedAdapter = v.InferOutput<typeof patchedAdapter>;
-export type Head = v.InferOutput<typeof head>;
-export type Share = v.InferOutput<typeof share>;
-export type Replacement = v.InferOutput<typeof replacement>;
-export type AddedBias = v.InferOutput<typeof addedBias>;
-export type Site = v.InferOutput<typeof site>;
 /** One adapter set of a patched model. */
-export type ModelManifest = v.InferOutput<typeof modelManifest>;
+export interface ModelManifest
+  extends v.InferOutput<typeof ofEverySet>,
+    v.InferOutput<typeof modelManifest> {}
 /** One adapter set in a file of its own. */
 export type FileManifest = v.InferOutput<typeof fileManifest>;
 

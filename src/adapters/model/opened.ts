@@ -12,11 +12,15 @@ import { PatchedModel } from './patched.js';
 export class OpenedModel {
   /** Data files beside the model, opened when they are needed. */
   readonly files: ExternalFiles;
+  /** Reads the numbers of tensors, external ones too. */
   readonly reader: TensorReader;
   private view: PatchedModel | undefined;
   private readonly derived: OpenedModel[] = [];
 
-  constructor(readonly model: Model) {
+  constructor(
+    /** The parsed file. */
+    readonly model: Model,
+  ) {
     this.files = new ExternalFiles(model);
     this.reader = new TensorReader(model, this.files);
   }

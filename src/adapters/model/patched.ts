@@ -25,33 +25,46 @@ import { readSlots, type Slot, type SlotManifest } from './slot-manifest.js';
 
 /** A site with the nodes that its names stand for. */
 export interface AttachedNodes {
+  /** Names of the nodes, as the manifest keeps them. */
   readonly site: Site;
   /** The layer's own node, below any other adapter that is attached to it, and below its bias. */
   readonly target: Node;
   /** The Add that carries the layer's output. */
   readonly add: Node;
+  /** The nodes that were added, the last one an Add. */
   readonly nodes: readonly Node[];
 }
 
 /** A site of an adapter. */
 export interface AttachedSite extends AttachedNodes {
+  /** The adapter set. */
   readonly set: ModelManifest;
+  /** The adapter of the set. */
   readonly adapter: PatchedAdapter;
 }
 
 /** A model and the adapter sets in it, or its slots for adapters. */
 export class PatchedModel {
+  /** The adapter sets, in the order they were added. */
   readonly sets: readonly ModelManifest[];
+  /** Every node with an adapter, of all sets. */
   readonly sites: readonly AttachedSite[];
+  /** The slots; undefined for a model without. */
   readonly slots: SlotManifest | undefined;
+  /** Every node with a slot. */
   readonly slotSites: readonly AttachedNodes[];
+  /** The classification heads that came with the sets. */
   readonly heads: readonly Head[];
   /** Where biases were added that the model did not have. */
-  readonly biasSites: readonly (AttachedNodes & { readonly set: ModelManifest })[];
+  readonly biasSites: readonly (AttachedNodes & {
+    /** The adapter set. */
+    readonly set: ModelManifest;
+  })[];
   /** Names of all nodes that were added with adapters or slots. */
   readonly ownNodes: ReadonlySet<string>;
   /** Names of all tensors that were added with adapters or slots, but for those that replace the model's. */
   readonly ownTensors: ReadonlySet<string>;
+  /** Every value of the graph, with its uses. */
   readonly values: ValueIndex;
 
   /** The sites beside each node, in the order they were added. */
@@ -59,7 +72,10 @@ export class PatchedModel {
   private readonly nodesByName = new Map<string, Node>();
 
   /** @throws OnnxLoraError `invalid-manifest` where manifest and graph do not fit together */
-  constructor(readonly model: Model) {
+  constructor(
+    /** The parsed file. */
+    readonly model: Model,
+  ) {
     this.sets = readManifests(model);
     this.slots = readSlots(model);
     this.values = new ValueIndex(model);

@@ -7,30 +7,42 @@ import { encodeRecord, name, readManifest, site, size } from './manifest.js';
 
 export const slotDtypes = ['float32', 'float64', 'float16'] as const;
 
-const slot = v.object({
+const slotEntries = v.object({
+  /** Of the slot: the path of the module, where it is known. */
   name,
+  /** Input features of the layer. */
   in: size,
+  /** Output features of the layer. */
   out: size,
   /** Type of A and B. */
   dtype: v.picklist(slotDtypes),
-  /** The graph inputs A [in, rank] and B [rank, out]. */
+  /** The graph input A, [in, rank]. */
   a: name,
+  /** The graph input B, [rank, out]. */
   b: name,
+  /** The nodes that read the weight; at least one. */
   sites: v.pipe(v.array(site), v.minLength(1)),
 });
 
+/** A place in the model that takes an adapter when it runs. */
+export interface Slot extends v.InferOutput<typeof slotEntries> {}
+const slot: v.GenericSchema<unknown, Slot> = slotEntries;
+
 const slotManifest = v.object({
+  /** Of the format of this record. */
   version: v.literal(1),
+  /** The program that wrote it, with its version. */
   createdBy: v.string(),
+  /** How the model was changed: inputs that may be left out, or that have to be fed. */
   mode: v.picklist(slotModes),
+  /** At least one. */
   slots: v.pipe(v.array(slot), v.minLength(1)),
   /** Every initializer that was added for the slots. */
   initializers: v.array(name),
 });
 
-/** A place in the model that takes an adapter when it runs. */
-export type Slot = v.InferOutput<typeof slot>;
-export type SlotManifest = v.InferOutput<typeof slotManifest>;
+/** The slots of a model, as its `metadata_props` keep them. */
+export interface SlotManifest extends v.InferOutput<typeof slotManifest> {}
 
 export const slotsKey = 'onnx_lora.slots';
 

@@ -17,6 +17,7 @@ import { activate } from './activate.js';
 import { loadAdapter, type SlotAdapters } from './load.js';
 import { compareWithBase, runBase, type SlotGuardReport } from './slot-guard.js';
 
+/** Options of opening an `AdapterSession`. */
 export interface AdapterSessionOptions extends Omit<OpenSessionOptions, 'provider'> {
   /** Default `cpu`; `auto` takes the fastest that works. */
   readonly provider?: ProviderName | 'auto' | undefined;
@@ -26,11 +27,13 @@ export interface AdapterSessionOptions extends Omit<OpenSessionOptions, 'provide
 
 /** An adapter with the weight that its ΔW gets, which may be negative. */
 export interface WeightedAdapter {
+  /** Name of a loaded adapter. */
   readonly name: string;
   /** Default 1. */
   readonly weight?: number | undefined;
 }
 
+/** Which of the loaded adapters a run uses. */
 export interface AdapterRunOptions {
   /** One adapter, or several at once. Default: none, the base model. */
   readonly adapters?: string | readonly (string | WeightedAdapter)[] | undefined;
@@ -38,7 +41,9 @@ export interface AdapterRunOptions {
 
 /** What a session says of an adapter in it. */
 export interface LoadedAdapter {
+  /** The name that runs use it by. */
   readonly name: string;
+  /** The file or folder that it came from. */
   readonly path: string;
   /** How many slots it fills. */
   readonly slots: number;
@@ -106,6 +111,7 @@ export class AdapterSession {
     }
   }
 
+  /** The execution provider that runs the model. */
   get provider(): ProviderName {
     return this.session.provider;
   }
@@ -116,6 +122,7 @@ export class AdapterSession {
     return this.session.inputs.filter(({ name }) => !own.has(name));
   }
 
+  /** Name, type and shape of the outputs. */
   get outputs(): readonly ValueMeta[] {
     return this.session.outputs;
   }

@@ -22,7 +22,9 @@ import { withoutSlots } from './remove.js';
 export interface SlotGuardReport {
   /** Over all outputs, as a share of the output's greatest number; null where nothing was compared. */
   readonly maxRelDiff: number | null;
+  /** The largest relative difference that counts as rounding; null where nothing was compared. */
   readonly tolerance: number | null;
+  /** Whether the outputs agreed; null where nothing was compared. */
   readonly passed: boolean | null;
   /** Why nothing was compared. */
   readonly reason?: string;

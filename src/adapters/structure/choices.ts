@@ -1,21 +1,32 @@
 /** Choices by name. They are here because the command line lists them without loading their code. */
 import { structures } from './structure.js';
 
+/** Formats of adapters in files: ours, PEFT folders, and `.onnx_adapter` of ONNX Runtime. */
 export const adapterFormats = ['safetensors', 'peft', 'onnx_adapter'] as const;
+/** A format of adapters in files. */
 export type AdapterFormat = (typeof adapterFormats)[number];
 
+/** The kinds of adapters: ΔW = s·A·B, with normalized columns (DoRA), or times W element by element (HiRA). */
 export const kindNames = ['lora', 'dora', 'hira'] as const;
 /** What is made of a weight and the product of the factors: see `adapters/kinds`. */
 export type KindName = (typeof kindNames)[number];
 
+/** The types of PEFT folders that can be written. */
 export const peftTypes = ['lora', 'gralora', 'hira'] as const;
+/** A type of PEFT folder, its `peft_type` in lower case. */
 export type PeftType = (typeof peftTypes)[number];
 
+/**
+ * The ways to combine adapter sets: `linear` is the exact sum, `svd` its best fit of a rank; TIES and DARE
+ * drop entries.
+ */
 export const combineMethods = ['linear', 'svd', 'ties', 'dare'] as const;
+/** A way to combine adapter sets. */
 export type CombineMethod = (typeof combineMethods)[number];
 
 /** `auto` tries them all. */
 export const fitStructures = ['auto', ...structures] as const;
+/** How `fit` divides weights into blocks. */
 export type FitStructure = (typeof fitStructures)[number];
 
 /** `auto` measures which structure suits which layer: on data where there are some. */
@@ -26,8 +37,10 @@ export type RandomInit = (typeof randomInits)[number];
 
 /** `pissa`: in the principal parts of the weights. `gradient`: in those of the gradient on data. */
 export const inits = [...randomInits, 'pissa', 'gradient'] as const;
+/** Initial values of adapters. B is zero with `kaiming` and `gaussian`, so that the model starts unchanged. */
 export type InitName = (typeof inits)[number];
 
+/** The two kinds of slots. */
 export const slotModes = ['required', 'optional'] as const;
 /**
  * `required`: inputs without a default, for runtimes that ignore inputs with one (Node, the browser).

@@ -16,10 +16,14 @@
  */
 import { OnnxLoraError } from '../../errors.js';
 
+/** How adapters divide a weight into blocks: a full grid, its diagonal, or one block (LoRA). */
 export const structures = ['localized', 'diagonal', 'global'] as const;
+/** How an adapter divides a weight into blocks. */
 export type StructureName = (typeof structures)[number];
 
+/** How the scale follows from alpha: alpha / R, or alpha / √R (rsLoRA). */
 export const scalings = ['standard', 'rslora'] as const;
+/** How the scale of an adapter follows from alpha and rank. */
 export type Scaling = (typeof scalings)[number];
 
 /** Tensors that adapters of some kinds have beside their factors, by their keys in the manifest. */
@@ -30,8 +34,11 @@ export const OPEN_RANK = -1;
 
 /** The shape of one adapter: everything but its numbers. */
 export interface Structure {
+  /** How the weight is divided into blocks. */
   readonly structure: StructureName;
+  /** Input features of the layer. */
   readonly in: number;
+  /** Output features of the layer. */
   readonly out: number;
   /** Kin, Kout. */
   readonly grid: readonly [number, number];
@@ -41,12 +48,15 @@ export interface Structure {
   readonly hybridRank: number;
 }
 
+/** Structure and size of an adapter. */
 export interface StructureOptions {
+  /** How the weight is divided into blocks. */
   readonly structure: StructureName;
   /** R, the rank of the LoRA that has as many parameters. */
   readonly rank: number;
   /** K: the most blocks along a dimension. */
   readonly blocks: number;
+  /** Rank of the part that spans the whole weight; default 0, none. */
   readonly hybridRank?: number | undefined;
 }
 

@@ -7,7 +7,7 @@ import { fusedMatMul, matMul } from './matmul.js';
 import { matMulNBits } from './matmul-nbits.js';
 import type { Finding } from './target.js';
 
-export type { Finding, Geometry, LinearLayer, Weight } from './target.js';
+export type { Finding, Geometry, LinearLayer, RefusedNode, Weight } from './target.js';
 
 type Analyzer = (values: ValueIndex, node: Node) => Finding;
 

@@ -28,4 +28,5 @@ export const selectionOptions = {
   }),
 };
 
+/** Options that choose layers. */
 export interface Selection extends OptionsOf<typeof selectionOptions> {}

@@ -10,13 +10,24 @@ export type Geometry =
    * that X and Y have two axes and no more.
    */
   | {
+      /** A product of matrices. */
       readonly kind: 'matrix';
+      /** Whether the features of X are on its last but one axis. */
       readonly inputColumns: boolean;
+      /** Whether the features of Y are on its last but one axis. */
       readonly outputColumns: boolean;
+      /** Whether X and Y have two axes. */
       readonly flat: boolean;
     }
   /** Features on axis 1 with any number of axes after it: a 1x1 convolution. */
-  | { readonly kind: 'channels'; readonly spatial: number; readonly strides: readonly number[] };
+  | {
+      /** Features on axis 1. */
+      readonly kind: 'channels';
+      /** Number of axes behind the features. */
+      readonly spatial: number;
+      /** Of the convolution, one for each of those axes. */
+      readonly strides: readonly number[];
+    };
 
 /** The weight of a linear layer, seen as `W [in, out]` whatever its layout in the file. */
 export interface Weight {
@@ -26,7 +37,9 @@ export interface Weight {
   readonly input: number;
   /** The constant that the value is made from; undefined where it is quantized inside the operator. */
   readonly constant: Constant | undefined;
+  /** Input features. */
   readonly in: number;
+  /** Output features. */
   readonly out: number;
   /** The stored tensor is `[out, in]`. */
   readonly transposed: boolean;
@@ -40,12 +53,26 @@ export interface Weight {
 
 /** A layer that can take an adapter. */
 export interface LinearLayer {
+  /** The node that computes the layer. */
   readonly node: Node;
+  /** Name of X. */
   readonly input: string;
+  /** Name of Y. */
   readonly output: string;
+  /** W, as the file has it. */
   readonly weight: Weight;
+  /** The axes of X and Y that the features lie on. */
   readonly geometry: Geometry;
 }
 
 /** An analyzer's result: a layer, or the reason why the node is not one. */
-export type Finding = LinearLayer | { readonly node: Node; readonly refusal: string };
+/** The node that computes the layer. */
+export type Finding = LinearLayer | RefusedNode;
+
+/** A node that cannot take an adapter. */
+export interface RefusedNode {
+  /** The node. */
+  readonly node: Node;
+  /** The reason. */
+  readonly refusal: string;
+}

@@ -16,27 +16,35 @@ import {
 } from './options.js';
 import type { Prompt } from './prompt.js';
 
-export type GenerateOptions = GeneratorOptions &
-  SamplingOptions &
-  OptionsOf<typeof promptOptions> &
-  WorkOptions & {
-    /** A conversation to answer, instead of `prompt`. */
-    readonly messages?: readonly Message[] | undefined;
-    /** Told the answer in pieces as they come. */
-    readonly onToken?: ((piece: string) => void) | undefined;
-  };
+/** Options of `generate`. */
+export interface GenerateOptions
+  extends GeneratorOptions,
+    SamplingOptions,
+    OptionsOf<typeof promptOptions>,
+    WorkOptions {
+  /** A conversation to answer, instead of `prompt`. */
+  readonly messages?: readonly Message[] | undefined;
+  /** Told the answer in pieces as they come. */
+  readonly onToken?: ((piece: string) => void) | undefined;
+}
 
 /** An answer of a model. */
 export interface Answer extends Omit<Generation, 'ids'> {
+  /** Path of the model. */
   readonly model: string;
+  /** The adapter that was used; absent for the base model. */
   readonly adapter?: string;
   /** Whether the model's key-value cache was used. */
   readonly cache: boolean;
 }
 
+/** The answer, and the question. */
 export interface GenerateResult extends Answer {
+  /** The text that was continued. */
   readonly prompt?: string;
+  /** The conversation that was answered. */
   readonly messages?: readonly Message[];
+  /** Execution provider as asked for, and as used. */
   readonly provider: UsedProvider;
   /** What `compare` answers. */
   readonly comparison?: Answer;

@@ -13,11 +13,20 @@ export type Finish = 'eos' | 'stop' | 'length' | 'context';
 
 /** An answer and what is known of it. */
 export interface Generation {
+  /** The text, without the prompt. */
   readonly text: string;
+  /** The reason for its end. */
   readonly finish: Finish;
-  readonly tokens: { readonly prompt: number; readonly generated: number };
+  /** Numbers of tokens. */
+  readonly tokens: {
+    /** Of the prompt. */
+    readonly prompt: number;
+    /** Of the answer. */
+    readonly generated: number;
+  };
   /** The tokens of the answer, the end token included. */
   readonly ids: readonly number[];
+  /** Time for the answer, without opening the model. */
   readonly seconds: number;
   /** From the start to the first token: the time that the prompt takes. */
   readonly firstTokenSeconds: number;

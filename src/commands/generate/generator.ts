@@ -25,8 +25,16 @@ import { type AdapterRunner, openRunner } from './runner.js';
 
 /** Provider as asked for, and as used. */
 export interface UsedProvider {
+  /** As asked for. */
   readonly requested: ProviderName | 'auto';
+  /** The one that runs the model. */
   readonly used: ProviderName;
+}
+
+/** Options of an answer that is wanted as a whole. */
+export interface CompleteOptions extends SamplingOptions, WorkOptions {
+  /** Told the answer in pieces as they come. */
+  readonly onText?: ((piece: string) => void) | undefined;
 }
 
 /**
@@ -50,7 +58,9 @@ export class TextGenerator {
   private isChecked = false;
 
   private constructor(
+    /** The tokenizer of the model. */
     readonly tokenizer: TextTokenizer,
+    /** Execution provider as asked for, and as used. */
     readonly provider: UsedProvider,
     private readonly label: string,
     private readonly runner: AdapterRunner,
@@ -159,11 +169,7 @@ export class TextGenerator {
   /** The whole answer; throws as `stream` does. */
   async complete(
     prompt: Prompt,
-    {
-      onText,
-      ...options
-    }: SamplingOptions &
-      WorkOptions & { readonly onText?: ((piece: string) => void) | undefined } = {},
+    { onText, ...options }: CompleteOptions = {},
   ): Promise<Generation> {
     const pieces = this.stream(prompt, options);
     for (;;) {

@@ -144,13 +144,17 @@ export const promptOptions = {
   }),
 };
 
-export type SamplingOptions = OptionsOf<typeof samplingOptions>;
+/** How the next token is chosen, and when to stop: options of a prompt. */
+export interface SamplingOptions
+  extends OptionsOf<typeof seedOption>,
+    OptionsOf<typeof samplingOptions> {}
 export type ResolvedSampling = ResolvedOf<typeof samplingOptions>;
 
-export type GeneratorOptions = OptionsOf<typeof generatorOptions> & {
+/** Options of opening a model that writes texts. */
+export interface GeneratorOptions extends OptionsOf<typeof generatorOptions> {
   /** Remarks for people. */
   readonly onNote?: ((text: string) => void) | undefined;
-};
+}
 export type ResolvedGenerator = ResolvedOf<typeof generatorOptions>;
 
 /** @throws OnnxLoraError `invalid-argument` naming the option */

@@ -1,6 +1,11 @@
-import { bindOptions } from '../../adapters/binding/bind-options.js';
+import { type BindOptions, bindOptions } from '../../adapters/binding/bind-options.js';
 import { adapterFormats } from '../../adapters/structure/choices.js';
-import { outputOption, writeOptions } from '../../onnx/write-options.js';
+import {
+  type OutputOptions,
+  outputOption,
+  type WriteOptions,
+  writeOptions,
+} from '../../onnx/write-options.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, text } from '../../options/schemas.js';
 
@@ -26,4 +31,9 @@ export const applyOptions = {
   ...writeOptions,
 };
 
-export interface ApplyOptions extends OptionsOf<typeof applyOptions> {}
+/** Options of `apply`. */
+export interface ApplyOptions
+  extends BindOptions,
+    OutputOptions,
+    WriteOptions,
+    OptionsOf<typeof applyOptions> {}

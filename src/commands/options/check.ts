@@ -27,4 +27,7 @@ export const toleranceOption = {
   }),
 };
 
-export interface VerifyOptions extends OptionsOf<typeof checkOptions & typeof toleranceOption> {}
+/** Options of comparing two models. */
+export interface VerifyOptions
+  extends OptionsOf<typeof checkProviderOption & typeof seedOption>,
+    OptionsOf<typeof checkOptions & typeof toleranceOption> {}

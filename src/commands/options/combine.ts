@@ -1,5 +1,8 @@
-import { methodOptions } from '../../adapters/combine/method-options.js';
-import { adapterOutputOptions } from '../../adapters/files/output-options.js';
+import { type MethodOptions, methodOptions } from '../../adapters/combine/method-options.js';
+import {
+  type AdapterOutputOptions,
+  adapterOutputOptions,
+} from '../../adapters/files/output-options.js';
 import { combineMethods } from '../../adapters/structure/choices.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, list, number, text } from '../../options/schemas.js';
@@ -34,4 +37,8 @@ export const combineOptions = {
   ...adapterOutputOptions,
 };
 
-export interface CombineOptions extends OptionsOf<typeof combineOptions> {}
+/** Options of `combine`. */
+export interface CombineOptions
+  extends MethodOptions,
+    AdapterOutputOptions,
+    OptionsOf<typeof combineOptions> {}

@@ -1,6 +1,9 @@
-import { adapterOutputOptions } from '../../adapters/files/output-options.js';
+import {
+  type AdapterOutputOptions,
+  adapterOutputOptions,
+} from '../../adapters/files/output-options.js';
 import { fitStructures } from '../../adapters/structure/choices.js';
-import { selectionOptions } from '../../adapters/targets/selection-options.js';
+import { type Selection, selectionOptions } from '../../adapters/targets/selection-options.js';
 import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, share, toggle, whole } from '../../options/schemas.js';
@@ -78,4 +81,9 @@ export const fitOptions = {
   ...seedOption,
 };
 
-export interface FitOptions extends OptionsOf<typeof fitOptions> {}
+/** Options of `fit`. */
+export interface FitOptions
+  extends Selection,
+    AdapterOutputOptions,
+    OptionsOf<typeof newNameOption & typeof seedOption>,
+    OptionsOf<typeof fitOptions> {}

@@ -1,4 +1,4 @@
-import { writeOptions } from '../../onnx/write-options.js';
+import { type WriteOptions, writeOptions } from '../../onnx/write-options.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { path } from '../../options/schemas.js';
 
@@ -13,4 +13,5 @@ export const inspectOptions = {
   ...writeOptions,
 };
 
-export interface InspectOptions extends OptionsOf<typeof inspectOptions> {}
+/** Options of `inspect`. */
+export interface InspectOptions extends WriteOptions, OptionsOf<typeof inspectOptions> {}

@@ -1,8 +1,13 @@
-import { bindOptions } from '../../adapters/binding/bind-options.js';
-import { outputOption, writeOptions } from '../../onnx/write-options.js';
+import { type BindOptions, bindOptions } from '../../adapters/binding/bind-options.js';
+import {
+  type OutputOptions,
+  outputOption,
+  type WriteOptions,
+  writeOptions,
+} from '../../onnx/write-options.js';
 import { type OptionsOf, option, restricted } from '../../options/option.js';
 import { number, path, toggle } from '../../options/schemas.js';
-import { checkOptions, toleranceOption } from './check.js';
+import { checkOptions, toleranceOption, type VerifyOptions } from './check.js';
 import { nameOption } from './name.js';
 
 export const mergeOptions = {
@@ -36,4 +41,11 @@ export const mergeOptions = {
   ...writeOptions,
 };
 
-export interface MergeOptions extends OptionsOf<typeof mergeOptions> {}
+/** Options of `merge`. */
+export interface MergeOptions
+  extends BindOptions,
+    VerifyOptions,
+    OutputOptions,
+    WriteOptions,
+    OptionsOf<typeof nameOption>,
+    OptionsOf<typeof mergeOptions> {}

@@ -1,4 +1,9 @@
-import { outputOption, writeOptions } from '../../onnx/write-options.js';
+import {
+  type OutputOptions,
+  outputOption,
+  type WriteOptions,
+  writeOptions,
+} from '../../onnx/write-options.js';
 import type { OptionsOf } from '../../options/option.js';
 import { nameOption } from './name.js';
 
@@ -8,4 +13,9 @@ export const unpatchOptions = {
   ...writeOptions,
 };
 
-export interface UnpatchOptions extends OptionsOf<typeof unpatchOptions> {}
+/** Options of `unpatch`. */
+export interface UnpatchOptions
+  extends OutputOptions,
+    WriteOptions,
+    OptionsOf<typeof nameOption>,
+    OptionsOf<typeof unpatchOptions> {}

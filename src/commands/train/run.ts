@@ -13,6 +13,7 @@ import type { TensorReader } from '../../onnx/tensor.js';
 import { writeFiles } from '../../onnx/write.js';
 import { lossCurveSvg } from '../../report/curve.js';
 import { TensorBoardLog } from '../../report/tensorboard.js';
+import type { PlacedNode } from '../../runtime/placement.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
 import { resolveProvider } from '../../runtime/providers.js';
 import { openStatefulSession } from '../../runtime/stateful-session.js';
@@ -45,6 +46,7 @@ import { checkOutputs, claimOutputs, rescueFolderFor, runInputs } from './output
 import { curveOf, writeReport } from './report.js';
 import { settingsOf } from './settings.js';
 
+/** What a training run did. */
 export interface TrainResult {
   /** The trained model, or the step graph where only that was asked for. */
   readonly output: string;
@@ -58,25 +60,44 @@ export interface TrainResult {
   readonly skippedRows?: number;
   /** The names of the classes by their numbers, where the data have some; they stay with the model. */
   readonly classes?: readonly string[];
-  readonly loss?: { readonly first: number; readonly last: number; readonly best: number };
+  /** The training loss, step by step; absent where only the step graph was written. */
+  readonly loss?: {
+    /** Of the first step. */
+    readonly first: number;
+    /** Of the last step. */
+    readonly last: number;
+    /** The smallest. */
+    readonly best: number;
+  };
   /** The last evaluation; with `keepBest` the best one's step and loss stand in `best`. */
   readonly eval?: Readonly<Record<string, number>>;
-  readonly best?: { readonly step: number; readonly loss: number };
+  /** The best evaluation. */
+  readonly best?: {
+    /** The step after which it was made. */
+    readonly step: number;
+    /** Its loss. */
+    readonly loss: number;
+  };
   /** How the training step compares with the file on the first batch, unless that was left out. */
   readonly guard?: GuardReport;
   /** The same of the graph that measures `evalData`. */
   readonly evalGuard?: GuardReport;
   /** Adapted nodes that the output of the loss does not depend on: their adapters stayed as they were. */
   readonly withoutGradient?: readonly string[];
+  /** The execution provider; absent where only the step graph was written. */
   readonly provider?: {
+    /** As asked for. */
     readonly requested: ProviderName | 'auto';
+    /** The one that trained. */
     readonly used: ProviderName;
     /** Nodes that each provider ran. */
     readonly nodes: Readonly<Partial<Record<ProviderName, number>>>;
     /** Nodes that ran on the CPU although another provider was used. */
-    readonly fallbacks: readonly { readonly node: string; readonly op: string }[];
+    readonly fallbacks: readonly PlacedNode[];
   };
+  /** Time of the run. */
   readonly seconds: number;
+  /** The most memory that the process had. */
   readonly peakMemoryBytes: number;
 }
 

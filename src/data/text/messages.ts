@@ -4,7 +4,9 @@ import { brief } from '../rows/brief.js';
 import { fieldOf } from '../rows/fields.js';
 import type { Row } from '../rows/row.js';
 
+/** A message of a conversation. */
 export interface Message {
+  /** `system`, `user` or `assistant`, or what else the chat template knows. */
   readonly role: string;
   readonly [field: string]: unknown;
 }

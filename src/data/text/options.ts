@@ -8,6 +8,7 @@ export interface TextOptions {
   readonly textPairField?: string | undefined;
   /** Of pairs: the field with a text that is not the one to find. */
   readonly textNegativeField?: string | undefined;
+  /** The field of rows that holds the label, or the path to it. Default: `label`, or what stands for one. */
   readonly labelField?: string | undefined;
   /** Most tokens of a sample. Default: what tokenizer and model say. */
   readonly maxLength?: number | undefined;

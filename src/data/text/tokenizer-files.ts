@@ -15,30 +15,46 @@ const token = v.union([
 ]);
 const special = v.optional(v.nullable(token));
 
-const template = v.union([
-  v.string(),
-  v.array(v.looseObject({ name: v.string(), template: v.string() })),
-]);
+const templateEntries = v.looseObject({
+  /** `default`, or what it is for: `tool_use`, for example. */
+  name: v.string(),
+  /** Jinja. */
+  template: v.string(),
+});
+
+/** One of several chat templates of a tokenizer. */
+export interface ChatTemplate extends v.InferOutput<typeof templateEntries> {}
+const chatTemplate: v.GenericSchema<unknown, ChatTemplate> = templateEntries;
 
 const config = v.looseObject({
+  /** Beginning of a text. */
   bos_token: special,
+  /** End of a text. */
   eos_token: special,
+  /** Fills up shorter texts of a batch. */
   pad_token: special,
+  /** Stands for what the vocabulary does not have. */
   unk_token: special,
+  /** First token of a text for classification. */
   cls_token: special,
+  /** Between two texts. */
   sep_token: special,
   /** A number beyond all lengths, where the limit was not known. */
   model_max_length: v.optional(v.nullable(v.number())),
+  /** The side on which texts that are too long lose tokens. */
   truncation_side: v.optional(v.picklist(['left', 'right'])),
-  chat_template: v.optional(v.nullable(template)),
+  /** Jinja that makes one text of messages; several have names. */
+  chat_template: v.optional(v.nullable(v.union([v.string(), v.array(chatTemplate)]))),
 });
 
 /** `tokenizer_config.json` as far as it is read here; special tokens are plain strings. */
-export type TokenizerConfig = v.InferOutput<typeof config>;
+export interface TokenizerConfig extends v.InferOutput<typeof config> {}
 
+/** The files of a tokenizer, read. */
 export interface TokenizerFiles {
   /** Of `tokenizer.json`, in the form of the tokenizers library. */
   readonly tokenizer: object;
+  /** Of `tokenizer_config.json` and `chat_template.jinja`; empty without them. */
   readonly config: TokenizerConfig;
   /** Its name in messages: the path of `tokenizer.json`. */
   readonly label: string;

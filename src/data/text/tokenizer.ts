@@ -7,12 +7,15 @@ import { coversAllTexts } from './coverage.js';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js';
 import { longestFirst } from './truncation.js';
 
+/** A text in tokens. */
 export interface Encoding {
+  /** Numbers of the tokens. */
   readonly ids: readonly number[];
   /** 0 for the first text and what goes with it, 1 for the second. */
   readonly types: readonly number[];
 }
 
+/** Options of turning a text into tokens. */
 export interface EncodeOptions {
   /** Most tokens, special ones included. */
   readonly maxLength?: number | undefined;
@@ -35,6 +38,7 @@ const TEXT_MS = 4000;
 /** Tokens at the edge of a part may be others in the whole text. */
 const EDGE = 64;
 
+/** Turns texts into tokens and back, as a `tokenizer.json` says. */
 export class TextTokenizer {
   private isWatched = false;
   /** The token that fills up a shorter text; undefined where the tokenizer has no such token. */
@@ -66,7 +70,8 @@ export class TextTokenizer {
 
   /**
    * @param path a `tokenizer.json`, or a folder with one
-   * @throws OnnxLoraError as {@link readTokenizerFiles}; `unsupported` for a kind that is not known
+   * @throws OnnxLoraError `file-not-found`, `not-a-file`, `io`; `invalid-data` for files that are not those of
+   * a tokenizer; `unsupported` for a kind that is not known
    */
   static open(path: string): TextTokenizer {
     const files = readTokenizerFiles(path);
@@ -86,6 +91,7 @@ export class TextTokenizer {
     return this.files.label;
   }
 
+  /** Of `tokenizer_config.json` and `chat_template.jinja`. */
   get config(): TokenizerFiles['config'] {
     return this.files.config;
   }

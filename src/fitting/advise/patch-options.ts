@@ -11,11 +11,17 @@ export interface LayerChoice extends Grid {
   readonly rank: number;
 }
 
+/** Options of `patch` that follow from the advice. */
 export interface PatchAdvice extends Selection {
+  /** Of most layers. */
   readonly structure: StructureName;
+  /** K, of most layers; absent for `global`. */
   readonly blocks?: number;
+  /** R, of most layers. */
   readonly rank: number;
+  /** Other structures, as `PATTERN=STRUCTURE[:K]`. */
   readonly structurePattern?: readonly string[];
+  /** Other ranks, as `PATTERN=RANK`. */
   readonly rankPattern?: readonly string[];
 }
 

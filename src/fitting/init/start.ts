@@ -13,15 +13,16 @@ import type { PrincipalStart } from './principal-start.js';
 
 /** The data and the loss of a start in the gradient. */
 export type StartData = {
-  readonly [K in Exclude<keyof GradientOptions, keyof SharedOptions>]?:
-    | GradientOptions[K]
-    | undefined;
+  readonly [K in keyof Omit<GradientOptions, keyof SharedOptions>]?: GradientOptions[K] | undefined;
 };
 
 /** Options that mean something to every patch. */
 export interface SharedOptions extends WorkOptions {
+  /** Of random numbers; default 0. */
   readonly seed?: number | undefined;
+  /** The output that the loss looks at. May be left out where the model has one. */
   readonly modelOutput?: string | undefined;
+  /** Runs the model; default `auto`. */
   readonly provider?: ProviderName | 'auto' | undefined;
 }
 

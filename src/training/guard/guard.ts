@@ -25,6 +25,7 @@ export interface GuardOptions {
 export interface GuardReport {
   /** The greatest difference as a share of the output's greatest number; null where none was found out. */
   readonly maxRelDiff: number | null;
+  /** The largest relative difference that counts as rounding. */
   readonly tolerance: number;
   /** null where nothing could be compared. */
   readonly passed: boolean | null;
@@ -32,6 +33,7 @@ export interface GuardReport {
   readonly reason?: string;
   /** Without which optimizations of ONNX Runtime the graph has to run, to compute what the file does. */
   readonly optimization?: 'disabled';
+  /** Time of the comparison. */
   readonly seconds: number;
 }
 

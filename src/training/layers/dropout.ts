@@ -18,7 +18,9 @@ import { generatorFor } from '../../random.js';
 
 /** The graph input with the random numbers: float32, uniform in [0, 1). */
 export interface Noise {
+  /** Name of the graph input that takes them. */
   readonly input: string;
+  /** Number of elements. */
   readonly size: number;
 }
 

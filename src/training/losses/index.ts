@@ -23,8 +23,10 @@ export type { Loss, LossInGraph, LossOption, LossOptions } from './loss.js';
 
 const all = [crossEntropy, causalLm, mse, bce, ctc, mnr, kl, focal] as const;
 
+/** Name of a loss function. */
 export type LossName = (typeof all)[number]['name'];
 
+/** The loss functions. */
 export const lossNames: readonly LossName[] = all.map(({ name }) => name);
 
 const entries = all.map((loss: Loss) => [loss.name, loss] as const);

@@ -7,6 +7,7 @@ import type { DataTypeName } from '../../onnx/dtype.js';
 import type { Dim } from '../../onnx/model.js';
 import type { MetricAccumulator, MetricOptions } from '../metrics/metric.js';
 
+/** Options of loss functions; each uses some of them. */
 export interface LossOptions {
   /**
    * The arrays that the data have, where a loss leaves a choice: bce reads float `target` where it is
@@ -54,7 +55,9 @@ export interface Term {
 
 /** A loss in a graph. */
 export interface LossInGraph {
+  /** Name of the loss, a scalar. */
   readonly loss: string;
+  /** Name of a scalar: how many elements the loss is the mean of. */
   readonly weight: string;
   /** The graph inputs that the loss needs besides those of the model, by what they are: `labels` .. */
   readonly inputs: readonly ValueSpec[];
@@ -65,7 +68,12 @@ export interface LossInGraph {
    * which is the model's output or a value just before or behind it. A graph that is not trained
    * prunes it.
    */
-  readonly gradient: { readonly of: string; readonly value: string };
+  readonly gradient: {
+    /** Name of the value that the gradient is with respect to. */
+    readonly of: string;
+    /** Name of the gradient. */
+    readonly value: string;
+  };
   /**
    * Where the output may be the probabilities of a `last` operator that was not found: a scalar that is
    * near 0 if it is.
@@ -73,8 +81,11 @@ export interface LossInGraph {
   readonly doubt?: Doubt | undefined;
 }
 
+/** A check of whether an output holds probabilities where a loss wants logits. */
 export interface Doubt {
+  /** Name of the output. */
   readonly output: string;
+  /** The operator that would make probabilities. */
   readonly last: 'Softmax' | 'Sigmoid';
   /** Name of a scalar; see `addDistance`. */
   readonly distance: string;

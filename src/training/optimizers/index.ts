@@ -14,17 +14,24 @@ export type { OwnOption } from './optimizer.js';
 /** The simplest first. */
 const list = [sgd, lion, adamW] as const;
 
+/** Name of an optimizer. */
 export type OptimizerName = (typeof list)[number]['name'];
+/** The optimizers, the simplest first. */
 export const optimizerNames: readonly OptimizerName[] = list.map(({ name }) => name);
 
+/** An optimizer and its hyperparameters. */
 export interface OptimizerOptions extends Hyperparameters {
+  /** Name of the optimizer. */
   readonly optimizer: OptimizerName;
 }
 
 /** A state vector by what it is, with its names in the graph before and after a step. */
 export interface StateUpdate {
+  /** The state vector: `theta`, `m` or `v`. */
   readonly name: string;
+  /** Name of the graph input before the step. */
   readonly input: string;
+  /** Name of the value after it. */
   readonly output: string;
 }
 

@@ -4,6 +4,7 @@ import type { Arithmetic } from './arithmetic.js';
 
 /** The numbers of all optimizers; each reads those that its `defaults` name, and the weight decay. */
 export interface Hyperparameters {
+  /** Decoupled weight decay: θ loses lr · weightDecay · θ in each step. */
   readonly weightDecay: number;
   /** Of AdamW and Lion. */
   readonly betas: readonly [number, number];
