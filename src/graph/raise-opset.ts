@@ -2,11 +2,10 @@
  * Old operator forms in newer ones: training needs operators that old opsets do not have. Up to opset
  * 17 only a few operators changed in a way that a graph shows; all others are kept as they are.
  */
-import type onnxProto from 'onnx-proto';
 import { OnnxLoraError } from '../errors.js';
 import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
-import { onnx } from '../onnx/proto.js';
 import { GraphBuilder } from './builder.js';
+import { withRaisedBodies } from './raise-body.js';
 import { raiseResize } from './raise-resize.js';
 import type { ValueTypes } from './value-type.js';
 
@@ -36,38 +35,14 @@ export function raiseOpset(graph: GraphBuilder, types: ValueTypes): GraphBuilder
 }
 
 function addRaised(graph: GraphBuilder, node: NewNode, from: number, types: ValueTypes): void {
-  refuseOldBody(node, from);
-  const successor = (node.domain ?? '') === '' ? successorOf(node.opType) : undefined;
-  if (successor && from < successor.since) successor.raise(graph, node, types);
-  else graph.add(node);
-}
-
-/** Bodies of Loop, Scan and If are not raised with the graph around them: their operators have to mean the same. */
-function refuseOldBody(node: NewNode, from: number): void {
-  const bodies = Object.values(node.attributes ?? {}).flatMap((value) =>
-    'raw' in value ? bodiesOf(onnx.AttributeProto.decode(value.raw)) : [],
-  );
-  const old = bodies.flatMap(nodesOf).find(({ opType, domain }) => {
-    const successor = (domain ?? '') === '' ? successorOf(opType ?? '') : undefined;
-    return successor !== undefined && from < successor.since;
+  const raised = withRaisedBodies(graph, node, {
+    isOld: (one) => successorOf(one, from) !== undefined,
+    // Nobody infers the types of what is in a body.
+    add: (body, one) => addRaised(body, one, from, new Map()),
   });
-  if (!old) return;
-  throw new OnnxLoraError(
-    'unsupported',
-    `${node.name || node.outputs[0]}: training cannot raise this ${node.opType} to opset ${TRAINING_OPSET}, for it runs a ${old.opType} in the form of opset ${from}`,
-    { node: node.name, hint: `Export the model with opset ${TRAINING_OPSET} or later.` },
-  );
-}
-
-function nodesOf({ node }: onnxProto.onnx.IGraphProto): onnxProto.onnx.INodeProto[] {
-  return (node ?? []).flatMap((one) => [
-    one,
-    ...(one.attribute ?? []).flatMap(bodiesOf).flatMap(nodesOf),
-  ]);
-}
-
-function bodiesOf({ g, graphs }: onnxProto.onnx.IAttributeProto) {
-  return [...(g ? [g] : []), ...(graphs ?? [])];
+  const successor = successorOf(raised, from);
+  if (successor) successor.raise(graph, raised, types);
+  else graph.add(raised);
 }
 
 /** Adds the new form of a node. */
@@ -95,8 +70,11 @@ const successors: Readonly<Record<string, { readonly since: number; readonly rai
   Upsample: { since: 10, raise: upsample },
 };
 
-function successorOf(opType: string) {
-  return Object.hasOwn(successors, opType) ? successors[opType] : undefined;
+/** The way to raise a node, where its form changed since. */
+function successorOf({ opType, domain = '' }: NewNode, from: number) {
+  const isKnown = domain === '' && Object.hasOwn(successors, opType);
+  const successor = isKnown ? successors[opType] : undefined;
+  return successor && from < successor.since ? successor : undefined;
 }
 
 /** The node with a list of integers as its second input instead of an attribute. */
@@ -153,21 +131,31 @@ function upsample(graph: GraphBuilder, node: NewNode): void {
 }
 
 function clip(graph: GraphBuilder, node: NewNode, types: ValueTypes): void {
-  const { dtype } = types.get(node.outputs[0]!)!;
   const bound = (name: string) => {
     const value = float(node, name);
-    return value === undefined ? '' : graph.scalar(dtype, value);
+    return value === undefined ? '' : numberLike(graph, node, types, value);
   };
   const inputs = [node.inputs[0]!, bound('min'), bound('max')];
   graph.add({ ...node, inputs, attributes: omit(node, 'min', 'max') });
 }
 
 function pad(graph: GraphBuilder, node: NewNode, types: ValueTypes): void {
-  const { dtype } = types.get(node.outputs[0]!)!;
   const pads = graph.integers(ints(node, 'pads') ?? []);
-  const value = graph.scalar(dtype, float(node, 'value') ?? 0);
+  const value = numberLike(graph, node, types, float(node, 'value') ?? 0);
   const inputs = [node.inputs[0]!, pads, value];
   graph.add({ ...node, inputs, attributes: omit(node, 'pads', 'value') });
+}
+
+/** A number in the type of what the node reads, known or not. */
+function numberLike(
+  graph: GraphBuilder,
+  { inputs, outputs }: NewNode,
+  types: ValueTypes,
+  value: number,
+): string {
+  const dtype = types.get(outputs[0]!)?.dtype;
+  if (dtype !== undefined) return graph.scalar(dtype, value);
+  return graph.op('CastLike', [graph.scalar('float32', value), inputs[0]!]);
 }
 
 function slice(graph: GraphBuilder, node: NewNode): void {

@@ -136,13 +136,109 @@ test('names the node that has no newer form here', () => {
   );
 });
 
-test('names a loop that runs an old form', () => {
-  const graph = new GraphBuilder([{ domain: '', version: 9 }]);
+/** A loop of three rounds over `state`, which a body makes of the one before; its numbers last. */
+function loopGraph(opset: number, build: (body: GraphBuilder, state: string) => string) {
+  const graph = new GraphBuilder([{ domain: '', version: opset }]);
+  graph.reserve('x');
+  graph.inputs.push({ name: 'x', dtype: 'float32', shape: x.dims });
+  const [rounds, condition] = [graph.scalar('int64', 3), graph.scalar('bool', 1)];
   const body = bodyAttribute(graph, 'body', (inner) => {
-    inner.op('Unsqueeze', ['element'], { axes: ints(0) });
+    for (const [name, dtype] of [
+      ['round', 'int64'],
+      ['go', 'bool'],
+      ['state', 'float32'],
+    ] as const) {
+      inner.inputs.push({ name, dtype, shape: name === 'state' ? null : [] });
+    }
+    const goOn = inner.op('Identity', ['go']);
+    const last = inner.op('Identity', [build(inner, 'state')]);
+    inner.outputs.push({ name: goOn, dtype: 'bool', shape: [] });
+    inner.outputs.push({ name: last, dtype: 'float32', shape: null });
   });
-  graph.add({ name: 'loop', opType: 'Loop', inputs: [], outputs: ['y'], attributes: { body } });
-  expect(() => raiseOpset(graph, new Map())).toThrow(
-    /loop: .* this Loop to opset 17, for it runs a Unsqueeze in the form of opset 9/,
+  const output = graph.op('Loop', [rounds, condition, 'x'], { body });
+  graph.outputs.push({ name: output, dtype: undefined, shape: null });
+  return graph;
+}
+
+const inLoops: [string, number, (body: GraphBuilder, state: string) => string][] = [
+  [
+    'Upsample and Slice',
+    9,
+    (g, state) => {
+      const image = g.op('Unsqueeze', [state], { axes: ints(0) });
+      const scales = g.constant('float32', [4], [1, 1, 2, 1]);
+      const large = g.op('Upsample', [image, scales], { mode: { text: 'nearest' } });
+      const cut = { starts: ints(1), ends: { ints: [2n ** 63n - 1n] }, axes: ints(2) };
+      return g.op('Squeeze', [g.op('Slice', [large], cut)], { axes: ints(0) });
+    },
+  ],
+  [
+    'Resize 10',
+    10,
+    (g, state) => {
+      const image = g.op('Unsqueeze', [state], { axes: ints(0) });
+      const scales = g.constant('float32', [4], [1, 1, 1, 2]);
+      const large = g.op('Resize', [image, scales], { mode: { text: 'linear' } });
+      return g.op('Squeeze', [large], { axes: ints(0) });
+    },
+  ],
+  [
+    'Scatter',
+    10,
+    (g, state) => {
+      const at = g.constant('int64', [1, 1, 2], [1, 0]);
+      const what = g.constant('float32', [1, 1, 2], [7, 9]);
+      return g.op('Scatter', [state, at, what], { axis: { int: 2 } });
+    },
+  ],
+  [
+    'TopK 1',
+    9,
+    (g, state) => {
+      const [largest] = g.ops('TopK', [state], 2, { k: { int: 2 }, axis: { int: 2 } });
+      return g.op('Concat', [largest!, state], { axis: { int: 2 } });
+    },
+  ],
+  [
+    'Clip, Pad and Softmax',
+    9,
+    (g, state) => {
+      const bounds = { min: { float: -0.5 }, max: { float: 0.25 } };
+      const padded = { pads: ints(0, 0, 0, 0, 1, 0), value: { float: 2 } };
+      return g.op('Softmax', [g.op('Pad', [g.op('Clip', [state], bounds)], padded)]);
+    },
+  ],
+  [
+    'what an If within it runs',
+    10,
+    (g, state) => {
+      const branch = (name: string, opType: string) =>
+        bodyAttribute(g, name, (inner) => {
+          const column = inner.op('Unsqueeze', [state], { axes: ints(3) });
+          const value = inner.op('Squeeze', [inner.op(opType, [column])], { axes: ints(3) });
+          inner.outputs.push({ name: value, dtype: 'float32', shape: null });
+        });
+      const branches = {
+        then_branch: branch('then_branch', 'Neg'),
+        else_branch: branch('else_branch', 'Sin'),
+      };
+      return g.op('If', [g.op('Equal', ['round', g.scalar('int64', 1)])], branches);
+    },
+  ],
+];
+
+test.each(inLoops)('a loop over %s of opset %i computes the same', async (_, opset, build) => {
+  const old = loopGraph(opset, build);
+  const raised = raiseOpset(old, await inferTypes(old));
+  expect(raised.opset).toBe(17);
+  expect(await outputOf(raised)).toEqual(await outputOf(old));
+});
+
+test('names the node in a loop that has no newer form here', () => {
+  const old = loopGraph(8, (g, state) =>
+    g.op('BatchNormalization', [state, 'a', 'b', 'c', 'd'], { spatial: { int: 0 } }),
+  );
+  expect(() => raiseOpset(old, new Map())).toThrow(
+    /batchnormalization: .* old form of BatchNormalization to opset 17/,
   );
 });
