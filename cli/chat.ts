@@ -4,7 +4,7 @@ import type { Answer } from '../src/commands/generate/generate.js';
 import type { Message } from '../src/data/text/messages.js';
 import { OnnxLoraError } from '../src/errors.js';
 import { failureText } from './failure.js';
-import type { OptionSpecs } from './specs.js';
+import type { Spelling } from './spelling.js';
 
 /** One question and its answer. */
 export interface Turn {
@@ -27,8 +27,8 @@ interface ChatStreams {
   readonly input: NodeJS.ReadStream;
   readonly output: NodeJS.WriteStream;
   readonly note: (text: string) => void;
-  /** Of the command, whose names stand in failures. */
-  readonly options: OptionSpecs;
+  /** Of options in failures. */
+  readonly spelling: Spelling;
 }
 
 const HELP =
@@ -44,7 +44,7 @@ export async function chat(
   partner: ChatPartner,
   system: string | undefined,
   signal: AbortSignal,
-  { input, output, note, options }: ChatStreams,
+  { input, output, note, spelling }: ChatStreams,
 ): Promise<Turn[]> {
   const isTerminal = Boolean(input.isTTY && output.isTTY);
   const opening: Message[] = system === undefined ? [] : [{ role: 'system', content: system }];
@@ -95,7 +95,7 @@ export async function chat(
   /** What is typed wrong on a terminal can be typed again. */
   function tell(error: unknown): void {
     if (!isTerminal || !(error instanceof OnnxLoraError) || signal.aborted) throw error;
-    process.stderr.write(error.code === 'aborted' ? '\n' : failureText(error, options));
+    process.stderr.write(error.code === 'aborted' ? '\n' : failureText(error, spelling));
   }
 }
 

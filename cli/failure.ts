@@ -2,13 +2,15 @@
 import { OnnxLoraError } from '../src/errors.js';
 import { fileError } from '../src/onnx/source.js';
 import { version } from '../src/version.js';
-import { type OptionSpecs, spelled } from './specs.js';
+import type { Spelling } from './spelling.js';
 import { printable } from './text.js';
 import { colorsOf } from './ui.js';
 
 export const exitCodes = { done: 0, input: 1, verification: 2, bug: 70, interrupted: 130 } as const;
 
-/** What the system refused is no bug of ours, wherever it came from. */
+const asItIs: Spelling = (text) => text;
+
+/** An error of the system is not a bug of ours, wherever it came from. */
 function known(error: unknown): unknown {
   const { syscall, path, code } = (error ?? {}) as NodeJS.ErrnoException;
   if (typeof syscall !== 'string' || typeof code !== 'string') return error;
@@ -16,20 +18,20 @@ function known(error: unknown): unknown {
 }
 
 /** The names of options in the texts of a failure, as the command line spells them. */
-function spelledError(failure: unknown, options: OptionSpecs): unknown {
+function spelledError(failure: unknown, spelling: Spelling): unknown {
   const error = known(failure);
   if (!(error instanceof OnnxLoraError)) return error;
   const { code, message, node, hint, cause } = error;
-  const details = { node, hint: hint === undefined ? hint : spelled(hint, options), cause };
-  return new OnnxLoraError(code, spelled(message, options), details);
+  const details = { node, hint: hint === undefined ? hint : spelling(hint), cause };
+  return new OnnxLoraError(code, spelling(message), details);
 }
 
 /**
  * A failure as `--json` has it.
- * @param options of the command
+ * @param spelling of the options in its texts
  */
-export function failureResult(failure: unknown, options: OptionSpecs = {}): object {
-  const error = spelledError(failure, options);
+export function failureResult(failure: unknown, spelling: Spelling = asItIs): object {
+  const error = spelledError(failure, spelling);
   if (!(error instanceof OnnxLoraError)) {
     return { error: { code: 'internal', message: messageOf(error) } };
   }
@@ -39,10 +41,10 @@ export function failureResult(failure: unknown, options: OptionSpecs = {}): obje
 
 /**
  * A failure as people read it, with its newline.
- * @param options of the command
+ * @param spelling of the options in its texts
  */
-export function failureText(failure: unknown, options: OptionSpecs = {}): string {
-  const error = spelledError(failure, options);
+export function failureText(failure: unknown, spelling: Spelling = asItIs): string {
+  const error = spelledError(failure, spelling);
   const { red, bold } = colorsOf(process.stderr);
   const label = red(bold('error:'));
   if (error instanceof OnnxLoraError) return `${label} ${userText(error)}`;

@@ -6,6 +6,7 @@ import { version } from '../src/version.js';
 import type { Command } from './command.js';
 import { commonOptions } from './common-options.js';
 import { kebabCase, type OptionSpec, type OptionSpecs } from './specs.js';
+import { spelled } from './spelling.js';
 import { wrap } from './text.js';
 import type { Colors } from './ui.js';
 
@@ -77,7 +78,7 @@ function optionGroups(options: OptionSpecs, style: Style): string[] {
   return groups.flatMap((group) => {
     const members = Object.entries(options).filter(([, spec]) => spec.group === group);
     if (members.length === 0) return [];
-    const rows = members.map(([key, spec]) => [flag(key, spec), explained(spec)] as const);
+    const rows = members.map(([key, spec]) => [flag(key, spec), explained(spec, options)] as const);
     return ['', style.colors.bold(group), ...listing(rows, style, TERM_WIDTH)];
   });
 }
@@ -91,8 +92,11 @@ export function flag(key: string, spec: OptionSpec): string {
   return `${names} ${spec.implied === undefined ? spec.value : `[${spec.value}]`}`;
 }
 
-/** What the option does, then its example. */
-export function explained(spec: OptionSpec): [string, string] {
+/**
+ * What the option does, then its example.
+ * @param options of the command, which the text may name
+ */
+export function explained(spec: OptionSpec, options: OptionSpecs): [string, string] {
   const details = [
     ...(spec.choices ? [oneOf(spec.choices)] : []),
     ...(spec.repeatable ? ['repeatable'] : []),
@@ -101,8 +105,9 @@ export function explained(spec: OptionSpec): [string, string] {
     ...(spec.with === undefined ? [] : [`with ${spec.with}`]),
     ...(spec.default === undefined ? [] : [`default ${spec.default}`]),
   ];
-  const summary = details.length > 0 ? `${spec.summary} (${details.join('; ')})` : spec.summary;
-  return [summary, spec.example];
+  const summary = spelled(spec.summary, options);
+  const text = details.length > 0 ? `${summary} (${details.join('; ')})` : summary;
+  return [text, spec.example];
 }
 
 // Of options: the same in every group, so that the explanations stand in one column.

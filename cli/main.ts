@@ -13,6 +13,7 @@ import { configSchema } from './config-schema.js';
 import { exitCodeOf, exitCodes, failureResult, failureText } from './failure.js';
 import { commandHelp, helpStyle, programHelp } from './help.js';
 import { camelCase, kebabCase, type OptionSpecs } from './specs.js';
+import { type Spelling, spelled } from './spelling.js';
 import { colorsOf, createUi, type Ui } from './ui.js';
 import { typedValues } from './values.js';
 
@@ -286,10 +287,23 @@ function watchStreams(): void {
   process.stderr.on('error', () => {});
 }
 
+/** A text may also name options of other commands, as of the one to run instead. */
+function spellingFor(options: OptionSpecs): Spelling {
+  const known = { ...allOptions, ...options };
+  const names = commands.map(({ name }) => name);
+  return (text) => spelled(text, known, names);
+}
+
+/** The result of `--json`: its warnings are texts of the library. */
+function spelledResult(result: unknown, spelling: Spelling): unknown {
+  const { warnings } = (result ?? {}) as { readonly warnings?: readonly string[] };
+  return warnings ? { ...(result as object), warnings: warnings.map(spelling) } : result;
+}
+
 async function main(argv: readonly string[]): Promise<number> {
   let json = argv.some((word) => word === '--json' || word === '--json=true');
   let ui: Ui | undefined;
-  let options: OptionSpecs = {};
+  let spelling = spellingFor({});
   const controller = abortOnSignal(() => ui);
   try {
     checkNames(argv);
@@ -301,23 +315,23 @@ async function main(argv: readonly string[]): Promise<number> {
       return exitCodes.done;
     }
     const command = request.command!;
-    options = { ...command.options, ...commonOptions };
+    spelling = spellingFor(command.options);
     const args = resolveArguments(request, command);
     json = args.json === true;
     const { signal } = controller;
     const config = args.config as string | undefined;
-    ui = createUi({ signal, isQuiet: args.quiet === true, isJson: json, config, options });
+    ui = createUi({ signal, isQuiet: args.quiet === true, isJson: json, config, spelling });
     const ran = command.run(ownArguments(args, command), ui);
     const outcome = await (command.readOnly ? Promise.race([ran, interruption(signal)]) : ran);
     ui.stop();
-    process.stdout.write(json ? document(outcome.result) : outcome.text());
+    process.stdout.write(json ? document(spelledResult(outcome.result, spelling)) : outcome.text());
     if (!outcome.failure) return exitCodes.done;
-    process.stderr.write(failureText(outcome.failure, options));
+    process.stderr.write(failureText(outcome.failure, spelling));
     return exitCodeOf(outcome.failure);
   } catch (error) {
     ui?.stop();
-    if (json) process.stdout.write(document(failureResult(error, options)));
-    process.stderr.write(failureText(error, options));
+    if (json) process.stdout.write(document(failureResult(error, spelling)));
+    process.stderr.write(failureText(error, spelling));
     const { signal } = controller;
     return signal.aborted && exitCodeOf(error) === exitCodes.interrupted
       ? (signal.reason as number)

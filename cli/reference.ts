@@ -17,7 +17,7 @@ export function referencePage(commands: readonly Command[]): string {
     ...commands.flatMap(commandLines),
     '## Options of every command',
     '',
-    ...Object.entries(commonOptions).map(optionLine),
+    ...Object.entries(commonOptions).map((entry) => optionLine(entry, commonOptions)),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -49,11 +49,16 @@ function commandLines(command: Command): string[] {
 
 function groupLines(group: string, options: OptionSpecs): string[] {
   const members = Object.entries(options).filter(([, spec]) => spec.group === group);
-  return members.length === 0 ? [] : [`${group}:`, '', ...list(members.map(optionLine))];
+  return members.length === 0
+    ? []
+    : [`${group}:`, '', ...list(members.map((entry) => optionLine(entry, options)))];
 }
 
-function optionLine([key, spec]: readonly [string, OptionSpecs[string]]): string {
-  const [summary, example] = explained(spec);
+function optionLine(
+  [key, spec]: readonly [string, OptionSpecs[string]],
+  options: OptionSpecs,
+): string {
+  const [summary, example] = explained(spec, options);
   return `- \`${flag(key, spec)}\`: ${escaped(summary)}; as in \`${example}\``;
 }
 

@@ -63,13 +63,6 @@ export function long(key: string): string {
   return `--${kebabCase(key)}`;
 }
 
-/** The library speaks of `evalData`, the command line of --eval-data. */
-export function spelled(text: string, options: OptionSpecs): string {
-  return text.replace(/`(\w+)`/g, (whole, key: string) =>
-    Object.hasOwn(options, key) ? long(key) : whole,
-  );
-}
-
 /** `rankPattern` -> `rank-pattern` */
 export function kebabCase(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

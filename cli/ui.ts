@@ -2,7 +2,7 @@
 import pc from 'picocolors';
 import type { WorkOptions, WriteOptions } from '../src/onnx/write.js';
 import { noProgress, progressOn } from './progress.js';
-import { type OptionSpecs, spelled } from './specs.js';
+import type { Spelling } from './spelling.js';
 import { type Column, renderTable } from './table.js';
 import { printable } from './text.js';
 
@@ -15,11 +15,13 @@ export interface Ui {
   readonly isJson: boolean;
   /** Of stdout. */
   readonly colors: Colors;
-  /** Columns of the terminal on stdout; undefined where stdout is none. */
+  /** Columns of the terminal on stdout; undefined where stdout is not a terminal. */
   readonly width: number | undefined;
   table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string;
-  /** A remark for people, not with `--quiet`. */
+  /** A remark for people, not with `--quiet`. Options in it have their names in the library. */
   note(text: string): void;
+  /** Of options in texts of the library. */
+  readonly spelling: Spelling;
   /** Takes the progress bar away, before something else is printed. */
   stop(): void;
 }
@@ -30,12 +32,11 @@ interface UiOptions {
   readonly isJson: boolean;
   /** The file that options came from. */
   readonly config: string | undefined;
-  /** Of the command, whose names stand in notes. */
-  readonly options: OptionSpecs;
+  readonly spelling: Spelling;
 }
 
 /** The user interface on this process's streams. */
-export function createUi({ signal, isQuiet, isJson, config, options }: UiOptions): Ui {
+export function createUi({ signal, isQuiet, isJson, config, spelling }: UiOptions): Ui {
   const { stdout, stderr } = process;
   const colors = colorsOf(stdout);
   const progress = isQuiet ? noProgress : progressOn(stderr);
@@ -52,13 +53,14 @@ export function createUi({ signal, isQuiet, isJson, config, options }: UiOptions
     width,
     table: (columns, rows) => renderTable(columns, rows, style),
     note: (text) => {
-      if (!isQuiet) stderr.write(`${printable(spelled(text, options))}\n`);
+      if (!isQuiet) stderr.write(`${printable(spelling(text))}\n`);
     },
+    spelling,
     stop: () => progress.stop(),
   };
 }
 
-/** Colours where a person looks at the stream and has not asked for none (https://no-color.org). */
+/** Colours where a person looks at the stream and NO_COLOR is not set (https://no-color.org). */
 export function colorsOf(stream: NodeJS.WriteStream): Colors {
   const { NO_COLOR, TERM } = process.env;
   return pc.createColors(Boolean(stream.isTTY) && !NO_COLOR && TERM !== 'dumb');

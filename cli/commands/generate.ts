@@ -12,7 +12,6 @@ import { text, toggle } from '../../src/options/schemas.js';
 import type { ChatPartner, Turn } from '../chat.js';
 import { type Arguments, defineCommand } from '../command.js';
 import { sideBySide } from '../side-by-side.js';
-import { specsOf } from '../specs.js';
 import { plural, printable, printableText } from '../text.js';
 import type { Ui } from '../ui.js';
 
@@ -176,7 +175,7 @@ async function converse(args: Given, ui: Ui) {
   try {
     generator.requireChat();
     const { stdin: input, stdout: output } = process;
-    const streamsOfChat = { input, output, note: ui.note, options: specsOf(options) };
+    const streamsOfChat = { input, output, note: ui.note, spelling: ui.spelling };
     const turns: readonly Turn[] = await chat(partner, system, ui.work.signal!, streamsOfChat);
     const { provider } = generator;
     return { result: { model: printable(model), turns, provider }, text: () => '' };

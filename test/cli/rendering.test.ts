@@ -1,8 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { progressOn } from '../../cli/progress.js';
-import { specsOf, spelled } from '../../cli/specs.js';
+import { specsOf } from '../../cli/specs.js';
+import { spelled } from '../../cli/spelling.js';
 import { type Column, renderTable, shorten } from '../../cli/table.js';
 import { bytes, duration, measure, printable, wrap } from '../../cli/text.js';
+import { mergeOptions } from '../../src/commands/options/merge.js';
 import { seedOption } from '../../src/options/common.js';
 import { nearest } from '../../src/options/near.js';
 
@@ -129,15 +131,41 @@ describe('progress where stderr is no terminal', () => {
 });
 
 describe('a text of the library', () => {
-  const options = specsOf({ ...seedOption });
+  const options = specsOf({ ...seedOption, ...mergeOptions });
+  const onCommandLine = (text: string) => spelled(text, options, ['merge', 'eval']);
 
   it('has the names of options as flags', () => {
-    expect(spelled('`seed` has no effect without `evalData`', options)).toBe(
+    expect(onCommandLine('`seed` has no effect without `evalData`')).toBe(
       '--seed has no effect without `evalData`',
     );
   });
 
-  it('keeps what is no option', () => {
-    expect(spelled('`toString` and `constructor`', options)).toBe('`toString` and `constructor`');
+  it('has values of options as they are typed', () => {
+    expect(onCommandLine("`provider: 'cpu'`")).toBe('--provider cpu');
+    expect(onCommandLine('`scale: 0.5`')).toBe('--scale 0.5');
+    expect(onCommandLine('`force: true`')).toBe('--force');
+    expect(onCommandLine('`verify: false`')).toBe('--no-verify');
+    expect(onCommandLine("`peftPrefix: ['a=b', 'c=']`")).toBe('--peft-prefix a=b --peft-prefix c=');
+    expect(onCommandLine('`adapter: PATH, force: true`')).toBe('--adapter PATH --force');
+  });
+
+  it('keeps the quotes that a shell needs', () => {
+    expect(onCommandLine(`\`output: ${JSON.stringify('my model.onnx')}\``)).toBe(
+      '--output "my model.onnx"',
+    );
+  });
+
+  it('has calls as commands', () => {
+    expect(onCommandLine('`merge(model)`')).toBe('onnx-lora merge MODEL');
+    expect(onCommandLine("`merge(model, { name: 'one', force: true })`")).toBe(
+      'onnx-lora merge MODEL --name one --force',
+    );
+    expect(onCommandLine('`evaluate(model)`')).toBe('onnx-lora eval MODEL');
+  });
+
+  it('keeps what is not an option', () => {
+    const others =
+      '`toString`, `constructor`, `git lfs pull`, `weight: 1`, `open(file)`, `seed in`';
+    expect(onCommandLine(others)).toBe(others);
   });
 });
