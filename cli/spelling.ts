@@ -11,6 +11,11 @@ const otherNames: Readonly<Record<string, string>> = {
   listProviders: 'providers',
 };
 
+/** Calls that no rule makes a command of. */
+const otherCalls: Readonly<Record<string, string>> = {
+  '(await inspect(model)).targets': 'onnx-lora inspect MODEL --why',
+};
+
 /**
  * The library names options and calls as its callers write them, in backticks: `evalData`,
  * `verify: false`, `loss: 'mse', data: FILE`, `merge(model, { name: 'german' })`.
@@ -23,7 +28,8 @@ export function spelled(
   commands: readonly string[] = [],
 ): string {
   return text.replace(/`([^`]+)`/g, (whole, code: string) => {
-    return callText(code, options, commands) ?? flagsText(code, options) ?? whole;
+    const call = otherCalls[code] ?? callText(code, options, commands);
+    return call ?? flagsText(code, options) ?? whole;
   });
 }
 

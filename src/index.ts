@@ -1,7 +1,7 @@
 /**
  * onnx-lora as a library: one function a command, a session that switches adapters, and the readers of
- * data. Options are those of the command line in camelCase, results are what it prints with
- * `--json`, failures are {@link OnnxLoraError}.
+ * data. Options are those of the command line in camelCase, results are the JSON that it
+ * prints, failures are {@link OnnxLoraError}.
  *
  * What this entry exports is stable. The pieces that the commands are made of are in `onnx-lora/graph`.
  *

@@ -318,4 +318,4 @@ function unsupported(
 }
 
 const USUAL_HINT =
-  'Adapt only layers behind this node (--layers, --targets), or export the model with simpler operators.';
+  'Adapt only layers after this node (`layers`, `targets`), or export the model with simpler operators.';

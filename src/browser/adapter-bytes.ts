@@ -7,9 +7,9 @@ const LENGTH_BYTES = 8;
 
 /**
  * The adapter file for a trained `theta`, as `extract` writes it: for `apply`, and for
- * `merge --adapter`.
+ * `merge` as its `adapter`.
  * @throws OnnxLoraError `unsupported` where tensors of the model belong to it that do not train, as
- * after `patch --init pissa`
+ * after `patch` with `init: 'pissa'`
  */
 export function adapterBytes(
   { adapterFile, parameters }: StepManifest,
@@ -33,7 +33,9 @@ function untrained(tensor: string): never {
   throw new OnnxLoraError(
     'unsupported',
     `the adapter file has to hold ${tensor} of the model, which the step does not train`,
-    { hint: 'Save the trained model (withTensors), and run: onnx-lora extract MODEL -o ADAPTER' },
+    {
+      hint: 'Save the trained model (withTensors), and run: `extract(model, { output: ADAPTER })`',
+    },
   );
 }
 

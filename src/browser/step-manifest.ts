@@ -136,7 +136,7 @@ function notAStepGraph(isMissing: boolean, version: unknown): OnnxLoraError {
   return new OnnxLoraError(
     'invalid-model',
     `the model is not a step graph: expected a manifest of version 1, 2 or 3 in its metadata (${STEP_MANIFEST_KEY}), found ${found}`,
-    { hint: 'Step graphs are written by: onnx-lora train MODEL --emit-step-graph step.onnx …' },
+    { hint: "Step graphs are written by: `train(model, { emitStepGraph: 'step.onnx' })`" },
   );
 }
 
@@ -145,7 +145,7 @@ function damaged(problem: string): OnnxLoraError {
     'invalid-model',
     `the manifest of the step graph is damaged: ${problem}`,
     {
-      hint: 'Go back to the file that onnx-lora wrote, or write it anew with --emit-step-graph.',
+      hint: 'Go back to the file that onnx-lora wrote, or write it anew with `emitStepGraph`.',
     },
   );
 }

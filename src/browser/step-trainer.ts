@@ -39,7 +39,7 @@ export class StepTrainer {
 
   /**
    * Opens a step graph, with the adapters as they were when it was written.
-   * @param model the bytes of what `train --emit-step-graph` wrote
+   * @param model the bytes of the file that `train` wrote for `emitStepGraph`
    * @param options of the session, such as `executionProviders`
    * @throws OnnxLoraError `invalid-model` for a model that is not a step graph
    */
@@ -125,7 +125,7 @@ export class StepTrainer {
     );
   }
 
-  /** The adapters as a file, for `apply` and for `merge --adapter`. */
+  /** The adapters as a file, for `apply`, and for `merge` as its `adapter`. */
   adapterFile(): Uint8Array<ArrayBuffer> {
     return adapterBytes(this.manifest, this.theta());
   }

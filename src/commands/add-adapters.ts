@@ -146,8 +146,8 @@ function checkStart(options: NewAdapterOptions): void {
   if (mayUseData && data !== undefined && head !== undefined) {
     throw new OnnxLoraError(
       'invalid-argument',
-      'a new head says nothing yet about where data pull: no gradient can be taken through it',
-      { hint: 'Patch without --data first and train, or leave --head out.' },
+      'a new head is still at random: no gradient can be taken through it',
+      { hint: 'Patch without `data` first and train, or leave `head` out.' },
     );
   }
   if (modelOutput !== undefined && head === undefined && !mayUseData) {
@@ -159,7 +159,7 @@ function checkStart(options: NewAdapterOptions): void {
     'invalid-argument',
     `${idle} has no effect without init gradient or structure auto`,
     {
-      hint: 'Leave it out, or add --init gradient or --structure auto, with --data FILE --loss NAME.',
+      hint: "Leave it out, or add `init: 'gradient'` or `structure: 'auto'`, with `data: FILE, loss: NAME`.",
     },
   );
 }

@@ -39,7 +39,7 @@ export interface AdviseOptions
   readonly rank?: number | undefined;
   /** The parameters of all adapters together: ranks are chosen too, a layer may get none. */
   readonly budget?: number | undefined;
-  /** A file for the options that follow, as `patch --config` reads it. */
+  /** A file for the options that follow, as a config file of `patch`. */
   readonly writeConfig?: string | undefined;
 }
 
@@ -186,10 +186,10 @@ function checkOptions({ tuned, data, loss, rank, budget }: AdviseOptions): void 
     throw invalid('tuned and data are both given', 'A tuned model says more: leave the data out.');
   }
   if (data !== undefined && loss === undefined) {
-    throw invalid('data needs a loss', 'Name it with --loss, for example --loss cross-entropy.');
+    throw invalid('data needs a loss', 'Name it with `loss`, for example cross-entropy.');
   }
   if (data === undefined && loss !== undefined) {
-    throw invalid('loss has no effect without data', 'Give samples with --data.');
+    throw invalid('loss has no effect without data', 'Give samples with `data`.');
   }
 }
 

@@ -38,7 +38,7 @@ export async function apart<T>({ options: all, ...how }: Apart): Promise<T> {
   const { signal, onProgress, onNote, ...options } = all;
   if (signal?.aborted) throw aborted(how.label);
   const sizes = sizesOf(how.paths[0]!);
-  // What this process was started with (`-e`, `--import`) is not for the other one.
+  // Of Node's own options only limits of memory are for the other process, not code to run first.
   const child = fork(CHILD, [], {
     execArgv: process.execArgv.filter((word) => word.startsWith('--max-')),
     serialization: 'advanced',

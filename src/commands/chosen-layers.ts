@@ -52,7 +52,7 @@ function noTarget(model: Model, skipped: readonly Skipped[]): OnnxLoraError {
     `${model.source.label}: no layer can take an adapter (${why})`,
     {
       node: first?.node,
-      hint: 'See every layer and its reason with: onnx-lora inspect MODEL --why',
+      hint: 'See every layer and its reason with: `(await inspect(model)).targets`',
     },
   );
 }

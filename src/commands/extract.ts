@@ -71,6 +71,6 @@ function theSet(patched: PatchedModel, name: string | undefined) {
   throw new OnnxLoraError(
     'invalid-argument',
     `${patched.model.source.label} has ${sets.length} adapter sets (${sets.map(({ set }) => set).join(', ')}), expected one to extract`,
-    { hint: 'Choose one with --name.' },
+    { hint: 'Choose one with `name`.' },
   );
 }

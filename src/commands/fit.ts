@@ -177,13 +177,13 @@ function checkChanged(
   const [first] = rest;
   if (!first) {
     throw new OnnxLoraError('unchanged', `${base.label} and ${tuned.label} have the same weights`, {
-      hint: 'With --allow-empty this is no error, and the file has no adapters.',
+      hint: 'With `allowEmpty: true` this is not an error, and the file has no adapters.',
     });
   }
   throw new OnnxLoraError(
     'unchanged',
     `${base.label} and ${tuned.label} differ in no weight of a linear layer; ${rest.length} other tensors differ, the first is ${first.name}: ${first.reason}`,
-    { hint: 'Take them into the file with --include-rest.' },
+    { hint: 'Take them into the file with `includeRest: true`.' },
   );
 }
 
@@ -216,7 +216,7 @@ async function restOf(
       throw new OnnxLoraError(
         'unsupported',
         `${base.label}: ${name} differs and ${obstacle}, so that no adapter file replaces it`,
-        { hint: 'Leave out --include-rest; what the file does not hold is listed.' },
+        { hint: 'Leave out `includeRest`; what the file does not hold is listed.' },
       );
     }
     const deltaNorm = isConvertible(dtype) ? await changeNorm(base, tuned, changed) : null;

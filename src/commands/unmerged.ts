@@ -113,7 +113,7 @@ function rescale(
     const bytes = finiteBytes(
       dtype,
       Float64Array.of(scale),
-      `with --scale ${factor}, ${scaleTensor}`,
+      `with \`scale\` ${factor}, ${scaleTensor}`,
     );
     const data = { length: bytes.length, chunks: () => [bytes] };
     setTensorData(edit, { tensor, graph: model.graph }, data);
@@ -128,7 +128,7 @@ function notScalable({ source }: Model, adapter: PatchedAdapter): OnnxLoraError 
   return new OnnxLoraError(
     'unsupported',
     `${source.label}: the adapter ${name} is ${label}, which ${reason}`,
-    { node, hint: 'Merge without --scale.' },
+    { node, hint: 'Merge without `scale`.' },
   );
 }
 

@@ -34,7 +34,7 @@ export function checkBatches(
 function fixedBatch({ label, size }: Dataset, input: string, fixed: number, found: number) {
   const message = `the model's input ${input} takes batches of ${fixed}, found a batch of ${found} of the ${size} samples in ${label}`;
   return new OnnxLoraError('invalid-argument', message, {
-    hint: `Use --batch-size ${fixed} and a multiple of ${fixed} samples, or export the model with a dynamic batch axis.`,
+    hint: `Use \`batchSize: ${fixed}\` and a multiple of ${fixed} samples, or export the model with a dynamic batch axis.`,
   });
 }
 
@@ -46,7 +46,7 @@ function noPairs({ label }: Dataset, needs: GraphNeeds, shuffle: boolean) {
     'invalid-argument',
     `${askerOf(needs)} takes pairs of an anchor and its positive, ${label} gives ${found}`,
     {
-      hint: 'Save every input as [pairs, 2, ..]; or use --no-shuffle with batches whose first half are the anchors.',
+      hint: 'Save every input as [pairs, 2, ..]; or use `shuffle: false` with batches whose first half are the anchors.',
     },
   );
 }

@@ -22,6 +22,6 @@ function narrowed32(name: string, value: TensorValue): TensorValue {
   throw new OnnxLoraError(
     'unsupported',
     `${name} holds ${numbers[at]}, which GPU providers do not compute with: they take int32`,
-    { hint: 'Use --provider cpu.' },
+    { hint: "Use `provider: 'cpu'`." },
   );
 }

@@ -96,8 +96,8 @@ function checkRanges(dataset: Dataset, rule: Rule): boolean {
 
 function rangeHint(key: string): string {
   return key === 'labels'
-    ? 'The model needs an output for each class: see --head linear:CLASSES. Or are these the labels of another model?'
-    : 'Is it the tokenizer of this model? Longer texts are cut with --max-length.';
+    ? 'The model needs an output for each class: see `head: linear:CLASSES`. Or are these the labels of another model?'
+    : 'Is it the tokenizer of this model? Longer texts are cut with `maxLength`.';
 }
 
 function samplesPerChunk({ keys }: Dataset, wanted: readonly string[]): number {

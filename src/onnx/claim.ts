@@ -123,6 +123,6 @@ function claimed(path: string, file: string): OnnxLoraError {
   const holder = holderOf(file);
   const who = holder ? `process ${holder.pid} on ${holder.host}` : 'another run';
   return new OnnxLoraError('output-exists', `${path} is being made by ${who}`, {
-    hint: `Wait for it, or name another place with --output. If that run has ended, remove ${file}.`,
+    hint: `Wait for it, or name another place with \`output\`. If that run has ended, remove ${file}.`,
   });
 }

@@ -141,13 +141,13 @@ export function fileError(path: string, error: unknown): OnnxLoraError {
     case 'EPERM':
     case 'EROFS':
       return new OnnxLoraError('io', `${path}: permission denied (${code})`, {
-        hint: 'Check the rights of the file and its folder, or name another place with --output.',
+        hint: 'Check the rights of the file and its folder, or name another place with `output`.',
         cause: error,
       });
     case 'ENOSPC':
     case 'EDQUOT':
       return new OnnxLoraError('io', `${path}: no space left on the device (${code})`, {
-        hint: 'Free some space, or name another place with --output. Nothing was left behind.',
+        hint: 'Free some space, or name another place with `output`. Nothing was left behind.',
         cause: error,
       });
     case 'ENAMETOOLONG':

@@ -130,12 +130,12 @@ async function takeBack({ path, isNew, placed }: Written): Promise<void> {
 export function checkOutput(path: string, inputs: readonly string[], force: boolean): void {
   if (!statusOf(dirname(path))?.isDirectory()) {
     throw new OnnxLoraError('file-not-found', `${path}: its folder does not exist`, {
-      hint: 'Create the folder first, or name another place with --output.',
+      hint: 'Create the folder first, or name another place with `output`.',
     });
   }
   if (inputs.some((input) => isReadFrom(input, path))) {
     throw new OnnxLoraError('invalid-argument', `${path} is an input; inputs are never modified`, {
-      hint: 'Name another place with --output.',
+      hint: 'Name another place with `output`.',
     });
   }
   const existing = statusOf(path);
@@ -147,7 +147,7 @@ export function checkOutput(path: string, inputs: readonly string[], force: bool
 
 function alreadyThere(path: string): OnnxLoraError {
   return new OnnxLoraError('output-exists', `${path} exists already`, {
-    hint: 'Replace it with --force, or name another place with --output.',
+    hint: 'Replace it with `force: true`, or name another place with `output`.',
   });
 }
 
@@ -156,7 +156,7 @@ function checkRegular(path: string, existing: Stats): void {
   const kind = existing.isDirectory() ? 'a directory' : 'a device, pipe or socket';
   if (existing.isFile() && !isDevice(path)) return;
   throw new OnnxLoraError('not-a-file', `${path} is ${kind}, expected a file to write`, {
-    hint: 'Name a file with --output.',
+    hint: 'Name a file with `output`.',
   });
 }
 

@@ -1,6 +1,6 @@
 /**
  * Options as data. What a command takes is described once: the types of its options, their check, their
- * defaults, the flags of the command line, its help and the schema of `--config` come from that.
+ * defaults, the flags of the command line, its help and the schema of its config files come from that.
  */
 import type * as v from 'valibot';
 
@@ -29,14 +29,14 @@ export type Schema = v.BaseSchema<unknown, unknown, v.BaseIssue<unknown>>;
 export interface OptionTexts {
   readonly group: Group;
   readonly summary: string;
-  /** As typed: `--rank 8`. */
+  /** As typed on the command line. */
   readonly example: string;
   /** Stands for the value in the help. */
   readonly value?: string | undefined;
   readonly short?: string | undefined;
   /** The value that the flag stands for where none follows it. */
   readonly implied?: string | undefined;
-  /** Numbers may follow each other: `--weights 0.5 0.5` is `--weights 0.5 --weights 0.5`. */
+  /** On the command line, one flag may be followed by several numbers. */
   readonly list?: true | undefined;
   /** How the default is found, where it is not one value. */
   readonly defaultText?: string | undefined;

@@ -101,7 +101,7 @@ function loadError(
   const hint =
     provider === 'cpu'
       ? `Is it a complete ONNX model that ONNX Runtime ${runtime.env.versions.node} supports?`
-      : 'Try --provider cpu.';
+      : "Try `provider: 'cpu'`.";
   return runtimeError(`ONNX Runtime does not load ${label} on ${provider}`, error, hint);
 }
 

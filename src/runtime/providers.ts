@@ -92,7 +92,7 @@ export async function requireProvider(name: ProviderName): Promise<void> {
   const { usable, reason } = await providerInfo(name);
   if (usable) return;
   throw new OnnxLoraError('provider', `provider ${name} does not work here: ${reason}`, {
-    hint: 'See what does with: onnx-lora providers. With --provider auto the best one is taken.',
+    hint: "`listProviders()` shows what does. With `provider: 'auto'` the best one is taken.",
   });
 }
 

@@ -27,7 +27,7 @@ export { loadSamples } from './load-samples.js';
 const DEFAULT_COUNT = 3;
 
 const HINT =
-  'Give real inputs in a .safetensors file with --samples, or skip the check with --no-verify.';
+  'Give real inputs in a .safetensors file with `samples`, or skip the check with `verify: false`.';
 
 /** Of one batch: random numbers for more take gigabytes and minutes, and prove nothing that fewer do not. */
 const MAX_ELEMENTS = 2 ** 25;
@@ -206,7 +206,7 @@ function unsuitable({ name, dtype }: ValueMeta): OnnxLoraError {
   return new OnnxLoraError(
     'verification',
     `could not make inputs that the model accepts: input ${name} takes ${what}`,
-    { hint: 'Skip the check with --no-verify.' },
+    { hint: 'Skip the check with `verify: false`.' },
   );
 }
 

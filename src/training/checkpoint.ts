@@ -146,7 +146,7 @@ function parseProgress(path: string, metadata: Readonly<Record<string, string>>)
 
 function damaged(path: string, problem: string): OnnxLoraError {
   return new OnnxLoraError('checkpoint', `${path} cannot be resumed: ${problem}`, {
-    hint: 'Start anew with --force, or name another folder with --checkpoint.',
+    hint: 'Start anew with `force: true`, or name another folder with `checkpoint`.',
   });
 }
 
@@ -179,8 +179,8 @@ export function checkSettings(
   if (changes.length === 0 || (force && areAdjustable)) return changes;
   const listed = changes.join('; ');
   const otherwise = areAdjustable
-    ? 'go on with the new ones by --resume --force'
-    : 'start anew with --force instead of --resume';
+    ? 'go on with the new ones by `resume: true, force: true`'
+    : 'start anew with `force: true` instead of `resume: true`';
   throw new OnnxLoraError('checkpoint', `${checkpointFile(folder)} is of another run: ${listed}`, {
     hint: `Resume with the options the run was started with, or ${otherwise}.`,
   });

@@ -268,7 +268,7 @@ export function theSet(patched: PatchedModel, name: string | undefined): ModelMa
   throw new OnnxLoraError(
     'invalid-argument',
     `${patched.model.source.label} has ${sets.length} adapter sets (${sets.map(({ set }) => set).join(', ')}), expected one to train`,
-    { hint: 'Choose one with --name.' },
+    { hint: 'Choose one with `name`.' },
   );
 }
 
@@ -295,14 +295,14 @@ function outputName(
     throw new OnnxLoraError(
       'invalid-argument',
       `${patched.model.source.label} has ${names.length} outputs (${listed}), expected one to compute the loss from`,
-      { hint: 'Choose one with --model-output.' },
+      { hint: 'Choose one with `modelOutput`.' },
     );
   }
   if (names.includes(name)) return name;
   throw new OnnxLoraError(
     'invalid-argument',
     `${patched.model.source.label} has no output ${name}, it has: ${listed}`,
-    { hint: 'Choose one of them with --model-output.' },
+    { hint: 'Choose one of them with `modelOutput`.' },
   );
 }
 
@@ -342,7 +342,7 @@ function nothingReaches(
   const others = outputs.map(({ name }) => name).filter((name) => name !== output);
   const choice =
     others.length > 0
-      ? `Choose another one with --model-output (${others.join(', ')}), or patch`
+      ? `Choose another one with \`modelOutput\` (${others.join(', ')}), or patch`
       : 'Patch';
   return new OnnxLoraError(
     'invalid-argument',

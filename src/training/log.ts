@@ -19,7 +19,7 @@ export class RunLog {
   private constructor(private readonly path: string | undefined) {}
 
   /**
-   * Starts a log; that of a resumed run goes on behind the step it is resumed from.
+   * Starts a log; that of a resumed run goes on after the step it is resumed from.
    * @param resume a log that is there is of a run that came to no checkpoint, and begins anew
    * @throws OnnxLoraError `output-exists`, `io`
    */
@@ -108,7 +108,7 @@ function notALog(path: string): OnnxLoraError {
   return new OnnxLoraError(
     'output-exists',
     `${path} exists already, and is no log of a training run`,
-    { hint: 'Name another file with --log.' },
+    { hint: 'Name another file with `log`.' },
   );
 }
 

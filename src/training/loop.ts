@@ -195,7 +195,7 @@ export class TrainingLoop {
     if (!this.options.signal?.aborted) return;
     await this.rescue();
     const { step, parts } = this;
-    throw new OnnxLoraError('aborted', `interrupted behind step ${step} of ${parts.total}`, {
+    throw new OnnxLoraError('aborted', `interrupted after step ${step} of ${parts.total}`, {
       hint: this.wayOn(),
     });
   }
@@ -206,9 +206,9 @@ export class TrainingLoop {
     const cause =
       this.step === 0
         ? 'It is the first step: the model itself overflows on these inputs, or its numbers are damaged.'
-        : `The likely cause is the learning rate (${this.options.lr}): try a lower --lr, more --warmup, or a smaller --clip.`;
-    const flag = this.kept ? ' --force and the new values' : '';
-    return new OnnxLoraError('diverged', problem, { hint: `${cause}\n${this.wayOn()}${flag}` });
+        : `The likely cause is the learning rate (${this.options.lr}): try a lower \`lr\`, more \`warmup\`, or a smaller \`clip\`.`;
+    const hint = `${cause}\n${this.wayOn(', force: true', ' and the new values')}`;
+    return new OnnxLoraError('diverged', problem, { hint });
   }
 
   private async rescue(): Promise<void> {
@@ -250,10 +250,11 @@ export class TrainingLoop {
     }
   }
 
-  private wayOn(): string {
+  private wayOn(moreOptions = '', andWhat = ''): string {
     const { kept } = this;
     if (!kept) return 'There is no state yet that is worth keeping.';
-    return `The state behind step ${kept.step} is kept: go on with --checkpoint ${kept.folder} --resume`;
+    const options = `checkpoint: ${JSON.stringify(kept.folder)}, resume: true${moreOptions}`;
+    return `The state after step ${kept.step} is kept: go on with \`${options}\`${andWhat}`;
   }
 
   private note(record: StepRecord): void {
@@ -294,7 +295,7 @@ export class TrainingLoop {
       return this.breathe();
     });
     if (found.problem) {
-      throw await this.diverged(`the evaluation behind step ${this.step}: ${found.problem}`);
+      throw await this.diverged(`the evaluation after step ${this.step}: ${found.problem}`);
     }
     const { measures } = found;
     this.evaluation = { step: this.step, eval: measures };

@@ -412,7 +412,7 @@ function checkFinite(sum: Float64Array, { module }: Layer, batch: number, loss: 
     `the gradient of ${module} is not finite in batch ${batch}, where the loss is ${loss}`,
     {
       node: module,
-      hint: 'Look at the model on these data with: onnx-lora eval MODEL --data FILE --loss NAME',
+      hint: 'Look at the model on these data with: `evaluate(model, { data: FILE, loss: NAME })`',
     },
   );
 }
@@ -420,7 +420,7 @@ function checkFinite(sum: Float64Array, { module }: Layer, batch: number, loss: 
 function checkCounts([first, second]: readonly [Half, Half]): void {
   if (first.weight + second.weight > 0) return;
   throw new OnnxLoraError('invalid-data', 'no label of the batches counts in the loss', {
-    hint: 'Labels with the value of --ignore-index do not count.',
+    hint: 'Labels with the value of `ignoreIndex` do not count.',
   });
 }
 

@@ -201,7 +201,7 @@ describe('a StepTrainer refuses', () => {
     const model = readFileSync(zooModel('mlp-regression'));
     const error = await failure(() => StepTrainer.open(web, model), 'invalid-model');
     expect(error.message).toMatch(/not a step graph: expected .*onnx_lora\.step.*, found none$/);
-    expect(error.hint).toContain('--emit-step-graph');
+    expect(error.hint).toContain('emitStepGraph');
   });
 
   it('what is no model', async () => {

@@ -123,7 +123,7 @@ it.runIf(isLinux)('a training run does, too, and names what it kept', async () =
   await expect(train(patched, { ...options, onProgress })).rejects.toMatchObject({
     code: 'io',
     message: `${table} changed meanwhile, which ended the training of ${patched} (SIGBUS)`,
-    hint: expect.stringContaining(`--checkpoint ${checkpoint} --resume`),
+    hint: expect.stringContaining(`\`checkpoint: "${checkpoint}", resume: true\``),
   });
   truncateSync(table, ROWS * WIDTH * 4);
   const signal = AbortSignal.timeout(2000);

@@ -275,7 +275,7 @@ describe.skipIf(process.platform === 'win32')('a run that is stopped', () => {
     const more = ['--log', 'run.jsonl', '--checkpoint', checkpoint, '--resume'];
     const { code, stderr } = await run(folder, train('bert-cls-torchscript', ...course, ...more));
     expect(code).toBe(0);
-    expect(stderr).toMatch(/^resuming behind step \d+\n/);
+    expect(stderr).toMatch(/^resuming from step \d+\n/);
     const steps = linesOf(join(folder, 'run.jsonl')).map(({ step }) => step);
     expect(steps).toEqual(Array.from({ length: 60 }, (_, i) => i + 1));
     return readFileSync(join(folder, 'a.safetensors'));
@@ -285,7 +285,7 @@ describe.skipIf(process.platform === 'win32')('a run that is stopped', () => {
     const { folder, code, stdout, stderr } = await interrupted('SIGINT');
     expect({ code, stdout }).toEqual({ code: 130, stdout: '' });
     const [, step, checkpoint] =
-      /error: interrupted behind step (\d+) of 60\n.*--checkpoint (\S+) --resume/.exec(stderr)!;
+      /error: interrupted after step (\d+) of 60\n.*--checkpoint (\S+) --resume/.exec(stderr)!;
     expect(Number(step)).toBeLessThan(60);
     expect(stderr).not.toMatch(/^\s+at /m);
     expect(readdirSync(folder)).not.toContain('model.trained.onnx');

@@ -330,7 +330,7 @@ describe('what cannot be fitted', () => {
   it('says that nothing changed, unless that is allowed', async () => {
     const paths = files(start);
     const error = await failure(() => fitted(paths), 'unchanged');
-    expect(error.hint).toContain('--allow-empty');
+    expect(error.hint).toContain('`allowEmpty: true`');
     const result = await fitted(paths, { allowEmpty: true });
     expect(result).toMatchObject({ layers: [], rest: [], unchanged: 3, parameters: 0, error: 0 });
     const output = folder.fresh();
@@ -342,7 +342,7 @@ describe('what cannot be fitted', () => {
     const paths = files({ ...start, bias: tuned.bias });
     const error = await failure(() => fitted(paths), 'unchanged');
     expect(error.message).toContain('up.bias');
-    expect(error.hint).toContain('--include-rest');
+    expect(error.hint).toContain('`includeRest: true`');
   });
 
   it('knows the same file by another name', async () => {
@@ -399,7 +399,7 @@ describe('what cannot be fitted', () => {
     const patched = folder.fresh();
     await patchFile(paths.base, patched, { blocks: 2, rank: 2 });
     const error = await failure(() => fitted({ ...paths, tuned: patched }), 'unsupported');
-    expect(error.hint).toContain('onnx-lora merge');
+    expect(error.hint).toContain('merge(model)');
   });
 
   it('wants one goal, in its range', async () => {

@@ -88,7 +88,7 @@ describe.each(integerOnly)('%s', (name) => {
     const output = folder.fresh();
     const error = await failure(() => patch(zooModel(name), { output }), 'no-target');
     expect(error.message).toContain('it multiplies integers');
-    expect(error.hint).toContain('--why');
+    expect(error.hint).toContain('(await inspect(model)).targets');
     expect(existsSync(output)).toBe(false);
   });
 });

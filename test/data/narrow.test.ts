@@ -27,5 +27,5 @@ test('a number that int32 does not hold is refused', async () => {
     'unsupported',
   );
   expect(message).toContain('ids holds 2147483648');
-  expect(hint).toContain('--provider cpu');
+  expect(hint).toContain("`provider: 'cpu'`");
 });

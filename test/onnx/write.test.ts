@@ -166,7 +166,7 @@ describe('an output', () => {
     writeFileSync(path, 'old');
     const { message, hint } = await failure(() => write(path), 'output-exists');
     expect(message).toBe(`${path} exists already`);
-    expect(hint).toContain('--force');
+    expect(hint).toContain('`force: true`');
     expect(readFileSync(path, 'utf8')).toBe('old');
     await write(path, [], true);
     expect(readFileSync(path, 'utf8')).toBe('new');

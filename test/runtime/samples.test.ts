@@ -67,7 +67,7 @@ describe('findWorkingInputs', () => {
     expect(error).toMatchObject({
       code: 'verification',
       message: expect.stringMatching(/^could not make inputs that the model accepts: .*Reshape/),
-      hint: expect.stringContaining('--samples'),
+      hint: expect.stringContaining('`samples`'),
       node: 'y',
     });
     await session.release();
@@ -168,7 +168,7 @@ describe('inputs that cannot be guessed', () => {
       message: expect.stringMatching(
         /input x has shape \[1000000000\].* at most 33554432 elements/,
       ),
-      hint: expect.stringContaining('--samples'),
+      hint: expect.stringContaining('`samples`'),
     });
   });
 

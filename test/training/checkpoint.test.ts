@@ -100,7 +100,7 @@ describe('a folder for checkpoints', () => {
       () => trainTiny(files, run, { steps: 3, checkpoint }),
       'output-exists',
     );
-    expect(hint).toMatch(/--resume.*--force/);
+    expect(hint).toMatch(/`resume: true`.*`force: true`/);
     const anew = await trainTiny(files, run, { steps: 2, checkpoint, force: true });
     expect(anew.steps).toBe(2);
   });
@@ -122,7 +122,7 @@ describe('a folder for checkpoints', () => {
     await trainTiny(files, run, options);
     const other = { ...options, lr: 0.5, batchSize: 3, shuffle: false };
     const { message, hint } = await failure(() => trainTiny(files, run, other), 'checkpoint');
-    expect(hint).toContain('start anew with --force instead of --resume');
+    expect(hint).toContain('start anew with `force: true` instead of `resume: true`');
     for (const change of [
       'lr was 0.01, is 0.5',
       'batchSize was 4, is 3',
@@ -139,12 +139,12 @@ describe('a folder for checkpoints', () => {
     const other = { ...options, lr: 0.5, betas: [0.8, 0.99] };
     const { message, hint } = await failure(() => trainTiny(files, run, other), 'checkpoint');
     expect(message).toContain('lr was 0.01, is 0.5; betas was 0.9 0.999, is 0.8 0.99');
-    expect(hint).toContain('go on with the new ones by --resume --force');
+    expect(hint).toContain('go on with the new ones by `resume: true, force: true`');
     const notes: string[] = [];
     const onNote = (text: string) => notes.push(text);
     await trainTiny(files, run, { ...other, force: true, onNote });
     expect(notes).toEqual([
-      'resuming behind step 4',
+      'resuming from step 4',
       'with another setting than before: lr was 0.01, is 0.5',
       'with another setting than before: betas was 0.9 0.999, is 0.8 0.99',
     ]);
@@ -161,7 +161,7 @@ describe('a folder for checkpoints', () => {
     const other = { ...options, lrRatio: 16 };
     const { message, hint } = await failure(() => trainTiny(files, run, other), 'checkpoint');
     expect(message).toContain('lrRatio was 1, is 16');
-    expect(hint).toContain('go on with the new ones by --resume --force');
+    expect(hint).toContain('go on with the new ones by `resume: true, force: true`');
     const now = { lr: 0.01, focalGamma: null, lrRatio: 1 };
     expect(checkSettings(checkpoint, { lr: 0.01 }, now, false)).toEqual([]);
   });

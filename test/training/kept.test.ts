@@ -11,7 +11,7 @@ import { type TinyRun, tinyRun, trainTiny } from './tiny.js';
 const files = temporaryFolder();
 const steps = 9;
 
-/** Does something behind the last step, which the run does not expect. */
+/** Does something after the last step, which the run does not expect. */
 function atTheEnd(work: () => void): Partial<TrainOptions> {
   const onProgress = ({ phase, done }: { phase: string; done: number }) => {
     if (phase === 'training' && done === steps) work();
@@ -27,7 +27,7 @@ async function failsAndGoesOn(
   again: Partial<TrainOptions>,
 ) {
   const { hint } = await failure(() => trainTiny(files, run, options), code);
-  const [, folder] = /go on with --checkpoint (\S+) --resume$/.exec(hint!)!;
+  const [, folder] = /go on with `checkpoint: "(.+)", resume: true`$/.exec(hint!)!;
   const whole = await trainTiny(files, run, { steps });
   const resumed = await trainTiny(files, run, {
     steps,

@@ -85,7 +85,7 @@ describe('training on an inner output', () => {
     );
     expect(error.node).toBe('/head/MatMul');
     expect(error.hint).toBe(
-      'Choose another one with --model-output (y), or patch layers that lie before h.',
+      'Choose another one with `modelOutput` (y), or patch layers that lie before h.',
     );
   });
 });

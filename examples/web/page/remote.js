@@ -21,7 +21,7 @@ export function call(action, argument) {
   });
 }
 
-/** Ends training behind the step it is at. */
+/** Ends training after the current step. */
 export function stop() {
   worker.postMessage({ action: 'stop' });
 }

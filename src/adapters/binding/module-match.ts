@@ -139,6 +139,6 @@ function ambiguous(
   return new OnnxLoraError(
     'adapter-mismatch',
     `${label}: ${example} may be any of ${[...new Set(homes)].slice(0, 4).join(', ')}`,
-    { hint: `Say how its paths begin in the model: --peft-prefix OLD=NEW` },
+    { hint: 'Say how its paths begin in the model: `peftPrefix: OLD=NEW`' },
   );
 }

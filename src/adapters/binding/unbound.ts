@@ -27,8 +27,8 @@ export function unboundError(
   const what = parameters.length > 0 ? 'adapters and parameters' : 'adapters';
   const entries = grouped(problems).map(({ names, problem }) => `${names} (${problem})`);
   const hint = problems.every(({ isMissing }) => isMissing)
-    ? 'See the layers with: onnx-lora inspect MODEL. Paths may begin in another way (--peft-prefix OLD=NEW), or these be left out (--allow-unmatched).'
-    : 'Adapters fit the model they were trained on. See its layers with: onnx-lora inspect MODEL';
+    ? 'See the layers with `inspect(model)`. Paths may begin in another way (`peftPrefix: OLD=NEW`), or these may be left out (`allowUnmatched: true`).'
+    : 'Adapters fit the model they were trained on. See its layers with `inspect(model)`.';
   return new OnnxLoraError(
     'adapter-mismatch',
     `${path} does not fit ${model}: ${problems.length} of ${total} ${what} have no layer: ${entries.join('; ')}`,

@@ -102,7 +102,7 @@ function structureFor(
     throw new OnnxLoraError(
       'invalid-argument',
       `rank ${rank} is not a multiple of ${multiple}, as the blocks of ${name} need it`,
-      { hint: 'Take another --rank, or another --structure.' },
+      { hint: 'Take another `rank`, or another `structure`.' },
     );
   }
   return { structure: { ...structureOf(first), blockRank, hybridRank: 0 }, rank };

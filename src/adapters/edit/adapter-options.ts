@@ -41,7 +41,7 @@ export const shapeOptions = {
     value: 'NAME',
     default: 'localized',
     summary:
-      'how the weight is divided into blocks; auto measures what suits each layer, on --data or on the weights alone',
+      'how the weight is divided into blocks; auto measures what suits each layer, on `data` or on the weights alone',
     example: '--structure diagonal',
   }),
   /** What is made of the weight and the product of the factors; default `lora`. */
@@ -83,7 +83,7 @@ export const shapeOptions = {
     value: 'NAME',
     default: 'kaiming',
     summary:
-      'initial values: A at random with B zero; pissa takes both from the weights, gradient takes A from the gradient on --data',
+      'initial values: A at random with B zero; pissa takes both from the weights, gradient takes A from the gradient on `data`',
     example: '--init pissa',
   }),
   /** `PATTERN=R`, for layers that want another rank. The first that matches wins. */

@@ -53,7 +53,7 @@ function checkBare({ sites, biasSites, model }: PatchedModel, node: Node): void 
   throw new OnnxLoraError(
     'unsupported',
     `${model.source.label}: a bias is to be added to ${label}, which carries adapters or a new bias already`,
-    { node: label, hint: 'Fold those first: onnx-lora merge MODEL' },
+    { node: label, hint: 'Fold those first: `merge(model)`' },
   );
 }
 

@@ -44,7 +44,7 @@ export function biasesOf(
     throw new OnnxLoraError(
       'unsupported',
       `${patched.model.source.label}: no adapted layer has a bias, expected constant vectors behind them`,
-      { hint: 'Train without --train-bias.' },
+      { hint: 'Train without `trainBias`.' },
     );
   }
   for (const [name, { readers }] of found) {
@@ -88,6 +88,6 @@ function checkReaders(patched: PatchedModel, name: string, readers: ReadonlySet<
   throw new OnnxLoraError(
     'unsupported',
     `${patched.model.source.label}: the bias ${name} is read by ${by} too, which is not adapted`,
-    { node: other.node?.name, hint: 'Adapt that layer as well, or train without --train-bias.' },
+    { node: other.node?.name, hint: 'Adapt that layer as well, or train without `trainBias`.' },
   );
 }

@@ -50,7 +50,7 @@ export function parseHead(text: string): HeadPlan {
   throw new OnnxLoraError(
     'invalid-argument',
     `head is ${JSON.stringify(text)}, expected linear:CLASSES or linear:CLASSES:${poolings.join('|')}`,
-    { hint: 'For example --head linear:3:mean' },
+    { hint: "For example `head: 'linear:3:mean'`" },
   );
 }
 
@@ -97,7 +97,7 @@ export function headEdit(patched: PatchedModel, set: ModelManifest, head: NewHea
     throw new OnnxLoraError(
       'invalid-argument',
       `${model.source.label} has a head already: ${set.head.output} of ${set.head.classes} classes`,
-      { hint: 'Train it without --head, or start from a model without.' },
+      { hint: 'Train it without `head`, or start from a model without.' },
     );
   }
   const edit = new MessageEdit(model.source, model.range);
@@ -124,7 +124,7 @@ function hiddenStates(
     throw new OnnxLoraError(
       'invalid-argument',
       `${model.source.label} has the outputs ${listed}, expected ${wanted ?? 'one'} for the head`,
-      { hint: 'Choose the hidden states with --model-output.' },
+      { hint: 'Choose the hidden states with `modelOutput`.' },
     );
   }
   const { shape, dataType } = found;
@@ -135,7 +135,7 @@ function hiddenStates(
   throw new OnnxLoraError(
     'invalid-argument',
     `the output ${found.name} is ${dtype ?? 'no tensor'} [${shape?.map((dim) => dim ?? '?').join(', ') ?? '?'}], expected floats of ${ranks.join(' or ')} axes with a fixed last one for a head with ${pooling}`,
-    { hint: 'Choose another pooling (linear:CLASSES:none for [B, H]), or another --model-output.' },
+    { hint: 'Choose another pooling (linear:CLASSES:none for [B, H]), or another `modelOutput`.' },
   );
 }
 

@@ -127,7 +127,7 @@ function checkModel(patched: PatchedModel, set: string): void {
       'invalid-argument',
       `${model.source.label} has slots, which take adapters when it runs, expected a model without`,
       {
-        hint: 'Load the adapters into an AdapterSession, or take the slots out first: onnx-lora unpatch MODEL',
+        hint: 'Load the adapters into an AdapterSession, or take the slots out first: `unpatch(model)`',
       },
     );
   }
@@ -136,7 +136,7 @@ function checkModel(patched: PatchedModel, set: string): void {
       'invalid-argument',
       `${model.source.label} has an adapter set ${JSON.stringify(set)} already`,
       {
-        hint: 'Give the new set another name with --name, or start from the base model (unpatch).',
+        hint: 'Give the new set another name with `name`, or start from the base model (unpatch).',
       },
     );
   }

@@ -192,7 +192,7 @@ export function checkFree(
     'unsupported',
     `${model.source.label}: the adapter set ${JSON.stringify(other.set)} replaced ${name} already`,
     {
-      hint: `Fold that set first (onnx-lora merge --name ${other.set}), or leave this tensor as it is.`,
+      hint: `Fold that set first (\`merge(model, { name: ${JSON.stringify(other.set)} })\`), or leave this tensor as it is.`,
     },
   );
 }
@@ -417,7 +417,7 @@ function notScalable({ model }: PatchedModel, { tensor }: Replacement, dtype: st
   return new OnnxLoraError(
     'unsupported',
     `${model.source.label}: the adapter set replaces ${tensor}, which is ${dtype} and cannot be scaled`,
-    { hint: 'Merge without --scale.' },
+    { hint: 'Merge without `scale`.' },
   );
 }
 

@@ -82,7 +82,7 @@ function manifestOf(file: SafetensorsFile, path: string): FileManifest {
     'invalid-adapter',
     `${path} is not an adapter file of onnx-lora: expected the metadata format "${FORMAT}" and a manifest, found ${format ? `format "${format}"` : 'no format'}`,
     {
-      hint: 'Adapter files are written by: onnx-lora extract MODEL -o adapter.safetensors. A file of PEFT needs its adapter_config.json beside it.',
+      hint: 'Adapter files are written by: `extract(model, { output: FILE })`. A file of PEFT needs its adapter_config.json beside it.',
     },
   );
 }

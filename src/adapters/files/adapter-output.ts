@@ -33,7 +33,7 @@ export function formatOf(output: string): AdapterFormat {
   throw new OnnxLoraError(
     'invalid-argument',
     `${output}: its ending names no adapter format, expected .safetensors, .onnx_adapter, or none for a PEFT folder`,
-    { hint: 'Give the output a known ending, or name the format with --format.' },
+    { hint: 'Give the output a known ending, or name the format with `format`.' },
   );
 }
 
@@ -77,7 +77,7 @@ export function checkAdapterOutput(options: AdapterOutputOptions, inputs: readon
   const isPeft = (options.format ?? formatOf(output)) === 'peft';
   if (isPeft && kindOf(output) === 'file') {
     throw new OnnxLoraError('not-a-file', `${output} is a file, expected a folder for PEFT`, {
-      hint: 'Name a folder, which is made where there is none, or another --format.',
+      hint: 'Name a folder, which is made where there is none, or another `format`.',
     });
   }
   // A folder that is not there yet is made, and holds nothing.
@@ -117,16 +117,11 @@ export async function writeAdapters(
 }
 
 function checkNoPeftOptions(format: AdapterFormat, options: PeftOptions): void {
-  const given = {
-    '--peft-type': options.peftType,
-    '--peft-rank': options.peftRank,
-    '--peft-prefix': options.peftPrefix,
-    '--base-model': options.baseModel,
-  };
-  const idle = Object.entries(given).find(([, value]) => value !== undefined);
-  if (!idle) return;
-  throw new OnnxLoraError('invalid-argument', `${idle[0]} has no effect on ${format} files`, {
-    hint: 'It is for PEFT folders: -o FOLDER, or --format peft.',
+  const ofPeft = ['peftType', 'peftRank', 'peftPrefix', 'baseModel'] as const;
+  const idle = ofPeft.find((key) => options[key] !== undefined);
+  if (idle === undefined) return;
+  throw new OnnxLoraError('invalid-argument', `\`${idle}\` has no effect on ${format} files`, {
+    hint: "It is for PEFT folders: `output: FOLDER`, or `format: 'peft'`.",
   });
 }
 

@@ -148,12 +148,12 @@ function typeFor(label: string, reason: string | undefined, options: PeftOptions
   if (type === 'lora') return type;
   if (peftRank !== undefined) {
     throw new OnnxLoraError('invalid-argument', 'a rank to cut off at makes LORA, not GRALORA', {
-      hint: 'Leave out --peft-rank, or take --peft-type lora.',
+      hint: "Leave out `peftRank`, or take `peftType: 'lora'`.",
     });
   }
   if (reason === undefined) return type;
   throw new OnnxLoraError('unsupported', `${label}: GRALORA cannot say it: ${reason}`, {
-    hint: 'Leave out --peft-type: LORA says every structure.',
+    hint: 'Leave out `peftType`: LORA can hold every structure.',
   });
 }
 

@@ -42,6 +42,9 @@ function notAlone(
   return new OnnxLoraError(
     'unsupported',
     `${model.source.label}: ${label} has an adapter of the set ${JSON.stringify(set)}, and ${readsWeight!.alone}`,
-    { node: label, hint: `Fold that set first: onnx-lora merge --name ${set}` },
+    {
+      node: label,
+      hint: `Fold that set first: \`merge(model, { name: ${JSON.stringify(set)} })\``,
+    },
   );
 }

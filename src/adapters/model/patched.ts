@@ -137,7 +137,7 @@ export class PatchedModel {
     throw new OnnxLoraError('no-adapter', `${this.model.source.label} carries no adapters`, {
       hint: this.slots
         ? 'It has slots, which take adapters when it runs: see AdapterSession.'
-        : 'Insert some with: onnx-lora patch MODEL',
+        : 'Insert some with: `patch(model)`',
     });
   }
 

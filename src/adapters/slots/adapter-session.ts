@@ -59,7 +59,7 @@ interface Loaded extends LoadedAdapter {
 const MAX_ACTIVATIONS = 16;
 
 /**
- * A slotted model (`patch --slots`) in ONNX Runtime, and adapters of any format, structure and rank:
+ * A slotted model (`patch` with `slots`) in ONNX Runtime, and adapters of any format, structure and rank:
  *
  *     const session = await AdapterSession.open('model.slots.onnx');
  *     session.load('german', 'german.safetensors');
@@ -230,7 +230,7 @@ function requiredSlots({ slots, model }: PatchedModel): SlotManifest {
   if (slots?.mode === 'required') return slots;
   const found = slots ? 'optional slots, which ONNX Runtime for Node ignores' : 'no slots';
   throw new OnnxLoraError('invalid-argument', `${model.source.label} has ${found}`, {
-    hint: 'Make it from the base model with: onnx-lora patch MODEL --slots',
+    hint: 'Make it from the base model with: `patch(model, { slots: true })`',
   });
 }
 

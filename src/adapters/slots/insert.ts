@@ -60,7 +60,7 @@ function checkUnadapted({ sets, slots, model }: PatchedModel): void {
     `${model.source.label} has ${slots ? 'slots' : `adapters (${sets.map(({ set }) => set).join(', ')})`} already, expected a model without`,
     {
       hint: slots
-        ? 'Take them out first with: onnx-lora unpatch MODEL'
+        ? 'Take them out first with: `unpatch(model)`'
         : 'Extract the adapters and go back to the base (unpatch), or fold them into it (merge).',
     },
   );

@@ -80,7 +80,7 @@ function readAdapter(path: string, adapter: NewAdapter): SlotAdapter {
 
 function refusal(path: string, what: string): OnnxLoraError {
   return new OnnxLoraError('unsupported', `${path} has ${what}, and slots take A and B only`, {
-    hint: 'Fold it into the base model instead: onnx-lora merge MODEL --adapter PATH',
+    hint: 'Fold it into the base model instead: `merge(model, { adapter: PATH })`',
   });
 }
 
@@ -91,7 +91,7 @@ function noSlot(path: string, model: string, layers: readonly string[]): OnnxLor
     'adapter-mismatch',
     `${path} does not fit ${model}: it has no slot for ${shown}${more}`,
     {
-      hint: 'Slots stand beside the layers that --targets chose: patch the base with more of them.',
+      hint: 'Slots are beside the layers that `targets` chose: patch the base with more of them.',
     },
   );
 }

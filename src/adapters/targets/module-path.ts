@@ -53,7 +53,9 @@ export function renamePaths(rename: string): (path: string) => string {
     throw new OnnxLoraError(
       'invalid-argument',
       `the prefix is ${JSON.stringify(rename)}, expected OLD=NEW`,
-      { hint: 'For example --peft-prefix bert=auto_model, or --peft-prefix =model to add one.' },
+      {
+        hint: "For example `peftPrefix: 'bert=auto_model'`, or `peftPrefix: '=model'` to add one.",
+      },
     );
   }
   return (path) => (path.startsWith(old) ? now + path.slice(old.length) : path);

@@ -96,7 +96,7 @@ export function select<T extends Selectable>(layers: readonly T[], selection: Se
     throw new OnnxLoraError(
       'no-match',
       `layers ${selection.layers} leaves none of the ${named.size} matching layers`,
-      { hint: 'See the layers of the model with: onnx-lora inspect MODEL' },
+      { hint: 'See the layers of the model with: `inspect(model)`' },
     );
   }
   return kept;
@@ -109,7 +109,7 @@ function matching<T extends Selectable>(layers: readonly T[], pattern: string, k
   throw new OnnxLoraError(
     'no-match',
     `${kind} pattern ${JSON.stringify(pattern)} matches no layer${near.length > 0 ? `; near: ${near.join(', ')}` : ''}`,
-    { hint: 'See the layers and their module paths with: onnx-lora inspect MODEL' },
+    { hint: 'See the layers and their module paths with: `inspect(model)`' },
   );
 }
 

@@ -132,7 +132,7 @@ export const promptOptions = {
   prompt: option(text, {
     group: 'Prompt',
     value: 'TEXT',
-    summary: 'a text to continue; with --chat a message to answer',
+    summary: 'a text to continue; with `chat` a message to answer',
     example: '--prompt "Once upon a time"',
   }),
   /** Another model, which answers too. */

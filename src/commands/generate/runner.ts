@@ -85,6 +85,6 @@ class SlottedRunner implements AdapterRunner {
 
 function noSlots(path: string): OnnxLoraError {
   return new OnnxLoraError('invalid-argument', `${path} has no slots for adapters`, {
-    hint: 'Make a model with slots from the base model: onnx-lora patch MODEL --slots. Or put the adapter into it: onnx-lora apply MODEL ADAPTER.',
+    hint: 'Make a model with slots from the base model: `patch(model, { slots: true })`. Or put the adapter into it: `apply(model, adapter)`.',
   });
 }

@@ -46,7 +46,7 @@ function likeliest(scores: Float64Array): number {
   }
   if (best >= 0) return best;
   throw new OnnxLoraError('diverged', 'the model gives NaN for every next token', {
-    hint: 'Its weights are damaged, or overflow in half precision: onnx-lora inspect shows their type.',
+    hint: 'Its weights are damaged, or overflow in half precision: `inspect(model)` shows their type.',
   });
 }
 

@@ -350,14 +350,14 @@ class Run {
     }
     if (!resume && !force) {
       throw new OnnxLoraError('output-exists', `${folder} holds the checkpoint of another run`, {
-        hint: 'Go on from it with --resume, start anew with --force, or name another folder.',
+        hint: 'Go on from it with `resume: true`, start anew with `force: true`, or name another folder.',
       });
     }
     if (!resume) return undefined;
     const names = graph.state.map(({ name }) => name);
     const checkpoint = readCheckpoint(folder, names, graph.size);
     const changes = checkSettings(folder, checkpoint.progress.settings, settings, force);
-    onNote(`resuming behind step ${checkpoint.progress.step}`);
+    onNote(`resuming from step ${checkpoint.progress.step}`);
     for (const change of changes) onNote(`with another setting than before: ${change}`);
     return checkpoint;
   }

@@ -12,7 +12,7 @@ import type { TrainResult } from './run.js';
 /**
  * Trains the adapters of the patched model at `path` with ONNX Runtime, and writes the trained model.
  * The work is done in a worker thread, or in a process of its own where the model has external data;
- * when `signal` aborts, it ends behind the step it is at and leaves a checkpoint.
+ * when `signal` aborts, it ends after the current step and leaves a checkpoint.
  * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `no-adapter`, `unsupported`, `provider`,
  * `verification` where the guard finds another model, `checkpoint`, `diverged`, `aborted`, and those of
  * reading and writing
@@ -43,8 +43,8 @@ async function trainFile(path: string, options: TrainOptions): Promise<TrainResu
 /** What is left of a run that the system ended. */
 function wayOn({ checkpoint }: ResolvedOptions): string {
   return checkpoint !== undefined && hasCheckpoint(checkpoint)
-    ? `The last checkpoint is kept: go on with --checkpoint ${checkpoint} --resume`
-    : 'No state was kept: with --checkpoint FOLDER a run can go on from its last one.';
+    ? `The last checkpoint is kept: go on with \`checkpoint: ${JSON.stringify(checkpoint)}, resume: true\``
+    : 'No state was kept: with `checkpoint: FOLDER` a run can go on from its last one.';
 }
 
 async function trainInThread(path: string, options: ResolvedOptions): Promise<TrainResult> {

@@ -62,12 +62,12 @@ function chooseFields(row: Row, { imageField, labelField, labelKind }: DataReque
   const names = labelKind === 'spelling' ? ['text', ...labelNames] : labelNames;
   const label = labelField ?? firstOf(row, names);
   if (image !== undefined && label !== undefined) return { image, label };
-  const [what, flag] =
-    image === undefined ? ['an image', '--image-field'] : ['a label', '--label-field'];
+  const [what, option] =
+    image === undefined ? ['an image', 'imageField'] : ['a label', 'labelField'];
   throw new OnnxLoraError(
     'invalid-argument',
     `none of the fields is known to hold ${what}; the first row has: ${Object.keys(row).join(', ')}`,
-    { hint: `Name it with ${flag}.` },
+    { hint: `Name it with \`${option}\`.` },
   );
 }
 
@@ -135,13 +135,13 @@ class ImageSamples {
     }
     if (kept.length > 0) return kept;
     throw new OnnxLoraError('invalid-data', `${label}: none of its images can be read`, {
-      hint: 'Leave --skip-bad-rows out to see why.',
+      hint: 'Leave `skipBadRows` out to see why.',
     });
   }
 }
 
 const UNSCALED =
-  'pixels are fed as 0 to 1: say --mean and --std, or --processor, if the model was trained on others';
+  'pixels are fed as 0 to 1: give `mean` and `std`, or `processor`, if the model was trained on others';
 
 async function canRead(path: string, pixels: PixelPlan): Promise<boolean> {
   try {

@@ -87,7 +87,7 @@ async function decoded(path: string, plan: PixelPlan) {
     return centre(data, info, plan);
   } catch (error) {
     throw new OnnxLoraError('invalid-data', `${path}: ${(error as Error).message}`, {
-      hint: 'The file is damaged or no image: take it out, or pass over such files with --skip-bad-rows.',
+      hint: 'The file is damaged or not an image: take it out, or pass over such files with `skipBadRows: true`.',
       cause: error,
     });
   }

@@ -137,14 +137,14 @@ function sizeOf(
     if (typeof dim !== 'number') return wanted;
     if (wanted === undefined || wanted === dim) return dim;
     throw invalid(
-      `the input ${name} takes images of ${shapeText(sides, ' x ')}, ${asked ? '--image-size' : 'the processor'} says ${height} x ${width}`,
+      `the input ${name} takes images of ${shapeText(sides, ' x ')}, ${asked ? '`imageSize`' : 'the processor'} asks for ${height} x ${width}`,
     );
   });
   if (fixed[0] !== undefined && fixed[1] !== undefined)
     return { height: fixed[0], width: fixed[1] };
   throw invalid(
     `the input ${name} takes images of any size (${shapeText(sides, ' x ')})`,
-    'Say the size with --image-size, as in 224 or 48x320 (height x width).',
+    'Give the size with `imageSize`, as in 224 or 48x320 (height x width).',
   );
 }
 

@@ -89,7 +89,7 @@ function kernelOf(path: string, { resample }: Config): { kernel?: Kernel } {
   const kernel = kernels[resample];
   if (kernel) return { kernel };
   throw new OnnxLoraError('unsupported', `${path}: resample is ${resample}, expected 0 to 3`, {
-    hint: 'Leave it out and name a kernel with --resample.',
+    hint: 'Leave it out and name a kernel with `resample`.',
   });
 }
 
@@ -107,7 +107,7 @@ function invalid(path: string, problem: string): OnnxLoraError {
     'invalid-data',
     `${path} is not a preprocessor_config.json: ${problem}`,
     {
-      hint: 'It lies beside the model on the hub. Or say --image-size, --mean and --std yourself.',
+      hint: 'It lies beside the model on the hub. Or give `imageSize`, `mean` and `std` yourself.',
     },
   );
 }

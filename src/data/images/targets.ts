@@ -68,7 +68,7 @@ function dictionaryOf(request: DataRequest): string {
   throw new OnnxLoraError(
     'invalid-argument',
     `${askerOf(request)} needs the characters that the classes are`,
-    { hint: 'Name a file with a character on each line with --dictionary.' },
+    { hint: 'Name a file with a character on each line with `dictionary`.' },
   );
 }
 

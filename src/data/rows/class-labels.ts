@@ -66,6 +66,6 @@ function nameOf(value: unknown): string {
   if (typeof value === 'number' && Number.isSafeInteger(value)) return String(value);
   throw new BadRow(
     `its label is ${brief(value)}, expected the name or the number of a class`,
-    'For numbers that are not classes use --loss mse, for several classes a row --loss bce.',
+    'For numbers that are not classes use `loss` mse, for several classes a row `loss` bce.',
   );
 }

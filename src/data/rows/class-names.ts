@@ -24,7 +24,7 @@ export class ClassNames {
     throw new OnnxLoraError(
       'invalid-data',
       `the labels have more than ${MOST} different values, as ${JSON.stringify(name.slice(0, 40))}`,
-      { hint: 'Is it the right field? Name it with --label-field.' },
+      { hint: 'Is it the right field? Name it with `labelField`.' },
     );
   }
 
@@ -39,6 +39,6 @@ function unknown(name: string, known: readonly string[]): BadRow {
   const meant = near === undefined ? '' : ` Is it ${near}?`;
   return new BadRow(
     `its label is ${JSON.stringify(name.slice(0, 40))}, expected one of ${classList(known)}`,
-    `The classes are those of --labels, of the model, or of the data it trains on.${meant}`,
+    `The classes are those of \`labels\`, of the model, or of the data it trains on.${meant}`,
   );
 }

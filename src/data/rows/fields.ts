@@ -18,7 +18,7 @@ export function fieldOf(row: Row, name: string): unknown {
   const problem = value === null ? 'is null' : `is missing, it has: ${found.join(', ')}`;
   throw new BadRow(
     `the field ${name} ${problem}`,
-    `${meant}Name fields with --text-field, --text-pair-field and --label-field.`,
+    `${meant}Name fields with \`textField\`, \`textPairField\` and \`labelField\`.`,
   );
 }
 

@@ -188,6 +188,6 @@ function refuseEmpty(path: string): void {
 }
 
 function badRow(problem: string, { hint }: BadRow): OnnxLoraError {
-  const skip = 'Correct the row, or leave out all that are bad with --skip-bad-rows.';
+  const skip = 'Correct the row, or leave out all that are bad with `skipBadRows: true`.';
   return new OnnxLoraError('invalid-data', problem, { hint: hint ? `${hint}\n${skip}` : skip });
 }

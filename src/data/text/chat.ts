@@ -73,7 +73,7 @@ export class ChatTemplate {
       return new ChatTemplate(source, specialTokens(config), label, onNote);
     }
     throw new OnnxLoraError('invalid-argument', `${label} has no chat template for messages`, {
-      hint: 'Put the tokenizer_config.json or chat_template.jinja of a chat model beside it, or give texts with --text-field.',
+      hint: 'Put the tokenizer_config.json or chat_template.jinja of a chat model beside it, or give texts with `textField`.',
     });
   }
 

@@ -42,7 +42,7 @@ function tokenizerOf(path: string, request: DataRequest): string {
   }
   if (tokenizer !== undefined) return tokenizer;
   throw new OnnxLoraError('invalid-argument', `the texts of ${path} need a tokenizer`, {
-    hint: "Give the model's own with --tokenizer: its tokenizer.json, or the folder that holds it.",
+    hint: "Give the model's own with `tokenizer`: its tokenizer.json, or the folder that holds it.",
   });
 }
 

@@ -119,7 +119,7 @@ function checkPredicted({ ids, labels = [] }: EncodedText, maxLength: number): v
   }
   throw new BadRow(
     `nothing that it is to learn is left in ${maxLength} tokens`,
-    'Raise --max-length, or shorten what comes before the answer.',
+    'Raise `maxLength`, or shorten what comes before the answer.',
   );
 }
 
@@ -141,6 +141,6 @@ export function checkLength(encoder: RowEncoder, row: Row, maxLength: number): v
   if (length <= maxLength) return;
   throw new BadRow(
     `its text has ${length} tokens, expected at most ${maxLength}`,
-    'Without --no-truncate such texts are cut.',
+    'With `truncate: true`, the default, such texts are cut.',
   );
 }

@@ -45,7 +45,7 @@ export function chooseFields(row: Row, request: TextRequest): TextFields {
   const areCompared = request.labelKind === 'pairs';
   const texts = isLanguage ? [languageField(row, request)] : textFields(row, request);
   if (areCompared && texts.length < 2) {
-    const hint = 'Name the fields with --text-field and --text-pair-field.';
+    const hint = 'Name the fields with `textField` and `textPairField`.';
     throw open(`${askerOf(request)} takes an anchor and the text to find`, row, hint);
   }
   const isChat = isLanguage && Array.isArray(row[texts[0]!]);
@@ -67,7 +67,7 @@ function languageField(row: Row, request: TextRequest): string {
   const common = [MESSAGES, ...COMMON.map(([first]) => first!)];
   const found = textField ?? firstOf(row, common);
   if (found !== undefined) return found;
-  throw open('none of the fields is known to hold a text', row, 'Name it with --text-field.');
+  throw open('none of the fields is known to hold a text', row, 'Name it with `textField`.');
 }
 
 function textFields(row: Row, request: TextRequest): string[] {
@@ -81,8 +81,8 @@ function textFields(row: Row, request: TextRequest): string[] {
     first === undefined ||
     (missing >= 0 && names.slice(missing).some((name) => name !== undefined))
   ) {
-    const flag = missing === 0 ? '--text-field' : '--text-pair-field';
-    throw open('not all fields with texts are known', row, `Name them with ${flag}.`);
+    const option = missing === 0 ? 'textField' : 'textPairField';
+    throw open('not all fields with texts are known', row, `Name them with \`${option}\`.`);
   }
   if (textNegativeField !== undefined && !areCompared) {
     throw new OnnxLoraError(
@@ -101,7 +101,7 @@ function commonFields(row: Row): string[] {
 function labelField(row: Row, { labelField: given }: TextOptions): string {
   const found = given ?? firstOf(row, labelNames);
   if (found !== undefined) return found;
-  throw open('none of the fields is known to hold a label', row, 'Name it with --label-field.');
+  throw open('none of the fields is known to hold a label', row, 'Name it with `labelField`.');
 }
 
 function open(problem: string, row: Row, hint: string): OnnxLoraError {

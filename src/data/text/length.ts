@@ -21,7 +21,7 @@ export function lengthLimit(
     throw invalid(`max length is ${maxLength}, the model takes ${fixed} tokens`);
   }
   const known = maxLength ?? fixed ?? least(tokenizer.maxLength, positions);
-  if (known === undefined) onNote?.(`texts are cut to ${DEFAULT_LENGTH} tokens: see --max-length`);
+  if (known === undefined) onNote?.(`texts are cut to ${DEFAULT_LENGTH} tokens: see \`maxLength\``);
   const limit = known ?? DEFAULT_LENGTH;
   const specials = tokenizer.specials(textPairField !== undefined);
   if (Number.isInteger(limit) && limit > specials) return limit;
@@ -36,5 +36,5 @@ function least(...limits: readonly (number | undefined)[]): number | undefined {
 }
 
 function invalid(message: string): OnnxLoraError {
-  return new OnnxLoraError('invalid-argument', message, { hint: 'Set it with --max-length.' });
+  return new OnnxLoraError('invalid-argument', message, { hint: 'Set it with `maxLength`.' });
 }

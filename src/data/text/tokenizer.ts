@@ -199,7 +199,7 @@ export class TextTokenizer {
       'invalid-data',
       `${this.label}: a text of ${characters} characters cannot be tokenized: ${message}`,
       {
-        hint: 'Cut long texts into several rows: a model sees no more of each than its --max-length. Short ones need another tokenizer.',
+        hint: 'Cut long texts into several rows: a model sees no more of each than its `maxLength`. Short ones need another tokenizer.',
         cause: error,
       },
     );

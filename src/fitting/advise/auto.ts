@@ -1,4 +1,4 @@
-/** `patch --structure auto`: advice on the layers that get adapters, taken at once. */
+/** `patch` with `structure: 'auto'`: advice on the layers that get adapters, taken at once. */
 
 import type { AdapterOptions } from '../../adapters/edit/new-adapters.js';
 import type { Layer } from '../../adapters/model/layers.js';
@@ -28,10 +28,10 @@ export async function autoStructures(
     throw invalid('blocks has no effect with structure auto', 'Leave out one of them.');
   }
   if (data !== undefined && loss === undefined) {
-    throw invalid('data needs a loss', 'Name it with --loss, for example --loss cross-entropy.');
+    throw invalid('data needs a loss', 'Name it with `loss`, for example cross-entropy.');
   }
   if (data === undefined && loss !== undefined) {
-    throw invalid('loss has no effect without data', 'Give samples with --data.');
+    throw invalid('loss has no effect without data', 'Give samples with `data`.');
   }
   const ranks = patternValues(layers, numberPatterns(options.rankPattern, 'rank'), 'rank');
   const evidence =

@@ -10,6 +10,6 @@ export function checkWithoutAdapters({ patched, label }: OpenedModel): void {
   throw new OnnxLoraError(
     'unsupported',
     `${label} carries adapters, expected a model whose changes are in its weights`,
-    { hint: 'Fold them first: onnx-lora merge MODEL' },
+    { hint: 'Fold them first: `merge(model)`' },
   );
 }

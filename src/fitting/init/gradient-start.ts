@@ -98,6 +98,6 @@ function directions(fit: Float64Array, others: Float64Array, structure: Structur
 function noGradient(module: string, refusal: string): OnnxLoraError {
   return new OnnxLoraError('unsupported', `${module} has no gradient to start from: ${refusal}`, {
     node: module,
-    hint: `Leave the layer out (--exclude ${module}), or start otherwise (--init kaiming).`,
+    hint: `Leave the layer out (\`exclude: [${JSON.stringify(module)}]\`), or take other initial values (\`init: 'kaiming'\`).`,
   });
 }

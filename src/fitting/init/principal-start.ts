@@ -145,13 +145,13 @@ function replaceable({ model, values }: PatchedModel, { linear, module }: Layer)
 function noScale({ module }: Layer): OnnxLoraError {
   return new OnnxLoraError('invalid-argument', `${module}: with alpha 0 its adapter says nothing`, {
     node: module,
-    hint: 'Leave --alpha out, or start otherwise (--init kaiming).',
+    hint: "Leave `alpha` out, or take other initial values (`init: 'kaiming'`).",
   });
 }
 
 function irreplaceable(module: string, problem: string): OnnxLoraError {
   return new OnnxLoraError('unsupported', `${module}: its weight ${problem}`, {
     node: module,
-    hint: `Leave the layer out (--exclude ${module}), or start otherwise (--init kaiming).`,
+    hint: `Leave the layer out (\`exclude: [${JSON.stringify(module)}]\`), or take other initial values (\`init: 'kaiming'\`).`,
   });
 }

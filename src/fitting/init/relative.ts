@@ -16,7 +16,7 @@ import type { TensorReader } from '../../onnx/tensor.js';
 import { gridOf } from './principal-start.js';
 
 /**
- * A start in the weights (`--init pissa`) splits W into W' + s·A₀·B₀, and the model keeps W'. For those
+ * Initial values from the weights (`init: 'pissa'`) split W into W' + s·A₀·B₀, and the model keeps W'. For those
  * who have W, the adapter is s·A·B - s·A₀·B₀, of the same structure and twice the rank; s·A₀·B₀ is the
  * best fit of W - W', which has its rank. Formats without a place for W' want adapters so.
  * @throws OnnxLoraError `unsupported` where the weight of an adapted layer is another one altogether

@@ -94,6 +94,6 @@ function missing(option: 'data' | 'loss'): OnnxLoraError {
   return new OnnxLoraError(
     'invalid-argument',
     `init gradient needs ${option === 'data' ? 'data' : 'a loss'}, which say where the weights are pulled`,
-    { hint: 'Give both: --init gradient --data FILE --loss NAME' },
+    { hint: "Give both: `init: 'gradient', data: FILE, loss: NAME`" },
   );
 }

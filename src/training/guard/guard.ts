@@ -122,7 +122,7 @@ function failure(
 }
 
 const HINT =
-  'The fault is in onnx-lora, or in a kernel of ONNX Runtime: keep the model and this message for whoever maintains your copy. --no-guard goes on with the numbers as they are; layers behind the node can train with --targets.';
+  'The fault is in onnx-lora, or in a kernel of ONNX Runtime: keep the model and this message for whoever maintains your copy. `guard: false` goes on with the numbers as they are; layers after the node can train with `targets`.';
 
 function described({ shapes, deviation }: Difference): string {
   if (!deviation) {

@@ -93,7 +93,7 @@ function elementsOf(input: string, types: ValueTypes, { elements }: DropoutOptio
   const count = shape ? elements(shape) : undefined;
   if (count !== undefined) return count;
   throw new OnnxLoraError('unsupported', `dropout: the size of ${input} is not known`, {
-    hint: 'Export the model with fixed or named sizes, or train without --dropout.',
+    hint: 'Export the model with fixed or named sizes, or train without `dropout`.',
   });
 }
 

@@ -59,7 +59,7 @@ function withoutBatch({ name }: ModelOutput, shape: readonly Dim[], batch: strin
     'invalid-argument',
     `the output ${name} is ${found}, whose first axis does not follow the axis ${batch} of the inputs: expected an output for each sample`,
     {
-      hint: 'Export the model without what takes the mean over the batch, or squeezes it away; or choose another output with --model-output.',
+      hint: 'Export the model without what takes the mean over the batch, or squeezes it away; or choose another output with `modelOutput`.',
     },
   );
 }

@@ -134,7 +134,7 @@ function checkFits(graph: GraphBuilder, name: LossName, loss: Loss, output: Mode
   throw new OnnxLoraError(
     'invalid-argument',
     `the loss ${name} takes a floating-point output, ${loss.takes}, found ${output.name}: ${dtype}${dims === undefined ? '' : ` [${dims}]`}`,
-    { hint: 'Choose another output with --model-output, or another --loss.' },
+    { hint: 'Choose another output with `modelOutput`, or another `loss`.' },
   );
 }
 

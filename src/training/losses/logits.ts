@@ -146,7 +146,7 @@ function refuseFlattened(graph: GraphBuilder, output: ModelOutput): void {
     `the output ${output.name} comes from a Softmax over an unknown number of axes, expected one over the last axis, or logits`,
     {
       node: producer.name,
-      hint: 'Export the model with fixed or named input sizes, or choose the logits with --model-output.',
+      hint: 'Export the model with fixed or named input sizes, or choose the logits with `modelOutput`.',
     },
   );
 }

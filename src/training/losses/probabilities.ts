@@ -39,7 +39,7 @@ export function probabilityWarning(
     last === 'Softmax'
       ? 'all rows of the first batch lie in 0..1 and sum to 1'
       : 'all of the first batch lies in 0..1';
-  return `the output ${output} looks like probabilities (${found}), but no ${last} was found in front of it: the loss takes it for logits and is not the one that you mean. Choose the logits with --model-output, or export the model without its last ${last}.`;
+  return `the output ${output} looks like probabilities (${found}), but no ${last} was found in front of it: the loss takes it for logits and is not the one that you mean. Choose the logits with \`modelOutput\`, or export the model without its last ${last}.`;
 }
 
 const FEW = 8;

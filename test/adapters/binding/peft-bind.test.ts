@@ -156,7 +156,7 @@ describe('an adapter of PEFT is refused', () => {
     expect(error.message).toContain('4 of 5 adapters have no layer');
     expect(error.message).toMatch(/layers\.\{0-1,3\}\.qury \(no such layer; near: .*query/);
     expect(error.message).toContain('pooler.dense (no such layer');
-    expect(error.hint).toContain('--allow-unmatched');
+    expect(error.hint).toContain('`allowUnmatched: true`');
   });
 
   it('beside layers of another size, whatever is allowed', async () => {
@@ -175,7 +175,7 @@ describe('an adapter of PEFT is refused', () => {
   });
 });
 
-describe('--allow-unmatched', () => {
+describe('`allowUnmatched: true`', () => {
   const path = () => layers(['layers.0/q', 'layers.1/q']);
   const adapter = () => lora('layers.0.q', 'layers.7.q');
   const options = () => ({ allowUnmatched: true, output: folder.fresh() });

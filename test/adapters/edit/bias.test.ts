@@ -120,7 +120,7 @@ describe('the bias of a layer', () => {
   ])('%s', async (_, parts) => {
     const error = await failure(() => found(layers(parts)), 'unsupported');
     expect(error.message).toContain('no adapted layer has a bias');
-    expect(error.hint).toContain('--train-bias');
+    expect(error.hint).toContain('`trainBias`');
   });
 
   it('is refused where it is in the body of a branch', async () => {

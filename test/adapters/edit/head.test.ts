@@ -349,7 +349,7 @@ describe('a head is refused', () => {
   ])('on %s', async (_, head, parts, message) => {
     const error = await failure(() => withHead(encoder(parts), head), 'invalid-argument');
     expect(error.message).toMatch(message);
-    expect(error.hint).toContain('--model-output');
+    expect(error.hint).toContain('`modelOutput`');
   });
 
   it('on hidden states whose mask has other axes than they', async () => {

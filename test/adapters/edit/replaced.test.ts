@@ -277,7 +277,7 @@ describe('two adapter sets', () => {
     const again = () => replaced(one, [newTensor('b', NEW)], { name: 'two' });
     const error = await failure(again, 'unsupported');
     expect(error.message).toMatch(/"one" replaced b/);
-    expect(error.hint).toContain('merge --name one');
+    expect(error.hint).toContain('merge(model, { name: "one" })');
   });
 });
 

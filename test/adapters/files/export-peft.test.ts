@@ -346,7 +346,7 @@ describe('extracting for PEFT is refused', () => {
       () => extract(patched, { output, peftRank: 4 }),
       'invalid-argument',
     );
-    expect(error.message).toContain('--peft-rank has no effect on safetensors files');
+    expect(error.message).toContain('`peftRank` has no effect on safetensors files');
   });
 });
 

@@ -93,7 +93,7 @@ it('merge refuses scales that only together are too large', async () => {
   );
   expect(error).toMatchObject({
     code: 'invalid-adapter',
-    message: expect.stringContaining('with --scale 1e+38'),
+    message: expect.stringContaining('with `scale` 1e+38'),
   });
 });
 

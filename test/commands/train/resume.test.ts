@@ -93,7 +93,7 @@ describe('a run that is interrupted', () => {
       'aborted',
     );
     const checkpoint = `${broken}.checkpoint`;
-    expect(stopped.hint).toContain(`--checkpoint ${checkpoint} --resume`);
+    expect(stopped.hint).toContain(`checkpoint: "${checkpoint}", resume: true`);
     const resumed = await trainTiny(files, run, { ...pieces, checkpoint, resume: true });
     expect(sameFiles(broken, whole)).toBe(true);
     expect(logOf(log)).toEqual(logOf(wholeLog));

@@ -81,7 +81,7 @@ describe('a run whose loss is not finite', () => {
     expect(hint).toContain('learning rate (1000000000000)');
     const checkpoint = `${output}.checkpoint`;
     expect(hint).toContain(
-      `behind step ${done} is kept: go on with --checkpoint ${checkpoint} --resume`,
+      `after step ${done} is kept: go on with \`checkpoint: "${checkpoint}", resume: true`,
     );
     expect(existsSync(output)).toBe(false);
     const kept = openSafetensors(checkpointFile(checkpoint));
@@ -96,9 +96,9 @@ describe('a run whose loss is not finite', () => {
     // A long warm-up: the first steps are harmless.
     const wild = { ...options, lr: 1e3, warmup: 1000, checkpointEvery: 2 };
     const { hint } = await failure(() => trainTiny(files, tiny, wild), 'diverged');
-    const step = Number(/behind step (\d+) is kept/.exec(hint!)![1]);
+    const step = Number(/after step (\d+) is kept/.exec(hint!)![1]);
     expect(step % 2).toBe(0);
-    expect(hint).toContain(`--checkpoint ${checkpoint} --resume --force`);
+    expect(hint).toContain(`checkpoint: "${checkpoint}", resume: true, force: true`);
     const tame = { ...options, lr: 1e-3, clip: 1, checkpointEvery: 2, resume: true };
     const { message } = await failure(() => trainTiny(files, tiny, tame), 'checkpoint');
     expect(message).toContain('lr was 1000, is 0.001; warmup was 1000, is 0; clip was 0, is 1');
@@ -134,7 +134,7 @@ describe('a run whose loss is not finite', () => {
     const before = readFileSync(kept);
     const { hint } = await failure(() => trainTiny(files, tiny, { ...wild, seed: 1 }), 'diverged');
     expect(readFileSync(kept).equals(before)).toBe(true);
-    expect(hint).toContain(`--checkpoint ${output}.checkpoint-2 --resume`);
+    expect(hint).toContain(`checkpoint: "${output}.checkpoint-2", resume: true`);
     expect(existsSync(checkpointFile(`${output}.checkpoint-2`))).toBe(true);
   });
 
@@ -163,7 +163,7 @@ describe('a run whose loss is not finite', () => {
       'diverged',
     );
     expect(message).toMatch(/^step 3: the loss is Infinity, expected a finite number \(.*9/);
-    expect(hint).toContain(`behind step 2 is kept: go on with --checkpoint ${output}.checkpoint`);
+    expect(hint).toContain(`after step 2 is kept: go on with \`checkpoint: "${output}.checkpoint"`);
     expect(existsSync(checkpointFile(`${output}.checkpoint`))).toBe(true);
   });
 
@@ -177,7 +177,7 @@ describe('a run whose loss is not finite', () => {
       () => trainTiny(files, tiny, { evalData, evalEvery: 2, steps: 4 }),
       'diverged',
     );
-    expect(message).toContain('the evaluation behind step 2: the loss is Infinity');
+    expect(message).toContain('the evaluation after step 2: the loss is Infinity');
   });
 });
 

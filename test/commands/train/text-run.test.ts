@@ -111,7 +111,7 @@ describe('a classifier of texts', () => {
     const run = train(model, { data: jsonl(rows), loss: 'cross-entropy', steps: 1 });
     const { message, hint } = await failure(() => run, 'invalid-data');
     expect(message).toMatch(/key labels holds 0 to 3, expected 0 to 2 \(3 classes\)/);
-    expect(hint).toMatch(/--head linear:/);
+    expect(hint).toMatch(/`head: linear:/);
   });
 });
 

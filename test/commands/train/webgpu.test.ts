@@ -199,6 +199,6 @@ describe.skipIf(cuda.usable)('a provider that does not work', () => {
     const run = await recorded('mlp-regression', 'lora', 1);
     const error = await failure(() => train(run, { steps: 1, provider: 'cuda' }), 'provider');
     expect(error.message).toBe(`provider cuda does not work here: ${cuda.reason}`);
-    expect(error.hint).toContain('onnx-lora providers');
+    expect(error.hint).toContain('listProviders()');
   });
 });

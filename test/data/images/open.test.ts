@@ -97,8 +97,8 @@ describe('rows that name images', () => {
 
   it.each<[string, string, Partial<DataRequest>, string]>([
     ['a missing image', 'image,label\na.png,x\nb.png,x\n', {}, 'd.csv:3: the image'],
-    ['no column of images', 'a,label\na.png,x\n', {}, 'Name it with --image-field'],
-    ['no column of labels', 'image,b\na.png,x\n', {}, 'Name it with --label-field'],
+    ['no column of images', 'a,label\na.png,x\n', {}, 'Name it with `imageField`'],
+    ['no column of labels', 'image,b\na.png,x\n', {}, 'Name it with `labelField`'],
     [
       'a character that is unknown',
       'image,text\na.png,ax\n',

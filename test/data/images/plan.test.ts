@@ -47,7 +47,7 @@ describe('what a model wants of images', () => {
     ['five channels', ['n', 5, 8, 8], {}, 'expected 1 or 3 channels'],
     ['gray for a model of colours', ['n', 3, 8, 8], { channels: 'gray' }, 'has 3 channels, gray'],
     ['no size', ['n', 3, 'h', 'w'], {}, 'images of any size'],
-    ['another size', ['n', 3, 8, 8], { imageSize: '9' }, '8 x 8, --image-size says 9 x 9'],
+    ['another size', ['n', 3, 8, 8], { imageSize: '9' }, '8 x 8, `imageSize` asks for 9 x 9'],
     ['a size in words', ['n', 3, 'h', 'w'], { imageSize: 'big' }, 'height x width'],
     ['two means', ['n', 3, 8, 8], { mean: [0, 1] }, 'mean has 2 numbers, expected one or 3'],
     ['a spread of 0', ['n', 3, 8, 8], { std: [0] }, 'expected numbers above 0'],

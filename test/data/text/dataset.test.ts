@@ -128,7 +128,7 @@ describe('texts', () => {
     const { message } = await failure(() => open([{}], { inputs }), 'unsupported');
     expect(message).toMatch(/nothing in a text makes the model's input head_mask/);
     const noTokenizer = failure(() => open([{}], { tokenizer: undefined }), 'invalid-argument');
-    expect((await noTokenizer).hint).toMatch(/--tokenizer/);
+    expect((await noTokenizer).hint).toMatch(/`tokenizer`/);
   });
 
   it('to compare are rows of one sample each', async () => {

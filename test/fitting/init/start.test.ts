@@ -280,7 +280,7 @@ describe('pissa is refused', () => {
     const run = () => patch(path, { init: 'pissa', output: folder.fresh(), ...options });
     const error = await failure(run, 'unsupported');
     expect(error.message).toContain(message);
-    expect(error.hint).toContain('--exclude');
+    expect(error.hint).toContain('`exclude: ');
   };
 
   it('for a weight that is quantized', async () => {
@@ -417,7 +417,7 @@ describe('gradient', () => {
     const given = { ...options(), modelOutput: 'y' };
     const error = await failure(() => started(aside, 'gradient', given), 'unsupported');
     expect(error.message).toContain('aside has no gradient');
-    expect(error.hint).toContain('--exclude aside');
+    expect(error.hint).toContain('`exclude: ["aside"]`');
   });
 
   it('starts a real model from a few batches of labels', async () => {

@@ -141,7 +141,7 @@ describe('the guard', () => {
     expect(error.node).toBe(name);
     expect(error.message).toContain(`the first value that differs is ${message}`);
     expect(error.message).toMatch(/ y differs by \S+ of its greatest number, tolerance 0\.0001; /);
-    expect(error.hint).toContain('--no-guard');
+    expect(error.hint).toContain('`guard: false`');
   });
 
   it('names the call of a function, and what became of an old operator', async () => {

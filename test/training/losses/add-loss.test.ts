@@ -85,7 +85,7 @@ describe('outputs that do not fit', () => {
     const error = refusal(loss, shape);
     expect(error.message).toContain(`the loss ${loss} takes`);
     expect(error.message).toContain(`found x: float32 [${shape.join(', ')}]`);
-    expect(error.hint).toContain('--model-output');
+    expect(error.hint).toContain('`modelOutput`');
   });
 
   test('integers', () => {

@@ -21,8 +21,8 @@ export function renamer(rename: string | undefined): Renamer {
     if (from === '' || path.startsWith(`${from}.`)) return renamed(path);
     throw new OnnxLoraError(
       'invalid-argument',
-      `the module path ${path} does not start with ${from}, as --peft-prefix ${rename} says`,
-      { hint: 'See the module paths of the model with: onnx-lora inspect MODEL' },
+      `the module path ${path} does not start with ${from}, which \`peftPrefix\` ${rename} expects`,
+      { hint: 'See the module paths of the model with: `inspect(model)`' },
     );
   };
 }
