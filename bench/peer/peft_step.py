@@ -1,10 +1,10 @@
-"""Trains GraLoRA (or LoRA) adapters with PEFT and PyTorch on two threads, and times it.
+"""Trains GraLoRA (or LoRA) adapters with PEFT and PyTorch, and times it.
 
-    python peft_step.py [--model FOLDER] [--data FILE.safetensors] [--log FILE.jsonl] [--steps 30]
-                        [--batch 8] [--length 128] [--rank 16] [--blocks 4] [--lora] [--compile]
-                        [--profile]
+    python peft_step.py [--shape bert|llama|vit] [--model FOLDER] [--data FILE.safetensors] [--log FILE.jsonl]
+                        [--steps 30] [--rank 16] [--blocks 4] [--lora] [--attention eager|sdpa]
+                        [--compile] [--bf16] [--profile]
 
-Without --model, bert.py builds one; without --data, a batch is drawn. Prints one line of JSON: times
+Without --model, shapes.py builds one; without --data, a batch is drawn. Prints one line of JSON: times
 in milliseconds, memory in bytes.
 """
 
@@ -18,41 +18,42 @@ import resource
 import statistics
 
 import torch
-from bert import ENCODER_LINEARS, INPUTS, add_model_options, build_bert, random_batch
 from peft import GraloraConfig, LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import BertForSequenceClassification
+from shapes import add_shape_options, build, parse_shape, random_rows
 
 WARM_UP = 3
 
 
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__)
-    add_model_options(parser)
+    add_shape_options(parser)
     parser.add_argument("--model", help="folder of save_pretrained")
     parser.add_argument("--data", help="samples of all steps, taken in order and again from the start")
     parser.add_argument("--log", help="one line of JSON a step")
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--blocks", type=int, default=4, help="PEFT's gralora_k")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lora", action="store_true", help="plain LoRA of the same rank")
+    parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
     parser.add_argument("--fused", action="store_true", help="PyTorch's fused AdamW")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--profile", action="store_true", help="print the most expensive operators")
-    return parser.parse_args()
+    return parse_shape(parser)
 
 
-def load_model(options):
+def load_model(options, shape):
     if options.model is None:
-        return build_bert(options)
-    return BertForSequenceClassification.from_pretrained(options.model, attn_implementation="eager")
+        model = build(shape, options)
+        model.set_attn_implementation(options.attention)
+        return model
+    return shape.model.from_pretrained(options.model, attn_implementation=options.attention)
 
 
-def add_adapters(model, options):
-    common = {"r": options.rank, "target_modules": ENCODER_LINEARS}
+def add_adapters(model, options, shape):
+    common = {"r": options.rank, "target_modules": shape.targets}
     if options.lora:
         config = LoraConfig(lora_alpha=2 * options.rank, lora_dropout=0.0, **common)
     else:
@@ -62,12 +63,8 @@ def add_adapters(model, options):
     return get_peft_model(model, config)
 
 
-def batches(options):
-    if options.data is None:
-        batch = random_batch(options, options.batch, options.length)
-        while True:
-            yield batch
-    samples = load_file(options.data)
+def batches(options, shape):
+    samples = load_file(options.data) if options.data else random_rows(shape, options, options.batch)
     rows = len(samples["labels"])
     at = 0
     while True:
@@ -75,18 +72,22 @@ def batches(options):
         at = (at + options.batch) % rows
 
 
-def make_step(model, options):
+def forward(model, batch):
+    return model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+
+
+def make_step(model, options, shape):
     """One update; the loss is read every time, because both sides log it."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=1e-4, weight_decay=0.01, fused=options.fused or None
     )
+    run = torch.compile(model) if options.compile else model
 
     def step(batch):
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(
-            model(**{name: batch[name] for name in INPUTS}).logits, batch["labels"]
-        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+            loss = shape.loss(forward(run, batch), batch["labels"])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -107,21 +108,20 @@ def spread(times):
 
 
 def inference_times(model, batch, runs=10):
-    inputs = {name: batch[name] for name in INPUTS}
     with torch.no_grad():
-        return [timed(lambda: model(**inputs))[0] for _ in range(WARM_UP + runs)][WARM_UP:]
+        return [timed(lambda: forward(model, batch))[0] for _ in range(WARM_UP + runs)][WARM_UP:]
 
 
 def main():
-    options = parse_options()
+    options, shape = parse_options()
     torch.set_num_threads(options.threads)
     imported = time.perf_counter() - STARTED
     memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     imported_bytes = memory()
 
-    model = add_adapters(load_model(options), options).train()
-    step, trainable = make_step(torch.compile(model) if options.compile else model, options)
-    data = batches(options)
+    model = add_adapters(load_model(options, shape), options, shape).train()
+    step, trainable = make_step(model, options, shape)
+    data = batches(options, shape)
     log = open(options.log, "w") if options.log else None
     times, losses = [], []
     for number in range(1, options.steps + 1):
