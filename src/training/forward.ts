@@ -27,7 +27,8 @@ import type { AllowedOperators } from './layers/factor-gradients.js';
 import { rewriteAdapters } from './layers/rewrite.js';
 import { batchFirst } from './losses/batch-axis.js';
 import { addLoss, type LossName, type LossOptions, losses } from './losses/index.js';
-import type { Doubt } from './losses/loss.js';
+import type { RowFilter } from './losses/labelled-rows.js';
+import type { Doubt, KeptRows } from './losses/loss.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
 /** Options of building a graph that computes a loss. */
@@ -74,6 +75,8 @@ export interface LossGraph {
   readonly seed: GradientSeed;
   /** Set where the output looks like probabilities and the loss wants logits. */
   readonly doubt: Doubt | undefined;
+  /** The rows of the output that are computed, where it is not all. */
+  readonly rows: KeptRows | undefined;
   /** For inferring types of the graph. */
   readonly probe: SizeProbe;
   /** The graph as it is before anything is taken out that the loss does not need. */
@@ -118,6 +121,8 @@ export interface ForwardOptions extends LossGraphOptions {
   readonly rewrite?: AllowedOperators | undefined;
   /** The share of an adapter's input that is dropped; such layers stay as they are in the model. */
   readonly dropout?: number | undefined;
+  /** Whether logits of a vocabulary are computed for rows with a label only. */
+  readonly labelledRowsOnly?: boolean | undefined;
 }
 
 /**
@@ -156,10 +161,13 @@ export async function buildForward(
   const probe = new SizeProbe(options.sizes ?? new Map());
   const raised = await inTrainingOpset(graph, probe);
   const layers = layersIn(raised, patched, set, probe, options);
-  const lossGraph = withLoss(patched, raised, probe, { ...options, modelOutput });
+  const filter = options.labelledRowsOnly ? rowFilter(patched, theta, layers) : undefined;
+  const lossGraph = withLoss(patched, raised, probe, { ...options, modelOutput }, filter);
+  const moved = new Set([...layers.moved, ...(lossGraph.rows?.values ?? [])]);
   return {
     ...lossGraph,
     ...layers,
+    moved,
     set,
     theta,
     parameters,
@@ -193,6 +201,19 @@ function layersIn(
   const moved = new Set(products.filter((output) => own.has(output)));
   const all = new Set([...constants, ...constantsOf(graph, sites)]);
   return { composites, constants: all, noise: undefined, dropped: new Map(), moved };
+}
+
+/** Adapters take row by row in either form; what is rewritten goes by the names of its values. */
+function rowFilter(
+  { sites }: PatchedModel,
+  theta: string,
+  { composites }: Pick<ForwardGraph, 'composites'>,
+): RowFilter {
+  return {
+    theta,
+    rowwise: new Set(sites.flatMap(({ site }) => site.nodes)),
+    fixed: new Set(composites.map(({ output }) => output)),
+  };
 }
 
 /** The constants among the nodes of adapters, where those are in the graph. */
@@ -240,13 +261,14 @@ function withLoss(
   { graph, types }: { graph: GraphBuilder; types: ValueTypes },
   probe: SizeProbe,
   options: LossGraphOptions,
+  filter?: RowFilter,
 ): LossGraph {
   const own = outputOf(patched, graph, types, options.modelOutput);
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
   const turned = batchFirst(graph, own, inputs, losses[options.loss].labels);
-  const added = addLoss(graph, options.loss, turned, options.lossOptions, types);
-  const { loss, weight, gradient, inputs: lossInputs, renamed, doubt } = added;
+  const added = addLoss(graph, options.loss, turned, options.lossOptions, types, filter);
+  const { loss, weight, gradient, inputs: lossInputs, renamed, doubt, rows } = added;
   const output = { ...own, shape: turned.shape };
   if (options.forGpu) replaceBooleans(graph, types);
   const narrow = options.forGpu ? narrowInputs(graph) : new Set<string>();
@@ -255,7 +277,7 @@ function withLoss(
   const seed = { value: gradient.of, gradient: gradient.value };
   const whole = copyOf(graph);
   const parts = { graph, inputs, lossInputs, renamed, narrowed, output, loss, weight, seed };
-  return { ...parts, doubt, probe, whole };
+  return { ...parts, doubt, rows, probe, whole };
 }
 
 /**

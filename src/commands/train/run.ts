@@ -185,6 +185,7 @@ class Run {
     data: Dataset,
     provider: ProviderName | undefined,
     dropout = 0,
+    labelledRowsOnly = false,
   ): Promise<ForwardGraph> {
     const { loss, modelOutput, name, trainBias, batchSize } = this.options;
     const { inputs } = this.patched.model.graph;
@@ -196,6 +197,7 @@ class Run {
       sizes,
       rewrite: { fused: provider === 'cpu' },
       dropout,
+      labelledRowsOnly,
       forGpu,
       inputShapes: provider && batchShapes(inputs, data, batchSize, forGpu),
     });
@@ -222,7 +224,7 @@ class Run {
         `the last batch of an epoch has ${rest} of ${options.batchSize} samples: the model's arithmetic on shapes runs on the CPU, and would not if all batches were alike`,
       );
     }
-    const forward = await this.forward(data, used, options.dropout);
+    const forward = await this.forward(data, used, options.dropout, fused);
     const batches = await this.batches(data, forward, options.shuffle);
     if (options.trainBias) this.noteLayersWithoutBias(forward);
     this.noteWithoutGradient(forward);

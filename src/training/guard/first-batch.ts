@@ -32,9 +32,10 @@ export async function guardFirstBatch(
   { provider, threads, onNote, ...options }: FirstBatchOptions,
 ): Promise<GuardReport | undefined> {
   if (options.guard === false) return undefined;
-  const { whole, output, moved, dropped: read, renamed } = forward;
+  const { whole, output, rows, moved, dropped: read, renamed } = forward;
   const guarded: Guarded = {
     ...{ model, graphs: [graph, whole], output: output.name, moved, read },
+    rows: rows?.index,
     feeds: new Map([
       ...feedsIn(renamed, await batches.at(0)),
       ...(theta ? [[forward.theta!, flat(theta)] as const] : []),

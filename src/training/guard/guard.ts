@@ -59,7 +59,7 @@ export function guardNote({ passed, reason, optimization }: GuardReport): string
 type Verdict = Omit<GuardReport, 'seconds'>;
 
 async function judge(guarded: Guarded, options: GuardOptions): Promise<Verdict> {
-  const { model, output, feeds, theta } = guarded;
+  const { model, output, rows, feeds, theta } = guarded;
   const runs = new FileRuns(model, options.threads);
   const expected = await outputOf(runs, guarded);
   if (typeof expected === 'string')
@@ -69,8 +69,10 @@ async function judge(guarded: Guarded, options: GuardOptions): Promise<Verdict> 
   const types = [expected.dtype, ...(held ? [held] : [])];
   const tolerance = guardTolerance(model, types, options.provider);
   const differenceWith = async (optimization: 'basic' | 'disabled') => {
-    const found = await runGraph(guarded, [output], { ...options, optimization });
-    return shareOf(expected, found.get(output)!);
+    const values = [output, ...(rows === undefined ? [] : [rows])];
+    const found = await runGraph(guarded, values, { ...options, optimization });
+    const kept = rows === undefined ? expected : rowsOf(expected, found.get(rows)!);
+    return shareOf(kept, found.get(output)!);
   };
   const maxRelDiff = await differenceWith('basic');
   if (maxRelDiff <= tolerance) return { maxRelDiff, tolerance, passed: true };
@@ -93,6 +95,19 @@ async function outputOf(runs: FileRuns, { feeds, output }: Guarded): Promise<Ten
     if (error instanceof OnnxLoraError && error.code === 'runtime') return error.message;
     throw error;
   }
+}
+
+/** The rows of an output that a graph computes, as it gives them: [1, rows, ..]. */
+function rowsOf(output: TensorValue, { data: index }: TensorValue): TensorValue {
+  const width = output.dims.at(-1)!;
+  const rows = Array.from(index as BigInt64Array, Number);
+  // A row may be there twice.
+  const Numbers = output.data.constructor as new (length: number) => Float32Array;
+  const data = new Numbers(rows.length * width);
+  const all = output.data as Float32Array;
+  for (const [i, row] of rows.entries())
+    data.set(all.subarray(row * width, (row + 1) * width), i * width);
+  return { dtype: output.dtype, dims: [1, rows.length, width], data };
 }
 
 function shareOf(expected: TensorValue, found: TensorValue): number {

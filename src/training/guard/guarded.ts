@@ -12,6 +12,8 @@ export interface Guarded {
   readonly output: string;
   /** Values that have another meaning in the graph than in the file. */
   readonly moved?: ReadonlySet<string> | undefined;
+  /** The value with the rows of the output that the graph has, where it lacks some. */
+  readonly rows?: string | undefined;
   /** What nodes of the graph are to read instead: what a training step draws at random left out. */
   readonly read?: ReadonlyMap<string, string> | undefined;
   /** The first batch, with what else the graph reads. */

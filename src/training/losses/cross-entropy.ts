@@ -1,7 +1,9 @@
+import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import { classification } from '../metrics/classification.js';
 import { countedLabels, divisorOf } from './counting.js';
+import { labelledOnly } from './labelled-rows.js';
 import type { Logits, Loss, LossOptions, Term } from './loss.js';
 import { cast, reduce, sizeOf } from './operators.js';
 import { checkSmoothing } from './smoothing.js';
@@ -33,13 +35,14 @@ export const crossEntropy = {
  */
 export function meanCrossEntropy(
   graph: GraphBuilder,
-  logits: Logits,
-  labels: string,
+  wholeLogits: Logits,
+  wholeLabels: string,
   options: LossOptions,
 ): Term {
-  checkClassOptions(logits, options);
+  checkClassOptions(wholeLogits, options);
+  const { labelSmoothing = 0, classWeights, ignoreIndex = DEFAULT_IGNORE_INDEX } = options;
+  const { logits, labels } = labelledOnly(graph, wholeLogits, wholeLabels, ignoreIndex);
   const { name: z, dtype } = logits;
-  const { labelSmoothing = 0, classWeights, ignoreIndex } = options;
   const { index, counted } = countedLabels(graph, labels, dtype, ignoreIndex);
   const rowWeight = weightsOfRows(graph, classWeights, index, counted, dtype);
   const weight = reduce(graph, 'ReduceSum', rowWeight);

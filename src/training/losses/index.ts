@@ -13,8 +13,17 @@ import { crossEntropy } from './cross-entropy.js';
 import { ctc } from './ctc.js';
 import { focal } from './focal.js';
 import { kl } from './kl.js';
+import { keepRows, type RowFilter, rowSource } from './labelled-rows.js';
 import { logitsOf, mayBeProbabilities, widened } from './logits.js';
-import type { AddInput, Logits, Loss, LossInGraph, LossOption, LossOptions } from './loss.js';
+import type {
+  AddInput,
+  KeptRows,
+  Logits,
+  Loss,
+  LossInGraph,
+  LossOption,
+  LossOptions,
+} from './loss.js';
 import { mnr } from './mnr.js';
 import { mse } from './mse.js';
 import { addDistance } from './probabilities.js';
@@ -76,6 +85,7 @@ const LEAST_OPSET = 11;
  * @param output of the graph, with its shape as far as it is known
  * @param types of the graph's values, as far as they are known: what is behind a last Softmax is seen
  * through with them
+ * @param filter where rows without a label may be left out before the product that makes logits of them
  * @throws OnnxLoraError `invalid-argument` where the output does not fit the loss, where the model has
  * an input of the same name, or for an option out of range; `unsupported` for an old opset
  */
@@ -85,6 +95,7 @@ export function addLoss(
   output: ModelOutput,
   options: LossOptions = {},
   types?: ValueTypes,
+  filter?: RowFilter,
 ): LossInGraph {
   const loss = losses[name];
   checkFits(graph, name, loss, output);
@@ -100,11 +111,21 @@ export function addLoss(
     inputs.push({ name: input, dtype, shape });
     return own;
   };
-  const term = loss.add(graph, logits, addInput, options);
+  let rows: KeptRows | undefined;
+  const source = filter && rowSource(graph, types ?? new Map(), logits, filter);
+  const only =
+    source &&
+    ((index: string): Logits => {
+      keepRows(graph, source, index);
+      const values = [source.rows, ...[...source.nodes].flatMap((node) => node.outputs)];
+      rows = { index, values: new Set(values) };
+      return { ...logits, shape: [1, null, ...(logits.shape?.slice(2) ?? [])] };
+    });
+  const term = loss.add(graph, only ? { ...logits, only } : logits, addInput, options);
   const gradient = { of: logits.name, value: term.gradient };
   const doubt =
     before === output && loss.contains ? doubtOf(graph, output, logits, loss) : undefined;
-  return { loss: term.loss, weight: term.weight, inputs, renamed, gradient, doubt };
+  return { loss: term.loss, weight: term.weight, inputs, renamed, gradient, doubt, rows };
 }
 
 function doubtOf(

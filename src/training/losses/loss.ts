@@ -38,6 +38,11 @@ export interface LossOptions {
 /** A model output in the type that losses are computed in. */
 export interface Logits extends ModelOutput {
   readonly dtype: 'float32' | 'float64';
+  /**
+   * Where rows of [batch, length, classes] may be left out: the logits [1, kept, classes] of those in `index`,
+   * int64 [kept], batch and length taken as one axis. To be called before another node reads the logits.
+   */
+  readonly only?: (index: string) => Logits;
 }
 
 /** A loss without its inputs. */
@@ -74,11 +79,21 @@ export interface LossInGraph {
     /** Name of the gradient. */
     readonly value: string;
   };
+  /** Where rows of the output are left out: those that are there. */
+  readonly rows?: KeptRows | undefined;
   /**
    * Where the output may be the probabilities of a `last` operator that was not found: a scalar that is
    * near 0 if it is.
    */
   readonly doubt?: Doubt | undefined;
+}
+
+/** What is left of an output of which rows are left out. */
+export interface KeptRows {
+  /** Name of the rows' places, int64, all axes of the output but the last taken as one. */
+  readonly index: string;
+  /** Names of the values that lack the others. */
+  readonly values: ReadonlySet<string>;
 }
 
 /** A check of whether an output holds probabilities where a loss wants logits. */
