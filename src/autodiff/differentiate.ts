@@ -131,12 +131,35 @@ function activeValues(
   for (const node of nodes) {
     const reads = [...node.inputs, ...capturedBy(node)];
     if (!reads.some((name) => active.has(name)) || isConstantFunction(node)) continue;
-    for (const output of node.outputs) {
+    for (const output of numbersOf(node)) {
       if (constants.has(output)) continue;
-      if (isDifferentiable(types.get(output)) || rounds(node)) active.add(output);
+      if (isDifferentiable(types.get(output)) || isRounded(node, output, types, active))
+        active.add(output);
     }
   }
   return active;
+}
+
+/** The scale and the zero point that DynamicQuantizeLinear finds count as given. */
+function numbersOf({ opType, domain = '', outputs }: NewNode): readonly string[] {
+  return opType === 'DynamicQuantizeLinear' && domain === '' ? outputs.slice(0, 1) : outputs;
+}
+
+/**
+ * Whether an output is of integers that stand for active numbers: what a node rounds, or what it makes of
+ * integers of the same type, as a Reshape does. A way through them is followed or refused, and not taken
+ * for one that ends.
+ */
+function isRounded(
+  node: NewNode,
+  output: string,
+  types: ValueTypes,
+  active: ReadonlySet<string>,
+): boolean {
+  const dtype = types.get(output)?.dtype;
+  if (dtype === undefined || !ROUNDED.has(dtype)) return false;
+  const passesOn = (name: string) => active.has(name) && types.get(name)?.dtype === dtype;
+  return rounds(node) || node.inputs.some(passesOn);
 }
 
 /** What the bodies of Loop, Scan and If read from around them. */
@@ -146,13 +169,11 @@ function capturedBy({ attributes = {} }: NewNode): readonly string[] {
   );
 }
 
-/**
- * Quantized activations stand for numbers, which have gradients: the way through them is refused, and
- * not taken for one that ends.
- */
 function rounds({ opType, domain = '' }: NewNode): boolean {
-  return domain === '' && ROUNDING.has(opType);
+  return ROUNDING.has(domain === '' ? opType : `${domain}:${opType}`);
 }
+
+const ROUNDED = new Set<string>(['int8', 'uint8', 'int16', 'uint16', 'int32']);
 
 const ROUNDING = new Set([
   'ConvInteger',
@@ -161,6 +182,9 @@ const ROUNDING = new Set([
   'QLinearConv',
   'QLinearMatMul',
   'QuantizeLinear',
+  'com.microsoft:QGemm',
+  'com.microsoft:QLinearAdd',
+  'com.microsoft:QLinearMul',
 ]);
 
 /** Operators whose result does not move with small changes of their input. */

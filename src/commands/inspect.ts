@@ -10,7 +10,7 @@ import {
   parameterShare,
   parametersOf,
 } from '../adapters/kinds/summary.js';
-import { findLayers, type Layer } from '../adapters/model/layers.js';
+import { findLayers, type Layer, multiplying } from '../adapters/model/layers.js';
 import type { Head, ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { AttachedSite, PatchedModel } from '../adapters/model/patched.js';
@@ -210,7 +210,7 @@ function describeTargets(
     const adapters = attached.map(({ adapter }) => summaries.get(adapter)!);
     return {
       node: layer.nodeNames[i]!,
-      op: operator(node),
+      op: operator(layer.linear[i]?.product?.node ?? node),
       module: layer.modules[i]!,
       ...describeWeight(patched.values, layer, i),
       adapter: adapters[0] ?? null,
@@ -223,7 +223,8 @@ function describeTargets(
 function describeWeight(values: ValueIndex, layer: Layer, i: number) {
   const linear = layer.linear[i];
   if (!linear) return { weight: null, eligible: false, reason: layer.refusal ?? '' };
-  const { node, weight } = linear;
+  const { weight } = linear;
+  const node = multiplying(linear);
   const source = sourceOf(node, weight);
   const { constant, storedDtype } = weight;
   const stored = (constant ?? traceConstant(values, node.graph, weight.name))?.tensor;

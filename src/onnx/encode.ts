@@ -105,11 +105,14 @@ export function nodeRecord(node: NewNode): Piece[] {
     ...outputs.map((output) => stringRecord(NodeField.output, output)),
     stringRecord(NodeField.name, name),
     stringRecord(NodeField.opType, opType),
-    ...Object.entries(attributes).flatMap(([key, value]) =>
-      record(NodeField.attribute, attribute(key, value)),
-    ),
+    ...Object.entries(attributes).flatMap(([key, value]) => attributeRecord(key, value)),
     ...(domain === '' ? [] : [stringRecord(NodeField.domain, domain)]),
   );
+}
+
+/** A `NodeProto.attribute` record. */
+export function attributeRecord(name: string, value: AttributeValue): Piece[] {
+  return record(NodeField.attribute, attribute(name, value));
 }
 
 function attribute(name: string, value: AttributeValue): Uint8Array {

@@ -54,20 +54,12 @@ describe('a use of an operator that has no gradient', () => {
       },
     ],
     [
-      'a quantized activation',
-      /through which no gradient passes/,
-      (g, [x]) => {
-        const parts = [g.scalar('float32', 0.5), g.constant('int32', [], [0])];
-        const codes = g.op('QuantizeLinear', [x!, parts[0]!]);
-        return g.op('DequantizeLinear', [codes, parts[0]!]);
-      },
-    ],
-    [
-      'a product in 8 bits',
-      /MatMulInteger\) cannot be differentiated: it rounds activations/,
+      'a convolution of integers',
+      /ConvInteger\) cannot be differentiated: it convolves integers/,
       (g, [x]) => {
         const [codes, scale] = g.ops('DynamicQuantizeLinear', [x!], 3);
-        const wide = g.op('MatMulInteger', [codes!, g.op('Transpose', [codes!])]);
+        const image = g.op('Reshape', [codes!, g.integers([1, 1, 2, 3])]);
+        const wide = g.op('ConvInteger', [image, g.constant('uint8', [1, 1, 1, 1], [3])]);
         return g.op('Mul', [g.op('Cast', [wide], { to: int(1) }), scale!]);
       },
     ],

@@ -249,9 +249,13 @@ describe('a failure', () => {
 
   it('names the node where there is one', async () => {
     const folder = temporaryFolder({ 'model.onnx': 'bert-int8-dynamic/model.onnx' });
-    const { stdout, code } = await run(folder, ['patch', 'model.onnx', '--json']);
+    const { stdout, code } = await run(folder, [
+      ...['patch', 'model.onnx', '--kind', 'dora', '--json'],
+    ]);
     expect(code).toBe(1);
-    expect(json(stdout).error).toMatchObject({ code: 'no-target', node: expect.any(String) });
+    const { error } = json(stdout);
+    expect(error).toMatchObject({ code: 'unsupported', node: expect.any(String) });
+    expect(error.message).toContain('its weight is packed inside MatMulInteger');
   });
 
   it.each([

@@ -44,7 +44,8 @@ export function attachSubgraph(
   graph.child(anchor.field).setPayload(anchor.outputFields[0]!, encodeString(base));
   for (const node of nodes) graph.insertAfter(anchor.field, ...nodeRecord(node));
   const added = nodes.map(({ name }) => name);
-  const site = { node: patched.label(linear.node), base, nodes: added };
+  const label = patched.label(linear.node, linear.product?.node);
+  const site = { node: label, base, nodes: added };
   return { site: product === undefined ? site : { ...site, product }, constants };
 }
 

@@ -61,9 +61,10 @@ function keepsShape(dims: readonly number[], { geometry, weight }: LinearLayer):
 function isFusedOnward(
   model: Model,
   values: ValueIndex,
-  { weight }: LinearLayer,
+  { weight, product }: LinearLayer,
   sum: Node,
 ): boolean {
+  if (product) return false;
   const isOpen = !hasFixedSizes(model);
   if (isDequantized(weight)) return isOpen && entersGelu(values, sum);
   const residual = isOpen ? soleAdd(readersOf(values, sum)) : undefined;

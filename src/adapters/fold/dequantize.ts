@@ -6,16 +6,22 @@
 import { OnnxLoraError } from '../../errors.js';
 import { isComputing, isStep, storedTensor } from '../../graph/constants.js';
 import type { Value, ValueIndex } from '../../graph/uses.js';
-import type { FloatName } from '../../onnx/dtype.js';
+import { dataTypeNumber, type FloatName } from '../../onnx/dtype.js';
 import { type Piece, totalLength } from '../../onnx/edit.js';
-import { type AttributeValue, initializerRecord, nodeRecord, record } from '../../onnx/encode.js';
+import {
+  type AttributeValue,
+  initializerRecord,
+  type NewNode,
+  nodeRecord,
+  record,
+} from '../../onnx/encode.js';
 import { GraphField, ModelField } from '../../onnx/fields.js';
 import { type Model, type Node, nodeLabel, standardOpset } from '../../onnx/model.js';
 import { onnx } from '../../onnx/proto.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import { openSession } from '../../runtime/session.js';
 import type { Feeds } from '../../runtime/tensor-value.js';
-import type { LinearLayer } from '../targets/index.js';
+import type { IntegerProduct, LinearLayer } from '../targets/index.js';
 import type { BaseWeight } from './base-weight.js';
 
 /** What is needed to look at a model's weights. */
@@ -39,11 +45,7 @@ export function dequantizedTensor(
     rows: dims[0]!,
     columns,
     async readRows(start, end) {
-      all ??= evaluate(context, node, [], dtype).then(async ({ run, release }) => {
-        const bytes = await run(new Map());
-        await release();
-        return bytes;
-      });
+      all ??= evaluate(context, node, [], dtype).then(once);
       const width = (await all).byteLength / dims[0]!;
       return (await all).subarray(start * width, end * width);
     },
@@ -78,6 +80,45 @@ export function weightByIdentity(context: WeightContext, layer: LinearLayer): Ba
   };
 }
 
+/** The weight [in, out] that the integers of a product stand for, `(integers - zeroPoint) · scale`. */
+export function weightOfIntegers(
+  context: WeightContext,
+  { weight }: LinearLayer,
+  { node, integers, scale, zeroPoint }: IntegerProduct,
+): BaseWeight {
+  const { in: rows, out: columns, dtype, transposed } = weight;
+  const to = { to: { int: dataTypeNumber(dtype) } };
+  const steps: NewNode[] = [];
+  const step = (opType: string, inputs: string[], attributes = {}) => {
+    const name = `weight ${steps.length}`;
+    steps.push({ name, opType, inputs, outputs: [name], attributes });
+    return name;
+  };
+  const numbers = step('Cast', [integers], to);
+  const turned = transposed ? step('Transpose', [numbers], { perm: { ints: [1, 0] } }) : numbers;
+  const shifted = zeroPoint ? step('Sub', [turned, step('Cast', [zeroPoint], to)]) : turned;
+  const output = step('Mul', [shifted, scale]);
+  const constants = [integers, scale, ...(zeroPoint ? [zeroPoint] : [])];
+  let all: Promise<Uint8Array> | undefined;
+  return {
+    dtype,
+    rows,
+    columns,
+    async readRows(start, end) {
+      all ??= open(context, node, { nodes: steps, constants, fed: [], output }, dtype).then(once);
+      const width = (await all).byteLength / rows;
+      return (await all).subarray(start * width, end * width);
+    },
+  };
+}
+
+/** The numbers that an evaluator gives without an input. */
+async function once({ run, release }: Evaluator): Promise<Uint8Array> {
+  const bytes = await run(new Map());
+  await release();
+  return bytes;
+}
+
 // MatMulNBits at accuracy level 4 rounds its input to 8 bits; without the attribute it computes in
 // float32. Its bias is not part of the weight.
 const WITHOUT_ROUNDING = { attributes: ['accuracy_level'], inputs: [5] };
@@ -88,12 +129,37 @@ interface Evaluator {
 }
 
 /** One node of the model in a session of its own, its constants as initializers. */
-async function evaluate(
+function evaluate(
   context: WeightContext,
   node: Node,
   fed: readonly string[],
   dtype: FloatName,
   without: { attributes: string[]; inputs: number[] } = { attributes: [], inputs: [] },
+): Promise<Evaluator> {
+  const inputs = node.inputs.map((name, i) => (without.inputs.includes(i) ? '' : name));
+  while (inputs.at(-1) === '') inputs.pop();
+  const constants = inputs.filter((name) => name !== '' && !fed.includes(name));
+  const output = node.outputs[0]!;
+  const kept = [...node.attributes].filter(([name]) => !without.attributes.includes(name));
+  const attributes = Object.fromEntries(kept.map(([name, value]) => [name, attributeValue(value)]));
+  const nodes = [{ ...node, inputs, outputs: [output], attributes }];
+  return open(context, node, { nodes, constants, fed, output }, dtype);
+}
+
+/** What a session computes of constants, and of values that are fed. */
+interface Computation {
+  readonly nodes: readonly NewNode[];
+  /** Values that `node` reads. */
+  readonly constants: readonly string[];
+  readonly fed: readonly string[];
+  readonly output: string;
+}
+
+async function open(
+  context: WeightContext,
+  node: Node,
+  { nodes, constants, fed, output }: Computation,
+  dtype: FloatName,
 ): Promise<Evaluator> {
   if (dtype !== 'float32') {
     throw new OnnxLoraError(
@@ -102,15 +168,9 @@ async function evaluate(
       { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
     );
   }
-  const inputs = node.inputs.map((name, i) => (without.inputs.includes(i) ? '' : name));
-  while (inputs.at(-1) === '') inputs.pop();
-  const constants = inputs.filter((name) => name !== '' && !fed.includes(name));
-  const output = node.outputs[0]!;
-  const kept = [...node.attributes].filter(([name]) => !without.attributes.includes(name));
-  const attributes = Object.fromEntries(kept.map(([name, value]) => [name, attributeValue(value)]));
   const pieces = [
-    ...nodeRecord({ ...node, inputs, outputs: [output], attributes }),
     ...constantRecords(context, node, constants),
+    ...nodes.flatMap((one) => nodeRecord(one)),
     ...fed.flatMap((name) => record(GraphField.input, floatValue(name))),
     ...record(GraphField.output, floatValue(output)),
   ];

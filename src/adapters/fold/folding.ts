@@ -14,17 +14,17 @@ import { type FloatName, isConvertible } from '../../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../../onnx/edit.js';
 import { nodeRecord } from '../../onnx/encode.js';
 import type { TensorPlace } from '../../onnx/external.js';
-import { NodeField } from '../../onnx/fields.js';
 import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
-import { encodeString, fieldsOf } from '../../onnx/wire.js';
+import { encodeString } from '../../onnx/wire.js';
 import type { OwnNumbers } from '../factors/factors.js';
 import type { Factors } from '../factors/norms.js';
 import type { AdapterShape } from '../model/manifest.js';
 import { structureOf } from '../structure/structure.js';
-import type { LinearLayer } from '../targets/index.js';
+import type { Addend, LinearLayer } from '../targets/index.js';
 import { type BaseWeight, storedWeight } from './base-weight.js';
-import { type WeightContext, weightByIdentity } from './dequantize.js';
+import { type WeightContext, weightByIdentity, weightOfIntegers } from './dequantize.js';
+import { becomeProduct } from './float-product.js';
 import type { FoldNorms, FoldRule } from './folded-weight.js';
 import { isQuantized, layerWeight } from './layer-weight.js';
 import { RowFactors } from './row-factors.js';
@@ -71,6 +71,8 @@ export interface Leaving {
 export class Folding {
   readonly folded: Folded[] = [];
   private readonly rewired = new Map<Node, Set<number>>();
+  /** Values that nodes read which did not before. */
+  private readonly readNow = new Set<Value>();
   private readonly removed: Set<Node | Tensor>;
   private readonly places: Leaving['places'];
   private readonly originals: Leaving['originals'];
@@ -197,44 +199,40 @@ export class Folding {
     return value;
   }
 
-  /** A layer that is quantized inside its operator becomes a MatMul. */
+  /** A layer that is quantized inside its operator, or multiplies integers, becomes a product of floats. */
   private replaceOperator(group: readonly FoldSite[]): void {
     for (const site of group) {
-      const { node, weight } = site.layer;
-      if (node.inputs[5]) {
+      const { node, weight, input, product } = site.layer;
+      if (!product && node.inputs[5]) {
         throw new OnnxLoraError(
           'unsupported',
           `${nodeLabel(node)}: ${node.opType} with a bias cannot be folded into`,
           { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
         );
       }
-      const data = this.fold(
-        [site],
-        weightByIdentity(this.context, site.layer),
-        false,
-        'dequantized',
-      );
+      const base = product
+        ? weightOfIntegers(this.context, site.layer, product)
+        : weightByIdentity(this.context, site.layer);
+      const data = this.fold([site], base, false, 'dequantized');
       const name = this.names.fresh(`${weight.name}_merged`);
       const dims = [weight.in, weight.out];
       addInitializer(this.root, this.context.model, { name, dtype: weight.dtype, dims, data });
-      this.becomeMatMul(node, name);
-      node.inputs.forEach((_, index) => {
-        if (index > 0) this.markRewired(node, index);
+      const { root, names, context } = this;
+      becomeProduct({ root, names, model: context.model }, site.layer, name);
+      this.readFrom(node, [input, ...(product?.addends ?? []).flatMap(valuesOf)]);
+      const given = product ? node.inputs : node.inputs.slice(1);
+      node.inputs.forEach((value, index) => {
+        if (index > 0 || value !== input) this.markRewired(node, index);
       });
-      for (const input of node.inputs.slice(1)) this.removeUnusedValue(node, input);
+      for (const value of given) this.removeUnusedValue(node, value);
     }
   }
 
-  private becomeMatMul(node: Node, weight: string): void {
-    const edit = graphEdit(this.root, node.graph).child(node.field);
-    const range = { start: node.field.value, end: node.field.end };
-    for (const field of fieldsOf(this.context.model.source, range)) {
-      if (field.number === NodeField.opType) edit.setPayload(field, encodeString('MatMul'));
-      if (field.number === NodeField.domain || field.number === NodeField.attribute)
-        edit.remove(field);
+  private readFrom({ graph }: Node, names: readonly string[]): void {
+    for (const name of names) {
+      const value = this.context.values.resolve(graph, name);
+      if (value) this.readNow.add(value);
     }
-    edit.setPayload(node.inputFields[1]!, encodeString(weight));
-    for (const field of node.inputFields.slice(2)) edit.remove(field);
   }
 
   private fold(
@@ -286,8 +284,9 @@ export class Folding {
   private removeUnusedValue(node: Node, name: string): void {
     const value = this.context.values.resolve(node.graph, name);
     const made = value?.producer;
-    if (!made || !(isStep(made) || isComputing(made))) this.removeStored(value);
-    else if (this.isUnused(value) && !this.removed.has(made)) {
+    if (!made || !(isStep(made) || isComputing(made) || isQuantizing(made))) {
+      this.removeStored(value);
+    } else if (this.areUnused(made) && !this.removed.has(made)) {
       this.removed.add(made);
       graphEdit(this.root, made.graph).remove(made.field);
       for (const input of made.inputs) this.removeUnusedValue(made, input);
@@ -308,7 +307,12 @@ export class Folding {
     return tensor !== undefined && this.originals.has(tensor);
   }
 
+  private areUnused({ graph, outputs }: Node): boolean {
+    return outputs.every((name) => this.isUnused(this.context.values.resolve(graph, name)));
+  }
+
   private isUnused(value: Value | undefined): boolean {
+    if (value && this.readNow.has(value)) return false;
     return (value?.uses ?? []).every(({ node, index }) => {
       return (
         node !== undefined &&
@@ -316,6 +320,23 @@ export class Folding {
       );
     });
   }
+}
+
+/** Whether a node is one of those that stand around a product of integers, or that product. */
+function isQuantizing({ opType }: Node): boolean {
+  return INTEGER_OPERATORS.has(opType);
+}
+
+const INTEGER_OPERATORS = new Set([
+  'DynamicQuantizeLinear',
+  'MatMulInteger',
+  'QGemm',
+  'QLinearAdd',
+  'QLinearMatMul',
+]);
+
+function valuesOf({ value, scales, zeroPoint }: Addend): string[] {
+  return [value, ...scales, zeroPoint];
 }
 
 function storageOf({ layer }: FoldSite): unknown {

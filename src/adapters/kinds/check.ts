@@ -1,7 +1,7 @@
 /** Where adapters of a kind can stand. */
 import { OnnxLoraError } from '../../errors.js';
 import { nodeLabel } from '../../onnx/model.js';
-import type { Layer } from '../model/layers.js';
+import { type Layer, multiplying } from '../model/layers.js';
 import type { PatchedModel } from '../model/patched.js';
 import type { LinearLayer } from '../targets/index.js';
 import { kindOf } from './index.js';
@@ -13,13 +13,14 @@ import type { AdapterKind } from './kind.js';
  * @throws OnnxLoraError `unsupported`
  */
 export function checkPlace(patched: PatchedModel, layer: Layer, kind: AdapterKind): void {
-  for (const { node, weight } of layer.linear) {
+  for (const linear of layer.linear) {
+    const { node, weight } = linear;
     const others = patched.sites.filter(({ target }) => target === node);
     const reading = others.find(({ adapter }) => kindOf(adapter).readsWeight);
     if (reading) throw notAlone(patched, node, reading.set.set, kindOf(reading.adapter));
     if (!kind.readsWeight) continue;
     if (others[0]) throw notAlone(patched, node, others[0].set.set, kind);
-    if (!weight.constant) throw packed(node, kind);
+    if (!weight.constant) throw packed(multiplying(linear), kind);
   }
 }
 

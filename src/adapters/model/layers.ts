@@ -53,16 +53,22 @@ function layerOf(patched: PatchedModel, findings: Finding[], names: WeightNames)
   const nodes = findings.map(({ node }) => node);
   const linear = findings.flatMap((finding) => ('refusal' in finding ? [] : [finding]));
   const first = findings[0]!;
-  const modules = findings.map((finding) =>
-    modulePath(finding.node, names.of(finding), patched.label(finding.node)),
+  const labels = findings.map((finding) => patched.label(finding.node, multiplying(finding)));
+  const modules = findings.map((finding, i) =>
+    modulePath(multiplying(finding), names.of(finding), labels[i]),
   );
   return {
     module: modules[0]!,
     modules,
     nodes,
-    nodeNames: nodes.map((node) => patched.label(node)),
+    nodeNames: labels,
     isConvolution: first.node.opType.includes('Conv'),
     linear,
     refusal: 'refusal' in first ? first.refusal : undefined,
   };
+}
+
+/** The node that is the layer to those who look for it: of an integer product the one that multiplies. */
+export function multiplying(finding: Finding): Node {
+  return ('product' in finding && finding.product?.node) || finding.node;
 }

@@ -147,9 +147,12 @@ export class PatchedModel {
     return new Map(this.slotSites.map(({ target }, i) => [target, slots[i]!]));
   }
 
-  /** What to call a layer's node: a name that stays the same however many adapters are added. */
-  label(target: Node): string {
-    return this.sitesBeside(target)[0]?.site.node ?? nodeLabel(target);
+  /**
+   * What to call a layer's node: a name that stays the same however many adapters are added.
+   * @param named the node whose name it is, where that is not the one that gives the output
+   */
+  label(target: Node, named = target): string {
+    return this.sitesBeside(target)[0]?.site.node ?? nodeLabel(named);
   }
 
   /** The adapters or slots beside a layer's node, the one next to it first. */

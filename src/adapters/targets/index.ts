@@ -3,11 +3,27 @@ import type { ValueIndex } from '../../graph/uses.js';
 import { allGraphs, type Model, type Node } from '../../onnx/model.js';
 import { pointwiseConv } from './conv.js';
 import { gemm } from './gemm.js';
+import {
+  dynamicQuantizeMatMul,
+  matMulInteger,
+  matMulIntegerToFloat,
+  qGemm,
+  qLinearMatMul,
+} from './integer-product.js';
 import { fusedMatMul, matMul } from './matmul.js';
+import { matMulBnb4 } from './matmul-bnb4.js';
 import { matMulNBits } from './matmul-nbits.js';
 import type { Finding } from './target.js';
 
-export type { Finding, Geometry, LinearLayer, RefusedNode, Weight } from './target.js';
+export type {
+  Addend,
+  Finding,
+  Geometry,
+  IntegerProduct,
+  LinearLayer,
+  RefusedNode,
+  Weight,
+} from './target.js';
 
 type Analyzer = (values: ValueIndex, node: Node) => Finding;
 
@@ -15,8 +31,8 @@ const refuse =
   (refusal: string): Analyzer =>
   (_, node) => ({ node, refusal });
 
-const integer = refuse(
-  'it multiplies integers: an adapter needs a floating-point input and output; start from the model before quantization, or from a weight-only quantized one',
+const integerConv = refuse(
+  'it convolves integers: only products of matrices take adapters there; start from the model before quantization',
 );
 const packedAttention = refuse(
   'its query, key and value weights are packed into one operator; start from the model before this fusion',
@@ -27,15 +43,13 @@ const analyzers: Readonly<Record<string, Analyzer>> = {
   MatMul: matMul,
   Gemm: gemm,
   Conv: pointwiseConv,
-  MatMulInteger: integer,
-  QLinearMatMul: integer,
-  ConvInteger: integer,
-  QLinearConv: integer,
+  MatMulInteger: matMulInteger,
+  QLinearMatMul: qLinearMatMul,
+  ConvInteger: integerConv,
+  QLinearConv: integerConv,
   'com.microsoft:FusedMatMul': fusedMatMul,
   'com.microsoft:MatMulNBits': matMulNBits,
-  'com.microsoft:MatMulBnb4': refuse(
-    'its weight is in the bitsandbytes format, which is not supported',
-  ),
+  'com.microsoft:MatMulBnb4': matMulBnb4,
   'com.microsoft:FusedGemm': refuse(
     'an activation is fused into it, after the point where an adapter adds',
   ),
@@ -44,9 +58,9 @@ const analyzers: Readonly<Record<string, Analyzer>> = {
   ),
   'com.microsoft:Attention': packedAttention,
   'com.microsoft:QAttention': packedAttention,
-  'com.microsoft:DynamicQuantizeMatMul': integer,
-  'com.microsoft:MatMulIntegerToFloat': integer,
-  'com.microsoft:QGemm': integer,
+  'com.microsoft:DynamicQuantizeMatMul': dynamicQuantizeMatMul,
+  'com.microsoft:MatMulIntegerToFloat': matMulIntegerToFloat,
+  'com.microsoft:QGemm': qGemm,
 };
 
 /**

@@ -51,11 +51,39 @@ export interface Weight {
   readonly factor: number;
 }
 
+/** A product of integers that stand for floats: `(A - zeroA) · (integers - zeroPoint)`. */
+export interface IntegerProduct {
+  /** The node that multiplies. */
+  readonly node: Node;
+  /** Name of the weight's integers; the weight is `(integers - zeroPoint) · scale`. */
+  readonly integers: string;
+  /** Name of their scale. */
+  readonly scale: string;
+  /** Name of their zero point, `''` where there is none. */
+  readonly zeroPoint: string;
+  /** What is added to the product before it is the layer's output. */
+  readonly addends: readonly Addend[];
+}
+
+/** A bias: floats as they are, or integers with the scales that they are multiplied with. */
+export interface Addend {
+  /** Name of the numbers. */
+  readonly value: string;
+  /** Names of the scales; none where the numbers are floats. */
+  readonly scales: readonly string[];
+  /** Name of the zero point, `''` where there is none. */
+  readonly zeroPoint: string;
+  /** What is multiplied with it besides; default 1. */
+  readonly factor?: number;
+}
+
 /** A layer that can take an adapter. */
 export interface LinearLayer {
-  /** The node that computes the layer. */
+  /** The node that gives the layer's output; of an integer product the last one of the dequantization. */
   readonly node: Node;
-  /** Name of X. */
+  /** Present where the layer multiplies integers. */
+  readonly product?: IntegerProduct | undefined;
+  /** Name of X, in floating point. */
   readonly input: string;
   /** Name of Y. */
   readonly output: string;

@@ -3,6 +3,7 @@ import type { NewNode } from '../../onnx/encode.js';
 import type { GradientRule } from '../rule.js';
 import * as activations from './activations.js';
 import * as arithmetic from './arithmetic.js';
+import { matMulBnb4 } from './bnb4.js';
 import * as channels from './channels.js';
 import { controlFlow } from './control-flow.js';
 import * as convolution from './convolution.js';
@@ -14,7 +15,7 @@ import * as matrix from './matrix.js';
 import { moved } from './movement.js';
 import * as normalization from './normalization.js';
 import * as pooling from './pooling.js';
-import { quantized } from './quantization.js';
+import * as quantization from './quantization.js';
 import * as rearrangement from './rearrangement.js';
 import * as reduction from './reduction.js';
 import { resize } from './resize.js';
@@ -29,6 +30,7 @@ export const rules: Readonly<Record<string, GradientRule>> = {
   Gemm: matrix.gemm,
   MatMul: matrix.matMul,
   'com.microsoft:FusedMatMul': matrix.fusedMatMul,
+  'com.microsoft:MatMulBnb4': matMulBnb4,
   'com.microsoft:MatMulNBits': matrix.matMulNBits,
 
   // Windows
@@ -153,16 +155,24 @@ export const rules: Readonly<Record<string, GradientRule>> = {
   ScatterND: indexing.scatterND,
   TopK: indexing.topK,
 
+  // Activations in integers
+  DequantizeLinear: quantization.dequantizeLinear,
+  DynamicQuantizeLinear: quantization.dynamicQuantizeLinear,
+  MatMulInteger: quantization.matMulInteger,
+  QLinearMatMul: quantization.qLinearMatMul,
+  QuantizeLinear: quantization.quantizeLinear,
+  'com.microsoft:DynamicQuantizeMatMul': quantization.dynamicQuantizeMatMul,
+  'com.microsoft:MatMulIntegerToFloat': quantization.matMulIntegerToFloat,
+  'com.microsoft:QGemm': quantization.qGemm,
+  'com.microsoft:QLinearAdd': quantization.qLinearAdd,
+  'com.microsoft:QLinearMul': quantization.qLinearMul,
+  'com.microsoft:QLinearSigmoid': quantization.qLinearSigmoid,
+
   // Refused with a reason of their own
-  ConvInteger: quantized,
-  DequantizeLinear: quantized,
-  DynamicQuantizeLinear: quantized,
+  ConvInteger: quantization.quantizedConv,
   If: controlFlow,
   Loop: controlFlow,
-  MatMulInteger: quantized,
-  QLinearConv: quantized,
-  QLinearMatMul: quantized,
-  QuantizeLinear: quantized,
+  QLinearConv: quantization.quantizedConv,
   Scan: controlFlow,
 };
 

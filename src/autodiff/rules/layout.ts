@@ -1,4 +1,5 @@
 /** Operators that move numbers without changing them: the gradient moves back. */
+import { isConvertible } from '../../onnx/dtype.js';
 import type { OpBuilder } from '../op-builder.js';
 import { exactOutput, type GradientRule, ofOutputs } from '../rule.js';
 
@@ -46,9 +47,12 @@ export const where: GradientRule = ({ x: [condition, a, b], dy: [dy], c }) => [
   () => c.sumTo(c.where(condition!, c.number(dy!, 0), dy!), b!),
 ];
 
-/** Cast and CastLike between floating-point types; what a type is like has no say in the numbers. */
+/**
+ * Cast and CastLike to floating point; what a type is like has no say in the numbers. Integers that stand
+ * for numbers have gradients in floats.
+ */
 export const cast: GradientRule = ({ x: [x], dy: [dy], c }) => [
-  () => c.cast(dy!, c.type(x!).dtype),
+  () => (isConvertible(c.type(x!).dtype) ? c.cast(dy!, c.type(x!).dtype) : dy!),
   'none',
 ];
 

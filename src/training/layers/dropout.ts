@@ -6,7 +6,8 @@
 
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
 import { kindOf } from '../../adapters/kinds/index.js';
-import type { Site } from '../../adapters/model/manifest.js';
+import { tensorsOf } from '../../adapters/kinds/tensors.js';
+import type { PatchedAdapter, Site } from '../../adapters/model/manifest.js';
 import type { AttachedSite } from '../../adapters/model/patched.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
@@ -53,7 +54,7 @@ export function addDropout(
     const layer = producers.get(target.outputs[0]!);
     // It may be in the branch of an If that is never taken.
     if (!layer) continue;
-    const input = inputOf(graph, site, layer, adapter.weight);
+    const input = inputOf(graph, site, layer, adapter);
     if (!dropped.has(input)) {
       const offset = dropped.size * STRIDE;
       const count = elementsOf(input, types, options);
@@ -81,11 +82,18 @@ function nodesOf({ nodes }: GraphBuilder, site: Site): NewNode[] {
   return nodes.filter(({ name }) => site.nodes.includes(name));
 }
 
-/** What both the layer and its adapter read, but for the weight. */
-function inputOf(graph: GraphBuilder, site: Site, layer: NewNode, weight: string): string {
-  const read = new Set(nodesOf(graph, site).flatMap(({ inputs }) => inputs));
-  const isInput = (name: string) => name !== weight && !graph.initializers.has(name);
-  return layer.inputs.find((name) => read.has(name) && isInput(name))!;
+/**
+ * What both the layer and its adapter read, but for the weight. A product of integers reads it through a
+ * quantizer: then what the adapter reads beside its own tensors and the layer's.
+ */
+function inputOf(graph: GraphBuilder, site: Site, layer: NewNode, adapter: PatchedAdapter): string {
+  const nodes = nodesOf(graph, site);
+  const tensors = tensorsOf(adapter).map(({ key }) => adapter[key]);
+  const known = [...tensors, adapter.scaleTensor, adapter.weight, site.base, site.product];
+  const own = new Set([...known, ...nodes.flatMap(({ outputs }) => outputs)]);
+  const isInput = (name: string) => !own.has(name) && !graph.initializers.has(name);
+  const read = nodes.flatMap(({ inputs }) => inputs).filter(isInput);
+  return layer.inputs.find((name) => read.includes(name)) ?? read[0]!;
 }
 
 function elementsOf(input: string, types: ValueTypes, { elements }: DropoutOptions): number {

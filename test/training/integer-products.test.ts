@@ -1,0 +1,75 @@
+/**
+ * Training beside products of integers: of BERT quantized dynamically the first steps are those that PEFT took
+ * on the float model, but for the rounding of weights and activations.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { apply } from '../../src/commands/apply.js';
+import { runTraining } from '../../src/commands/train/run.js';
+import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { resolveOptions } from '../../src/training/options.js';
+import { temporaryFolder } from '../support/files.js';
+import { ZOO, zooJson, zooModel, zooTensors } from '../support/zoo.js';
+
+const folder = temporaryFolder();
+const CASE = 'bert-cls-torchscript';
+const STEPS = 10;
+
+interface Recorded {
+  readonly loss_per_step: readonly number[];
+  readonly grad_norm_per_step: readonly number[];
+}
+
+test.each(['bert-int8-dynamic', 'bert-int8-channel'])(
+  '%s trains as the float model',
+  async (name) => {
+    const recorded = zooJson<Recorded>(CASE, 'lora', 'expected.json');
+    const { output: base } = await apply(zooModel(name), join(ZOO, CASE, 'lora/init'), {
+      output: folder.fresh(),
+    });
+    const log = folder.fresh('log.jsonl');
+    const given = { data: samples(), loss: 'cross-entropy', shuffle: false, threads: 1 } as const;
+    const hyperparameters = { lr: 0.01, weightDecay: 0.01, clip: 1, schedule: 'constant' } as const;
+    const run = {
+      steps: STEPS,
+      batchSize: 8,
+      provider: 'cpu',
+      log,
+      output: folder.fresh(),
+    } as const;
+    const { guard } = await runTraining(
+      base,
+      resolveOptions({ ...given, ...hyperparameters, ...run }),
+    );
+    expect(guard?.passed).toBe(true);
+    const steps = readFileSync(log, 'utf8').trim().split('\n');
+    for (const [i, line] of steps.entries()) {
+      const { loss, gradNorm } = JSON.parse(line) as { loss: number; gradNorm: number };
+      // Measured: 0.6 % and 4.5 %.
+      expect(Math.abs(loss / recorded.loss_per_step[i]! - 1), `loss of step ${i}`).toBeLessThan(
+        0.01,
+      );
+      const norm = recorded.grad_norm_per_step[i]!;
+      expect(Math.abs(gradNorm / norm - 1), `norm of step ${i}`).toBeLessThan(0.06);
+    }
+    expect(steps).toHaveLength(STEPS);
+  },
+);
+
+/** The recorded batches one after the other. */
+function samples(): string {
+  return zooTensors([CASE, 'lora', 'train.safetensors'], (file) => {
+    const tensors = [...file.tensors].map(([key, { dtype, shape }]) => {
+      const [steps = 1, batch = 1, ...rest] = shape;
+      const name = key.replace('input.', '');
+      return {
+        name,
+        dtype: dtype as 'int64',
+        shape: [steps * batch, ...rest],
+        data: file.read(key),
+      };
+    });
+    return folder.write(encodeSafetensors(tensors), 'train.safetensors');
+  });
+}
