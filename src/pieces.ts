@@ -50,9 +50,11 @@ export {
   type StructureOptions,
 } from './adapters/structure/structure.js';
 export {
+  type Addend,
   type Finding,
   findLinearLayers,
   type Geometry,
+  type IntegerProduct,
   type LinearLayer,
   type RefusedNode,
   type Weight,
