@@ -37,7 +37,20 @@ export interface ErrorDetails {
   cause?: unknown;
 }
 
-/** The one error type of the library: `code` for programs, `message` and `hint` for people. */
+/**
+ * The one error type of the library: `code` for programs, `message` and `hint` for people.
+ * @example
+ * ```ts
+ * import { OnnxLoraError, patch } from 'onnx-lora';
+ *
+ * try {
+ *   await patch('model.onnx', { targets: ['q_proj'] });
+ * } catch (error) {
+ *   if (!(error instanceof OnnxLoraError)) throw error;
+ *   console.error(error.code, error.message, error.hint); // no-match ..
+ * }
+ * ```
+ */
 export class OnnxLoraError extends Error {
   /** Of the class, for messages. */
   override readonly name = 'OnnxLoraError';

@@ -52,6 +52,13 @@ export interface AddSlotsResult {
  * Inserts slots into the model at `path` and writes the slotted model. Each layer that is chosen takes the
  * factors A [in, rank] and B [rank, out] as inputs; with empty ones it computes what the base model does.
  * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
+ * @example
+ * ```ts
+ * import { addSlots } from 'onnx-lora';
+ *
+ * const { output, slots } = await addSlots('model.onnx', { targets: ['query'], verify: true });
+ * for (const { a, b } of slots) console.log(`${output} takes ${a} and ${b}`);
+ * ```
  */
 export async function addSlots(
   path: string,

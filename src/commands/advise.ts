@@ -128,6 +128,16 @@ export interface AdviseResult {
  * else the weight, which is little to go by.
  * @throws OnnxLoraError `invalid-argument`, `no-target`, `no-match`, `invalid-data`, `model-mismatch`,
  * `unsupported`, `verification` where the guard finds another model, and those of reading and writing
+ * @example
+ * ```ts
+ * import { advise, patch } from 'onnx-lora';
+ *
+ * const advice = await advise('model.onnx', { data: 'train.safetensors', loss: 'cross-entropy' });
+ * for (const { module, choice } of advice.layers) {
+ *   console.log(module, choice.structure, choice.verdict);
+ * }
+ * await patch('model.onnx', advice.patch);
+ * ```
  */
 export async function advise(path: string, options: AdviseOptions = {}): Promise<AdviseResult> {
   if (options.data === undefined || !runsApart(path)) return await adviseHere(path, options);

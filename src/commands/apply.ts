@@ -28,6 +28,13 @@ export interface ApplyResult extends Omit<PatchResult, 'skipped' | 'slots'> {
  * Inserts adapters into the model at `path`: those of a file of ours, of a folder of PEFT, or of an
  * .onnx_adapter.
  * @throws OnnxLoraError `adapter-mismatch`, `invalid-adapter`, and those of reading and writing
+ * @example
+ * ```ts
+ * import { apply } from 'onnx-lora';
+ *
+ * const { output, adapters } = await apply('model.onnx', 'german.safetensors');
+ * console.log(`${output}: ${adapters.map(({ name }) => name).join(', ')}`);
+ * ```
  */
 export async function apply(
   path: string,

@@ -64,6 +64,18 @@ export interface CombineResult extends AdapterOutput {
  * Combines adapter sets of one model, of any format, to one.
  * @throws OnnxLoraError `invalid-argument`, `adapter-mismatch`, `unsupported`, and those of reading and
  * writing
+ * @example
+ * ```ts
+ * import { combine } from 'onnx-lora';
+ *
+ * const { adapters } = await combine(['german.safetensors', 'formal.safetensors'], {
+ *   weights: [0.7, 0.3],
+ *   method: 'svd',
+ *   rank: 8,
+ *   output: 'both.safetensors',
+ * });
+ * console.log(Math.max(...adapters.map(({ error }) => error)));
+ * ```
  */
 export async function combine(
   paths: readonly string[],

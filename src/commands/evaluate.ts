@@ -81,6 +81,17 @@ export type EvaluateResult = Metrics & {
  * Expectations that are not met do not throw: they stand in the result.
  * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `unsupported`, `provider`, `runtime`,
  * `verification` where the guard finds another model, `aborted`, and those of reading
+ * @example
+ * ```ts
+ * import { evaluate } from 'onnx-lora';
+ *
+ * const { loss, accuracy, expectations } = await evaluate('model.lora.onnx', {
+ *   data: 'test.safetensors',
+ *   loss: 'cross-entropy',
+ *   expect: ['accuracy>=0.9'],
+ * });
+ * console.log({ loss, accuracy, reached: expectations?.every(({ passed }) => passed) });
+ * ```
  */
 export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
   const located = locateModel(path, options.onNote);

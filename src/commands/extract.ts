@@ -37,6 +37,14 @@ export interface ExtractResult {
  * Writes one adapter set of the model at `path` to a file or folder of its own.
  * @throws OnnxLoraError `no-adapter`, `invalid-argument`, `unsupported` for what the format cannot say,
  * and those of reading and writing
+ * @example
+ * ```ts
+ * import { extract } from 'onnx-lora';
+ *
+ * await extract('model.lora.onnx', { output: 'adapter.safetensors' });
+ * const { peft } = await extract('model.lora.onnx', { output: 'peft', format: 'peft' });
+ * console.log(peft?.type, peft?.modules.map(({ name }) => name));
+ * ```
  */
 export async function extract(path: string, given: ExtractOptions): Promise<ExtractResult> {
   const options = resolveOptions(extractOptions, given, 'extract');

@@ -112,6 +112,16 @@ export interface FitResult {
  * @throws OnnxLoraError `model-mismatch` where the graphs or types differ, saying where; `unchanged`
  * where nothing does; `unsupported` for quantized weights; `invalid-model` for NaN; `invalid-argument`;
  * those of reading and writing
+ * @example
+ * ```ts
+ * import { fit } from 'onnx-lora';
+ *
+ * const { layers, error } = await fit('model.onnx', 'model.tuned.onnx', {
+ *   rank: 8,
+ *   output: 'tuned.safetensors',
+ * });
+ * console.log(`${layers.length} layers, ${(100 * error).toFixed(1)} % of the changes left out`);
+ * ```
  */
 export async function fit(base: string, tuned: string, given: FitOptions): Promise<FitResult> {
   const options = resolveOptions(fitOptions, given, 'fit');

@@ -50,6 +50,16 @@ export type { InspectOptions };
  * Reads the model at `path`: its structure, and of its numbers those of adapters only.
  * @throws OnnxLoraError `file-not-found`, `invalid-model`, `invalid-manifest`, `external-data` where
  * adapters are in a file that is missing; with `html` those of writing
+ * @example
+ * ```ts
+ * import { inspect } from 'onnx-lora';
+ *
+ * const { summary, targets } = await inspect('model.lora.onnx');
+ * console.log(`${summary.adapted} of ${summary.eligible} layers have an adapter`);
+ * for (const { module, eligible, reason } of targets) {
+ *   if (!eligible) console.log(module, reason);
+ * }
+ * ```
  */
 export async function inspect(path: string, given: InspectOptions = {}): Promise<InspectResult> {
   const options = resolveOptions(inspectOptions, given, 'inspect');

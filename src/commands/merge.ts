@@ -69,6 +69,13 @@ export interface MergeResult {
  * with its adapters and the merged one on the same inputs, unless told not to.
  * @throws OnnxLoraError `no-adapter`, `invalid-adapter`, `adapter-mismatch`, `unsupported`, and
  * those of reading and writing. A failed verification is in the result.
+ * @example
+ * ```ts
+ * import { merge } from 'onnx-lora';
+ *
+ * const { output, verification } = await merge('model.lora.onnx');
+ * if (!verification?.passed) throw new Error(`${output}: ${verification?.reason}`);
+ * ```
  */
 export async function merge(path: string, given: MergeOptions = {}): Promise<MergeResult> {
   const options = resolveOptions(mergeOptions, given, 'merge');

@@ -15,6 +15,17 @@ import type { PatchOptions, PatchResult } from './patch-options.js';
  * Two options make it another command: with `adapter` it is {@link apply}, the adapters of a file, and
  * with `slots` it is {@link addSlots}. This is the one place that chooses.
  * @throws OnnxLoraError `no-target`, `no-match`, `invalid-argument`, and those of reading and writing
+ * @example
+ * ```ts
+ * import { patch } from 'onnx-lora';
+ *
+ * const { output, adapters, parameters } = await patch('model.onnx', {
+ *   targets: ['query', 'value'],
+ *   rank: 8,
+ * });
+ * console.log(`${output}: ${adapters.length} adapters`);
+ * console.log(`${parameters.percent.toFixed(2)} % of the parameters train`);
+ * ```
  */
 export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
   const kind = options.slots ? 'slots' : 'lora';

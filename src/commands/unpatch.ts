@@ -28,6 +28,14 @@ export interface UnpatchResult {
  * Takes adapters or slots out of the model at `path`. With all sets removed the result is the base model's
  * file, bit for bit.
  * @throws OnnxLoraError `no-adapter`, `invalid-manifest`, and those of reading and writing
+ * @example
+ * ```ts
+ * import { readFileSync } from 'node:fs';
+ * import { unpatch } from 'onnx-lora';
+ *
+ * const { output } = await unpatch('model.lora.onnx');
+ * console.log(readFileSync(output).equals(readFileSync('model.onnx'))); // true
+ * ```
  */
 export async function unpatch(path: string, given: UnpatchOptions = {}): Promise<UnpatchResult> {
   const options = resolveOptions(unpatchOptions, given, 'unpatch');

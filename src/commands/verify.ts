@@ -26,6 +26,15 @@ export type AdapterRuns = Pick<CompareOptions, 'base' | 'nudged'>;
  * Runs `reference` and `candidate` and compares their outputs.
  * @param path the file of the reference, or of the model that it was made of
  * @throws OnnxLoraError `verification` where no inputs can be made, `runtime`, `provider`
+ * @example
+ * ```ts
+ * import { verifyModels } from 'onnx-lora';
+ *
+ * const reference = { path: 'model.lora.onnx' };
+ * const candidate = { path: 'model.tuned.onnx' };
+ * const { passed, maxRelDiff } = await verifyModels(reference.path, reference, candidate, {});
+ * console.log(passed, maxRelDiff);
+ * ```
  */
 export async function verifyModels(
   path: string,

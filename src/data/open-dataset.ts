@@ -26,6 +26,15 @@ const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<Te
  * @throws OnnxLoraError `invalid-argument` for another kind of file; `file-not-found`, `not-a-file`,
  * `io`; `invalid-data` for a damaged file, arrays of a type that no model takes, arrays with different
  * numbers of samples, a file without rows, and bad rows, naming file and line
+ * @example
+ * ```ts
+ * import { openDataset } from 'onnx-lora';
+ *
+ * const data = await openDataset('train.safetensors');
+ * const batch = await data.batch([0, 1, 2, 3]);
+ * for (const [key, { dtype, dims }] of batch) console.log(key, dtype, dims);
+ * data.close();
+ * ```
  */
 export async function openDataset(path: string, request?: DataRequest): Promise<Dataset> {
   const extension = extname(path).toLowerCase();

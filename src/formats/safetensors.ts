@@ -107,6 +107,16 @@ export interface SafetensorsTensor<Data extends Piece = Uint8Array> {
  * reference implementation, and it also refuses keys that appear twice.
  * @throws OnnxLoraError `file-not-found`, `not-a-file`, `io`, or `invalid-adapter` for anything
  * wrong with the header.
+ * @example
+ * ```ts
+ * import { openSafetensors } from 'onnx-lora';
+ *
+ * const file = openSafetensors('german.safetensors');
+ * for (const [name, { dtype, shape }] of file.tensors) {
+ *   if (dtype === 'float32') console.log(name, shape, file.readFloat32(name)[0]);
+ * }
+ * file.close();
+ * ```
  */
 export function openSafetensors(path: string): SafetensorsFile {
   const source = openFile(path);

@@ -54,6 +54,20 @@ export interface CompareOptions extends WorkOptions {
  * @param feeds one batch each; see `findWorkingInputs` and `loadSamples`
  * @throws OnnxLoraError `verification` where the outputs cannot be compared (names or shapes
  * differ), or the candidate does not run on what the reference ran on; `runtime`, `provider`, `aborted`
+ * @example
+ * ```ts
+ * import { compareModels, openDataset } from 'onnx-lora';
+ *
+ * const data = await openDataset('test.safetensors');
+ * const feeds = await data.batch([0, 1, 2, 3], ['input_ids', 'attention_mask']);
+ * const { maxAbsDiff } = await compareModels(
+ *   { path: 'model.lora.onnx' },
+ *   { path: 'model.tuned.onnx' },
+ *   [feeds],
+ * );
+ * console.log(maxAbsDiff);
+ * data.close();
+ * ```
  */
 export async function compareModels(
   reference: ModelSource,

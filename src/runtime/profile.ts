@@ -39,6 +39,15 @@ export interface Profile {
 /**
  * Runs a model some times with ONNX Runtime's profiler.
  * @throws OnnxLoraError as `openSession` and `Session.run` do
+ * @example
+ * ```ts
+ * import { openDataset, profileModel } from 'onnx-lora';
+ *
+ * const data = await openDataset('test.safetensors');
+ * const { operators } = await profileModel('model.onnx', await data.batch([0, 1, 2, 3]));
+ * for (const { op, ms, count } of operators.slice(0, 5)) console.log(op, ms, count);
+ * data.close();
+ * ```
  */
 export async function profileModel(
   model: string | Uint8Array,

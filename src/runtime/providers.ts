@@ -44,6 +44,14 @@ const MEASURE_MS = 500;
  * Every provider that there is, and whether it works here, found by running a tiny model on each in
  * a process of its own.
  * @throws OnnxLoraError `runtime` where ONNX Runtime itself does not load
+ * @example
+ * ```ts
+ * import { listProviders } from 'onnx-lora';
+ *
+ * for (const { name, usable, reason } of await listProviders()) {
+ *   console.log(name, usable ? 'works' : reason);
+ * }
+ * ```
  */
 export function listProviders(): Promise<ProviderInfo[]> {
   return Promise.all(providerNames.map(providerInfo));
@@ -102,6 +110,13 @@ export async function requireProvider(name: ProviderName): Promise<void> {
  * renderer, which works and is a hundred times slower.
  * @throws OnnxLoraError `provider` where a named one does not work, `invalid-argument` for a name
  * that does not exist
+ * @example
+ * ```ts
+ * import { resolveProvider } from 'onnx-lora';
+ *
+ * const { requested, used } = await resolveProvider('cpu');
+ * console.log(requested, used);
+ * ```
  */
 export async function resolveProvider(requested: string): Promise<ProviderChoice> {
   if (requested === 'auto') {

@@ -37,6 +37,20 @@ export interface Session {
  * Loads a model: a path, or the bytes of an ONNX file.
  * @throws OnnxLoraError `provider` where the provider does not work here, or lacks a kernel and may
  * not fall back; `file-not-found`; `runtime` where ONNX Runtime does not take the model
+ * @example
+ * ```ts
+ * import { openSession, tensorFromNumbers } from 'onnx-lora';
+ *
+ * const session = await openSession('model.onnx');
+ * const outputs = await session.run(
+ *   new Map([
+ *     ['input_ids', tensorFromNumbers('int64', [1, 4], Float64Array.of(2, 7, 9, 3))],
+ *     ['attention_mask', tensorFromNumbers('int64', [1, 4], Float64Array.of(1, 1, 1, 1))],
+ *   ]),
+ * );
+ * console.log(outputs.get('logits')?.data);
+ * await session.release();
+ * ```
  */
 export async function openSession(
   model: string | Uint8Array,

@@ -52,6 +52,13 @@ export function isFeedable(dtype: DataTypeName | undefined): dtype is FedType {
  * Numbers as a tensor; floats are rounded to the type, integers have to fit it.
  * @throws OnnxLoraError `unsupported` for a type that sessions do not take, `invalid-argument` for a
  * number that an integer type does not hold
+ * @example
+ * ```ts
+ * import { tensorFromNumbers } from 'onnx-lora';
+ *
+ * const { data } = tensorFromNumbers('float16', [2], Float64Array.of(1, 0.5));
+ * console.log(data); // the bits, in a Uint16Array
+ * ```
  */
 export function tensorFromNumbers(
   dtype: DataTypeName,

@@ -59,18 +59,30 @@ interface Loaded extends LoadedAdapter {
 const MAX_ACTIVATIONS = 16;
 
 /**
- * A slotted model (`patch` with `slots`) in ONNX Runtime, and adapters of any format, structure and rank:
- *
- *     const session = await AdapterSession.open('model.slots.onnx');
- *     session.load('german', 'german.safetensors');
- *     await session.run(feeds, { adapters: 'german' });
- *     await session.run(feeds, { adapters: [{ name: 'german', weight: 0.7 }, 'formal'] });
- *     await session.run(feeds);   // the base model
- *
+ * A model with slots (see `addSlots`) in ONNX Runtime, and adapters of any format, structure and rank.
  * With several adapters it computes `W + Σ weightᵢ · scaleᵢ · Aᵢ · Bᵢ`.
  *
  * The session runs in the caller's process, and ONNX Runtime maps external data: a data file that is cut off
  * while the session is open ends the process (SIGBUS). Replace such files by renaming, or keep a copy.
+ * @example
+ * ```ts
+ * import { AdapterSession, openDataset } from 'onnx-lora';
+ *
+ * const session = await AdapterSession.open('model.slots.onnx');
+ * session.load('german', 'german.safetensors');
+ * session.load('formal', 'formal.safetensors');
+ *
+ * const data = await openDataset('test.safetensors');
+ * const feeds = await data.batch([0, 1, 2, 3], ['input_ids', 'attention_mask']);
+ * const base = await session.run(feeds);
+ * const one = await session.run(feeds, { adapters: 'german' });
+ * const both = await session.run(feeds, {
+ *   adapters: [{ name: 'german', weight: 0.7 }, 'formal'],
+ * });
+ * for (const outputs of [base, one, both]) console.log(outputs.get('logits')?.data);
+ * data.close();
+ * await session.release();
+ * ```
  */
 export class AdapterSession {
   private readonly loaded = new Map<string, Loaded>();

@@ -54,6 +54,17 @@ export interface GenerateResult extends Answer {
  * Lets the model at `path` continue a text or answer a conversation.
  * @throws OnnxLoraError as {@link TextGenerator}; `invalid-argument` unless there is one of `prompt` and
  * `messages`
+ * @example
+ * ```ts
+ * import { generate } from 'onnx-lora';
+ *
+ * const { text, tokens } = await generate('llama.onnx', {
+ *   tokenizer: 'llama',
+ *   prompt: 'Once upon a time',
+ *   maxNewTokens: 32,
+ * });
+ * console.log(text, tokens.generated);
+ * ```
  */
 export async function generate(path: string, options: GenerateOptions): Promise<GenerateResult> {
   const { signal, onProgress, onNote, onToken, messages, ...plain } = options;

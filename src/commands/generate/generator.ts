@@ -38,18 +38,26 @@ export interface CompleteOptions extends SamplingOptions, WorkOptions {
 }
 
 /**
- * A language model with its tokenizer:
- *
- *     const model = await TextGenerator.open('llama.onnx', { tokenizer: 'llama/' });
- *     for await (const piece of model.stream('Once upon a time')) process.stdout.write(piece);
- *     const { text } = await model.complete([{ role: 'user', content: 'Hello!' }]);
- *     await model.release();
- *
- * A text is continued, messages are answered by the tokenizer's chat template. A prompt that begins with
- * the prompt and answer before it only computes what is new, where the model has a key-value cache.
+ * A language model with its tokenizer, opened once for many prompts. A text is continued, messages are
+ * answered by the tokenizer's chat template. A prompt that begins with the prompt and answer before it only
+ * computes what is new, where the model has a key-value cache.
  *
  * The model runs in the caller's process, and ONNX Runtime maps external data: a data file that is cut off
  * while the model is open ends the process (SIGBUS). Nothing is written meanwhile that could be lost.
+ * @example
+ * ```ts
+ * import { TextGenerator } from 'onnx-lora';
+ *
+ * const model = await TextGenerator.open('llama.onnx', { tokenizer: 'llama' });
+ * for await (const piece of model.stream('Once upon a time', { maxNewTokens: 32 })) {
+ *   process.stdout.write(piece);
+ * }
+ * const { text } = await model.complete([{ role: 'user', content: 'Hello!' }], {
+ *   maxNewTokens: 32,
+ * });
+ * console.log(text);
+ * await model.release();
+ * ```
  */
 export class TextGenerator {
   private readonly prompts: Prompts;

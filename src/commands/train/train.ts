@@ -16,6 +16,18 @@ import type { TrainResult } from './run.js';
  * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `no-adapter`, `unsupported`, `provider`,
  * `verification` where the guard finds another model, `checkpoint`, `diverged`, `aborted`, and those of
  * reading and writing
+ * @example
+ * ```ts
+ * import { train } from 'onnx-lora';
+ *
+ * const { output, loss } = await train('model.lora.onnx', {
+ *   data: 'train.safetensors',
+ *   loss: 'cross-entropy',
+ *   epochs: 2,
+ *   onProgress: ({ phase, done, total }) => console.log(`${phase}: ${done} of ${total}`),
+ * });
+ * console.log(`${output}: loss ${loss?.first} to ${loss?.last}`);
+ * ```
  */
 export async function train(path: string, options: TrainOptions): Promise<TrainResult> {
   if (options.emitStepGraph !== undefined) {

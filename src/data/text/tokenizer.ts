@@ -38,7 +38,17 @@ const TEXT_MS = 4000;
 /** Tokens at the edge of a part may be others in the whole text. */
 const EDGE = 64;
 
-/** Turns texts into tokens and back, as a `tokenizer.json` says. */
+/**
+ * Turns texts into tokens and back, as a `tokenizer.json` says.
+ * @example
+ * ```ts
+ * import { TextTokenizer } from 'onnx-lora';
+ *
+ * const tokenizer = TextTokenizer.open('llama');
+ * const { ids } = tokenizer.encode(['the model reads its input']);
+ * console.log(ids, tokenizer.decode(ids));
+ * ```
+ */
 export class TextTokenizer {
   private isWatched = false;
   /** The token that fills up a shorter text; undefined where the tokenizer has no such token. */
