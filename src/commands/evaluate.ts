@@ -178,8 +178,9 @@ function measure(path: string, options: Options) {
 
 async function measureOn(data: Dataset, opened: OpenedModel, options: Options) {
   const { model } = opened;
-  const { size: samples, skipped: skippedRows } = data;
   const { graph, batches } = await prepare(opened, data, options);
+  // Checking the data may have left some out.
+  const { size: samples, skipped: skippedRows } = data;
   const { provider: requested = 'auto', threads, onNote } = options;
   const { used, reason } = await resolveProvider(requested);
   if (requested === 'auto') onNote?.(`provider auto: ${used} (${reason})`);

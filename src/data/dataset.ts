@@ -36,6 +36,8 @@ export interface Dataset {
   readonly recipe?: string;
   /** The place of a sample where its number is not enough: a line of the file, an image. */
   placeOf?(sample: number): string;
+  /** Leaves samples out, and counts them among those that are; only where bad rows are to be. */
+  readonly leaveOut?: ((samples: readonly number[]) => void) | undefined;
   /** Length of a sample, roughly and in any unit, where lengths differ. */
   lengthOf?(sample: number): number;
   /** May be called again. */

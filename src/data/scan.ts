@@ -32,11 +32,19 @@ export interface Fault {
   readonly expected: string;
 }
 
+/** A sample that no training has a use for, and what it holds. */
+export interface BadSample {
+  readonly sample: number;
+  readonly problem: string;
+}
+
 /** Rules for the numbers of some keys. */
 export interface Rule {
   readonly feeds: readonly Feed[];
   /** The first fault in some samples; columns are in the order of `feeds`. */
   find(columns: readonly Column[]): Fault | undefined;
+  /** Samples that are bad rows where they are rows of a file; of those there is no remark. */
+  bad?(): readonly BadSample[];
   /** Problems that are known after all samples. */
   lack?(): string | undefined;
   /** Notes for people, after all samples. */
@@ -75,9 +83,33 @@ export async function scan(
   }
   const lack = rules.map((rule) => rule.lack?.()).find((problem) => problem !== undefined);
   if (lack) throw new OnnxLoraError('invalid-data', `${dataset.label}: ${lack}`);
-  for (const remark of rules.map((rule) => rule.remark?.())) {
+  for (const rule of rules) {
+    const remark = leftOut(dataset, rule.bad?.() ?? []) ?? rule.remark?.();
     if (remark !== undefined) onNote?.(`${dataset.label}: ${remark}`);
   }
+}
+
+/** Skipped samples that are named one by one. */
+const NAMED = 3;
+
+/**
+ * Leaves out bad rows.
+ * @returns what is said of them; undefined where samples are no rows of a file
+ */
+function leftOut(dataset: Dataset, bad: readonly BadSample[]): string | undefined {
+  const [first] = bad;
+  if (!first || !dataset.placeOf) return undefined;
+  const places = bad.slice(0, NAMED).map(({ sample }) => dataset.placeOf!(sample));
+  if (!dataset.leaveOut) {
+    throw new OnnxLoraError(
+      'invalid-data',
+      `${places[0]}: ${first.problem}, expected a frame for each label and one between two that are the same`,
+      { hint: 'Correct the row, or leave out all that are bad with --skip-bad-rows.' },
+    );
+  }
+  dataset.leaveOut(bad.map(({ sample }) => sample));
+  const more = bad.length > NAMED ? ', ..' : '';
+  return `${bad.length} bad ${bad.length === 1 ? 'row is' : 'rows are'} left out, for the frames cannot spell the labels: ${places.join(', ')}${more}`;
 }
 
 /** @returns false where the numbers have to be read */

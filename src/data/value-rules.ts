@@ -3,7 +3,7 @@ import { isFloating } from '../onnx/dtype.js';
 import type { Feed, FeedPlan } from './convert.js';
 import { DEFAULT_IGNORE_INDEX } from './ignore-index.js';
 import type { DataNeeds } from './needs.js';
-import type { Column, Fault, Rule } from './scan.js';
+import type { BadSample, Column, Fault, Rule } from './scan.js';
 
 type Accepts = (taken: number, given: number) => boolean;
 
@@ -114,14 +114,14 @@ function spellingRules({ feeds }: FeedPlan, needs: DataNeeds): Rule[] {
 
 /**
  * Frames enough to spell the labels: one for each, and a blank between two that are the same. Without them
- * no way spells the row, and its loss counts as 0 (PyTorch's zero_infinity): that is told, and an error
- * where no sample is left.
+ * no way spells the row. Among rows of a file it is a bad one; in arrays its loss counts as 0 (PyTorch's
+ * zero_infinity): that is told, and an error where no sample is left.
  */
 function roomRule(labels: Feed, lengths: Feed, frames: Feed | undefined, needs: DataNeeds): Rule {
   const fixed = needs.output.shape?.[1];
   const most = needs.frames ?? (typeof fixed === 'number' ? fixed : Number.POSITIVE_INFINITY);
-  let [short, all] = [0, 0];
-  let first = '';
+  const bad: BadSample[] = [];
+  let all = 0;
   return {
     feeds: [labels, lengths, ...(frames ? [frames] : [])],
     find([text, length, given]) {
@@ -131,20 +131,27 @@ function roomRule(labels: Feed, lengths: Feed, frames: Feed | undefined, needs: 
         const own = taken.subarray(row * width, row * width + count);
         const repeats = own.filter((label, i) => i > 0 && label === own[i - 1]).length;
         if (count + repeats > room) {
-          first ||= `the first is sample ${all}, with ${count} labels, ${repeats} of them repeated, in ${room} frames`;
-          short++;
+          const problem = `${count} labels, ${repeats} of them repeated, in ${room} frames`;
+          bad.push({ sample: all, problem });
         }
         all++;
       }
       return undefined;
     },
+    bad: () => bad,
     lack: () =>
-      short < all ? undefined : `no sample has frames enough to spell its labels: ${first}`,
+      bad.length < all
+        ? undefined
+        : `no sample has frames enough to spell its labels: ${firstOf(bad)}`,
     remark: () =>
-      short > 0
-        ? `${short} of ${all} samples have too few frames to spell their labels, and a loss of 0; ${first}`
+      bad.length > 0
+        ? `${bad.length} of ${all} samples have too few frames to spell their labels, and a loss of 0; ${firstOf(bad)}`
         : undefined,
   };
+}
+
+function firstOf([first]: readonly BadSample[]): string {
+  return `the first is sample ${first?.sample}, with ${first?.problem}`;
 }
 
 function frameRule(lengths: Feed, { output }: DataNeeds): Rule {

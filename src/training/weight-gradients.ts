@@ -116,10 +116,11 @@ export async function* weightGradients(
     const provider = await providerOf(options);
     const optimization = await guarded(patched, forward, batches, { ...options, provider });
     const groups = groupsWithin(found, options.memory ?? DEFAULT_MEMORY);
-    const shared = { plan, forward, batches, provider, optimization };
+    const count = Math.min(plan.count, batches.perEpoch);
+    const shared = { plan: { ...plan, count }, forward, batches, provider, optimization };
     const turns = groups.map((group) => ({ ...shared, group }));
     for (const [i, turn] of turns.entries()) {
-      const progress = new GradientProgress(i * plan.count, groups.length * plan.count, options);
+      const progress = new GradientProgress(i * count, groups.length * count, options);
       const session = await openGroup(patched, turn, options);
       try {
         yield* await accumulate(session, turn, progress);

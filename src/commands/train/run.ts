@@ -218,14 +218,14 @@ class Run {
     const { requested, used, reason } = await resolveProvider(options.provider);
     if (requested === 'auto') options.onNote(`provider auto: ${used} (${reason})`);
     const fused = used === 'cpu';
+    const forward = await this.forward(data, used, options.dropout, fused);
+    const batches = await this.batches(data, forward, options.shuffle);
     const rest = data.size % options.batchSize;
     if (!fused && rest !== 0) {
       options.onNote(
         `the last batch of an epoch has ${rest} of ${options.batchSize} samples: the model's arithmetic on shapes runs on the CPU, and would not if all batches were alike`,
       );
     }
-    const forward = await this.forward(data, used, options.dropout, fused);
-    const batches = await this.batches(data, forward, options.shuffle);
     if (options.trainBias) this.noteLayersWithoutBias(forward);
     this.noteWithoutGradient(forward);
     const graph = await buildStepGraph(forward, { ...options, fused });

@@ -17,13 +17,20 @@ export interface ImageSamples {
   readonly targets: Targets;
   /** Images that were left out. */
   readonly skipped: number;
+  /** Whether further ones may be. */
+  readonly skipBadRows?: boolean | undefined;
 }
 
 export class ImageDataset implements Dataset {
   readonly keys: ReadonlyMap<string, SampleSpec>;
+  readonly leaveOut: ((samples: readonly number[]) => void) | undefined;
+  /** The images that are samples, by their numbers. */
+  private kept: readonly number[];
 
   constructor(private readonly samples: ImageSamples) {
-    const { input, pixels, targets } = samples;
+    const { input, pixels, targets, paths, skipBadRows } = samples;
+    this.kept = paths.map((_, i) => i);
+    if (skipBadRows) this.leaveOut = (out) => this.without(new Set(out));
     const image: SampleSpec = { dtype: 'float32', shape: shapeOf(pixels) };
     this.keys = new Map([[input, image], ...targets.keys]);
   }
@@ -33,7 +40,7 @@ export class ImageDataset implements Dataset {
   }
 
   get size(): number {
-    return this.samples.paths.length;
+    return this.kept.length;
   }
 
   get classes(): readonly string[] | undefined {
@@ -41,7 +48,8 @@ export class ImageDataset implements Dataset {
   }
 
   get skipped(): number {
-    return this.samples.skipped;
+    const { skipped, paths } = this.samples;
+    return skipped + paths.length - this.kept.length;
   }
 
   get recipe(): string {
@@ -49,7 +57,7 @@ export class ImageDataset implements Dataset {
   }
 
   placeOf(sample: number): string {
-    return this.samples.paths[sample]!;
+    return this.samples.paths[this.kept[sample]!]!;
   }
 
   async batch(
@@ -57,7 +65,7 @@ export class ImageDataset implements Dataset {
     keys: Iterable<string> = this.keys.keys(),
   ): Promise<Map<string, TensorValue>> {
     const { input, targets } = this.samples;
-    const wanted = Array.from(indices);
+    const wanted = Array.from(indices, (sample) => this.kept[sample]!);
     const batch = new Map<string, TensorValue>();
     for (const key of keys) {
       batch.set(key, key === input ? await this.images(wanted) : targets.batch(wanted, key));
@@ -66,6 +74,10 @@ export class ImageDataset implements Dataset {
   }
 
   close(): void {}
+
+  private without(samples: ReadonlySet<number>): void {
+    this.kept = this.kept.filter((_, sample) => !samples.has(sample));
+  }
 
   private async images(wanted: readonly number[]): Promise<TensorValue> {
     const { paths, pixels } = this.samples;

@@ -115,6 +115,7 @@ class ImageSamples {
       ...{ label, input: plan.input, pixels: plan.pixels, targets },
       paths: kept.map((i) => paths[i]!),
       skipped: skipped + this.skipped + paths.length - kept.length,
+      skipBadRows: this.request.skipBadRows,
     });
   }
 

@@ -3,10 +3,12 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import sharp from 'sharp';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { checkDataset } from '../../../src/data/check.js';
 import { openDataset } from '../../../src/data/open-dataset.js';
 import type { DataRequest } from '../../../src/data/request.js';
 import type { ValueInfo } from '../../../src/onnx/model.js';
 import { labelRequest } from '../../../src/training/losses/index.js';
+import { failure } from '../../support/files.js';
 
 const inputs = [{ name: 'x', dataType: 1, shape: ['n', 1, 2, 2] }] as unknown as ValueInfo[];
 
@@ -124,6 +126,52 @@ describe('rows that name images', () => {
     const folder = await folderOf({ 'a.png': 0, 'bad.png': 'x', 'd.csv': rows });
     const dataset = await open(join(folder, 'd.csv'), { skipBadRows: true });
     expect([dataset.size, dataset.skipped]).toEqual([1, 2]);
+  });
+
+  describe('whose texts the frames cannot spell', () => {
+    /** The data of three images, checked for a model of three frames. */
+    async function checked(texts: readonly string[], options: Partial<DataRequest>) {
+      const rows = texts.map((text) => `a.png,${text}\n`).join('');
+      const files = { 'a.png': 0, 'd.csv': `image,text\n${rows}`, 'chars.txt': 'a\nb\n' };
+      const folder = await folderOf(files);
+      const dictionary = join(folder, 'chars.txt');
+      const request = { ...labelRequest('ctc'), dictionary, ...options };
+      const dataset = await open(join(folder, 'd.csv'), request);
+      const int64 = (name: string, ...more: string[]) =>
+        ({ name, dtype: 'int64', shape: ['batch', ...more] }) as const;
+      const notes: string[] = [];
+      const needs = {
+        ...labelRequest('ctc'),
+        inputs: [],
+        lossInputs: [int64('labels', 'length'), int64('input_lengths'), int64('label_lengths')],
+        output: { name: 'y', dtype: 'float32', shape: ['batch', 3, 3] },
+      } as const;
+      await checkDataset(dataset, needs, { onNote: (note) => notes.push(note) });
+      return { dataset, notes };
+    }
+
+    it('are bad rows', async () => {
+      const run = () => checked(['ab', 'aab', 'a'], {});
+      const { message, hint } = await failure(run, 'invalid-data');
+      expect(message).toMatch(
+        /a\.png: 3 labels, 1 of them repeated, in 3 frames, expected a frame /,
+      );
+      expect(hint).toContain('--skip-bad-rows');
+    });
+
+    it('can be left out, and are counted', async () => {
+      const { dataset, notes } = await checked(['ab', 'aab', 'b'], { skipBadRows: true });
+      expect([dataset.size, dataset.skipped]).toEqual([2, 1]);
+      const { data } = (await dataset.batch([0, 1], ['label_lengths'])).get('label_lengths')!;
+      expect(data).toEqual(BigInt64Array.of(2n, 1n));
+      expect(notes.join()).toMatch(/1 bad row is left out, for the frames cannot spell .*a\.png$/);
+    });
+
+    it('are an error where nothing else is left', async () => {
+      const run = () => checked(['aab', 'bba', 'aaa'], { skipBadRows: true });
+      const { message } = await failure(run, 'invalid-data');
+      expect(message).toContain('no sample has frames enough to spell its labels');
+    });
   });
 
   it('cannot train ctc without a dictionary', async () => {
