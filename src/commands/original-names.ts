@@ -36,7 +36,17 @@ export function forgetOriginalNames(edit: MessageEdit, model: Model): void {
   if (entry) edit.remove(entry.field);
 }
 
-/** Whether a name can only be one of data: no folder, nothing hidden, nothing that a program acts on. */
+/**
+ * Whether a name can only be one of data: no folder, nothing hidden, nothing that a program acts on. Some
+ * `.bin` files are pickles, which run what they hold when PyTorch's libraries find them in a folder.
+ */
 export function isPlainDataName(name: string): boolean {
-  return /^[\w-][\w.+-]*\.(data|bin|raw|weights?|bias|onnx_data)(_\d+)?$/i.test(normalize(name));
+  const normal = normalize(name);
+  return DATA.test(normal) && !PICKLED.test(normal);
 }
+
+const DATA = /^[\w-][\w.+-]*\.(data|bin|raw|weights?|bias|onnx_data)(_\d+)?$/i;
+
+/** Of transformers, PEFT, diffusers, accelerate: weights, optimizers and arguments, also in several files. */
+const PICKLED =
+  /(torch|adapter|lora|embed|optimizer|scheduler|training|random|scaler).*\.bin(_\d+)?$/i;

@@ -134,7 +134,10 @@ describe('unpatch', () => {
     expect(sameFiles(back, base)).toBe(true);
   });
 
-  it.each(['.ssh/authorized_keys', 'conftest.py'])('makes no file %s', async (location) => {
+  it.each([
+    ...['.ssh/authorized_keys', 'authorized_keys', 'conftest.py', 'package.json'],
+    ...['pytorch_model.bin', 'pytorch_model-00001-of-00002.bin', 'training_args.bin'],
+  ])('makes no file %s', async (location) => {
     const base = external(location);
     const patched = files.fresh('out.onnx');
     await patch(base, { ...options, output: patched });
