@@ -5,7 +5,9 @@ import { OnnxLoraError } from '../errors.js';
 import type { DataTypeName } from '../onnx/dtype.js';
 import type { Dim } from '../onnx/model.js';
 import { fileError } from '../onnx/source.js';
-import { hasHalfProducts } from './half-products.js';
+import { refuseFatal } from './fatal-nodes.js';
+import { isHalfProduct } from './half-products.js';
+import { visitNodes } from './model-nodes.js';
 import { loadRuntime, type Runtime } from './ort.js';
 import { runtimeError } from './ort-error.js';
 import type { ProviderName } from './provider-names.js';
@@ -47,8 +49,9 @@ export async function openNative(
   if (typeof model === 'string') checkFile(model);
   const runtime = await loadRuntime();
   await requireProvider(provider);
+  const prepacking = prepackingFor(model, label, options);
   try {
-    const native = nativeOptions({ ...options, prepacking: prepackingFor(model, options) });
+    const native = nativeOptions({ ...options, prepacking });
     const session = await create(runtime, model, { ...native, ...more });
     return { runtime, session, provider, label };
   } catch (error) {
@@ -56,12 +59,20 @@ export async function openNative(
   }
 }
 
-/** Not for models whose products would come out wrong. */
+/**
+ * Whether weights may be laid out for the kernels: not of models whose products would come out wrong.
+ * @throws OnnxLoraError `runtime` for a model that ends the process
+ */
 function prepackingFor(
   model: string | Uint8Array,
+  label: string,
   { provider = 'cpu', prepacking }: OpenSessionOptions,
 ): boolean | undefined {
-  const isWrong = provider === 'cpu' && prepacking !== false && hasHalfProducts(model);
+  let isWrong = false;
+  visitNodes(model, (node, graph) => {
+    refuseFatal(label, node, graph);
+    isWrong ||= provider === 'cpu' && isHalfProduct(node, graph);
+  });
   return isWrong ? false : prepacking;
 }
 

@@ -8,7 +8,7 @@ import {
   tensorFromNumbers,
   tensorToFloat64,
 } from '../../src/runtime/tensor-value.js';
-import { bytesOf, failure, graph, node, scaling, zooModel } from './models.js';
+import { bytesOf, failure, graph, ints, node, scaling, zooModel } from './models.js';
 
 const x = (values: number[], dims = [1, 4]) =>
   new Map([['x', tensorFromNumbers('float32', dims, Float64Array.from(values))]]);
@@ -42,6 +42,17 @@ describe('openSession', () => {
     const session = await openSession(bytes, { externalFolder: dirname(path) });
     expect(session.outputs[0]!.name).toBe('logits');
     await session.release();
+  });
+
+  it('refuses a OneHot without a depth, which the runtime does not survive', async () => {
+    const one = node('OneHot', ['ids', 'depth', 'ids'], ['y']);
+    const io = [{ ids: ['int64', [2]] }, { y: ['int64', [2, 0]] }] as const;
+    const bytes = bytesOf(graph(...io, [one], [ints('depth', [])]));
+    const error = await failure(() => openSession(bytes));
+    expect(error).toMatchObject({ code: 'runtime', node: 'y' });
+    expect((error as Error).message).toContain(
+      'the depth depth of y (OneHot) has the shape [0], expected one number',
+    );
   });
 
   it.each([

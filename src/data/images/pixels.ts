@@ -48,6 +48,9 @@ export async function readPixels(path: string, plan: PixelPlan): Promise<Float32
  */
 export const MAX_PIXELS = 2 ** 26;
 
+/** The longest side that JPEG has: decoders take several rows at a time, and keep more than their pixels. */
+const MAX_SIDE = 2 ** 16 - 1;
+
 /** Larger ones are decoded one after the other. */
 const LARGE_PIXELS = 2 ** 23;
 
@@ -105,6 +108,9 @@ function oneByOne<T>(run: () => Promise<T>): Promise<T> {
 function checkHeader({ format, width, height }: Metadata, plan: PixelPlan): void {
   if (!FORMATS.includes(format)) throw new Error(`images of the kind ${format} are not read`);
   if (width * height > MAX_PIXELS) throw new Error(tooLarge('it has', width, height));
+  if (Math.max(width, height) > MAX_SIDE) {
+    throw new Error(`it has ${width} x ${height} pixels, at most ${MAX_SIDE} a side are read`);
+  }
   if (plan.fit !== 'crop') return;
   // Narrow ones cover a square by growing.
   const { scaled = plan } = plan;

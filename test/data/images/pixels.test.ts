@@ -139,6 +139,7 @@ it('names a file that is cut off', async () => {
 describe('images', () => {
   it.each([
     ['sides that nothing has', [30_000, 30_000], 'it has 30000 x 30000 pixels, at most 67108864'],
+    ['a side that no camera has', [2_097_192, 30], 'at most 65535 a side are read'],
     ['a side that grows when the other is scaled', [60_000, 1], 'scaled to be cut, it has'],
   ])('of a few bytes with %s are refused before they are decoded', async (_, sides, problem) => {
     const path = join(folder(), 'a.png');
