@@ -49,12 +49,13 @@ export class ModelBuilder {
    * @param {string[]} inputs
    * @param {string | string[]} outputs
    * @param {Record<string, AttributeValue>} [attributes]
+   * @param {string} [domain]
    */
-  node(opType, inputs, outputs, attributes = {}) {
+  node(opType, inputs, outputs, attributes = {}, domain = '') {
     const all = Array.isArray(outputs) ? outputs : [outputs];
     // As the PyTorch exporter does it: the node's name is its first output's without "_output_0".
     const name = all[0].replace(/_output_0$/, '');
-    this.#nodes.push(...nodeRecord({ name, opType, inputs, outputs: all, attributes }));
+    this.#nodes.push(...nodeRecord({ name, opType, domain, inputs, outputs: all, attributes }));
     return all[0];
   }
 
@@ -121,7 +122,10 @@ export class ModelBuilder {
     const header = onnx.ModelProto.encode({
       irVersion,
       producerName: 'onnx-lora bench',
-      opsetImport: [{ domain: '', version: opset }],
+      opsetImport: [
+        { domain: '', version: opset },
+        { domain: 'com.microsoft', version: 1 },
+      ],
     }).finish();
     const name = onnx.GraphProto.encode({ name: 'main_graph' }).finish();
     const graph = record(ModelField.graph, ...this.#nodes, name, ...initializers, ...this.#values);
@@ -172,15 +176,22 @@ export function randomValues(count, random, deviation = 1) {
  * Cheap noise: one random block over and over, from another place in it for each tensor. Its
  * length is odd, so that no two rows of a weight with round sizes are the same.
  */
-class Noise {
+export class Noise {
   static ELEMENTS = 1024 * 1024 - 3;
   #blocks = new Map();
 
+  /** Bytes of any value. @param {number} length @param {number} phase */
+  codes(length, phase) {
+    return this.#repeated(this.#bytes(), length, (phase * 7919) % Noise.ELEMENTS);
+  }
+
   /** @param {string} dtype @param {number} count @param {number} deviation @param {number} phase */
   piece(dtype, count, deviation, phase) {
-    const block = this.#block(dtype, deviation);
-    const length = byteLength(dtype, count);
     const start = byteLength(dtype, (phase * 7919) % Noise.ELEMENTS);
+    return this.#repeated(this.#block(dtype, deviation), byteLength(dtype, count), start);
+  }
+
+  #repeated(block, length, start) {
     return {
       length,
       *chunks() {
@@ -191,6 +202,15 @@ class Noise {
         }
       },
     };
+  }
+
+  #bytes() {
+    if (!this.#blocks.has('bytes')) {
+      const random = uniform(2);
+      const bytes = Uint8Array.from({ length: Noise.ELEMENTS }, () => (random() + 1) * 128);
+      this.#blocks.set('bytes', bytes);
+    }
+    return this.#blocks.get('bytes');
   }
 
   #block(dtype, deviation) {

@@ -2,6 +2,7 @@
 
 import { realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { constantsFirst } from '../graph/constants-first.js';
 import { prune } from '../graph/prune.js';
 import { collect } from '../onnx/edit.js';
 import type { Model } from '../onnx/model.js';
@@ -54,6 +55,7 @@ export class Evaluator {
       graph.outputs.push({ name, dtype: undefined, shape: null });
     }
     prune(graph);
+    constantsFirst(graph);
     const externalFolder = folderOf(model);
     const bytes = await collect(graph.modelPieces({}, externalFolder));
     return new Evaluator(await openSession(bytes, { ...options, externalFolder }), forward);

@@ -4,12 +4,14 @@
  */
 import { differentiate } from '../autodiff/differentiate.js';
 import type { GraphBuilder, ValueSpec } from '../graph/builder.js';
+import { constantsFirst } from '../graph/constants-first.js';
 import { fuseTransposes } from '../graph/fuse-transposes.js';
 import { prune } from '../graph/prune.js';
 import type { ValueType } from '../graph/value-type.js';
 import { dataTypeNumber } from '../onnx/dtype.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import { clipped, normOf } from './clip.js';
+import { dequantizeAgain } from './dequantize-again.js';
 import type { ForwardGraph } from './forward.js';
 import type { Renamed } from './input-names.js';
 import { divisorOf } from './losses/counting.js';
@@ -80,12 +82,14 @@ export async function buildStepGraph(
   prune(graph);
   const names = reached.map(({ name }) => name);
   const types = await inferTypes(graph, forward.probe);
+  const computed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
   const { lossScale = 1 } = options;
   const start = { ...seed, gradient: multiplied(graph, types, seed.gradient, lossScale) };
   const gradients = differentiate(graph, types, loss, names, {
     ...{ seed: start, composites, constants },
   });
   const inputs = { theta: forward.theta, ...declareInputs(graph, size, options) };
+  dequantizeAgain(graph, computed);
   const flat = unscaled(graph, flatGradient(graph, reached, gradients), lossScale);
   const gradient = withZeros(graph, flat, size - trained);
   const factors = lrFactors(graph, forward, options.lrRatio ?? 1);
@@ -111,6 +115,7 @@ export async function buildStepGraph(
   if (doubt) graph.outputs.push(untyped(doubt.distance));
   if (options.fused) fuseTransposes(graph);
   prune(graph);
+  constantsFirst(graph);
   return results;
 }
 

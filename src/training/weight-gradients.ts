@@ -17,6 +17,7 @@ import { openDataset } from '../data/open-dataset.js';
 import type { DataOptions } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
 import { GraphBuilder } from '../graph/builder.js';
+import { constantsFirst } from '../graph/constants-first.js';
 import type { NodePlaces } from '../graph/inline.js';
 import { prune } from '../graph/prune.js';
 import { collect } from '../onnx/edit.js';
@@ -331,6 +332,7 @@ async function openGroup(
   const graph = copyOf(forward.graph);
   setOutputs(graph, [...group.map(({ value }) => value), forward.loss, forward.weight]);
   prune(graph);
+  constantsFirst(graph);
   const externalFolder = folderOf(model);
   const bytes = await collect(graph.modelPieces({}, externalFolder));
   const how = { provider, threads, optimization, externalFolder, memoryPattern: false };

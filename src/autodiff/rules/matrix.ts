@@ -1,4 +1,5 @@
 /** MatMul, Gemm, FusedMatMul and MatMulNBits. */
+import { dequantizedBlocks } from '../block-weight.js';
 import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
@@ -89,28 +90,19 @@ function operandAxes(rank: number, trans: boolean, transBatch: boolean): number[
 }
 
 /**
- * com.microsoft MatMulNBits: `Y = X · W + b`, W [K, N] in few bits. dX = dY · Wᵀ, where W is what the
- * operator makes of the identity matrix, a constant that the runtime computes when it loads the model.
+ * com.microsoft MatMulNBits: `Y = X · W + b`, W [K, N] in few bits. dX = dY · Wᵀ, with Wᵀ dequantized
+ * in each step: kept, it would take eight times the memory of the weight.
  */
-export const matMulNBits: GradientRule = ({ node, x, dy: [dy], c, int }) => {
-  const [input, weight, scales, zeros = '', groups = '', bias] = x as readonly string[] as [
-    string,
-    string,
-    string,
-    string?,
-    string?,
-    string?,
-  ];
+export const matMulNBits: GradientRule = (context) => {
+  const {
+    x,
+    dy: [dy],
+    c,
+  } = context;
+  const [, weight = '', scales = '', zeros = '', groups = '', bias] = x;
+  const inputs = { weight, scales, zeros, groups };
   return [
-    () => {
-      const [k, n] = [int('K', 0), int('N', 0)];
-      const { dtype } = c.type(input);
-      // Level 4 would round the identity, and with it the gradient, to 8 bits.
-      const exact = { ...node, attributes: { ...node.attributes, accuracy_level: { int: 0 } } };
-      const inputs = withoutTail([c.eye(dtype, k), weight, scales, zeros, groups]);
-      const w = c.again(exact, inputs, { dtype, shape: [k, n] });
-      return c.matMul(dy!, c.transpose(w, [1, 0]));
-    },
+    () => c.matMul(dy!, dequantizedBlocks(context, inputs) ?? weightByIdentity(context)),
     undefined,
     () => {
       throw new Refusal('the scales of a quantized weight cannot be trained');
@@ -120,6 +112,16 @@ export const matMulNBits: GradientRule = ({ node, x, dy: [dy], c, int }) => {
     () => c.sumTo(dy!, bias!),
   ];
 };
+
+/** Wᵀ [N, K] as what the operator itself makes of the identity matrix. */
+function weightByIdentity({ node, x: [input, ...others], c, int }: RuleContext): string {
+  const [k, n] = [int('K', 0), int('N', 0)];
+  const { dtype } = c.type(input!);
+  // Level 4 would round the identity, and with it the gradient, to 8 bits.
+  const exact = { ...node, attributes: { ...node.attributes, accuracy_level: { int: 0 } } };
+  const inputs = withoutTail([c.eye(dtype, k), ...others.slice(0, 4)]);
+  return c.transpose(c.again(exact, inputs, { dtype, shape: [k, n] }), [1, 0]);
+}
 
 /** Without the inputs that are left out at the end. */
 function withoutTail(inputs: readonly string[]): string[] {
