@@ -1,5 +1,6 @@
 import { describe } from 'vitest';
 import type { GraphBuilder } from '../../src/graph/builder.js';
+import type { Build } from './check.js';
 import { add, float, gradients, int, operator, text } from './operators.js';
 
 describe('MatMul', () => {
@@ -200,6 +201,29 @@ describe('com.microsoft MatMulNBits', () => {
   gradients('MatMulNBits with a bias', build(0), [[2, K], [N]], {
     ...options,
     symbols: 'none',
+  });
+  const [k, n] = [20, 2];
+  const packed = Uint8Array.from({ length: n * block }, (_, i) => (i * 37) % 256);
+  const zeros = [3, 9, 12, 6];
+  const code = (i: number) => (packed[i >> 1]! >> (4 * (i & 1))) & 15;
+  // Of the second block of a row, its first four codes count.
+  const weight = Array.from({ length: n * k }, (_, i) => {
+    const [row, at] = [Math.floor(i / k), i % k];
+    const inBlock = 2 * row + Math.floor(at / block);
+    return (code(2 * block * row + at) - zeros[inBlock]!) * scales[inBlock]!;
+  });
+  const padded: Build = (g, [x]) => {
+    g.addInitializer({ name: 'q', dtype: 'uint8', dims: [n, 2, block / 2], data: packed });
+    const points = Uint8Array.of(zeros[0]! + 16 * zeros[1]!, zeros[2]! + 16 * zeros[3]!);
+    g.addInitializer({ name: 'z', dtype: 'uint8', dims: [n], data: points });
+    const s = g.constant('float32', [4], scales.slice(0, 4));
+    const sizes = { K: int(k), N: int(n), bits: int(4), block_size: int(block) };
+    return add(g, 'com.microsoft:MatMulNBits', [x!, 'q', s, 'z'], sizes);
+  };
+  gradients('MatMulNBits with a padded last block and zero points', padded, [[3, k]], {
+    ...{ dtype: 'float32', symbols: 'none' },
+    reference: (g, [x]) =>
+      g.op('MatMul', [x!, g.op('Transpose', [g.constant('float64', [n, k], weight)])]),
   });
 });
 
