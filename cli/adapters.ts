@@ -1,4 +1,4 @@
-/** How adapters are shown, wherever a command lists them. */
+/** Tables of adapters, for every command that lists them. */
 
 import type { AdapterSummary, ParameterShare } from '../src/adapters/kinds/summary.js';
 import type { SlotSummary } from '../src/adapters/slots/summary.js';
@@ -59,7 +59,7 @@ export function noteUnmatched(unmatched: readonly string[] | undefined, ui: Ui):
   for (const name of unmatched) ui.note(`  ${name}`);
 }
 
-/** What of the model got other numbers, behind what else is said of it. */
+/** A line on the tensors of the model that were replaced, after the other lines. */
 export function replacedText(replaced: readonly string[] | undefined, what = 'tensor'): string {
   const { length } = replaced ?? [];
   return length === 0 ? '' : `, ${plural(length, what)} replaced`;

@@ -10,7 +10,7 @@ import type { Spelling } from './spelling.js';
 export interface Turn {
   readonly user: string;
   readonly answer: Answer;
-  /** What the model to compare with answers. */
+  /** The answer of the model to compare with. */
   readonly comparison?: Answer;
 }
 
@@ -92,7 +92,7 @@ export async function chat(
     }
   }
 
-  /** What is typed wrong on a terminal can be typed again. */
+  /** Prints the error on a terminal, where a mistyped line can be typed again. */
   function tell(error: unknown): void {
     if (!isTerminal || !(error instanceof OnnxLoraError) || signal.aborted) throw error;
     process.stderr.write(error.code === 'aborted' ? '\n' : failureText(error, spelling));

@@ -16,18 +16,18 @@ export interface PositionalSpec {
 
 export type PositionalSpecs = Readonly<Record<string, PositionalSpec>>;
 
-/** What `run` gets: positionals and options, checked and typed. */
+/** Arguments of `run`: positionals and options, checked and typed. */
 export type Arguments<P extends PositionalSpecs, O extends OptionTable> = OptionsOf<O> & {
   readonly [K in keyof P]: P[K] extends { many: true } ? readonly string[] : string;
 };
 
-/** What a command has to say. */
+/** The outcome of a command. */
 export interface Outcome {
   /** The result of `--json`. */
   readonly result: unknown;
   /** The result for people; made only where it is shown. */
   readonly text: () => string;
-  /** What went wrong although there is a result: told after it. */
+  /** A failure although there is a result: printed after it. */
   readonly failure?: OnnxLoraError | undefined;
 }
 

@@ -11,7 +11,7 @@ export const notInConfig: ReadonlySet<string> = new Set(['config', 'configSchema
 
 /**
  * The options that a config file sets, by camelCase name.
- * @throws OnnxLoraError `file-not-found`, `invalid-argument` for what is no option of the command
+ * @throws OnnxLoraError `file-not-found`, `invalid-argument` for what is not an option of the command
  */
 export function readConfig(path: string, specs: OptionSpecs): Record<string, unknown> {
   const given = new Map<string, unknown>();
@@ -53,7 +53,7 @@ function unknownKey(path: string, written: string, known: readonly string[]): On
   // Whoever writes camelCase should be answered in camelCase.
   const names = written.includes('-') ? known.map(kebabCase) : known;
   const hint = didYouMean(written, names, `It can set: ${names.join(', ')}.`);
-  return invalid(path, `${JSON.stringify(written)} is no option of this command`, hint);
+  return invalid(path, `${JSON.stringify(written)} is not an option of this command`, hint);
 }
 
 function invalid(path: string, problem: string, hint?: string): OnnxLoraError {

@@ -1,4 +1,4 @@
-/** How failures look, and the exit status of each kind. */
+/** Texts of failures, and the exit status of each kind. */
 import { OnnxLoraError } from '../src/errors.js';
 import { fileError } from '../src/onnx/source.js';
 import { version } from '../src/version.js';

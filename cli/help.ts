@@ -93,7 +93,7 @@ export function flag(key: string, spec: OptionSpec): string {
 }
 
 /**
- * What the option does, then its example.
+ * The effect of the option, then its example.
  * @param options of the command, which the text may name
  */
 export function explained(spec: OptionSpec, options: OptionSpecs): [string, string] {
@@ -110,7 +110,7 @@ export function explained(spec: OptionSpec, options: OptionSpecs): [string, stri
   return [text, spec.example];
 }
 
-// Of options: the same in every group, so that the explanations stand in one column.
+// Of options: the same in every group, so that the explanations form one column.
 const TERM_WIDTH = 24;
 
 /** Terms on the left, explanations on the right, an example below. */

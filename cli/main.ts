@@ -17,7 +17,7 @@ import { type Spelling, spelled } from './spelling.js';
 import { colorsOf, createUi, type Ui } from './ui.js';
 import { typedValues } from './values.js';
 
-/** What was asked for, before anything in it is checked. */
+/** The parsed command line, before anything in it is checked. */
 interface Request {
   readonly command: Command | undefined;
   readonly words: readonly string[];
@@ -206,13 +206,13 @@ function resolveArguments({ given, words }: Request, command: Command): Record<s
   return { ...options, ...positionals };
 }
 
-/** What the command itself takes; the rest is about how it is called. */
+/** The arguments that the command itself takes; the rest is about how it is called. */
 function ownArguments(args: Readonly<Record<string, unknown>>, command: Command) {
   const own = { ...command.options, ...command.positionals };
   return Object.fromEntries(Object.entries(args).filter(([key]) => Object.hasOwn(own, key)));
 }
 
-/** Where an option that takes one value is given twice, the last one counts. */
+/** If an option that takes one value is given twice, the last one counts. */
 function lastOf(given: Request['given'], specs: OptionSpecs): Map<string, unknown> {
   return new Map(
     [...given].map(([key, value]) => [
@@ -276,7 +276,7 @@ function interruption(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** A reader that has seen enough (`| head`) is no failure; a full disk behind `>` is one. */
+/** A reader that has seen enough (`| head`) is not a failure; a full disk behind `>` is one. */
 function watchStreams(): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') return;

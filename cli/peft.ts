@@ -7,7 +7,7 @@ import type { Column } from './table.js';
 import { measure, printable } from './text.js';
 import type { Ui } from './ui.js';
 
-/** How a PEFT folder is written. */
+/** Texts on a written PEFT folder. */
 export const peftOptions = {
   peftType: {
     type: 'string',
@@ -48,7 +48,7 @@ const columns: Column<PeftModule>[] = [
   { title: 'error', value: ({ error }) => measure(error), align: 'right' },
 ];
 
-/** What the folder is, and what became of each adapter where not all went as they are. */
+/** The type of the folder, and the way each adapter went where not all went as they are. */
 export function peftLines({ type, reason, modules }: PeftSummary, ui: Ui): string[] {
   const name = type.toUpperCase();
   if (modules.every(({ form }) => form === 'same')) return [name];

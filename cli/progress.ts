@@ -1,4 +1,4 @@
-/** Where long work stands: a bar on a terminal, else a plain line now and then. */
+/** Progress of long work: a bar on a terminal, else a plain line now and then. */
 import { SingleBar } from 'cli-progress';
 import type { Progress } from '../src/onnx/write.js';
 import { sparkline } from './sparkline.js';

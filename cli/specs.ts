@@ -1,4 +1,4 @@
-/** What the parser and the help need of options, from the tables that describe them. */
+/** Specs of options for the parser and the help, from the tables that describe them. */
 import { type Flag, isFlag, type OptionTable, type OptionTexts } from '../src/options/option.js';
 import { oneOf, type Shape, shapeOf } from '../src/options/schemas.js';
 
@@ -10,7 +10,7 @@ export interface OptionSpec extends OptionTexts {
   /** The options without which it has no effect, as the help says it. */
   readonly with?: string | undefined;
   readonly repeatable: boolean;
-  /** How many values follow the option, where it is not one; then it is repeatable. */
+  /** Number of values that follow the option, where it is not one; then it is repeatable. */
   readonly values?: number | undefined;
   readonly required: boolean;
   /** On unless `--no-…` is given; the help lists it that way. */

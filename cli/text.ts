@@ -1,4 +1,4 @@
-/** How numbers and names are written for people. */
+/** Numbers and names as people read them. */
 
 // Control characters move the cursor, bidirectional ones turn text around. Names in a model come
 // from strangers.

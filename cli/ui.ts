@@ -1,4 +1,4 @@
-/** What a command sees of the terminal. stdout is for results; everything else goes to stderr. */
+/** The terminal as a command sees it. stdout is for results; everything else goes to stderr. */
 import pc from 'picocolors';
 import type { WorkOptions, WriteOptions } from '../src/onnx/write.js';
 import { noProgress, progressOn } from './progress.js';

@@ -1,4 +1,4 @@
-/** From what was typed, or stands in a config file, to the values of options. */
+/** Makes values of options from typed text or a config file. */
 import { OnnxLoraError } from '../src/errors.js';
 import { didYouMean } from '../src/options/near.js';
 import { oneOf } from '../src/options/schemas.js';
@@ -81,7 +81,7 @@ function checkedText(where: string, spec: OptionSpec, raw: unknown): string {
   const article = spec.type === 'path' ? 'a path' : 'a text';
   if (typeof raw !== 'string' || raw === '') throw wrong(where, raw, article, spec);
   if (spec.type === 'path' && raw === '-') {
-    throw new OnnxLoraError('invalid-argument', `${where} is -: standard streams are no files`, {
+    throw new OnnxLoraError('invalid-argument', `${where} is -: standard streams are not files`, {
       hint: `Name a file, for example: ${spec.example}`,
     });
   }

@@ -6,7 +6,7 @@ import type { GuardReport } from '../src/training/guard/guard.js';
 import { duration, measure, plural, printable } from './text.js';
 import type { Ui } from './ui.js';
 
-/** Decides what `auto` stands for, and says so. */
+/** Resolves `auto`, and prints the choice. */
 export async function chosenProvider(
   requested: ProviderName | 'auto' | undefined,
   ui: Ui,

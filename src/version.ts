@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-// package.json stands two levels above the compiled file, and one above this source file.
+// package.json is two levels above the compiled file, and one above this source file.
 function readVersion(): string {
   for (const up of ['../package.json', '../../package.json']) {
     try {

@@ -99,7 +99,7 @@ function opened(system: string | undefined, user: string): readonly Message[] {
   return [...opening, { role: 'user', content: user }];
 }
 
-/** Writes pieces of an answer; on a terminal behind what they continue. */
+/** Writes pieces of an answer; on a terminal after what they continue. */
 function writerFor({ width, colors }: Ui, prompt: string): (piece: string) => void {
   const isTerminal = width !== undefined;
   let isFirst = true;

@@ -71,7 +71,7 @@ function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
   ];
 }
 
-/** How near an undone fold comes to the weights that were there before. */
+/** Lines on how near an undone fold comes to the weights before it. */
 function undoneLines(merged: readonly MergedWeight[]): string[] {
   const shares = merged.flatMap(({ undoneWithin, weightNorm }) =>
     undoneWithin === undefined || weightNorm === 0 ? [] : [undoneWithin / weightNorm],

@@ -160,12 +160,12 @@ export const patchCommand = defineCommand({
   },
 });
 
-/** What a start in the weights made of them. */
+/** A line on how well the rest of the weights and the adapters add up to the weights. */
 function deviationLine(deviation: number): string {
   return `weights = rest + adapters to ${deviation.toExponential(1)} of their norm: the rounding of the rest`;
 }
 
-/** What the model is to be fed with. */
+/** A line on the inputs to feed. */
 function slotLine(slots: readonly SlotSummary[], { a, b }: { a: string; b: string }): string {
   return `${plural(slots.length, 'slot')}: inputs ${a} [in, rank] and ${b} [rank, out]`;
 }

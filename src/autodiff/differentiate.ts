@@ -104,7 +104,7 @@ function decomposeActive(
   }
 }
 
-/** The graph with each composite as one node, where its last node stands. */
+/** The graph with each composite as one node, in the place of its last node. */
 function withComposites(nodes: readonly NewNode[], composites: readonly Composite[]) {
   const rules = new Map<NewNode, GradientRule>();
   const covered = new Set(composites.flatMap((composite) => [...composite.nodes]));
@@ -162,7 +162,7 @@ function isRounded(
   return rounds(node) || node.inputs.some(passesOn);
 }
 
-/** What the bodies of Loop, Scan and If read from around them. */
+/** Values outside of them that the bodies of Loop, Scan and If read. */
 function capturedBy({ attributes = {} }: NewNode): readonly string[] {
   return Object.values(attributes).flatMap((value) =>
     'raw' in value ? (value.captures ?? []) : [],

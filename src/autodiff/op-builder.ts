@@ -391,7 +391,7 @@ export class OpBuilder {
     return this.op('Range', limits, { dtype: 'int64', shape: [size] });
   }
 
-  /** How many elements some axes span, as a scalar of the value's type or, where known, a number. */
+  /** Number of elements along some axes, as a scalar of the value's type or, where known, a number. */
   countOf(value: string, axes: readonly number[]): number | string {
     const known = axes.map((axis) => this.shape(value)?.at(axis));
     if (known.every((size) => typeof size === 'number')) return known.reduce((a, b) => a * b, 1);

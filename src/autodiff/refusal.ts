@@ -7,7 +7,7 @@ export class Refusal extends Error {
 
   constructor(
     reason: string,
-    /** What the user can do, where it is not the usual. */
+    /** Advice for the user, where it is not the usual one. */
     readonly hint?: string,
   ) {
     super(reason);

@@ -1,5 +1,5 @@
 /**
- * What a gradient rule is: from a node and the gradient of its outputs to the gradients of its
+ * A gradient rule: from a node and the gradient of its outputs to the gradients of its
  * inputs. A rule gives one function for each input; the ones nobody asks for are never called, so
  * no gradient of a frozen weight is ever built.
  */
@@ -42,7 +42,7 @@ export interface RuleContext extends NodeContext {
 export type InputGradient = (() => string) | 'none';
 
 /**
- * What a rule says of the inputs in their order. An input that it says nothing of may be an index, a
+ * The answers of a rule for the inputs in their order. An input without one may be an index, a
  * shape or a mask; one that a gradient should reach is refused. So is an output that the loss depends
  * on and that the rule does not list: nothing that is missing counts as zero.
  */

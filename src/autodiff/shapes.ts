@@ -1,4 +1,4 @@
-/** What broadcasting and reducing make of shapes whose sizes are numbers, symbols or open. */
+/** Broadcasting and reducing of shapes whose sizes are numbers, symbols or open. */
 import type { Dim } from '../onnx/model.js';
 
 /** The shape of a broadcast; null where it depends on ranks that are not known. */

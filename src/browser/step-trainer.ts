@@ -25,7 +25,7 @@ export interface StepResult {
 export class StepTrainer {
   /** Batches done. */
   batches = 0;
-  /** Updates done: those in whose batches nothing counts are none. */
+  /** Updates done; a step in whose batches nothing counts is not one. */
   private updates = 0;
   /** Of the batches that the next update has so far. */
   private weight = 0;

@@ -34,7 +34,7 @@ export interface AddSlotsOptions
   readonly verify?: boolean | undefined;
 }
 
-/** What `addSlots` wrote. */
+/** The result of `addSlots`. */
 export interface AddSlotsResult {
   /** Path of the model with slots. */
   readonly output: string;

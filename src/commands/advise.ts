@@ -43,12 +43,12 @@ export interface AdviseOptions
   readonly writeConfig?: string | undefined;
 }
 
-/** What the advice is based on, the best evidence first. */
+/** The evidence that advice is based on, the best first. */
 export type Basis = 'tuned' | 'gradient' | 'weights';
 
-/** How well one structure captures the matrix of a layer. */
+/** The share of a layer's matrix that one structure captures. */
 export interface AdvisedScore {
-  /** How the weight is divided into blocks. */
+  /** The structure: how the weight is divided into blocks. */
   readonly structure: StructureName;
   /** K, the most blocks along a dimension. */
   readonly blocks: number;
@@ -86,7 +86,7 @@ export interface AdvisedTarget {
 
 /** A structure that came out best. */
 export interface AdvisedStructure extends Grid {
-  /** How clear the choice is. */
+  /** The clarity of the choice. */
   readonly verdict: Verdict;
   /** The best of another structure, which the verdict compares with. */
   readonly runnerUp?: Grid;
@@ -106,7 +106,7 @@ export interface AdviseResult {
   readonly model: string;
   /** The evidence that the advice is based on. */
   readonly basis: Basis;
-  /** What most layers should get. */
+  /** The choice for most layers. */
   readonly overall: AdvisedStructure;
   /** One for each chosen layer. */
   readonly layers: readonly AdvisedTarget[];
@@ -116,7 +116,7 @@ export interface AdviseResult {
   readonly parameters: number;
   /** The options of `patch` that follow. */
   readonly patch: PatchAdvice;
-  /** How the graph of the gradients compares with the file; with `data`. */
+  /** The comparison of the graph of the gradients with the file; with `data`. */
   readonly guard?: GuardReport;
   /** Path of the file with the options, where one was asked for. */
   readonly config?: string;

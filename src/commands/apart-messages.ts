@@ -1,4 +1,4 @@
-/** What work in a process of its own is told, and what it tells. */
+/** Messages to and from work in a process of its own. */
 import type { ErrorCode } from '../errors.js';
 import type { Progress } from '../onnx/write.js';
 

@@ -25,7 +25,7 @@ export interface Apart {
   /** Models, and what else comes before the options. */
   readonly paths: readonly string[];
   readonly options: WorkOptions & { readonly onNote?: ((text: string) => void) | undefined };
-  /** What the work is to people: `the check of out.onnx`. */
+  /** The name of the work in messages: `the check of out.onnx`. */
   readonly label: string;
   /** Called when the process was ended: what to do. */
   readonly advice: () => string;

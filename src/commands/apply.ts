@@ -16,11 +16,11 @@ import type { PatchResult } from './patch-options.js';
 
 export type { ApplyOptions };
 
-/** What `apply` wrote. */
+/** The result of `apply`. */
 export interface ApplyResult extends Omit<PatchResult, 'skipped' | 'slots'> {
   /** Tensors of the model that got other numbers. */
   readonly replaced: readonly string[];
-  /** What the model has no place for, where that is allowed. */
+  /** Names that the model has no place for, where that is allowed. */
   readonly unmatched: readonly string[];
 }
 

@@ -32,13 +32,13 @@ import { type CombineOptions, combineOptions } from './options/combine.js';
 export { type CombineMethod, combineMethods } from '../adapters/structure/choices.js';
 export type { CombineOptions };
 
-/** How a layer's adapters were combined. */
+/** The combination of a layer's adapters. */
 export interface CombinedAdapter {
   /** Name of the adapter. */
   readonly name: string;
   /** Which of the sets adapt the layer, counted from 0. */
   readonly inputs: readonly number[];
-  /** How the weight is divided into blocks. */
+  /** The structure: how the weight is divided into blocks. */
   readonly structure: StructureName;
   /** Blocks along the inputs and along the outputs. */
   readonly grid: readonly [number, number];
@@ -48,7 +48,7 @@ export interface CombinedAdapter {
   readonly error: number;
 }
 
-/** What `combine` wrote. */
+/** The result of `combine`. */
 export interface CombineResult extends AdapterOutput {
   /** Name of the new adapter set. */
   readonly set: string;

@@ -69,7 +69,7 @@ export class DataNames {
   }
 }
 
-/** How data files are called: as we do, or as optimum does and transformers.js looks for them. */
+/** Names of data files: ours, or those of optimum, which transformers.js looks for. */
 type DataStyle = 'data' | 'chunks';
 
 const styles: Readonly<Record<DataStyle, (model: string, index: number) => string>> = {
@@ -89,7 +89,7 @@ function isOurs(output: string, name: string): boolean {
   return Object.values(styles).some((nameOf) => nameOf(basename(output), index) === name);
 }
 
-/** What a model refers to; nothing for what is none. */
+/** The files that a model refers to; nothing for what is not a model. */
 function locationsOf(path: string): Set<string> {
   try {
     return new Set(locationsIn(path).map(normalize));
@@ -99,7 +99,7 @@ function locationsOf(path: string): Set<string> {
   }
 }
 
-/** What all models of a folder refer to. */
+/** The files that all models of a folder refer to. */
 function usedInFolder(folder: string): Set<string> {
   const models = readdirSync(folder).filter((name) => /\.onnx$/i.test(name));
   return new Set(models.flatMap((name) => [...locationsOf(join(folder, name))]));

@@ -1,4 +1,4 @@
-/** What a model is worth on a dataset: its loss, and the measures that fit the loss. */
+/** Evaluates a model on a dataset: its loss, and the measures that fit the loss. */
 import { setImmediate } from 'node:timers/promises';
 import { labelsOf } from '../adapters/model/labels.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
@@ -41,7 +41,7 @@ export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings
   readonly provider?: ProviderName | 'auto' | undefined;
   /** CPU threads; default one a core. */
   readonly threads?: number | undefined;
-  /** What has to be reached, as `accuracy>=0.9`. */
+  /** Limits that the measures have to meet, as `accuracy>=0.9`. */
   readonly expect?: readonly string[] | undefined;
   /** An HTML file for the measures and the classes that are taken for one another. */
   readonly html?: string | undefined;
@@ -49,21 +49,21 @@ export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings
   readonly onNote?: ((text: string) => void) | undefined;
 }
 
-/** The measures stand beside the loss, under their names. */
+/** The measures are beside the loss, under their names. */
 export type EvaluateResult = Metrics & {
   /** Path of the model. */
   readonly model: string;
   /** Number of samples. */
   readonly samples: number;
-  /** Rows of the data that are no samples because something is wrong with them. */
+  /** Rows of the data that are not samples because something is wrong with them. */
   readonly skippedRows?: number;
-  /** What is likely not what was meant, for people. */
+  /** Things that are likely not what the user meant, as texts for people. */
   readonly warnings?: readonly string[];
   /** The mean over everything that counts in the loss. */
   readonly loss: number;
   /** One for each of `expect`. */
   readonly expectations?: readonly Expectation[];
-  /** How the graph that is measured compares with the file on the first batch, unless left out. */
+  /** The comparison of the measured graph with the file on the first batch, unless left out. */
   readonly guard?: GuardReport;
   /** The execution provider. */
   readonly provider: {
@@ -78,7 +78,7 @@ export type EvaluateResult = Metrics & {
 
 /**
  * The loss and the measures of the model at `path`, with or without adapters, over all samples.
- * Expectations that are not met do not throw: they stand in the result.
+ * Expectations that are not met do not throw: they are in the result.
  * @throws OnnxLoraError `invalid-argument`, `invalid-data`, `unsupported`, `provider`, `runtime`,
  * `verification` where the guard finds another model, `aborted`, and those of reading
  * @example

@@ -1,4 +1,4 @@
-/** What an evaluation has to reach, as people write it: `accuracy>=0.9`. */
+/** Expectations of an evaluation, as people write them: `accuracy>=0.9`. */
 import { OnnxLoraError } from '../errors.js';
 
 const comparisons = {
@@ -13,7 +13,7 @@ const comparisons = {
 export interface Expectation {
   /** Name of the measure: `loss`, `accuracy` and so on. */
   readonly measure: string;
-  /** How `found` should compare with `limit`. */
+  /** The comparison of `found` with `limit` that is expected. */
   readonly comparison: keyof typeof comparisons;
   /** The number that was asked for. */
   readonly limit: number;
@@ -30,7 +30,7 @@ const FORM = /^\s*([^\s<>=]+)\s*(>=|<=|>|<|==)\s*([^\s<>=]+)\s*$/;
 /**
  * Reads expectations.
  * @param measures the names that there are
- * @throws OnnxLoraError `invalid-argument` for another form, and for a name that is none of `measures`
+ * @throws OnnxLoraError `invalid-argument` for another form, and for a name that is not in `measures`
  */
 export function parseExpectations(
   texts: readonly string[],
@@ -40,7 +40,7 @@ export function parseExpectations(
     const [, measure, comparison, number] = FORM.exec(text) ?? [];
     const limit = Number(number);
     if (measure === undefined || !Number.isFinite(limit)) {
-      const found = `${JSON.stringify(text)} is no expectation`;
+      const found = `${JSON.stringify(text)} is not an expectation`;
       throw invalid(
         `${found}, expected a measure, one of >= <= > < ==, and a number`,
         'For example: accuracy>=0.9',
@@ -48,7 +48,7 @@ export function parseExpectations(
     }
     if (!measures.includes(measure)) {
       const listed = measures.join(', ');
-      throw invalid(`${measure} is no measure of this loss, which has: ${listed}`);
+      throw invalid(`${measure} is not a measure of this loss, which has: ${listed}`);
     }
     return { measure, comparison: comparison as Wanted['comparison'], limit };
   });
@@ -58,7 +58,7 @@ function invalid(message: string, hint?: string): OnnxLoraError {
   return new OnnxLoraError('invalid-argument', message, { hint });
 }
 
-/** Compares; a measure that is no number meets nothing. */
+/** Compares; a measure that is not a number meets nothing. */
 export function checkExpectations(
   wanted: readonly Wanted[],
   measures: Readonly<Record<string, number>>,

@@ -17,7 +17,7 @@ import { inputFiles } from './output.js';
 
 export type { ExtractOptions };
 
-/** What `extract` wrote. */
+/** The result of `extract`. */
 export interface ExtractResult {
   /** Path of the file or folder. */
   readonly output: string;
@@ -29,7 +29,7 @@ export interface ExtractResult {
   readonly adapters: readonly string[];
   /** Numbers of the set: those of adapters, head and trained tensors of the model. */
   readonly parameters: number;
-  /** How PEFT says the adapters, where that is the format. */
+  /** The adapters in PEFT's terms, where that is the format. */
   readonly peft?: PeftSummary | undefined;
 }
 

@@ -49,7 +49,7 @@ export interface FitLayer {
   readonly weightNorm: number;
   /** null where budget or error leave the layer without an adapter. */
   readonly adapter: {
-    /** How the weight is divided into blocks. */
+    /** The structure: how the weight is divided into blocks. */
     readonly structure: StructureName;
     /** Blocks along the inputs and along the outputs. */
     readonly grid: readonly [number, number];
@@ -62,11 +62,11 @@ export interface FitLayer {
   } | null;
   /** |ΔW − fit| / |ΔW|. */
   readonly error: number;
-  /** What each structure would leave with as many parameters. */
+  /** The error that each structure would leave with as many parameters. */
   readonly errors: readonly Comparison[];
 }
 
-/** A constant that changed and that no adapter stands for. */
+/** A constant that changed and that no adapter expresses. */
 export interface FitRest {
   /** Name of the tensor. */
   readonly tensor: string;
@@ -74,15 +74,15 @@ export interface FitRest {
   readonly dtype: string;
   /** Its shape. */
   readonly shape: readonly number[];
-  /** |change|; null for what is no floating-point number. */
+  /** |change|; null for what is not a floating-point number. */
   readonly deltaNorm: number | null;
-  /** Why no adapter stands for it. */
+  /** Why no adapter expresses it. */
   readonly reason: string;
   /** Whether the file holds it. */
   readonly included: boolean;
 }
 
-/** What `fit` wrote. */
+/** The result of `fit`. */
 export interface FitResult {
   /** Path of the file or folder. */
   readonly output: string;
@@ -100,7 +100,7 @@ export interface FitResult {
   readonly parameters: number;
   /** √(Σ|ΔW − fit|² / Σ|ΔW|²) over the layers. */
   readonly error: number;
-  /** What stands in the folder; only for the format `peft`. */
+  /** The contents of the folder; only for the format `peft`. */
   readonly peft?: PeftSummary | undefined;
 }
 

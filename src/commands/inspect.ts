@@ -1,4 +1,4 @@
-/** What a model is, its linear layers, and the adapters in it. */
+/** Describes a model, its linear layers, and the adapters in it. */
 
 import { statSync } from 'node:fs';
 import { readFactors } from '../adapters/factors/factors.js';
@@ -77,7 +77,7 @@ export async function inspect(path: string, given: InspectOptions = {}): Promise
 }
 
 /**
- * What inspect finds, with the block norms that its page draws.
+ * The findings of inspect, with the block norms that its page draws.
  * @throws OnnxLoraError as {@link inspect}
  */
 export function inspectBlocks(path: string): Promise<Examined> {

@@ -35,20 +35,20 @@ export interface MergedWeight {
   readonly module: string;
   /** Name of the tensor. */
   readonly weight: string;
-  /** How it was folded. */
+  /** The way it was folded. */
   readonly kind: FoldKind;
   /** Frobenius norms of ΔW and of the weight before. */
   readonly deltaNorm: number;
   /** |W| before, the Frobenius norm. */
   readonly weightNorm: number;
   /**
-   * Where the scale is negative: the weight is at most this far (Frobenius) from what it was before the
+   * If the scale is negative: the weight is at most this far (Frobenius) from what it was before the
    * fold that this one undoes.
    */
   readonly undoneWithin?: number;
 }
 
-/** What `merge` wrote. */
+/** The result of `merge`. */
 export interface MergeResult {
   /** Path of the folded model. */
   readonly output: string;
@@ -56,7 +56,7 @@ export interface MergeResult {
   readonly merged: readonly MergedWeight[];
   /** Tensors of the model that came with the adapters and took the places of its own. */
   readonly replaced: readonly string[];
-  /** What the model has no place for, where that is allowed; with `adapter`. */
+  /** Names that the model has no place for, where that is allowed; with `adapter`. */
   readonly unmatched?: readonly string[];
   /** The comparison with the model before, unless that was left out. */
   readonly verification?: Verification;
@@ -177,7 +177,7 @@ function sitesOf(
     const found = layers.get(target);
     const { weight } = found?.layer ?? {};
     if (!found || weight?.in !== adapter.in || weight.out !== adapter.out) {
-      const problem = `${nodeLabel(target)} is no layer of ${adapter.in} to ${adapter.out} features`;
+      const problem = `${nodeLabel(target)} is not a layer of ${adapter.in} to ${adapter.out} features`;
       throw invalidManifest(model.source.label, problem);
     }
     const site = sites.get(target) ?? { ...found, deltas: [] };

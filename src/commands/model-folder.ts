@@ -156,7 +156,7 @@ function checkTarget(
   return true;
 }
 
-/** What is read does not lie in what is written. */
+/** Refuses a folder to write that holds what is read. */
 function checkApart(target: string, input: string): void {
   if (leavesFolder(relative(realOf(target), realOf(input)))) return;
   throw new OnnxLoraError('invalid-argument', `${input} is an input, and lies in ${target}`, {
@@ -182,7 +182,7 @@ function realOf(path: string): string {
   }
 }
 
-/** What a model refers to; nothing for what is not a model. */
+/** The files that a model refers to; nothing for what is not a model. */
 function locationsAt(folder: string, name: string): string[] {
   try {
     return locationsIn(join(folder, name));

@@ -1,4 +1,4 @@
-/** From an edited model to files: where they go, and which data files go with them. */
+/** Writes an edited model: where its files go, and which data files go with them. */
 import { existsSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
@@ -59,7 +59,7 @@ function isFirst(kind: OutputKind): boolean {
 export { inputFiles } from './inputs.js';
 
 /**
- * What external data are called that go with an output to another folder: `own` names, with the model's
+ * The names of external data that go with an output to another folder: `own` names, with the model's
  * remembered in it or forgotten, or the model's own, as far as they are plain names of data.
  */
 export type DataNaming = 'remember' | 'forget' | 'restore';

@@ -14,13 +14,13 @@ import { defaultOutput, writeModel } from './output.js';
 
 export type { UnpatchOptions };
 
-/** What `unpatch` wrote. */
+/** The result of `unpatch`. */
 export interface UnpatchResult {
   /** Path of the model without the adapters. */
   readonly output: string;
   /** Names of the adapter sets that were removed. */
   readonly removed: readonly string[];
-  /** How many slots were removed, where the model had any. */
+  /** Number of slots that were removed, where the model had any. */
   readonly slots?: number;
 }
 

@@ -19,7 +19,7 @@ import type { VerifyOptions } from './options/check.js';
 
 export type { VerifyOptions };
 
-/** What the adapters of the two models move, and how their rounding may be known. */
+/** The change by the adapters of the two models, and how their rounding may be known. */
 export type AdapterRuns = Pick<CompareOptions, 'base' | 'nudged'>;
 
 /**

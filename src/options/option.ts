@@ -34,7 +34,7 @@ export interface OptionTexts {
   /** Stands for the value in the help. */
   readonly value?: string | undefined;
   readonly short?: string | undefined;
-  /** The value that the flag stands for where none follows it. */
+  /** The value of the flag where none follows it. */
   readonly implied?: string | undefined;
   /** On the command line, one flag may be followed by several numbers. */
   readonly list?: true | undefined;

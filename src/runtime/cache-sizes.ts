@@ -11,7 +11,7 @@ export interface CacheSizes {
   readonly heads: readonly number[];
 }
 
-/** What the model says of its cache: its configuration, its attention, and the caches whose sizes it gives. */
+/** Evidence on the cache: the configuration, the attention, and the caches whose sizes are given. */
 export function cacheSizes(model: Model, values: ValueIndex): CacheSizes {
   const nodes = [...allGraphs(model.graph)].flatMap((graph) => graph.nodes);
   const attention = nodes.filter(({ opType }) => /Attention$/.test(opType));
@@ -40,7 +40,7 @@ function sizes(found: readonly unknown[]): number[] {
   return [...new Set(found.filter(isSize))];
 }
 
-/** By the scale of the products, 1/sqrt(head), by the width of rotary tables, and by the layer behind. */
+/** By the scale of the products, 1/sqrt(head), by the width of rotary tables, and by the layer after it. */
 function headSizes(node: Node, values: ValueIndex): (number | undefined)[] {
   const width = (name: string | undefined) =>
     name ? traceConstant(values, node.graph, name)?.dims : undefined;
@@ -56,7 +56,7 @@ function headSizes(node: Node, values: ValueIndex): (number | undefined)[] {
   ];
 }
 
-/** How many numbers a layer takes of each token. */
+/** Number of features of a token that a layer takes. */
 function inputWidth(
   { opType, inputs, attributes }: Node,
   dims: (name: string | undefined) => readonly number[] | undefined,

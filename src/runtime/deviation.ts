@@ -1,4 +1,4 @@
-/** How far a value that a graph computes is from the one that a file says. */
+/** The distance of a value that a graph computes from the one that a file gives. */
 import { isFloating } from '../onnx/dtype.js';
 import { distance } from './difference.js';
 import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
@@ -6,7 +6,7 @@ import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
 export interface Deviation {
   /** Greatest |found - expected| as a share of the greatest |expected|. */
   readonly share: number;
-  /** Where it is, with both numbers there. */
+  /** The place of the greatest difference, with both numbers there. */
   readonly index: readonly number[];
   readonly expected: number;
   readonly found: number;
@@ -15,7 +15,7 @@ export interface Deviation {
 /**
  * The greatest deviation of a tensor from another one of the same shape. Infinities of one sign are
  * equal, and so are NaN and NaN. In half precision what overflows depends on which roundings a
- * runtime leaves out, so that there a number in the place of no finite one is none.
+ * runtime leaves out, so that a number in the place of one that is not finite is not a difference there.
  */
 export function deviationOf(expected: TensorValue, found: TensorValue): Deviation {
   const [a, b] = [tensorToFloat64(expected), tensorToFloat64(found)];

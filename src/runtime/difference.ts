@@ -1,11 +1,11 @@
-/** How far the outputs of two models are apart. */
+/** Differences between the outputs of two models. */
 import { isFloating } from '../onnx/dtype.js';
 import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
 
 /** The outputs of one run, by name. */
 export type Outputs = ReadonlyMap<string, TensorValue>;
 
-/** What is known of one output after some runs. */
+/** The differences of one output after some runs. */
 export interface OutputDifference {
   readonly name: string;
   /** Greatest |candidate - reference|; infinite where one of them is NaN alone. */

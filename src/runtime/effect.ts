@@ -1,7 +1,7 @@
 /**
- * How a difference lies to what adapters move. A right fold differs from the adapters beside the
- * weights by rounding: small against what they move, and in no direction of its own. Where a part of
- * the adapters is missing, the difference points back to the model without them.
+ * Compares a difference with the change that adapters make. A correct fold differs from the adapters beside
+ * the weights by rounding: small against that change, and in no direction of its own. If a part of the
+ * adapters is missing, the difference points back to the model without them.
  */
 import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
 
@@ -58,16 +58,16 @@ export class EffectSums {
   }
 }
 
-/** What an effect says about a fold. */
+/** The judgement of a fold by the effect of its adapters. */
 export type FoldVerdict = 'folded' | 'missing' | 'unmeasured';
 
 /**
- * Where half of all adapters were missing, `missing` would be 0.5. It is only known up to the rounding
+ * If half of all adapters were missing, `missing` would be 0.5. It is only known up to the rounding
  * of both runs, which averages out over the elements.
  */
 const MISSING = 0.25;
 
-/** How many times rounding adapters have to move for a fold of them to be proven. */
+/** The change that adapters have to make for a fold of them to be proven, in multiples of rounding. */
 const SEEN = 8;
 
 /**

@@ -1,4 +1,4 @@
-/** What the runs of a comparison come to: differences against rounding, and against what adapters move. */
+/** Judges the runs of a comparison: differences against rounding, and against the change by the adapters. */
 import { OnnxLoraError } from '../errors.js';
 import { Differences, type OutputDifference, type Outputs } from './difference.js';
 import { type Effect, EffectSums, type FoldVerdict, judgeFold } from './effect.js';
@@ -6,7 +6,7 @@ import type { TensorValue } from './tensor-value.js';
 import { type RoundingLevel, smallestStep } from './tolerance.js';
 import type { Verification } from './verification.js';
 
-/** What counts as rounding. */
+/** The limit up to which a difference counts as rounding. */
 export interface Rounding extends RoundingLevel {
   /** Of the greatest difference, as a share of the greatest element. */
   readonly tolerance: number;
@@ -14,7 +14,7 @@ export interface Rounding extends RoundingLevel {
   readonly isGiven: boolean;
 }
 
-/** What was found of one output. */
+/** The findings on one output. */
 interface OutputFinding {
   readonly difference: OutputDifference;
   readonly effect: Effect | undefined;

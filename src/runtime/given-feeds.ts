@@ -43,7 +43,7 @@ function tensorOf(name: string, value: GivenTensor): TensorValue {
   );
 }
 
-/** From Node 24 on, float16 may come in an array of its own: sessions take its bits. */
+/** Since Node 24, float16 may come in an array of its own: sessions take its bits. */
 function fromRuntime({ type, dims, data }: RuntimeTensor): TensorValue {
   const array = data as TensorArray;
   const isFloat16Array = type === 'float16' && !(array instanceof Uint16Array);

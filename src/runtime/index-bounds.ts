@@ -27,7 +27,7 @@ interface Place {
   readonly high: number;
 }
 
-// Position offsets are scalars or a row; larger constants are no offsets.
+// Position offsets are scalars or a row; larger constants are not offsets.
 const MAX_OFFSETS = 65_536;
 
 // A value is met again with another offset at most a few times, whatever the model.
@@ -113,7 +113,7 @@ export class IndexTracer {
     return this.functions.get(`${node.domain}:${node.opType}`);
   }
 
-  /** How many rows the table has that the node looks its input up in. */
+  /** Number of rows of the table that the node looks its input up in. */
   private tableRows(node: Node, index: number): number | undefined {
     const table = tableOf(node, index);
     if (!table) return undefined;
@@ -165,7 +165,7 @@ export class IndexTracer {
     }
   }
 
-  /** From an output of a body to where its value comes out. */
+  /** The output of the node for an output of its body. */
   private outside(graph: Graph, index: number, place: Place): Place[] {
     const { parent } = graph;
     const nodes = parent ? [parent.node] : (this.calls.get(graph) ?? []);

@@ -63,7 +63,7 @@ function sized(
   return copy;
 }
 
-/** Types as the runtime gives them: an empty shape stands for a scalar and an unknown rank alike. */
+/** Types as the runtime gives them: an empty shape is a scalar or an unknown rank. */
 async function asDeclared(graph: GraphBuilder): Promise<Map<string, ValueType>> {
   const types = new Map<string, ValueType>();
   for (const { name, dtype, dims } of graph.initializers.values())

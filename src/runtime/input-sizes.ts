@@ -15,7 +15,7 @@ const CANDIDATES = {
   image: [32, 64, 48, 96, 224, 256, 320, 384, 512, 640],
 } as const;
 
-/** What a dimension stands for. */
+/** The meaning of a dimension. */
 type Role = keyof typeof CANDIDATES;
 
 const ROLES = Object.keys(CANDIDATES) as Role[];
@@ -92,7 +92,7 @@ function rolesOf(symbol: string, input: ValueMeta, axis: number): Role[] {
   return ['sequence'];
 }
 
-/** What a dimension of a cache [batch, heads, past, head] is that is not its length. */
+/** The meaning of a dimension of a cache [batch, heads, past, head], other than its length. */
 function cachePart(symbol: string, { name, shape }: ValueMeta, axis: number): Role | undefined {
   if (/head_?(dim|size)|kv_cache_dim/i.test(symbol)) return 'head';
   if (/num_?(\w+_)?heads/i.test(symbol)) return 'heads';

@@ -19,7 +19,7 @@ import type { Feeds, TensorArray, TensorValue } from './tensor-value.js';
 export interface ValueMeta {
   /** Name of the value. */
   readonly name: string;
-  /** undefined for what is no tensor: a sequence, a map, an optional. */
+  /** undefined for what is not a tensor: a sequence, a map, an optional. */
   readonly dtype: DataTypeName | undefined;
   /** Sizes, symbols, and null for a dimension that is left open. A tensor of any rank has []. */
   readonly shape: readonly Dim[];
@@ -158,7 +158,7 @@ export function nativeTensor(runtime: Runtime, { dtype, dims, data }: TensorValu
 /** A tensor of the binding that is in the CPU's memory; the array is shared. */
 export function tensorValue({ type, dims, data }: Tensor): TensorValue {
   const array = data as TensorArray;
-  // From Node 24 on it is a Float16Array.
+  // Since Node 24 it is a Float16Array.
   const bits =
     type === 'float16' && !(array instanceof Uint16Array)
       ? new Uint16Array(
@@ -170,7 +170,7 @@ export function tensorValue({ type, dims, data }: Tensor): TensorValue {
   return { dtype: type, dims, data: bits };
 }
 
-/** What ONNX Runtime says about an input or output, in our terms. */
+/** ONNX Runtime's description of an input or output, in our terms. */
 export function valueMeta(meta: InferenceSession.ValueMetadata): ValueMeta {
   if (!meta.isTensor) return { name: meta.name, dtype: undefined, shape: [] };
   const shape = meta.shape.map((dim) => (dim === '' ? null : dim));

@@ -1,4 +1,4 @@
-/** What runs a model, and how. */
+/** Options of what runs a model. */
 import { option } from '../options/option.js';
 import { choice, whole } from '../options/schemas.js';
 import { providerNames } from './provider-names.js';

@@ -1,10 +1,10 @@
-/** What ONNX Runtime says, in one line and without what only its own developers can use. */
+/** Messages of ONNX Runtime in one line, without the parts that only its own developers can use. */
 import { stripVTControlCharacters } from 'node:util';
 import { type ErrorCode, OnnxLoraError } from '../errors.js';
 
 const MAX_CHARACTERS = 500;
 
-// Names of the model stand in its messages, of any length.
+// Its messages contain names of the model, of any length.
 const MAX_READ = 8192;
 
 // GCC and Clang name the whole signature, MSVC the qualified name only.

@@ -10,17 +10,17 @@ export interface PlacedNode {
   readonly op: string;
 }
 
-/** Where the nodes of a session ran. */
+/** The providers that the nodes of a session ran on. */
 export interface Placement {
-  /** How many nodes each provider ran, after ONNX Runtime's optimizations. */
+  /** Number of nodes that each provider ran, after ONNX Runtime's optimizations. */
   readonly nodes: Readonly<Partial<Record<ProviderName, number>>>;
   /** Those that the CPU ran in a session on another provider. */
   readonly fallbacks: readonly PlacedNode[];
   /** Nodes that ONNX Runtime put in to copy a value between the memories of two providers. */
   readonly copies: {
-    /** From the device to the CPU. */
+    /** Copies of values on the device to the CPU. */
     readonly toHost: number;
-    /** From the CPU to the device. */
+    /** Copies of values on the CPU to the device. */
     readonly toDevice: number;
   };
 }

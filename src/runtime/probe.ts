@@ -9,11 +9,11 @@ import { plainMessage } from './ort-error.js';
 import { executionProviders, type ProviderName } from './provider-names.js';
 import { withoutTelemetry } from './telemetry.js';
 
-/** What to run: a model with one float32 input `x`, filled with ones, and an output `y`. */
+/** The model to run: one float32 input `x`, filled with ones, and an output `y`. */
 export interface Trial {
   readonly model: Uint8Array;
   readonly dims: readonly number[];
-  /** The time to spend on runs behind the first one. */
+  /** The time to spend on runs after the first one. */
   readonly budgetMs: number;
 }
 
@@ -91,7 +91,7 @@ function ending(code: number | null, signal: string | null): string {
   return `crashed (${signal ?? `exit code ${code}`})`;
 }
 
-/** What was thrown, and the first thing that native code printed: it names the missing library. */
+/** The error, and the first line that native code printed: it names the missing library. */
 function reasonOf(thrown: string, stderr: string): string {
   const [printed] = stderr.split('\n').map(printedMessage).filter(Boolean);
   const message = plainMessage(thrown);

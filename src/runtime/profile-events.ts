@@ -26,7 +26,7 @@ export interface ProfileEvent {
 export class ProfileRecord {
   private readonly folder = temporaryFolder('onnx-lora-profile-');
 
-  /** What the session has to be made with. */
+  /** Options to make the session with. */
   get options(): InferenceSession.SessionOptions {
     return { enableProfiling: true, profileFilePrefix: join(this.folder, 'profile') };
   }
@@ -63,7 +63,7 @@ export function parseEvents(text: string): ProfileEvent[] {
 const EVENT =
   /^\{"cat" : "(?<cat>\w+)",[^{]*?"dur" :(?<dur>-?\d+),"ts" :(?<ts>-?\d+),"ph" : "\w+","name" :"(?<name>.*)","args" : (?<args>\{.*\})\},?\s*\]?\s*$/s;
 
-/** The event between what ONNX Runtime writes around a name; undefined for what is no event. */
+/** The event between what ONNX Runtime writes around a name; undefined for what is not an event. */
 function parseEvent(record: string): ProfileEvent | undefined {
   const parts = EVENT.exec(record)?.groups;
   if (!parts) return undefined;

@@ -1,4 +1,4 @@
-/** Where the time of a model goes, operator by operator. */
+/** The time that a model takes, operator by operator. */
 import { nativeFeeds, openNative, runNative } from './native.js';
 import { type Placement, placementOf } from './placement.js';
 import { type ProfileEvent, ProfileRecord } from './profile-events.js';
@@ -13,7 +13,7 @@ export interface ProfileOptions extends OpenSessionOptions {
   readonly runs?: number | undefined;
 }
 
-/** What the kernels of one operator take in a run. */
+/** The time of one operator's kernels in a run. */
 export interface OperatorTime {
   /** Type of the operator. */
   readonly op: string;
@@ -81,7 +81,7 @@ function isRun({ cat, name }: ProfileEvent): boolean {
   return cat === 'Session' && name === 'model_run';
 }
 
-/** The events since the run of this number began: GPUs may work on behind the end of a run. */
+/** The events since the run of this number began: GPUs may work on after the end of a run. */
 function eventsFrom(events: readonly ProfileEvent[], run: number): ProfileEvent[] {
   const starts = events.filter(isRun).map(({ ts }) => ts);
   return events.filter(({ ts }) => ts >= starts[run]!);

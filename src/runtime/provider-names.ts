@@ -6,13 +6,13 @@ export const providerNames = ['cpu', 'cuda', 'webgpu', 'directml', 'coreml', 'te
 /** An execution provider of ONNX Runtime. */
 export type ProviderName = (typeof providerNames)[number];
 
-/** What onnxruntime-node calls the provider. */
+/** The name of the provider in onnxruntime-node. */
 export function backendName(provider: ProviderName): string {
   return provider === 'directml' ? 'dml' : provider;
 }
 
 /**
- * The `executionProviders` of a session on `provider`. The CPU always stands behind them for single
+ * The `executionProviders` of a session on `provider`. The CPU always comes after them for single
  * operators that a provider lacks; TensorRT lacks so many that it wants CUDA in between.
  */
 export function executionProviders(provider: ProviderName): string[] {

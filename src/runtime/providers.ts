@@ -28,11 +28,11 @@ export interface ProviderChoice {
   readonly requested: ProviderName | 'auto';
   /** The one that is used. */
   readonly used: ProviderName;
-  /** What `auto` decided by, in one line. */
+  /** The reason for the choice of `auto`, in one line. */
   readonly reason: string;
 }
 
-/** What `auto` considers, the first that is faster than the CPU wins. TensorRT builds for minutes. */
+/** For `auto`: the first that is faster than the CPU wins. TensorRT builds for minutes. */
 const CANDIDATES: readonly ProviderName[] = ['cuda', 'directml', 'coreml', 'webgpu'];
 
 /** A rival has to be this many times as fast: less is noise, or the CPU under another name. */
@@ -59,7 +59,7 @@ export function listProviders(): Promise<ProviderInfo[]> {
 
 const known = new Map<ProviderName, Promise<ProviderInfo>>();
 
-/** What `listProviders` says about one provider; tried once a process. */
+/** The entry of `listProviders` for one provider; tried once a process. */
 export function providerInfo(name: ProviderName): Promise<ProviderInfo> {
   const info = known.get(name) ?? probe(name);
   known.set(name, info);

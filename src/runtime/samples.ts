@@ -128,7 +128,7 @@ function isFlag({ dtype, shape }: ValueMeta): boolean {
 
 /**
  * Random inputs that the model has run with: sizes are tried until it accepts them and gives numbers.
- * Where single bools choose a branch, there are inputs for both values of them, if the model accepts both.
+ * If single bools choose a branch, there are inputs for both values of them, if the model accepts both.
  * @param count how many batches of each kind, all of the same sizes
  * @throws OnnxLoraError `verification` with ONNX Runtime's reason where it accepts none, or where its sizes
  * are beyond what random inputs are made for; `aborted`
@@ -202,7 +202,7 @@ function hasNumbers(output: TensorValue): boolean {
 }
 
 function unsuitable({ name, dtype }: ValueMeta): OnnxLoraError {
-  const what = dtype ? `${dtype} elements` : 'something that is no tensor';
+  const what = dtype ? `${dtype} elements` : 'something that is not a tensor';
   return new OnnxLoraError(
     'verification',
     `could not make inputs that the model accepts: input ${name} takes ${what}`,

@@ -1,4 +1,4 @@
-/** What a session can be opened with, and what ONNX Runtime calls it. */
+/** Options of a session, and their names in ONNX Runtime. */
 import type { InferenceSession } from 'onnxruntime-node';
 import { LOG_FATAL } from './ort.js';
 import { executionProviders, type ProviderName } from './provider-names.js';
@@ -7,7 +7,7 @@ import { executionProviders, type ProviderName } from './provider-names.js';
 export interface OpenSessionOptions {
   /** Default `cpu`. */
   readonly provider?: ProviderName | undefined;
-  /** Where the external data files of a model given as bytes are. */
+  /** The folder of the external data files of a model given as bytes. */
   readonly externalFolder?: string | undefined;
   /**
    * Which of ONNX Runtime's graph optimizations to use. Default `basic`: those that keep what the

@@ -110,14 +110,14 @@ export class SizeProbe {
     });
   }
 
-  /** How many elements a shape has with the sizes of the data; undefined where one is not known. */
+  /** Number of elements of a shape with the sizes of the data; undefined where one is not known. */
   elements(shape: readonly Dim[]): number | undefined {
     const sizes = this.shapeAt(shape, 0)!;
     if (sizes.some((size) => typeof size !== 'number')) return undefined;
     return (sizes as number[]).reduce((product, size) => product * size, 1);
   }
 
-  /** What is known of a value from its types at both sizes. */
+  /** The type of a value, from its types at both sizes. */
   merge(first: ValueType, second: ValueType | undefined): ValueType {
     const { dtype, shape } = first;
     const other = second?.shape;

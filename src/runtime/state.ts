@@ -38,7 +38,7 @@ function find(values: readonly ValueMeta[], kind: string, name: string): ValueMe
 
 /**
  * Checks tensors that are to become state.
- * @throws OnnxLoraError `invalid-argument` for a name that is no state, or another type or shape
+ * @throws OnnxLoraError `invalid-argument` for a name that is not in the state, or another type or shape
  */
 export function checkState(
   values: State,
@@ -47,7 +47,9 @@ export function checkState(
 ): void {
   for (const [name, { dtype, dims }] of values) {
     if (!slots.some(({ input }) => input === name)) {
-      throw misfit(`${name} is none of the state: ${slots.map(({ input }) => input).join(', ')}`);
+      throw misfit(
+        `${name} is not one of the state: ${slots.map(({ input }) => input).join(', ')}`,
+      );
     }
     const expected = find(inputs, 'input', name);
     if (dtype === expected.dtype && fits(dims, expected)) continue;

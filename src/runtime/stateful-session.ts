@@ -26,7 +26,7 @@ export type { State, StateSlot } from './state.js';
 export interface StatefulSessionOptions extends OpenSessionOptions {
   /** The values that each run hands to the next one. */
   readonly state: readonly StateSlot[];
-  /** What the first run starts from; copied. */
+  /** The state that the first run starts from; copied. */
   readonly initial: State;
   /** Whether to find out where the nodes run; makes the first run slower, and no other. */
   readonly reportPlacement?: boolean | undefined;
@@ -43,10 +43,10 @@ export interface StatefulSession {
   readonly inputs: readonly ValueMeta[];
   /** Name, type and shape of the outputs. */
   readonly outputs: readonly ValueMeta[];
-  /** Where the nodes ran: after the first run, if `reportPlacement` asked for it. */
+  /** The provider of each node: after the first run, if `reportPlacement` asked for it. */
   readonly placement: Placement | undefined;
   /**
-   * Runs one step: takes the feeds without the state, gives the outputs that are no state, and the
+   * Runs one step: takes the feeds without the state, gives the outputs that are not state, and the
    * state moves on. It stays what it was if the run fails, or if `accept` throws or says no.
    * Feeds that the model has no input for are ignored.
    * @throws OnnxLoraError `runtime` with ONNX Runtime's reason; `node` where it names one
@@ -56,7 +56,7 @@ export interface StatefulSession {
   readState(): Promise<Map<string, TensorValue>>;
   /**
    * Replaces tensors of the state by copies of these; the others stay.
-   * @throws OnnxLoraError `invalid-argument` for a name that is no state, or another type or shape
+   * @throws OnnxLoraError `invalid-argument` for a name that is not in the state, or another type or shape
    */
   writeState(values: State): Promise<void>;
   /** Frees model and state; may be called again. */

@@ -1,4 +1,4 @@
-/** How far two models may differ that are the same but for rounding. */
+/** The difference that rounding alone makes between two models that are otherwise the same. */
 import { type DataTypeName, findDataType } from '../onnx/dtype.js';
 import { allTensors } from '../onnx/external.js';
 import { allGraphs, type Model } from '../onnx/model.js';
@@ -28,13 +28,13 @@ const BY_DTYPE: readonly (readonly [DataTypeName, number])[] = [
 ];
 
 /**
- * Where activations are rounded to 8 bits while the model runs, the smallest change moves some of
+ * If activations are rounded to 8 bits while the model runs, the smallest change moves some of
  * them by a whole step of 1/127 of their range: 2.7 % of the outputs in the zoo's llama-q4.
  */
 const QUANTIZED_ACTIVATIONS = 5e-2;
 
 /**
- * What rounding moves on the whole, in the Euclidean norm: of right folds in the zoo 0.7 eps for float16,
+ * The change by rounding on the whole, in the Euclidean norm: of right folds in the zoo 0.7 eps for float16,
  * 4 eps for float32, and 1.7 % where a fold does away with the rounding of activations to 8 bits.
  */
 const LEVELS: Readonly<Partial<Record<DataTypeName, number>>> = {
@@ -68,7 +68,7 @@ export function defaultTolerance(
   return models.some(quantizesActivations) ? Math.max(rounding, QUANTIZED_ACTIVATIONS) : rounding;
 }
 
-/** What the rounding of a model and its fold moves, as a share of the outputs' norm. */
+/** The change by the rounding of a model and its fold, as a share of the outputs' norm. */
 export interface RoundingLevel {
   readonly level: number;
   /** Whether activations are rounded to a few steps: then two runs may agree by chance. */

@@ -1,4 +1,4 @@
-/** What a comparison found. */
+/** The findings of a comparison. */
 export interface Verification {
   /** Batches of inputs that both models ran with. */
   readonly samples: number;
@@ -15,7 +15,7 @@ export interface Verification {
   readonly passed: boolean;
   /** The output that is worst by that measure. */
   readonly output?: string;
-  /** What the adapters move, measured as the difference is; where the model without them was run. */
+  /** The change by the adapters, measured as the difference is; where the model without them was run. */
   readonly moved?: {
     /** Over all outputs, samples and elements. */
     readonly maxAbsDiff: number;

@@ -93,7 +93,7 @@ export class Batches {
     return `batch ${(batch % this.perEpoch) + 1}: samples ${kind}${places.join(', ')}${rest}`;
   }
 
-  /** How many samples a batch has. */
+  /** Number of samples of a batch. */
   samplesAt(batch: number): number {
     return this.order.indices(batch).length;
   }

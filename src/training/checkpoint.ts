@@ -24,7 +24,7 @@ const progress = v.object({
   step: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
   /** Those that moved something; all of them where it is not said. */
   updates: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
-  /** What the run was told, as far as its numbers depend on it. */
+  /** The options of the run that its numbers depend on. */
   settings: v.record(v.string(), v.union([v.string(), v.number(), v.boolean(), v.null()])),
   losses: v.optional(losses),
   /** The best evaluation, and how many followed it. */
@@ -45,7 +45,7 @@ const progress = v.object({
   ),
 });
 
-/** Where a run stands, without its numbers. */
+/** The progress of a run, without its numbers. */
 export type RunProgress = v.InferOutput<typeof progress>;
 
 /** Settings by name. */
@@ -67,7 +67,7 @@ export function hasCheckpoint(folder: string): boolean {
 }
 
 /**
- * Writes a checkpoint; the one before stands until the new one is whole.
+ * Writes a checkpoint; the one before stays until the new one is whole.
  * @throws OnnxLoraError `io`
  */
 export async function writeCheckpoint(folder: string, checkpoint: Checkpoint): Promise<void> {
@@ -93,7 +93,7 @@ export async function writeCheckpoint(folder: string, checkpoint: Checkpoint): P
 
 /**
  * Reads the checkpoint of a folder.
- * @throws OnnxLoraError `checkpoint` for a file that is none or does not fit `size` and `names`
+ * @throws OnnxLoraError `checkpoint` for a file that is not a checkpoint or does not fit `size` and `names`
  */
 export function readCheckpoint(folder: string, names: readonly string[], size: number): Checkpoint {
   const path = checkpointFile(folder);
@@ -136,7 +136,7 @@ function checksumOf(parts: readonly Uint8Array[]): string {
 }
 
 function parseProgress(path: string, metadata: Readonly<Record<string, string>>): RunProgress {
-  if (metadata.format !== FORMAT) throw damaged(path, 'it is no checkpoint of onnx-lora');
+  if (metadata.format !== FORMAT) throw damaged(path, 'it is not a checkpoint of onnx-lora');
   try {
     return v.parse(progress, JSON.parse(metadata.progress ?? ''));
   } catch (error) {

@@ -1,6 +1,6 @@
 /** The output that a loss looks at where nobody says one. */
 
-/** What decoders give beside their logits, for the next token. */
+/** Outputs of decoders beside their logits, for the next token. */
 const CACHE =
   /^(?:present|past|new_past|updated_past)(?:[._\d]|_?key|$)|(?:^|[._])(?:kv_?)?cache(?:[._\d]|$)|key_values/i;
 

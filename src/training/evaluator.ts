@@ -19,13 +19,13 @@ export function folderOf({ source }: Model): string | undefined {
   return source.path === undefined ? undefined : dirname(realpathSync(source.path));
 }
 
-/** What came of an evaluation. */
+/** The result of an evaluation. */
 export interface Evaluation {
-  /** Finite numbers only: a measure that is none is left out. */
+  /** Finite numbers only; the others are in `leftOut`. */
   readonly measures: Metrics & { readonly loss: number };
   /** The measures that are left out, with what they are. */
   readonly leftOut: Readonly<Record<string, number>>;
-  /** What is likely not what was meant. */
+  /** Things that are likely not what the user meant. */
   readonly warnings: readonly string[];
   /** Why there is no loss, and then no measure either means anything. */
   readonly problem?: string;

@@ -39,7 +39,7 @@ export interface LossGraphOptions {
   readonly lossOptions?: LossOptions | undefined;
   /** The output that the loss looks at; may be left out where the model has one beside its caches, or one of a head. */
   readonly modelOutput?: string | undefined;
-  /** Sizes that stand for the symbols of the inputs in the data. */
+  /** Sizes of the inputs' symbols in the data. */
   readonly sizes?: ReadonlyMap<string, number> | undefined;
   /** Shapes of inputs where all batches agree in them. */
   readonly inputShapes?: ReadonlyMap<string, readonly Dim[]> | undefined;
@@ -69,7 +69,7 @@ export interface LossGraph {
   readonly output: LossOutput;
   /** Name of the loss, a scalar. */
   readonly loss: string;
-  /** How many elements the loss is the mean of, a scalar. */
+  /** Number of elements that the loss is the mean of, a scalar. */
   readonly weight: string;
   /** The gradient of the loss with respect to a value of the graph. */
   readonly seed: GradientSeed;
@@ -91,7 +91,7 @@ export interface ForwardGraph extends LossGraph {
   readonly theta: string;
   /** The places of its tensors in the flat vector. */
   readonly parameters: readonly Parameter[];
-  /** The elements of the flat vector that train: those of parameters behind them do not reach the output. */
+  /** The elements of the flat vector that train: those of parameters after them do not reach the output. */
   readonly trained: number;
   /** Adapted nodes, and a head, that do not reach the output: their numbers stay as they are. */
   readonly withoutGradient: readonly string[];
@@ -105,7 +105,7 @@ export interface ForwardGraph extends LossGraph {
   readonly constants: ReadonlySet<string>;
   /** Random numbers that dropout takes in a step. */
   readonly noise: Noise | undefined;
-  /** What dropout leaves of a value, with the value. */
+  /** A value with its copy after dropout. */
   readonly dropped: ReadonlyMap<string, string>;
   /** Values that have another meaning than in the model. */
   readonly moved: ReadonlySet<string>;
@@ -117,7 +117,7 @@ export interface ForwardOptions extends LossGraphOptions {
   readonly name?: string | undefined;
   /** Whether the biases of adapted layers train too. */
   readonly trainBias?: boolean | undefined;
-  /** How to write the adapted layers; default as they are in the model. */
+  /** The form of the adapted layers; default as they are in the model. */
   readonly rewrite?: AllowedOperators | undefined;
   /** The share of an adapter's input that is dropped; such layers stay as they are in the model. */
   readonly dropout?: number | undefined;
@@ -126,7 +126,7 @@ export interface ForwardOptions extends LossGraphOptions {
 }
 
 /**
- * The forward pass of an adapter set with the loss behind it. Its trainable tensors are read from
+ * The forward pass of an adapter set, followed by the loss. Its trainable tensors are read from
  * one flat input.
  * @throws OnnxLoraError `no-adapter`, `invalid-argument` where the output or the loss does not fit,
  * `unsupported` for a model that has no place in a builder
@@ -242,7 +242,7 @@ function pinShapes(graph: GraphBuilder, shapes: ReadonlyMap<string, readonly Dim
 }
 
 /**
- * A model as it is, with a loss behind it.
+ * A model as it is, followed by a loss.
  * @throws OnnxLoraError as `buildForward`
  */
 export async function buildLossGraph(
@@ -337,7 +337,7 @@ function outputOf(
   const name = outputName(patched, graph, wanted);
   const type = types.get(name);
   if (type) return { name, ...type };
-  throw new OnnxLoraError('unsupported', `${name} is no tensor, expected one for the loss`);
+  throw new OnnxLoraError('unsupported', `${name} is not a tensor, expected one for the loss`);
 }
 
 function parted<T>(items: readonly T[], belongs: (item: T) => boolean): [T[], T[]] {

@@ -1,4 +1,4 @@
-/** What a run remembers of its steps: enough to draw it, whatever its length. */
+/** A bounded record of a run's steps: enough to draw it, whatever its length. */
 import type { EvalRecord, LogRecord, StepRecord } from './records.js';
 
 /** Several times the pixels that a picture has for them. */

@@ -7,7 +7,7 @@ import type { Feeds } from '../runtime/tensor-value.js';
 /** Inputs that are called otherwise in the graph, by what they are. */
 export type Renamed = ReadonlyMap<string, string>;
 
-/** What the graph calls an input. */
+/** The name of an input in the graph. */
 export function nameIn(renamed: Renamed, name: string): string {
   return renamed.get(name) ?? name;
 }

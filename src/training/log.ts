@@ -40,7 +40,7 @@ export class RunLog {
     return log;
   }
 
-  /** Steps behind the checkpoint are taken again, so their lines go; so does one that a kill cut. */
+  /** Steps after the checkpoint are taken again, so their lines go; so does one that a kill cut. */
   private goOn(path: string, resumedFrom: number): void {
     let length = 0;
     let isBehind = false;
@@ -55,7 +55,7 @@ export class RunLog {
         length += Buffer.byteLength(line);
       }
     }
-    // What stays is not written again: nothing can get lost here.
+    // Lines that stay are not written again: nothing can get lost here.
     withFile(path, () => truncateSync(path, length));
   }
 
@@ -97,7 +97,7 @@ function isStep(record: object): boolean {
   return OF_STEPS.every((key) => key in record);
 }
 
-/** What a kill leaves of a line is the beginning of one of ours. */
+/** A line that a kill cut off is the beginning of one of ours. */
 function checkCut(path: string, line: string): void {
   const start = '{"step":';
   if (line.startsWith(start) || start.startsWith(line)) return;
@@ -107,7 +107,7 @@ function checkCut(path: string, line: string): void {
 function notALog(path: string): OnnxLoraError {
   return new OnnxLoraError(
     'output-exists',
-    `${path} exists already, and is no log of a training run`,
+    `${path} exists already, and is not a log of a training run`,
     { hint: 'Name another file with `log`.' },
   );
 }

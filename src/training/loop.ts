@@ -20,7 +20,7 @@ import type { EvalRecord, StepRecord } from './records.js';
 import { learningRate } from './schedule.js';
 import type { StepGraph } from './step-graph.js';
 
-/** What the loop works with. */
+/** The parts that the loop works with. */
 export interface LoopParts {
   readonly session: StatefulSession;
   readonly graph: StepGraph;
@@ -32,7 +32,7 @@ export interface LoopParts {
   readonly noise: Noise | undefined;
   /** Updates of the whole run. */
   readonly total: number;
-  /** Where a run that could not end is kept. */
+  /** The folder that keeps a run that could not end. */
   readonly rescueFolder: string;
 }
 
@@ -49,14 +49,14 @@ export class TrainingLoop {
   evaluation: EvalRecord | undefined;
   /** Of the last evaluation. */
   confusion: ConfusionMatrix | undefined;
-  /** What is likely not what was meant. */
+  /** Things that are likely not what the user meant. */
   readonly warnings: string[] = [];
   private hasNoticed = false;
   private readonly trend = new LossMeans();
   /** Steps in which nothing counted. */
   private idle = 0;
   private bestTheta: Float32Array | undefined;
-  /** Where the last checkpoint is, and behind which step it was taken. */
+  /** The folder of the last checkpoint, and the step after which it was taken. */
   private kept: { readonly step: number; readonly folder: string } | undefined;
 
   constructor(
@@ -143,7 +143,7 @@ export class TrainingLoop {
       norm = numberOf(outputs.get(graph.gradientNorm)!);
       weight = numberOf(outputs.get(graph.weight)!);
       this.notice(outputs, weight);
-      // Where nothing counts, weight decay and momentum alone would move the adapters.
+      // If nothing counts, weight decay and momentum alone would move the adapters.
       return Number.isFinite(loss) && Number.isFinite(norm) && before + weight > 0;
     });
     if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
@@ -154,7 +154,7 @@ export class TrainingLoop {
     return { loss, norm, weight };
   }
 
-  /** What the first batch of the run tells. */
+  /** Takes the warnings of the run's first batch. */
   private notice(outputs: ReadonlyMap<string, TensorValue>, weight: number): void {
     const { doubt } = this.parts.graph;
     if (this.hasNoticed || !doubt) return;
@@ -233,7 +233,7 @@ export class TrainingLoop {
     return new OnnxLoraError(code, message, { node, hint: hints.join('\n'), cause: error });
   }
 
-  /** Where the run keeps its checkpoints, beside its output, or where the system keeps what is temporary. */
+  /** In the checkpoint folder, else beside the output, else among the system's temporary files. */
   private async keepAnywhere(): Promise<void> {
     const { checkpoint } = this.options;
     const folders = [
@@ -320,7 +320,7 @@ export class TrainingLoop {
     await this.checkpoint(checkpoint);
   }
 
-  /** Takes a checkpoint, unless the numbers overflowed: then an earlier one stands. */
+  /** Takes a checkpoint, unless the numbers overflowed: then an earlier one is kept. */
   private async checkpoint(folder: string): Promise<void> {
     const { settings } = this.parts;
     const { step, updates, losses, best, evaluation, bestTheta } = this;

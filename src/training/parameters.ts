@@ -21,7 +21,7 @@ export interface Parameter {
   readonly length: number;
 }
 
-/** Lays tensors out one behind the other. */
+/** Lays tensors out one after the other. */
 export function layOut(
   tensors: readonly Pick<Parameter, 'name' | 'shape' | 'dtype'>[],
 ): Parameter[] {

@@ -1,6 +1,6 @@
-/** What a run records of its steps and evaluations. */
+/** Records of a run's steps and evaluations. */
 
-/** What is known of one update. */
+/** The record of one update. */
 export interface StepRecord {
   /** Counted from 1. */
   readonly step: number;
@@ -18,7 +18,7 @@ export interface StepRecord {
   readonly samplesPerSecond: number;
 }
 
-/** What is known of one evaluation. */
+/** The record of one evaluation. */
 export interface EvalRecord {
   /** The step after which it was made. */
   readonly step: number;

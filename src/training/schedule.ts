@@ -4,7 +4,7 @@ export const schedules = ['constant', 'linear', 'cosine'] as const;
 /** Name of a schedule. */
 export type ScheduleName = (typeof schedules)[number];
 
-/** How the learning rate changes from step to step. */
+/** Schedules: the learning rate from step to step. */
 export interface Schedule {
   /** Its form after the warmup. */
   readonly kind: ScheduleName;

@@ -1,4 +1,4 @@
-/** What an emitted step graph says of itself, for those that write it and those that run it. */
+/** The manifest in an emitted step graph, for those that write it and those that run it. */
 
 import type { AdapterRecord } from '../adapters/model/manifest.js';
 import type { ValueSpec } from '../graph/builder.js';
@@ -11,7 +11,7 @@ export const STEP_MANIFEST_KEY = 'onnx_lora.step';
 /** The initializer with the adapters as they are before the first step; nothing in the graph reads it. */
 export const INITIAL_THETA = 'theta_initial';
 
-/** What to feed, what to carry from step to step, and where each trainable tensor stands. */
+/** Inputs to feed, state to carry from step to step, and the place of each trainable tensor. */
 export interface StepManifest {
   /**
    * 2 where batches are accumulated by their weight; in version 1 each counts the same. 3 where inputs are
@@ -51,7 +51,7 @@ export interface StepManifest {
     readonly loss: string;
     readonly gradientNorm: string;
     /**
-     * How many elements the loss is the mean of: the mean over batches is Σ loss·weight / Σ weight. Where
+     * Number of elements that the loss is the mean of: the mean over batches is Σ loss·weight / Σ weight. Where
      * an update has weight 0, nothing in it counted: the state stays as it was. Not in older graphs.
      */
     readonly weight?: string;
@@ -59,7 +59,7 @@ export interface StepManifest {
   /** Stretches of theta, by the names of the patched model's initializers. */
   readonly parameters: readonly Pick<Parameter, 'name' | 'shape' | 'offset' | 'length'>[];
   readonly adapters: readonly AdapterRecord[];
-  /** How the result becomes an adapter file: safetensors with this metadata and parameters by these names. */
+  /** The adapter file to make of the result: safetensors with this metadata and parameters by these names. */
   readonly adapterFile: {
     readonly metadata: Readonly<Record<string, string>>;
     readonly tensors: Readonly<Record<string, string>>;

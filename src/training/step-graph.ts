@@ -55,7 +55,7 @@ export interface StepGraph {
   readonly renamed: Renamed;
   /** float32 scalars. */
   readonly loss: string;
-  /** How many elements the loss is the mean of; see `Term`. */
+  /** Number of elements that the loss is the mean of; see `Term`. */
   readonly weight: string;
   /** The norm of the gradient before clipping. */
   readonly gradientNorm: string;
@@ -125,7 +125,7 @@ function withZeros(graph: GraphBuilder, vector: string, count: number): string {
   return graph.op('Concat', [vector, zeros], { axis: { int: 0 } }, 'grad');
 }
 
-/** What the loss does not depend on stays as it is: weight decay leaves it alone too. */
+/** Elements that the loss does not depend on stay as they are: weight decay leaves them alone too. */
 function onlyUpTo(
   graph: GraphBuilder,
   end: number,

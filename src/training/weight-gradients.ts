@@ -1,5 +1,5 @@
 /**
- * Where a loss pulls the weights of a model: dL/dΔW of whole layers, over a few batches of data. The
+ * Gradients of a loss by the weights of a model: dL/dΔW of whole layers, over a few batches of data. The
  * model needs no adapters; `ΔW` stands for what one would add. Memory is bounded: layers whose
  * gradients do not fit at once take turns, each turn with a pass over the batches.
  */

@@ -81,12 +81,12 @@ describe('eval --expect', () => {
     [
       'a measure that there is not',
       ['--expect', 'perplexity<9', '--data', 'none.npz'],
-      /^error: perplexity is no measure of this loss, which has: loss, accuracy, f1\n$/,
+      /^error: perplexity is not a measure of this loss, which has: loss, accuracy, f1\n$/,
     ],
     [
       'no comparison',
       ['--expect', 'accuracy=0.9'],
-      /^error: "accuracy=0.9" is no expectation.*\n {2}/,
+      /^error: "accuracy=0.9" is not an expectation.*\n {2}/,
     ],
     ['an unknown loss', ['--loss', 'mean'], /^error: --loss is "mean", expected cross-entropy, /],
     ['data that are not there', ['--data', 'none.npz'], /^error: none\.npz does not exist\n/],

@@ -59,17 +59,17 @@ describe('a value that was typed', () => {
 
 describe('a config file', () => {
   it.each<[string, unknown, RegExp]>([
-    ['an unknown key', { ranks: 8 }, /c\.json: "ranks" is no option[\s\S]*Did you mean rank/],
+    ['an unknown key', { ranks: 8 }, /c\.json: "ranks" is not an option[\s\S]*Did you mean rank/],
     ['an unknown kebab key', { 'rank-patern': [] }, /Did you mean rank-pattern/],
     ['a key set twice', { 'rank-pattern': [], rankPattern: [] }, /rank-pattern is set twice/],
-    ['another config', { config: 'd.json' }, /"config" is no option/],
+    ['another config', { config: 'd.json' }, /"config" is not an option/],
     ['a number as text', { rank: '8' }, /c\.json: rank is "8", expected a whole number/],
     ['a switch as text', { force: 'yes' }, /c\.json: force is "yes", expected true or false/],
     ['null', { output: null }, /c\.json: output is null, expected a path/],
     ['a list for one value', { rank: [8] }, /c\.json: rank is \[8\]/],
     ['a list', [], /expected a JSON object/],
     ['no JSON', '{', /c\.json: not JSON/],
-    ['a prototype', '{"__proto__": {}}', /"__proto__" is no option/],
+    ['a prototype', '{"__proto__": {}}', /"__proto__" is not an option/],
   ])('with %s is refused', (_, config, message) => {
     const path = join(temporaryFolder(), 'c.json');
     writeFileSync(path, typeof config === 'string' ? config : JSON.stringify(config));

@@ -176,10 +176,10 @@ describe('evaluate', () => {
 
 describe('what cannot be evaluated', () => {
   it.each<[string, Partial<EvaluateOptions>, RegExp]>([
-    ['a measure of another loss', { expect: ['cer<1'] }, /^cer is no .* has: loss, mse, r2$/],
-    ['no comparison', { expect: ['mse'] }, /^"mse" is no expectation/],
-    ['no number', { expect: ['mse<little'] }, /^"mse<little" is no expectation/],
-    ['two comparisons', { expect: ['0<mse<1'] }, /^"0<mse<1" is no expectation/],
+    ['a measure of another loss', { expect: ['cer<1'] }, /^cer is not a .* has: loss, mse, r2$/],
+    ['no comparison', { expect: ['mse'] }, /^"mse" is not an expectation/],
+    ['no number', { expect: ['mse<little'] }, /^"mse<little" is not an expectation/],
+    ['two comparisons', { expect: ['0<mse<1'] }, /^"0<mse<1" is not an expectation/],
     ['no batch', { batchSize: 0 }, /^batchSize is 0, expected a whole number/],
     ['an option of another loss', { blank: 3 }, /^blank is an option of ctc, not of mse$/],
     ['an output that is not there', { modelOutput: 'z' }, /has no output z, it has: y$/],

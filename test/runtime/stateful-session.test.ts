@@ -182,7 +182,7 @@ describe('openStatefulSession', () => {
 
   it.each([
     [new Map([values('x', [1])]), 'state n has no initial value'],
-    [new Map([...start([1]), values('k', [1])]), 'k is none of the state: x, n'],
+    [new Map([...start([1]), values('k', [1])]), 'k is not one of the state: x, n'],
     [
       new Map([
         values('n', [0]),

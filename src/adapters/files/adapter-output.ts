@@ -63,7 +63,7 @@ export interface AdapterOutput {
   readonly output: string;
   /** Its format. */
   readonly format: AdapterFormat;
-  /** What stands in the folder; only for the format `peft`. */
+  /** The contents of the folder; only for the format `peft`. */
   readonly peft?: PeftSummary | undefined;
 }
 

@@ -4,7 +4,7 @@ import { type OptionsOf, option } from '../../options/option.js';
 import { choice, path, text, whole } from '../../options/schemas.js';
 import { adapterFormats, peftTypes } from '../structure/choices.js';
 
-/** How a PEFT folder is written. */
+/** Texts on a written PEFT folder. */
 export const peftOptions = {
   /** Default: `gralora` where it can express the adapters, else `lora`. */
   peftType: option(choice(peftTypes), {

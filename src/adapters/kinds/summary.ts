@@ -24,7 +24,7 @@ export interface AdapterSummary {
   readonly shape: readonly [number, number];
   /** LoRA, DoRA or HiRA. */
   readonly kind: KindName;
-  /** How the weight is divided into blocks. */
+  /** The blocks that the weight is divided into. */
   readonly structure: StructureName;
   /** Blocks along the inputs and along the outputs. */
   readonly grid: readonly [number, number];

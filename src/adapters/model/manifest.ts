@@ -46,7 +46,7 @@ const adapter = v.object({
   out: size,
   /** Absent for LoRA; files that are older than this key have DoRA's magnitude alone. */
   kind: v.optional(v.picklist(kindNames)),
-  /** How the weight is divided into blocks. */
+  /** The blocks that the weight is divided into. */
   structure: v.picklist(structures),
   /** Blocks along the inputs and along the outputs. */
   grid: v.pipe(v.tuple([size, size]), v.readonly()),

@@ -34,7 +34,7 @@ export const OPEN_RANK = -1;
 
 /** The shape of one adapter: everything but its numbers. */
 export interface Structure {
-  /** How the weight is divided into blocks. */
+  /** The blocks that the weight is divided into. */
   readonly structure: StructureName;
   /** Input features of the layer. */
   readonly in: number;
@@ -50,7 +50,7 @@ export interface Structure {
 
 /** Structure and size of an adapter. */
 export interface StructureOptions {
-  /** How the weight is divided into blocks. */
+  /** The blocks that the weight is divided into. */
   readonly structure: StructureName;
   /** R, the rank of the LoRA that has as many parameters. */
   readonly rank: number;

@@ -16,7 +16,7 @@ import {
 } from './heads.js';
 
 /**
- * Row i attends to the whole cache and to the columns up to i behind it: [S, T]. Where they differ in
+ * Row i attends to the whole cache and to the columns up to i after it: [S, T]. Where they differ in
  * number, as where the keys are another sequence, rows and columns align at the first.
  */
 function causalMask(c: OpBuilder, heads: Heads): string {
@@ -29,7 +29,7 @@ function lastColumns(c: OpBuilder, { q, past }: Heads): string {
   return past ? c.add(rows, c.sizesOf(past, [2])) : rows;
 }
 
-/** Whether a column is not behind the last one: [.., S, T] from [.., S]. */
+/** Whether a column is not after the last one: [.., S, T] from [.., S]. */
 function upTo(c: OpBuilder, last: string, { k }: Heads): string {
   return c.not(c.compare('Greater', c.positions(k, 2), c.unsqueeze(last, [c.rank(last)])));
 }
@@ -47,7 +47,7 @@ function unidirectionalMask(c: OpBuilder, heads: Heads): string {
   return upTo(c, c.where(isBefore, last, c.sizesOf(k, [2])), heads);
 }
 
-/** What com.microsoft's two attention operators say of scale and masks in the same way. */
+/** The attributes of scale and masks that com.microsoft's two attention operators share. */
 function microsoftMasks(
   context: NodeContext,
   heads: Heads,
@@ -135,7 +135,7 @@ export const scaledDotProductAttention: Decomposition = (context) => {
   return [isJoined ? joinHeads(c, result) : result, heads.k, heads.v];
 };
 
-/** The causal mask behind a cache, where a single row attends to everything. */
+/** The causal mask after a cache, where a single row attends to everything. */
 function cachedMask(c: OpBuilder, heads: Heads): string {
   const [rows, last] = [c.dims(heads.q)[2], lastColumns(c, heads)];
   if (typeof rows === 'number' && rows !== 1) return upTo(c, last, heads);
@@ -145,7 +145,7 @@ function cachedMask(c: OpBuilder, heads: Heads): string {
 }
 
 /**
- * What is left by causality and by the lengths of the samples [B], one number of keys for each: the last
+ * The keys that causality and the lengths of the samples [B] leave, one number of keys for each: the last
  * row is then at the last key that counts.
  */
 function orderMasks(c: OpBuilder, heads: Heads, isCausal: boolean, lengths?: string): string[] {
@@ -170,7 +170,7 @@ function openRows(c: OpBuilder, masks: readonly string[], bias: string | undefin
 }
 
 /**
- * What the masks of com.microsoft operators add to the scores: [B, T] and [B, S, T] of 0 and 1; [B] with
+ * The masks of com.microsoft operators as terms of the scores: [B, T] and [B, S, T] of 0 and 1; [B] with
  * the number of places that count; [2·B] with where they end and where they start; [3·B + 2] with their
  * number first.
  */
@@ -200,7 +200,7 @@ function isCounted({ node, c }: NodeContext, mask: string, { q, k }: Heads): str
   const end = isBefore(length === batch && length !== null ? mask : c.stretch(mask, 0, 0, count));
   const areKnown = typeof batch === 'number' && typeof length === 'number';
   const isPair = areKnown ? length === 2 * batch : length !== batch || length === null;
-  // What MultiHeadAttention has behind the numbers of places is for kernels of GPUs.
+  // MultiHeadAttention's mask goes on after the numbers of places, for kernels of GPUs.
   if (!isPair || node.opType !== 'Attention') return end;
   const start = isBefore(
     c.stretch(c.concat([mask, zerosOf(c, mask, count)], 0), 0, count, c.add(count, count)),

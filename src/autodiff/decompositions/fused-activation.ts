@@ -1,4 +1,4 @@
-/** com.microsoft FusedGemm and FusedConv: Gemm and Conv with an activation behind. */
+/** com.microsoft FusedGemm and FusedConv: Gemm and Conv followed by an activation. */
 import type { Attributes } from '../../graph/builder.js';
 import { Refusal } from '../refusal.js';
 import type { Decomposition, NodeContext } from '../rule.js';

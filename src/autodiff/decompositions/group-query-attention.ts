@@ -9,11 +9,11 @@ import { Refusal } from '../refusal.js';
 import type { Decomposition, NodeContext } from '../rule.js';
 import { after, attend, joinHeads, refuseIf, splitHeads, splitLast } from './heads.js';
 
-/** Where the tokens of this run stand in their samples. */
+/** The positions of this run's tokens in their samples. */
 interface Places {
   /** Bool [1]: no token came before this run, whatever the cache holds. */
   readonly isPrompt: string;
-  /** How many tokens came before, for each sample: int64 [B, 1]. */
+  /** Number of tokens before, for each sample: int64 [B, 1]. */
   readonly before: string;
 }
 
@@ -78,7 +78,7 @@ function normalized({ c, float }: NodeContext, heads: string, gain: string | und
 }
 
 /**
- * A run whose tokens are all that there are begins the sample. Else the tokens stand at the end, and the
+ * A run whose tokens are all that there are begins the sample. Else the tokens are at the end, and the
  * lengths say for each sample where that is.
  */
 function placesOf({ x, c }: NodeContext): Places {

@@ -1,5 +1,5 @@
 /**
- * What all attention operators compute: softmax(scale · Q·Kᵀ + bias) · V for each head, and the layouts that
+ * The parts of all attention operators: softmax(scale · Q·Kᵀ + bias) · V for each head, and the layouts that
  * they take Q, K and V from.
  */
 import type { DataTypeName } from '../../onnx/dtype.js';
@@ -11,7 +11,7 @@ export interface Heads {
   readonly q: string;
   readonly k: string;
   readonly v: string;
-  /** The keys of a cache [B, heads of k, P, D] that stand in front of `k`. */
+  /** The keys of a cache [B, heads of k, P, D] that come before `k`. */
   readonly past: string | undefined;
 }
 
@@ -20,13 +20,13 @@ export interface AttentionOptions {
   readonly scale: number | undefined;
   /** Added to the scores, in this order. */
   readonly biases: readonly string[];
-  /** Where to attend: bool. */
+  /** The places to attend to: bool. */
   readonly masks: readonly string[];
   /** c · tanh(scores / c) in the place of scores; 0 for none. */
   readonly softcap: number;
   /** Bool [.., S, 1]: the rows that attend to something. The others give 0. */
   readonly openRows?: string | undefined;
-  /** A score [H] or a scalar that takes part in each softmax and stands for no value. */
+  /** A score [H] or a scalar that takes part in each softmax and has no value. */
   readonly sink?: string | undefined;
 }
 

@@ -57,7 +57,7 @@ function attributesOf(window: Window, group: number): Attributes {
   };
 }
 
-/** The type of a value whose sizes behind batch and channels are open. */
+/** The type of a value whose sizes after batch and channels are open. */
 function openSizes(c: OpBuilder, like: string) {
   const { dtype, shape } = c.type(like);
   return { dtype, shape: shape?.map((dim, axis) => (axis < 2 ? dim : null)) ?? null };
@@ -65,7 +65,7 @@ function openSizes(c: OpBuilder, like: string) {
 
 /**
  * Adds dY, times the kernel, to where each window lay in `input`. The transposed convolution without
- * padding reaches over all windows; the input is the stretch of it behind `begin`, with zeros where
+ * padding reaches over all windows; the input is the stretch of it after `begin`, with zeros where
  * the windows left its end unread.
  */
 export function scatterWindows(
@@ -103,7 +103,7 @@ function pad(c: OpBuilder, value: string, amounts: readonly number[]): string {
   return c.op('Pad', [value], type, { pads: { ints: amounts } });
 }
 
-/** The stretch of a value, behind batch and channels, that has the sizes of another. */
+/** The stretch of a value, after batch and channels, that has the sizes of another. */
 function cutTo(
   c: OpBuilder,
   value: string,
@@ -149,7 +149,7 @@ function weightGradient(
       group: { int: group },
     },
   );
-  // A stride that does not divide leaves places behind the kernel's last one.
+  // A stride that does not divide leaves places after the kernel's last one.
   const bounds = [kernel.map(() => 0), kernel, places].map((list) => c.integers(list));
   return c.op('Slice', [c.transpose(found, swap), ...bounds], c.type(weight));
 }

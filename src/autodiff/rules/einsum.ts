@@ -5,7 +5,7 @@ import type { GradientRule, RuleContext } from '../rule.js';
 
 /**
  * The gradient of an operand is the sum of products of dY and the other operands: the operand and the
- * output change places in the equation. An index that stands in the operand alone was summed over, and
+ * output change places in the equation. An index that is in the operand alone was summed over, and
  * is stretched again.
  */
 export const einsum: GradientRule = (context) => {

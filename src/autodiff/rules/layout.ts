@@ -40,7 +40,7 @@ export const split = ofOutputs('all', ({ y, dy, c, int }) => [
   },
 ]);
 
-/** Where: the gradient goes to the side that was taken. */
+/** The operator Where: the gradient goes to the side that was taken. */
 export const where: GradientRule = ({ x: [condition, a, b], dy: [dy], c }) => [
   undefined,
   () => c.sumTo(c.where(condition!, dy!, c.number(dy!, 0)), a!),

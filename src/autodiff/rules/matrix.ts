@@ -81,7 +81,7 @@ export const fusedMatMul: GradientRule = (context) => {
   return perms.map((perm, i) => () => c.transposeBack(gradients[i]!(), perm));
 };
 
-/** transBatch takes the first axis behind the batch axes, trans exchanges the last two. */
+/** transBatch takes the first axis after the batch axes, trans exchanges the last two. */
 function operandAxes(rank: number, trans: boolean, transBatch: boolean): number[] {
   const axes = Array.from({ length: rank }, (_, axis) => axis);
   if (transBatch) axes.splice(rank - 2, 0, axes.shift()!);

@@ -126,7 +126,7 @@ function normalization(outputs: readonly number[], normalize: Normalize): Gradie
   });
 }
 
-/** What the mean μ and r = 1 / std of N numbers add to dx: dμ / N and -dr · r² · n / N. */
+/** The terms of dx by the mean μ and r = 1 / std of N numbers: dμ / N and -dr · r² · n / N. */
 function statistics(
   { x: [x], dy, c }: RuleContext,
   { value, inverse, centered }: Normalized,

@@ -61,7 +61,7 @@ function windowShare(context: RuleContext, window: Window): string {
   return c.div(mean, covered);
 }
 
-/** How many places of its input each window covers. */
+/** Number of places of its input that each window covers. */
 function cover(c: OpBuilder, ones: string, dy: string, window: Window): string {
   const { kernel, strides, dilations, begin, end } = window;
   const { dtype } = c.type(dy);

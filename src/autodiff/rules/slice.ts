@@ -31,7 +31,7 @@ function boundsOf({ x, c }: RuleContext): Bounds | undefined {
   return axes && isWhole ? { axes, starts } : undefined;
 }
 
-/** What the gradient is padded by, where starts and the sizes of the axes are known. */
+/** The padding of the gradient, where starts and the sizes of the axes are known. */
 function staticPads(c: OpBuilder, x: string, dy: string, { axes, starts }: Bounds) {
   const known = c.constant(starts);
   const begin = c.axes(x).map(() => 0);

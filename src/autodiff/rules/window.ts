@@ -2,7 +2,7 @@
 import { Refusal } from '../refusal.js';
 import type { RuleContext } from '../rule.js';
 
-/** A window over the axes behind batch and channels. */
+/** A window over the axes after batch and channels. */
 export interface Window {
   readonly kernel: readonly number[];
   readonly strides: readonly number[];

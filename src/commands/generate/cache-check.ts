@@ -5,7 +5,7 @@ import type { Decoder } from './decoder.js';
 /** Shorter than the windows of caches that forget. */
 const TOKENS = 8;
 
-/** A first run, one of several tokens behind it; then comes a single one, as for each new token. */
+/** A first run, one of several tokens after it; then comes a single one, as for each new token. */
 const PARTS = [4, 7];
 
 /**

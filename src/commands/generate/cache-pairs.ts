@@ -32,7 +32,7 @@ function partnerOf(input: Value, outputs: readonly Value[]): Value | undefined {
   return found.length === 1 ? found[0] : undefined;
 }
 
-/** What is left of a name without the words that tell the old cache from the new one. */
+/** A name without the words that tell the old cache from the new one. */
 function part(name: string): string {
   const short = name.toLowerCase().replace(/(past|present)_key_values?/, '$1');
   const words = short.split(/[^a-z0-9]+|(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])/);

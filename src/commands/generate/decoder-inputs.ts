@@ -1,4 +1,4 @@
-/** What each input of a decoder is fed, told by its name. */
+/** The meaning of each input of a decoder, recognized by its name. */
 import { modelInputs } from '../../data/model-inputs.js';
 import {
   isPast,
@@ -18,10 +18,10 @@ import {
   tensorFromNumbers,
 } from '../../runtime/tensor-value.js';
 
-/** New tokens behind those in the cache. */
+/** New tokens after those in the cache. */
 export interface Step {
   readonly ids: readonly number[];
-  /** How many tokens the cache holds. */
+  /** Number of tokens in the cache. */
   readonly past: number;
   /** The length that the ids are padded to, where the model takes one length only. */
   readonly length?: number | undefined;
@@ -40,9 +40,9 @@ export interface DecoderInputs {
   readonly past: readonly PastInput[];
   /** Whether one of two branches is taken by whether there is a cache. */
   readonly hasBranch: boolean;
-  /** How many tokens a run takes, where it takes no other number. */
+  /** Number of tokens that a run takes, where it takes no other number. */
   readonly length: number | undefined;
-  /** How many positions the model has, where that is known. */
+  /** Number of positions of the model, where that is known. */
   readonly positions: number | undefined;
 }
 
@@ -101,7 +101,7 @@ function atStart(model: Model, input: ValueInfo): PastInput {
   return { ...start, shape: start.shape.map((size) => (size === 0 ? window : size)) };
 }
 
-/** How many tokens a cache holds that forgets older ones, whose size ONNX Runtime wants from the start. */
+/** Number of tokens in a cache that forgets older ones, whose size ONNX Runtime wants from the start. */
 function windowOf({ graph }: Model, name: string): number | undefined {
   const reader = graph.nodes.find(
     ({ opType, inputs }) => opType === 'GroupQueryAttention' && inputs.includes(name),

@@ -23,7 +23,7 @@ export interface Runner {
 const MAX_LOGITS = 2 ** 24;
 
 export class Decoder {
-  /** What the cache holds, and the tokens that it is of. */
+  /** The contents of the cache, and the tokens that they are of. */
   private cache: Feeds;
   private held: readonly number[] = [];
 
@@ -65,7 +65,7 @@ export class Decoder {
     return this.pairs !== undefined;
   }
 
-  /** How many tokens the model has positions for, where it says so. */
+  /** Number of tokens that the model has positions for, where that is known. */
   get positions(): number | undefined {
     const { length, positions } = this.inputs;
     return this.usesCache ? positions : (length ?? positions);

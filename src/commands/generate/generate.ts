@@ -46,7 +46,7 @@ export interface GenerateResult extends Answer {
   readonly messages?: readonly Message[];
   /** Execution provider as asked for, and as used. */
   readonly provider: UsedProvider;
-  /** What `compare` answers. */
+  /** The answer of `compare`. */
   readonly comparison?: Answer;
 }
 

@@ -28,7 +28,7 @@ export interface Generation {
   readonly ids: readonly number[];
   /** Time for the answer, without opening the model. */
   readonly seconds: number;
-  /** From the start to the first token: the time that the prompt takes. */
+  /** The time from the start to the first token, which the prompt takes. */
   readonly firstTokenSeconds: number;
   /** Of those after the first one; null where there are none. */
   readonly tokensPerSecond: number | null;

@@ -6,7 +6,7 @@ import { readWholeFile } from '../../formats/whole-file.js';
 export interface ModelConfig {
   /** Tokens that end a text, by number. */
   readonly eos: readonly number[];
-  /** How many tokens the model was made for. */
+  /** Number of tokens that the model was made for. */
   readonly context: number | undefined;
 }
 
@@ -18,7 +18,7 @@ const MAX_BYTES = 2 ** 24;
 
 const LENGTHS = ['context_length', 'max_position_embeddings', 'n_positions', 'n_ctx'];
 
-/** What stands in the files of these folders; a file that cannot be read says nothing. */
+/** The settings in the files of these folders; a file that cannot be read counts as empty. */
 export function modelConfig(folders: readonly string[]): ModelConfig {
   const found = FILES.flatMap((file) => folders.flatMap((folder) => read(join(folder, file))));
   const eos = found.map(({ eos_token_id }) => numbersOf(eos_token_id));

@@ -16,7 +16,7 @@ import {
 } from '../../options/schemas.js';
 import { providerNames } from '../../runtime/provider-names.js';
 
-/** How the next token is chosen, and when to stop. */
+/** Options of the choice of the next token, and of when to stop. */
 export const samplingOptions = {
   /** Most tokens of an answer; default 256. */
   maxNewTokens: option(whole(1), {
@@ -126,7 +126,7 @@ export const generatorOptions = {
   }),
 };
 
-/** What is asked. */
+/** Options of the question. */
 export const promptOptions = {
   /** A text to continue. */
   prompt: option(text, {
@@ -144,7 +144,7 @@ export const promptOptions = {
   }),
 };
 
-/** How the next token is chosen, and when to stop: options of a prompt. */
+/** Options of a prompt: the choice of the next token, and when to stop. */
 export interface SamplingOptions
   extends OptionsOf<typeof seedOption>,
     OptionsOf<typeof samplingOptions> {}

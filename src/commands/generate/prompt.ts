@@ -1,4 +1,4 @@
-/** What a model is asked, as the numbers of tokens, and the tokens that end its answer. */
+/** The question to a model, as the numbers of tokens, and the tokens that end its answer. */
 import { BadRow } from '../../data/rows/bad-row.js';
 import { ChatTemplate } from '../../data/text/chat.js';
 import type { Message } from '../../data/text/messages.js';
@@ -33,7 +33,7 @@ export class Prompts {
     });
   }
 
-  /** The special token that the template writes behind an answer, if it does. */
+  /** The special token that the template writes after an answer, if it does. */
   endOfAnswer(prompt: Prompt): readonly number[] {
     if (typeof prompt === 'string') return [];
     const { tokenizer } = this;
@@ -42,7 +42,7 @@ export class Prompts {
     return this.isSpecial(first) ? [first] : [];
   }
 
-  /** A text that goes on: without the special token that the tokenizer puts behind it. */
+  /** A text that goes on: without the special token that the tokenizer puts after it. */
   private opened(text: string): readonly number[] {
     const [{ ids }, plain] = [true, false].map((special) =>
       this.tokenizer.encode([text], { special }),

@@ -27,7 +27,7 @@ export class StopStrings {
     return text.slice(0, text.length - kept);
   }
 
-  /** What was held back and did not become a stop string. */
+  /** The text that was held back and did not become a stop string. */
   end(): string {
     const rest = this.held;
     this.held = '';
@@ -35,7 +35,7 @@ export class StopStrings {
   }
 }
 
-/** How many characters at the end of the text begin the stop string. */
+/** Number of characters at the end of the text that begin the stop string. */
 function overlap(text: string, stop: string): number {
   let length = Math.min(text.length, stop.length - 1);
   while (length > 0 && !text.endsWith(stop.slice(0, length))) length--;

@@ -11,7 +11,7 @@ const CONTEXT = 8;
 /** Decoding starts anew after this many tokens, or a long text would take its length squared. */
 const WINDOW = 64;
 
-/** What a decoder writes for bytes that are not a character (yet); one takes up to four. */
+/** The sign that a decoder writes for bytes that are not a character (yet); one takes up to four. */
 const UNFINISHED = /\uFFFD{1,3}$/;
 
 /**
@@ -20,7 +20,7 @@ const UNFINISHED = /\uFFFD{1,3}$/;
  */
 export class TextStream {
   private window: number[];
-  /** How much of the window's text was there before, or came out already. */
+  /** Length of the window's text that was there before, or came out already. */
   private told: number;
 
   /** @param before the tokens that the text continues */
@@ -43,7 +43,7 @@ export class TextStream {
     return piece;
   }
 
-  /** What is left: characters that never came to their end. */
+  /** The rest: characters that never came to their end. */
   end(): string {
     const rest = this.decoder.decode(this.window).slice(this.told);
     this.told += rest.length;

@@ -1,4 +1,4 @@
-/** How a result is compared with the model that it was made from. */
+/** Options of the comparison of a result with the model that it was made from. */
 import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { notNegative, path } from '../../options/schemas.js';

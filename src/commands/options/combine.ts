@@ -17,7 +17,7 @@ export const combineOptions = {
     summary: 'factor for the changes of each adapter set, in their order',
     example: '--weights 0.5 0.5',
   }),
-  /** How the changes are summed up; default `linear`, the exact sum. */
+  /** The way to sum up the changes; default `linear`, the exact sum. */
   method: option(choice(combineMethods), {
     group: 'Adapters',
     value: 'NAME',

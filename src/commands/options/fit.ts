@@ -9,7 +9,7 @@ import { type OptionsOf, option } from '../../options/option.js';
 import { choice, share, toggle, whole } from '../../options/schemas.js';
 import { newNameOption } from './name.js';
 
-/** Where neither a budget nor an error is given. */
+/** The rank if neither a budget nor an error is given. */
 export const DEFAULT_RANK = 16;
 
 export const fitOptions = {

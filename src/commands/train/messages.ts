@@ -1,4 +1,4 @@
-/** What the caller's thread and the training thread tell each other. */
+/** Messages between the caller's thread and the training thread. */
 import type { ErrorCode } from '../../errors.js';
 import type { Progress } from '../../onnx/write.js';
 import type { ResolvedOptions } from '../../training/options.js';

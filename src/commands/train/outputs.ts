@@ -39,7 +39,7 @@ export function checkOutputs(model: Model, output: string, options: ResolvedOpti
 export function claimOutputs(output: string, { checkpoint }: ResolvedOptions): Claim[] {
   const claims: Claim[] = [];
   try {
-    // Where a folder is not there yet, nobody is in it.
+    // A folder that does not exist yet has no claims.
     for (const path of given(output, checkpoint)) {
       if (kindOf(dirname(path)) === 'folder') claims.push(Claim.take(path));
     }
@@ -50,7 +50,7 @@ export function claimOutputs(output: string, { checkpoint }: ResolvedOptions): C
   }
 }
 
-/** Where a run that has no checkpoints is kept: never in the place of an older one. */
+/** The folder that keeps a run without checkpoints: never that of an older one. */
 export function rescueFolderFor(output: string): string {
   const first = `${output}.checkpoint`;
   let folder = first;
@@ -80,7 +80,7 @@ function checkFolder(option: string, path: string | undefined): void {
     'invalid-argument',
     `${there === resolve(path) ? path : there} is a file, expected a folder`,
     {
-      hint: `Name a folder with --${option}; it is made where there is none.`,
+      hint: `Name a folder with \`${option}\`; it is made where there is none.`,
     },
   );
 }

@@ -10,7 +10,7 @@ export interface ReportedRun
   extends Pick<RunReport, 'best' | 'confusion' | 'classNames' | 'seconds' | 'peakMemoryBytes'> {
   /** The trained model. */
   readonly output: string;
-  /** What it is called in the end. */
+  /** Its final name. */
   readonly shownAs?: string | undefined;
   /** Files that the run read, by what they are. */
   readonly files: Readonly<Record<string, string | undefined>>;

@@ -46,7 +46,7 @@ import { checkOutputs, claimOutputs, rescueFolderFor, runInputs } from './output
 import { curveOf, writeReport } from './report.js';
 import { settingsOf } from './settings.js';
 
-/** What a training run did. */
+/** The result of a training run. */
 export interface TrainResult {
   /** The trained model, or the step graph where only that was asked for. */
   readonly output: string;
@@ -54,9 +54,9 @@ export interface TrainResult {
   readonly adapter?: string;
   /** Updates done. */
   readonly steps: number;
-  /** What is likely not what was meant, for people. */
+  /** Things that are likely not what the user meant, as texts for people. */
   readonly warnings?: readonly string[];
-  /** Rows of the data that are no samples because something is wrong with them. */
+  /** Rows of the data that are not samples because something is wrong with them. */
   readonly skippedRows?: number;
   /** The names of the classes by their numbers, where the data have some; they stay with the model. */
   readonly classes?: readonly string[];
@@ -69,7 +69,7 @@ export interface TrainResult {
     /** The smallest. */
     readonly best: number;
   };
-  /** The last evaluation; with `keepBest` the best one's step and loss stand in `best`. */
+  /** The last evaluation; with `keepBest` the best one's step and loss are in `best`. */
   readonly eval?: Readonly<Record<string, number>>;
   /** The best evaluation. */
   readonly best?: {
@@ -78,7 +78,7 @@ export interface TrainResult {
     /** Its loss. */
     readonly loss: number;
   };
-  /** How the training step compares with the file on the first batch, unless that was left out. */
+  /** The comparison of the training step with the file on the first batch, unless that was left out. */
   readonly guard?: GuardReport;
   /** The same of the graph that measures `evalData`. */
   readonly evalGuard?: GuardReport;
@@ -116,7 +116,7 @@ export async function runTraining(path: string, options: ResolvedOptions): Promi
   });
 }
 
-/** Where training and evaluation read one file, what is remarked about it comes twice. */
+/** If training and evaluation read one file, each note on it comes twice. */
 function onceEach(onNote: (text: string) => void): (text: string) => void {
   const told = new Set<string>();
   return (text) => {

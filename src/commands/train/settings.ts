@@ -1,4 +1,4 @@
-/** What a checkpoint remembers of its run, to be resumed by the same one only. */
+/** Settings of a run in its checkpoint, so that only the same run resumes it. */
 import { createHash } from 'node:crypto';
 import type { Dataset } from '../../data/dataset.js';
 import type { Settings } from '../../training/checkpoint.js';

@@ -52,7 +52,7 @@ async function trainFile(path: string, options: TrainOptions): Promise<TrainResu
   });
 }
 
-/** What is left of a run that the system ended. */
+/** Advice after a run that the system ended. */
 function wayOn({ checkpoint }: ResolvedOptions): string {
   return checkpoint !== undefined && hasCheckpoint(checkpoint)
     ? `The last checkpoint is kept: go on with \`checkpoint: ${JSON.stringify(checkpoint)}, resume: true\``

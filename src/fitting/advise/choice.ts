@@ -27,7 +27,7 @@ export interface Advice {
   readonly layers: readonly Choice[];
 }
 
-// Less than this between two shares is no reason to prefer a structure: not in proportion, and not where
+// Less than this between two shares is not a reason to prefer a structure: not in proportion, and not where
 // both are next to nothing, as fits to one half of pure noise are in the other.
 const CLEAR_RATIO = 1.05;
 const CLEAR_DIFFERENCE = 0.01;

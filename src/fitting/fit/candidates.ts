@@ -19,7 +19,7 @@ import { type Choice, type Curve, choiceWithin } from '../allocation.js';
 
 /** A structure and K. */
 export interface Grid {
-  /** How the weight is divided into blocks. */
+  /** The blocks that the weight is divided into. */
   readonly structure: StructureName;
   /** K, the most blocks along a dimension. */
   readonly blocks: number;

@@ -21,7 +21,7 @@ export class FileRuns {
   ) {}
 
   /**
-   * What the file gives; the session is closed behind it.
+   * The outputs of the file; the session is closed afterwards.
    * @param inner values to give besides its outputs
    * @throws OnnxLoraError `runtime`
    */

@@ -12,7 +12,7 @@ export interface Built {
   readonly model: Model;
   /** As it is going to run. */
   readonly graph: LossGraph['graph'];
-  /** What it was made of. */
+  /** The pass that it was made of. */
   readonly forward: LossGraph & Partial<Pick<ForwardGraph, 'theta' | 'moved' | 'dropped'>>;
   readonly batches: Batches;
   /** The file's own numbers of what trains, where the graph reads these from an input. */

@@ -1,4 +1,4 @@
-/** Where a graph that was built from a file begins to compute something else than the file. */
+/** Finds the first value of a graph that differs from the file that the graph was built from. */
 import { partOf } from '../../graph/part.js';
 import type { Node } from '../../onnx/model.js';
 import { type Deviation, deviationOf } from '../../runtime/deviation.js';

@@ -16,12 +16,12 @@ import { withTokensShown } from './shown-tokens.js';
 import { guardTolerance } from './tolerance.js';
 
 export interface GuardOptions {
-  /** What the graph runs on; the file runs on the CPU. */
+  /** The provider of the graph; the file runs on the CPU. */
   readonly provider: ProviderName;
   readonly threads?: number | undefined;
 }
 
-/** What the guard found. */
+/** The findings of the guard. */
 export interface GuardReport {
   /** The greatest difference as a share of the output's greatest number; null where none was found out. */
   readonly maxRelDiff: number | null;
@@ -49,7 +49,7 @@ export async function guard(guarded: Guarded, options: GuardOptions): Promise<Gu
   return { ...verdict, seconds: (performance.now() - start) / 1000 };
 }
 
-/** What people should know of a guard that did not stop the run. */
+/** A note on a guard that did not stop the run. */
 export function guardNote({ passed, reason, optimization }: GuardReport): string | undefined {
   if (passed === null) return `not compared with the file itself: ${reason}`;
   if (optimization === undefined) return undefined;

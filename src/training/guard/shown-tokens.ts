@@ -1,4 +1,4 @@
-/** What a file is compared on where some of its numbers are left to chance. */
+/** Inputs for a comparison where the file leaves some numbers to chance. */
 import { roleOf } from '../../data/text/inputs.js';
 import { allGraphs, type Model } from '../../onnx/model.js';
 import type { Feeds } from '../../runtime/tensor-value.js';

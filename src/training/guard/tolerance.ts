@@ -1,4 +1,4 @@
-/** How far a graph may be from its file by rounding alone. */
+/** The distance of a graph from its file that rounding alone explains. */
 import { type DataTypeName, findDataType, isFloating } from '../../onnx/dtype.js';
 import { allTensors } from '../../onnx/external.js';
 import { allGraphs, type Model, type Node } from '../../onnx/model.js';

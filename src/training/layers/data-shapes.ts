@@ -1,11 +1,11 @@
-/** What the data say about shapes before the first batch is made. */
+/** Shapes that are known from the data before the first batch is made. */
 
 import type { Dataset } from '../../data/dataset.js';
 import { groupOf } from '../../data/match.js';
 import { PADDING_MASK } from '../../data/trim.js';
 import type { Dim, ValueInfo } from '../../onnx/model.js';
 
-/** The sizes that stand for the symbols of the model's inputs in a batch of the dataset. */
+/** The sizes of the symbols of the model's inputs in a batch of the dataset. */
 export function symbolSizes(
   inputs: readonly ValueInfo[],
   { keys }: Dataset,
@@ -50,7 +50,7 @@ export function batchShapes(
 }
 
 /**
- * An input without elements with the sizes that samples have: a symbol would stand for some elements, or
+ * An input without elements with the sizes that samples have: a symbol would mean some elements, or
  * for another size than the values have that it is put together with.
  */
 function withoutElements(sample: readonly number[], input: readonly Dim[]): Dim[] | undefined {

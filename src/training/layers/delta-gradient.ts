@@ -28,13 +28,13 @@ export function deltaGradient(
   return c.matMul(c.transpose(x, [1, 0]), y);
 }
 
-/** Where the features of X and Y lie; from the end, but for channels. */
+/** The axes of the features of X and Y; from the end, but for channels. */
 function featureAxes(geometry: Geometry): [x: number, y: number] {
   if (geometry.kind === 'channels') return [1, 1];
   return [geometry.inputColumns ? -2 : -1, geometry.outputColumns ? -2 : -1];
 }
 
-/** What a convolution with strides looks at. */
+/** The part of its input that a convolution with strides reads. */
 function strided(c: OpBuilder, x: string, geometry: Geometry): string {
   if (geometry.kind !== 'channels' || geometry.strides.every((stride) => stride === 1)) return x;
   const { strides } = geometry;

@@ -37,7 +37,7 @@ export interface DropoutOptions {
 
 /**
  * Lets adapters read `x · m / (1 - p)` in the place of x, with m = 0 for a share p of the numbers.
- * @returns how many random numbers a step needs, and which value stands for which one
+ * @returns how many random numbers a step needs, and which value replaces which one
  * @throws OnnxLoraError `unsupported` where the size of a layer's input is not known
  */
 export function addDropout(

@@ -12,7 +12,7 @@
 import { isPlain, type Structure } from '../../adapters/structure/structure.js';
 import type { OpBuilder } from '../../autodiff/op-builder.js';
 
-/** How products are written. */
+/** Forms of a product. */
 export interface AllowedOperators {
   /**
    * Whether com.microsoft operators may be used, which read blocks of columns in place. Providers

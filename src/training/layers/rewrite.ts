@@ -28,7 +28,7 @@ interface PlainSite {
   readonly structure: Structure;
   /** The layer's own node. */
   readonly node: NewNode;
-  /** The Add of its bias, where the adapter joins behind one. */
+  /** The Add of its bias, where the adapter joins after one. */
   readonly sum: NewNode | undefined;
   readonly input: string;
   readonly weight: string;
@@ -38,7 +38,7 @@ interface PlainSite {
   readonly output: string;
 }
 
-/** What rewritten layers are to reverse mode. */
+/** Rewritten layers as reverse mode sees them. */
 export interface Rewritten {
   readonly composites: readonly Composite[];
   /** Values that count as constants. */
@@ -75,7 +75,7 @@ export function rewriteAdapters(
   };
 }
 
-/** What becomes of the nodes: of thousands of adapters in one pass. */
+/** New nodes for old ones: for thousands of adapters in one pass. */
 class Changes {
   private readonly places: ReadonlyMap<NewNode, number>;
   private readonly before = new Map<NewNode, readonly NewNode[]>();
@@ -221,7 +221,7 @@ function rewriteSites(
   };
 }
 
-/** What `build` adds to the graph, taken out of it again. */
+/** Takes the nodes that `build` adds out of the graph again, and returns them. */
 function taken<T>(graph: GraphBuilder, build: () => T): { value: T; nodes: NewNode[] } {
   const start = graph.nodes.length;
   const value = build();

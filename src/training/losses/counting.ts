@@ -33,7 +33,7 @@ export function countedLabels(
 // A batch in which nothing counts has loss 0, not 0/0.
 const SMALLEST_WEIGHT = 1e-30;
 
-/** What a sum is divided by to be the mean over `weight` elements. */
+/** The divisor that makes a sum the mean over `weight` elements. */
 export function divisorOf(graph: GraphBuilder, weight: string, dtype: Logits['dtype']): string {
   return graph.op('Max', [weight, graph.scalar(dtype, SMALLEST_WEIGHT)]);
 }

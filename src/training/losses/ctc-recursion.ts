@@ -3,10 +3,10 @@ import type { GraphBuilder } from '../../graph/builder.js';
 import type { Logits } from './loss.js';
 import { reduce, slice, squeeze, unsqueeze } from './operators.js';
 
-/** Stands for log 0: finite, so that no difference of two of them is NaN, also after many frames. */
+/** The number used for log 0: finite, so that no difference of two of them is NaN, also after many frames. */
 export const LOG_ZERO = -1e30;
 
-/** What the recursion reads, for R rows of L states and T frames. */
+/** Inputs of the recursion, for R rows of L states and T frames. */
 export interface Recursion {
   /** Log probabilities before the first frame, [R, L]. */
   readonly start: string;

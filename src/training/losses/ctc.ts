@@ -6,7 +6,7 @@ import type { Logits, Loss } from './loss.js';
 import { BEFORE_FIRST, cast, END, reduce, sizeOf, slice, unsqueeze } from './operators.js';
 import { softmax } from './softmax.js';
 
-/** Between log probabilities and what stands for log 0. */
+/** Between log probabilities and the number used for log 0. */
 const LEAST_LOG = -1e29;
 
 /**
@@ -62,7 +62,7 @@ export const ctc = {
     const surprise = graph.op('Neg', [graph.op('Div', [logP, divisor])]);
     const loss = reduce(graph, 'ReduceSum', surprise);
 
-    // What each frame's gradient is multiplied by.
+    // The factor of each frame's gradient.
     const share = graph.op('Mul', [
       graph.op('Div', [cast(graph, possible, dtype), divisor]),
       cast(graph, rows.active, dtype),
@@ -80,7 +80,7 @@ export const ctc = {
   },
 } as const satisfies Loss;
 
-/** What the paths of a batch run through. */
+/** The states that the paths of a batch run through. */
 interface Rows {
   /** The class of each state, int32 [B, L]. */
   readonly states: string;
@@ -111,7 +111,7 @@ function checkBlank({ name, shape }: Logits, blank: number): void {
   );
 }
 
-/** The class of each state, int32 [B, 2S+1]; blank behind a row's last label. */
+/** The class of each state, int32 [B, 2S+1]; blank after a row's last label. */
 function stateClasses(graph: GraphBuilder, labels: string, labelCount: string, blank: number) {
   const blankClass = graph.scalar('int32', blank);
   const isLabel = before(graph, sizeOf(graph, labels, 1), labelCount);
@@ -213,7 +213,7 @@ function logOf(graph: GraphBuilder, condition: string, dtype: Logits['dtype']): 
 
 /** Whether a path may leave out the state before: where two labels differ, the blank between them. */
 function maySkip(graph: GraphBuilder, states: string): string {
-  // What the first two are compared to does not matter: there is no way into them from before.
+  // It does not matter what the first two are compared to: no path enters them from before.
   const padded = graph.op('Pad', [states, graph.integers([0, 2, 0, 0]), graph.scalar('int32', 0)]);
   return graph.op('Not', [graph.op('Equal', [states, slice(graph, padded, 1, 0, -2)])]);
 }

@@ -1,4 +1,4 @@
-/** What losses of single numbers share: a target in the shape of the output, and the mean over all. */
+/** Shared by losses of single numbers: a target in the shape of the output, and the mean over all. */
 import type { GraphBuilder } from '../../graph/builder.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { AddInput, Logits } from './loss.js';

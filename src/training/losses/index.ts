@@ -79,11 +79,11 @@ export function metricsFor(name: LossName, options: MetricOptions = {}): MetricA
 const LEAST_OPSET = 11;
 
 /**
- * Adds a loss behind a model's output, and the graph inputs that it needs: `labels` (int64) or
+ * Adds a loss after a model's output, and the graph inputs that it needs: `labels` (int64) or
  * `target` (float32); `input_lengths` and `label_lengths` (int64) for ctc; `teacher` (float32 logits)
  * for kl. Half-precision outputs are widened to float32 first.
  * @param output of the graph, with its shape as far as it is known
- * @param types of the graph's values, as far as they are known: what is behind a last Softmax is seen
+ * @param types of the graph's values, as far as they are known: what is after a last Softmax is seen
  * through with them
  * @param filter where rows without a label may be left out before the product that makes logits of them
  * @throws OnnxLoraError `invalid-argument` where the output does not fit the loss, where the model has

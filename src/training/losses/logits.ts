@@ -1,4 +1,4 @@
-/** From a model's output to what its loss is defined on. */
+/** Finds the value that a loss is defined on, starting from a model's output. */
 
 import type { ModelOutput } from '../../data/needs.js';
 import { OnnxLoraError } from '../../errors.js';
@@ -15,7 +15,7 @@ import { beforeSoftmax } from './softmax-parts.js';
 /**
  * The value before a model's last Softmax or Sigmoid, written as the operator or in parts: losses contain
  * it themselves, because log softmax(z) is exact where log(softmax(z)) has lost small probabilities. What
- * stands behind it and only moves numbers (reshapes, transposes, casts) is done to that value. An output
+ * comes after it and only moves numbers (reshapes, transposes, casts) is done to that value. An output
  * without one is taken as logits, and log-probabilities are logits too: their log-softmax is what they are.
  * @param types of the graph's values, as far as they are known
  */
@@ -69,7 +69,7 @@ const MOVING: Readonly<
   Identity: (_, { inputs }, axis) => ({ value: inputs[0]!, axis }),
   Cast: (_, { inputs }, axis) => ({ value: inputs[0]!, axis }),
   Dropout: (_, { inputs }, axis) => ({ value: inputs[0]!, axis }),
-  // log softmax(z): what is behind it has lost what is small.
+  // log softmax(z): later values have lost what is small.
   Log: (_, { inputs }, axis) => ({ value: inputs[0]!, axis }),
   Transpose: (producers, { inputs, attributes }, axis) => {
     const perm = attributes?.perm;
@@ -91,16 +91,16 @@ function reshaped(producers: Producers, { inputs, outputs }: NewNode, axis: numb
   return { value: inputs[0]!, axis: place };
 }
 
-/** The axis of `from` that a reshape to `to` leaves as the given one: of its size, with as much behind it. */
+/** The axis of `from` that a reshape to `to` leaves as the given one: same size, same stride. */
 function sameAxis(from: readonly Dim[], to: readonly Dim[], axis: number): number | undefined {
-  const [size, behind] = [to.at(axis), behindAxis(to, axis)];
-  if (size === undefined || size === null || behind === undefined) return undefined;
+  const [size, stride] = [to.at(axis), strideOf(to, axis)];
+  if (size === undefined || size === null || stride === undefined) return undefined;
   const axes = from.map((_, i) => i - from.length);
-  return axes.find((i) => from.at(i) === size && behindAxis(from, i) === behind);
+  return axes.find((i) => from.at(i) === size && strideOf(from, i) === stride);
 }
 
-/** How many numbers one step along an axis passes; undefined where sizes are open. */
-function behindAxis(shape: readonly Dim[], axis: number): number | undefined {
+/** The stride of an axis in elements; undefined where sizes are open. */
+function strideOf(shape: readonly Dim[], axis: number): number | undefined {
   const rest = axis === -1 ? [] : shape.slice(axis + 1);
   if (rest.some((dim) => typeof dim !== 'number')) return undefined;
   return (rest as number[]).reduce((product, dim) => product * dim, 1);
@@ -133,7 +133,7 @@ function again(graph: GraphBuilder, node: NewNode, value: string): string {
 }
 
 /**
- * A Softmax over all axes from one on is written with a Flatten before and a Reshape behind it where the
+ * A Softmax over all axes from one on is written with a Flatten before and a Reshape after it where the
  * number of axes is not known. It may well be one over classes: its probabilities must not pass for
  * logits.
  */
@@ -167,7 +167,7 @@ function isOver(
   return producers.fromEnd(set, shape) === axis;
 }
 
-// What is linear in its input ends in no probabilities.
+// The output of a linear operator is not probabilities.
 const LINEAR = new Set(['MatMul', 'Gemm', 'Conv', 'FusedMatMul', 'FusedGemm', 'MatMulNBits']);
 
 /**

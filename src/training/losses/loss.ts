@@ -69,8 +69,8 @@ export interface LossInGraph {
   /** Those that have another name in the graph, because the model has a value of theirs. */
   readonly renamed: ReadonlyMap<string, string>;
   /**
-   * Where reverse mode starts: `value` is the gradient of the loss with respect to the value `of`,
-   * which is the model's output or a value just before or behind it. A graph that is not trained
+   * The start of reverse mode: `value` is the gradient of the loss with respect to the value `of`,
+   * which is the model's output or a value just before or after it. A graph that is not trained
    * prunes it.
    */
   readonly gradient: {
@@ -82,7 +82,7 @@ export interface LossInGraph {
   /** Where rows of the output are left out: those that are there. */
   readonly rows?: KeptRows | undefined;
   /**
-   * Where the output may be the probabilities of a `last` operator that was not found: a scalar that is
+   * If the output may be the probabilities of a `last` operator that was not found: a scalar that is
    * near 0 if it is.
    */
   readonly doubt?: Doubt | undefined;
@@ -127,7 +127,7 @@ export interface Loss {
   /** Shapes of the output that fit, in words, and their ranks. */
   readonly takes: string;
   readonly ranks: readonly [least: number, most: number];
-  /** The operator behind the logits that some models end in, and that the loss contains itself. */
+  /** The operator after the logits that some models end in, and that the loss contains itself. */
   readonly contains?: 'Softmax' | 'Sigmoid';
   add(graph: GraphBuilder, logits: Logits, addInput: AddInput, options: LossOptions): Term;
 }

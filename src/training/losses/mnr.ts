@@ -11,7 +11,7 @@ const SHORTEST = 1e-12;
 /**
  * Multiple-negatives ranking: of embeddings z [2B, H], rows 0..B-1 are anchors and rows B..2B-1 their
  * positives; of z [3B, H], rows 2B..3B-1 are texts that none of them is to find. Each anchor has to find
- * its own positive among all that are no anchors: the cross-entropy of the rows of S = scale · e_a·e_cᵀ,
+ * its own positive among all that are not anchors: the cross-entropy of the rows of S = scale · e_a·e_cᵀ,
  * e = z/‖z‖, with labels 0..B-1 (sentence-transformers' MultipleNegativesRankingLoss). The data need no
  * labels.
  */
@@ -57,7 +57,7 @@ function normalized(graph: GraphBuilder, { name: z, dtype }: Logits) {
   return { norm, embeddings: graph.op('Div', [z, norm]) };
 }
 
-/** [G·B, H] to [B, H] and the rest; a number of rows that is no multiple of G is an error of the Reshape. */
+/** [G·B, H] to [B, H] and the rest; other numbers of rows than multiples of G fail in the Reshape. */
 function parts(
   graph: GraphBuilder,
   { name: z }: Logits,

@@ -24,7 +24,7 @@ export function addDistance(
 }
 
 /**
- * What to say where the outputs of the first batch are as near as rounding brings them.
+ * A warning where the outputs of the first batch are as near to probabilities as rounding brings them.
  * @param distance see {@link addDistance}
  * @param weight of the batch: few numbers are between 0 and 1 by chance
  */

@@ -5,7 +5,7 @@ import type { Producers } from './producers.js';
 import { reciprocalOf } from './softmax-parts.js';
 
 /**
- * The value whose sigmoid a value is: behind the operator, 1 / (1 + exp(-z)), exp(z) / (1 + exp(z)), or
+ * The value whose sigmoid a value is: after the operator, 1 / (1 + exp(-z)), exp(z) / (1 + exp(z)), or
  * (1 + tanh(z/2)) / 2. Where the graph does not have z itself, nodes that make it are added.
  */
 export function beforeSigmoid(
@@ -53,7 +53,7 @@ function negated(producers: Producers, value: string): string | undefined {
   return node?.inputs[0] ?? besides(producers, value, 'Mul', -1);
 }
 
-/** What a value is half of. */
+/** The value whose half a value is. */
 function halfOf(producers: Producers, value: string | undefined): string | undefined {
   const product = besides(producers, value, 'Mul', 0.5);
   if (product !== undefined) return product;

@@ -3,7 +3,7 @@ import type { NewNode } from '../../onnx/encode.js';
 import type { Producers } from './producers.js';
 
 /**
- * The value whose softmax a value is, over one axis: behind the operator, exp(y) / Σ exp(y), exp(y) ·
+ * The value whose softmax a value is, over one axis: after the operator, exp(y) / Σ exp(y), exp(y) ·
  * (1 / Σ exp(y)), or the exponential of a log-softmax. A maximum that is subtracted before is left out
  * too, where it is one of that axis: softmax does not see it.
  * @param axis counted from the end
@@ -43,7 +43,7 @@ export function beforeLogSoftmax(
   return withoutMaximum(producers, z, axis);
 }
 
-/** What a node divides by what: a / b, a · (1/b), (1/b) · a. */
+/** Dividend and divisor of a node: a / b, a · (1/b), (1/b) · a. */
 function quotients(producers: Producers, { opType, inputs }: NewNode): [string, string][] {
   const [a, b] = inputs as [string, string];
   if (opType === 'Div') return [[a, b]];
@@ -102,8 +102,8 @@ function summedExponent(producers: Producers, value: string, like: string, axis:
 }
 
 /**
- * What a value reduces over the axis of `like`, whose elements it stands beside: it has size 1 at the
- * axis, from the reduction itself or by a reshape behind it.
+ * The value that is reduced over the axis of `like` to a value beside its elements: that has size 1 at the
+ * axis, from the reduction itself or by a reshape after it.
  */
 function reduction(
   producers: Producers,

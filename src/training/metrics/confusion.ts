@@ -1,4 +1,4 @@
-/** How often each label was predicted as each class. */
+/** Counts of how often each label was predicted as each class. */
 export class ConfusionMatrix {
   // Only what occurs: a vocabulary squared would fit no memory.
   private readonly counts = new Map<number, Map<number, number>>();

@@ -5,7 +5,7 @@ const DEPTHS = [1, 5, 10];
 
 /**
  * `recall@k`: the share of anchors whose own positive is among the k most similar ones of all batches,
- * by cosine, of embeddings [2B, H] with B anchors before their B positives, and B negatives behind them in
+ * by cosine, of embeddings [2B, H] with B anchors before their B positives, and B negatives after them in
  * [3B, H]. Compares every anchor with everything else.
  */
 export function retrieval({ group = 2 }: MetricOptions): MetricAccumulator {
@@ -27,7 +27,7 @@ export function retrieval({ group = 2 }: MetricOptions): MetricAccumulator {
   };
 }
 
-/** How many of the others are more similar to the anchor than its own. */
+/** Number of the others that are more similar to the anchor than its own. */
 function rankOf(anchor: Row, found: readonly Row[], own: number): number {
   const limit = dot(anchor, found[own]!);
   return found.reduce((rank, other) => rank + Number(dot(anchor, other) > limit), 0);

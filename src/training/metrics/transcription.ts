@@ -35,7 +35,7 @@ export function transcription({ blank = 0 }: MetricOptions): MetricAccumulator {
   };
 }
 
-/** What the classes of frames spell: a repeated class is one, blanks are none. */
+/** The text that the classes of frames spell: a class that is repeated counts once, blanks do not count. */
 export function collapse(classes: readonly number[], blank: number): number[] {
   return classes.filter((c, i) => c !== blank && c !== classes[i - 1]);
 }

@@ -48,7 +48,7 @@ export function optimizersWith(option: OwnOption): OptimizerName[] {
   return list.filter(({ defaults }) => option in defaults).map(({ name }) => name);
 }
 
-// What runs record of options that their optimizer does not use.
+// In the record of a run, the value of options that its optimizer does not use.
 const unused = { betas: [0.9, 0.999], eps: 1e-8, momentum: 0.9 } as const;
 
 /** The learning rate and the options of an optimizer where none are given. */
@@ -61,7 +61,7 @@ export function momentsOf(options: OptimizerOptions): readonly string[] {
   return optimizerOf(options.optimizer).moments(options);
 }
 
-/** What an update is fed besides the learning rate, by name. */
+/** Inputs of an update besides the learning rate, by name. */
 export function scalarsOf({
   optimizer,
   betas,

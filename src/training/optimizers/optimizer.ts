@@ -1,4 +1,4 @@
-/** What an optimizer is: the vectors that it keeps, the numbers it is fed, and one update as nodes. */
+/** An optimizer: the vectors that it keeps, the numbers it is fed, and one update as nodes. */
 
 import type { Arithmetic } from './arithmetic.js';
 
