@@ -1,15 +1,21 @@
 import { type AdapterContents, contentsOfModel } from '../adapters/files/adapter-contents.js';
 import { adapterFilePieces } from '../adapters/files/adapter-file.js';
-import { checkAdapterOutput, formatOf, writeAdapters } from '../adapters/files/adapter-output.js';
+import {
+  adapterFiles,
+  checkAdapterOutput,
+  formatOf,
+  writeAdapters,
+} from '../adapters/files/adapter-output.js';
 import type { PeftSummary } from '../adapters/files/export-peft.js';
 import { headParameters } from '../adapters/kinds/summary.js';
 import { adapterParameters } from '../adapters/kinds/tensors.js';
-import { withModel } from '../adapters/model/opened.js';
+import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { PatchedModel } from '../adapters/model/patched.js';
 import type { AdapterFormat } from '../adapters/structure/choices.js';
 import { OnnxLoraError } from '../errors.js';
 import { relativeToBase } from '../fitting/init/relative.js';
 import { elementCount } from '../onnx/model.js';
+import type { OutputFile } from '../onnx/write.js';
 import { resolveOptions } from '../options/resolve.js';
 import { locateModel } from './model-folder.js';
 import { type ExtractOptions, extractOptions } from './options/extract.js';
@@ -49,16 +55,36 @@ export interface ExtractResult {
 export async function extract(path: string, given: ExtractOptions): Promise<ExtractResult> {
   const options = resolveOptions(extractOptions, given, 'extract');
   const { file } = locateModel(path, options.onNote);
-  return await withModel(file, async ({ model, patched, reader }) => {
-    const set = theSet(patched, options.name);
-    checkAdapterOutput(options, inputFiles(model));
-    const whole = contentsOfModel(patched, set, reader);
-    const isOwn = (options.format ?? formatOf(options.output)) === 'safetensors';
-    const contents = isOwn ? whole : await relativeToBase(patched, set, reader, whole);
-    const own = () => adapterFilePieces(patched, set, reader);
-    const written = await writeAdapters(contents, own, inputFiles(model), options);
+  return await withModel(file, async (opened) => {
+    const { set, contents, own } = await contentsIn(opened, options, () =>
+      checkAdapterOutput(options, inputFiles(opened.model)),
+    );
+    const written = await writeAdapters(contents, own, inputFiles(opened.model), options);
     return { ...written, ...describe(contents, set.head ? headParameters(set.head) : 0) };
   });
+}
+
+/** The files of an adapter set, to be written with others. */
+export async function extractedFiles(
+  opened: OpenedModel,
+  options: ExtractOptions,
+): Promise<readonly OutputFile[]> {
+  const { contents, own } = await contentsIn(opened, options);
+  return (await adapterFiles(contents, own, options)).files;
+}
+
+/** @param check whether what is made of them can be written: known before they are read */
+async function contentsIn(
+  { patched, reader }: OpenedModel,
+  options: ExtractOptions,
+  check: () => void = () => {},
+) {
+  const set = theSet(patched, options.name);
+  check();
+  const whole = contentsOfModel(patched, set, reader);
+  const isOwn = (options.format ?? formatOf(options.output)) === 'safetensors';
+  const contents = isOwn ? whole : await relativeToBase(patched, set, reader, whole);
+  return { set, contents, own: () => adapterFilePieces(patched, set, reader) };
 }
 
 function describe({ set, adapters, trained }: AdapterContents, ofHead: number) {

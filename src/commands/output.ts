@@ -67,6 +67,8 @@ export type DataNaming = 'remember' | 'forget' | 'restore';
 export interface ModelOutput {
   /** Takes tensors that change or are new. */
   readonly dataFile?: NewDataFile | undefined;
+  /** Files that become new with the model, or not at all. */
+  readonly beside?: readonly OutputFile[] | undefined;
   /** Default `remember`. */
   readonly naming?: DataNaming | undefined;
 }
@@ -81,7 +83,7 @@ export async function writeModel(
   edit: MessageEdit,
   output: string,
   options: WriteOptions,
-  { dataFile, naming = 'remember' }: ModelOutput = {},
+  { dataFile, beside = [], naming = 'remember' }: ModelOutput = {},
 ): Promise<void> {
   const inputs = [...inputFiles(model), ...inputsOf(options)];
   checkOutput(output, inputs, options.force ?? false);
@@ -96,7 +98,8 @@ export async function writeModel(
     copies[naming](isBeside(model, output));
     const pieces = edit.pieces();
     checkSize(model, totalLength(pieces));
-    await writeFiles([...made, ...copies.files, { path: output, pieces }], inputs, options);
+    const files = [...beside, ...made, ...copies.files, { path: output, pieces }];
+    await writeFiles(files, inputs, options);
     names.removeOld();
   } finally {
     for (const source of opened) source.close();

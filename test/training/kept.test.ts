@@ -1,5 +1,5 @@
 /** A run whose files cannot be written is kept, and ends as an unbroken one when it is resumed. */
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { ErrorCode } from '../../src/errors.js';
@@ -65,6 +65,16 @@ describe('training is not lost where', () => {
     const work = () => writeFileSync(saveAdapter, 'theirs');
     const run = await tinyRun(files);
     await failsAndGoesOn(run, { ...atTheEnd(work), saveAdapter }, 'output-exists', {});
+  });
+
+  it('the adapters of their own find a folder in their place: the old model stays, too', async () => {
+    const [output, saveAdapter] = [files.fresh('out.onnx'), files.fresh('a.safetensors')];
+    writeFileSync(output, 'old');
+    const work = () => mkdirSync(saveAdapter);
+    const run = await tinyRun(files);
+    const options = { ...atTheEnd(work), output, saveAdapter, force: true };
+    await failure(() => trainTiny(files, run, options), 'not-a-file');
+    expect(readFileSync(output, 'utf8')).toBe('old');
   });
 
   it('the log does not fit on its disk', async (context) => {

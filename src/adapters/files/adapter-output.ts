@@ -1,5 +1,6 @@
 /** Adapter sets as files, in every format that is written. */
 
+import { readFileSync, statSync } from 'node:fs';
 import { basename, extname, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { kindOf } from '../../formats/path-kind.js';
@@ -98,20 +99,29 @@ export async function writeAdapters(
   inputs: readonly string[],
   options: AdapterOutputOptions,
 ): Promise<AdapterOutput> {
+  const { files, ...written } = await adapterFiles(contents, own, options);
+  if (written.format === 'peft') await writeFolder(options.output, files, inputs, options);
+  else await writeFiles(files, inputs, options);
+  return written;
+}
+
+/** What is going to be written, and as which files; the one that is opened first comes last. */
+export async function adapterFiles(
+  contents: AdapterContents,
+  own: () => Piece[],
+  options: AdapterOutputOptions,
+): Promise<AdapterOutput & { readonly files: readonly OutputFile[] }> {
   const { output } = options;
   const format = options.format ?? formatOf(output);
   if (format !== 'peft') checkNoPeftOptions(format, options);
   switch (format) {
     case 'safetensors':
-      await writeFiles([{ path: output, pieces: own() }], inputs, options);
-      return { output, format };
+      return { output, format, files: [{ path: output, pieces: own() }] };
     case 'onnx_adapter':
-      await writeFiles([{ path: output, pieces: onnxAdapterPieces(contents) }], inputs, options);
-      return { output, format };
+      return { output, format, files: [{ path: output, pieces: onnxAdapterPieces(contents) }] };
     case 'peft': {
       const peft = await peftContents(contents, options);
-      await writeFolder(output, peftFiles(output, peft), inputs, options);
-      return { output, format, peft: peft.summary };
+      return { output, format, peft: peft.summary, files: peftFiles(output, peft) };
     }
   }
 }
@@ -125,19 +135,23 @@ function checkNoPeftOptions(format: AdapterFormat, options: PeftOptions): void {
   });
 }
 
-/** The configuration comes last: to PEFT, a folder without it is none. */
+/**
+ * The configuration comes last: to PEFT, a folder without it is none. One that is there already stays: then
+ * the folder changes with one rename.
+ */
 function peftFiles(folder: string, { config, tensors }: PeftContents): OutputFile[] {
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
+  const text = Buffer.from(`${JSON.stringify(sorted, null, 2)}\n`);
+  const [weights, configuration] = [TENSORS, CONFIG].map((name) => join(folder, name));
   return [
-    {
-      path: join(folder, TENSORS),
-      pieces: safetensorsPieces(tensors, { format: 'pt' }),
-    },
-    {
-      path: join(folder, CONFIG),
-      pieces: [Buffer.from(`${JSON.stringify(sorted, null, 2)}\n`)],
-    },
+    { path: weights!, pieces: safetensorsPieces(tensors, { format: 'pt' }) },
+    ...(holds(configuration!, text) ? [] : [{ path: configuration!, pieces: [text] }]),
   ];
+}
+
+function holds(path: string, bytes: Buffer): boolean {
+  const isAlike = statSync(path, { throwIfNoEntry: false })?.size === bytes.length;
+  return isAlike && kindOf(path) === 'file' && readFileSync(path).equals(bytes);
 }
 
 /** Writes the files of a folder; one that is new appears whole. */

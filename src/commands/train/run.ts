@@ -1,6 +1,7 @@
 /** A whole training run, from the files it reads to the files it leaves. */
 
 import { headEdit, parseHead } from '../../adapters/edit/head.js';
+import { formatOf } from '../../adapters/files/adapter-output.js';
 import { labelsOf } from '../../adapters/model/labels.js';
 import { type OpenedModel, withModel } from '../../adapters/model/opened.js';
 import type { PatchedModel } from '../../adapters/model/patched.js';
@@ -8,6 +9,7 @@ import type { Dataset } from '../../data/dataset.js';
 import { modelInputs } from '../../data/model-inputs.js';
 import { openDataset } from '../../data/open-dataset.js';
 import { OnnxLoraError } from '../../errors.js';
+import { kindOf } from '../../formats/path-kind.js';
 import { collect } from '../../onnx/edit.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import { writeFiles } from '../../onnx/write.js';
@@ -40,7 +42,7 @@ import { INITIAL_THETA, STEP_MANIFEST_KEY } from '../../training/step-format.js'
 import { buildStepGraph, type StepGraph } from '../../training/step-graph.js';
 import { stepGraphManifest } from '../../training/step-manifest.js';
 import { trainedModel } from '../../training/trained-model.js';
-import { extract } from '../extract.js';
+import { extract, extractedFiles } from '../extract.js';
 import { defaultOutput, writeModel } from '../output.js';
 import { checkOutputs, claimOutputs, rescueFolderFor, runInputs } from './outputs.js';
 import { curveOf, writeReport } from './report.js';
@@ -149,7 +151,7 @@ class Run {
   private readonly reader: TensorReader;
 
   constructor(
-    opened: OpenedModel,
+    private readonly opened: OpenedModel,
     path: string,
     private readonly options: ResolvedOptions,
   ) {
@@ -398,11 +400,16 @@ class Run {
     const { set } = forward;
     const edit = trainedModel(this.patched, forward, theta, this.datasets[0]?.classes);
     const alsoRead = runInputs(this.patched.model, this.options);
-    await writeModel(this.patched.model, edit, this.output, { force, alsoRead });
+    const adapter = saveAdapter && { output: saveAdapter, name: set.set, force };
+    // A folder that is not there yet is made when the model is: then there is nothing older in it.
+    const isPlaced = saveAdapter !== undefined && hasPlace(saveAdapter);
+    const beside =
+      adapter && isPlaced ? await extractedFiles(await this.opened.edited(edit), adapter) : [];
+    await writeModel(this.patched.model, edit, this.output, { force, alsoRead }, { beside });
     if (plot !== undefined) await writePlot(plot, log.records, force);
-    if (saveAdapter === undefined) return { output: this.output };
-    await extract(this.output, { output: saveAdapter, name: set.set, force });
-    return { output: this.output, adapter: saveAdapter };
+    if (!adapter) return { output: this.output };
+    if (!isPlaced) await extract(this.output, adapter);
+    return { output: this.output, adapter: adapter.output };
   }
 
   /** In standard operators, which every runtime has. */
@@ -443,6 +450,11 @@ class Run {
 }
 
 const DEFAULT_EPOCHS = 3;
+
+/** Whether adapters go to a file, or to a folder that is there. */
+function hasPlace(saveAdapter: string): boolean {
+  return formatOf(saveAdapter) !== 'peft' || kindOf(saveAdapter) === 'folder';
+}
 
 function tensors(
   vectors: ReadonlyMap<string, Float32Array>,

@@ -1,5 +1,5 @@
 /** Adapters as a PEFT folder: PEFT's own layout to the bit, and every structure that PEFT cannot say. */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { insertAdapters } from '../../../src/adapters/edit/insert.js';
@@ -330,6 +330,20 @@ describe('extracting for PEFT is refused', () => {
       'adapter_config.json',
       'adapter_model.safetensors',
     ]);
+  });
+
+  it('with one rename, where the configuration stays as it is', async () => {
+    const { patched, output } = await exported();
+    const inodes = () =>
+      ['adapter_config.json', 'adapter_model.safetensors'].map(
+        (name) => statSync(join(output, name)).ino,
+      );
+    const [config, weights] = inodes();
+    await extract(patched, { output, force: true });
+    expect(inodes()[0]).toBe(config);
+    expect(inodes()[1]).not.toBe(weights);
+    await extract(patched, { output, force: true, baseModel: 'another/model' });
+    expect(inodes()[0]).not.toBe(config);
   });
 
   it('to an ending that is no format', async () => {
