@@ -10,6 +10,7 @@ import { keepLabels } from '../adapters/model/labels.js';
 import { findLayers } from '../adapters/model/layers.js';
 import { invalidManifest, type ModelManifest } from '../adapters/model/manifest.js';
 import type { PatchedModel } from '../adapters/model/patched.js';
+import { layerColumns } from '../adapters/structure/structure.js';
 import type { LinearLayer } from '../adapters/targets/index.js';
 import { NameAuthority } from '../graph/names.js';
 import { NewDataFile } from '../onnx/data-file.js';
@@ -176,8 +177,8 @@ function sitesOf(
     if (!sets.includes(set)) continue;
     const found = layers.get(target);
     const { weight } = found?.layer ?? {};
-    if (!found || weight?.in !== adapter.in || weight.out !== adapter.out) {
-      const problem = `${nodeLabel(target)} is not a layer of ${adapter.in} to ${adapter.out} features`;
+    if (!found || weight?.in !== adapter.in || weight.out !== layerColumns(adapter)) {
+      const problem = `${nodeLabel(target)} is not a layer of ${adapter.in} to ${layerColumns(adapter)} features`;
       throw invalidManifest(model.source.label, problem);
     }
     const site = sites.get(target) ?? { ...found, deltas: [] };

@@ -11,6 +11,7 @@ import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
 import type { ModuleParameter } from '../files/module-parameter.js';
 import type { Layer } from '../model/layers.js';
 import type { PatchedModel } from '../model/patched.js';
+import { areApart, fitsLayer, layerColumns } from '../structure/structure.js';
 import { isFoldedIntoConv } from '../targets/weight-name.js';
 import type { BindOptions } from './bind-options.js';
 import { type FusedPlace, fuseAdapters, type Member, needsProof } from './fused.js';
@@ -148,8 +149,9 @@ class Binder {
       this.misfit(record.name, `${folded}, so that it is not the layer that was trained`);
       return [];
     }
-    if (weight.in !== record.in || weight.out !== record.out) {
-      const sizes = `it is ${record.in} x ${record.out}, the layer is ${weight.in} x ${weight.out}`;
+    const columns = layerColumns(record);
+    if (weight.in !== record.in || weight.out !== columns || !fitsLayer(record)) {
+      const sizes = `it is ${record.in} x ${columns}, the layer is ${weight.in} x ${weight.out}`;
       this.misfit(record.name, sizes);
       return [];
     }
@@ -158,7 +160,7 @@ class Binder {
 
   private fuse(layer: Layer, members: readonly Member[]): NewAdapter[] {
     const result = this.interleaved(layer, members[0]!.place) ?? fuseAdapters(layer, members);
-    if (typeof result !== 'string') return [result];
+    if (typeof result !== 'string') return result;
     for (const { adapter } of members) this.misfit(adapter.record.name, result);
     return [];
   }
@@ -179,12 +181,13 @@ class Binder {
   }
 
   private onePerLayer(adapters: readonly NewAdapter[]): NewAdapter[] {
-    const taken = new Map<unknown, string>();
-    return adapters.filter(({ layer, record: { name } }) => {
-      const other = layer.nodes.map((node) => taken.get(node)).find((found) => found !== undefined);
-      for (const node of layer.nodes) taken.set(node, name);
+    const taken = new Map<Node, NewAdapter['record'][]>();
+    return adapters.filter(({ layer, record }) => {
+      const others = layer.nodes.flatMap((node) => taken.get(node) ?? []);
+      for (const node of layer.nodes) taken.set(node, [...(taken.get(node) ?? []), record]);
+      const other = others.find((one) => !areApart(one, record));
       if (other === undefined) return true;
-      this.misfit(name, `${layer.module} is the layer of ${other} already`);
+      this.misfit(record.name, `${layer.module} is the layer of ${other.name} already`);
       return false;
     });
   }

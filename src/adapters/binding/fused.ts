@@ -75,13 +75,14 @@ export interface Member {
 type Parts = readonly (StoredAdapter | undefined)[];
 
 /**
- * The adapter of a fused layer from those of its parts; a part without one stays as it is. Parts of one
- * width with adapters of one kind are a grid of as many columns of blocks; others are stacked into one
- * block that is zero where a part has nothing to do.
+ * The adapters of the parts of a fused layer, each in its own columns. Where a kind reads the whole weight
+ * there is one for all of them; a part without one stays as it is. Parts of one width are then a
+ * grid of as many columns of blocks; others are stacked into one block that is zero where a part has
+ * nothing to do.
  * @returns the problem where they do not fit the layer or each other
  */
-export function fuseAdapters(layer: Layer, members: readonly Member[]): NewAdapter | string {
-  const { weight } = layer.linear[0]!;
+export function fuseAdapters(layer: Layer, members: readonly Member[]): NewAdapter[] | string {
+  const { weight, geometry } = layer.linear[0]!;
   const parts: (StoredAdapter | undefined)[] = Array(members[0]!.place.parts).fill(undefined);
   for (const { place, adapter } of members) {
     const { name, in: inSize } = adapter.record;
@@ -93,12 +94,24 @@ export function fuseAdapters(layer: Layer, members: readonly Member[]): NewAdapt
   }
   const widths = partWidths(weight.out, parts);
   if (typeof widths === 'string') return `${layer.module} has ${weight.out} outputs, and ${widths}`;
+  const areOwn = present(parts).every(({ record }) => !kindOf(record).readsWeight);
+  if (areOwn && geometry.kind === 'matrix') return partAdapters(layer, widths, parts);
   const own = fusedOwn(parts);
   if (typeof own === 'string') return own;
   const kind = kindEntry(kindOf(present(parts)[0]!.record).name);
   const name = { name: layer.module, weight: weight.name, ...kind, in: weight.in, out: weight.out };
   const fused = isGrid(widths, parts) ? asGrid(name, parts) : asStack(name, widths, parts);
-  return { layer, ...fused, own };
+  return [{ layer, ...fused, own }];
+}
+
+function partAdapters(layer: Layer, widths: readonly number[], parts: Parts): NewAdapter[] {
+  const { name: weight, out } = layer.linear[0]!.weight;
+  return parts.flatMap((one, i) => {
+    if (!one) return [];
+    const first = widths.slice(0, i).reduce((sum, width) => sum + width, 0);
+    const { values, own } = one;
+    return [{ layer, record: { ...one.record, weight, part: { first, of: out } }, values, own }];
+  });
 }
 
 const present = (parts: Parts) => parts.filter((one) => one !== undefined);

@@ -162,8 +162,8 @@ function into<K, V>(map: Map<K, V>, key: K, make: () => V): V {
   return made;
 }
 
-function keyOf({ nodes }: StoredAdapter): string {
-  return nodes.join('\n');
+function keyOf({ nodes, record }: StoredAdapter): string {
+  return [record.part?.first ?? '', ...nodes].join('\n');
 }
 
 /** The one of several layers that can take an adapter. */

@@ -92,7 +92,11 @@ export function checkKinds(sets: readonly AdapterContents[], method: CombineMeth
 }
 
 function checkSizes(name: string, parts: readonly Part[], sets: readonly AdapterContents[]): void {
-  const sizeOf = ({ adapter: { record } }: Part) => `${record.in} x ${record.out}`;
+  const sizeOf = ({ adapter: { record } }: Part) => {
+    const { out, part } = record;
+    const columns = part ? ` (from column ${part.first} of ${part.of})` : '';
+    return `${record.in} x ${out}${columns}`;
+  };
   const [first] = parts;
   const other = parts.find((part) => sizeOf(part) !== sizeOf(first!));
   if (!other) return;

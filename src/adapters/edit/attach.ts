@@ -21,10 +21,19 @@ export interface EditedModel {
   readonly names: NameAuthority;
 }
 
+/** Where an adapter stands among those that one edit puts behind a node; each adds to the one before. */
+export interface Turn {
+  /** What the adapter before it gives; undefined for the first one. */
+  readonly after: string | undefined;
+  readonly isLast: boolean;
+}
+
+const ALONE: Turn = { after: undefined, isLast: true };
+
 /**
  * The last node that carries the layer's output gets another output name, and the adapter's Add the
  * one that it had.
- * @returns the site for the manifest, and the constants that its nodes read
+ * @returns the site for the manifest, the constants that its nodes read, and what its Add gives
  */
 export function attachSubgraph(
   { patched, edit, names }: EditedModel,
@@ -33,20 +42,23 @@ export function attachSubgraph(
   structure: Structure,
   tensors: AdapterTensors,
   prefix: string,
-): { site: Site; constants: readonly NewTensor[] } {
+  { after, isLast }: Turn = ALONE,
+): { site: Site; constants: readonly NewTensor[]; output: string } {
   const { anchor, product } = placeOf(patched, linear, kind);
-  const output = anchor.outputs[0]!;
-  const base = names.fresh(`${prefix}/base`);
+  const output = isLast ? anchor.outputs[0]! : names.fresh(`${prefix}/output`);
+  const base = after ?? names.fresh(`${prefix}/base`);
   const context = { names, opset: standardOpset(patched.model) };
   const place = { layer: linear, structure, tensors, base };
   const { nodes, constants } = adapterSubgraph(kind.change, place, { prefix, output }, context);
   const graph = graphEdit(edit, anchor.graph);
-  graph.child(anchor.field).setPayload(anchor.outputFields[0]!, encodeString(base));
+  if (after === undefined) {
+    graph.child(anchor.field).setPayload(anchor.outputFields[0]!, encodeString(base));
+  }
   for (const node of nodes) graph.insertAfter(anchor.field, ...nodeRecord(node));
   const added = nodes.map(({ name }) => name);
   const label = patched.label(linear.node, linear.product?.node);
   const site = { node: label, base, nodes: added };
-  return { site: product === undefined ? site : { ...site, product }, constants };
+  return { site: product === undefined ? site : { ...site, product }, constants, output };
 }
 
 /** The node that an adapter joins behind, and the layer's own output where that is another node's. */

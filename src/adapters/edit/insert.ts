@@ -6,7 +6,7 @@ import type { NewDataFile } from '../../onnx/data-file.js';
 import { byteLength, type FloatName } from '../../onnx/dtype.js';
 import { MessageEdit } from '../../onnx/edit.js';
 import { metadataRecord, type NewTensor } from '../../onnx/encode.js';
-import { type Model, standardOpset } from '../../onnx/model.js';
+import { type Model, type Node, standardOpset } from '../../onnx/model.js';
 import { addInitializer } from '../../onnx/rewrite.js';
 import { version } from '../../version.js';
 import { type FactorName, factorsOf, type NewAdapter } from '../factors/factors.js';
@@ -84,7 +84,7 @@ export function insertAdapters(
 ): Insertion {
   checkModel(patched, set);
   for (const adapter of adapters) checkReading(adapter, tensors, patched);
-  const inserter = new Inserter(patched, set);
+  const inserter = new Inserter(patched, set, adapters);
   const inserted: ModelManifest = {
     version: 1,
     set,
@@ -159,11 +159,18 @@ class Inserter {
   readonly root: MessageEdit;
   readonly initializers: string[] = [];
   readonly names: NameAuthority;
+  /** How many adapters are still to come behind a node, and what the last one gives. */
+  private readonly waiting = new Map<Node, number>();
+  private readonly outputs = new Map<Node, string>();
 
   constructor(
     private readonly patched: PatchedModel,
     private readonly set: string,
+    adapters: readonly NewAdapter[],
   ) {
+    for (const { node } of adapters.flatMap(({ layer }) => layer.linear)) {
+      this.waiting.set(node, (this.waiting.get(node) ?? 0) + 1);
+    }
     this.root = new MessageEdit(patched.model.source, patched.model.range);
     this.names = new NameAuthority(patched.model);
   }
@@ -200,7 +207,14 @@ class Inserter {
     prefix: string,
   ): Site {
     const edited = { patched: this.patched, edit: this.root, names: this.names };
-    const { site, constants } = attachSubgraph(edited, kind, linear, structure, tensors, prefix);
+    const { node } = linear;
+    const left = this.waiting.get(node)! - 1;
+    const turn = { after: this.outputs.get(node), isLast: left === 0 };
+    const { site, constants, output } = attachSubgraph(
+      ...([edited, kind, linear, structure, tensors, prefix, turn] as const),
+    );
+    this.waiting.set(node, left);
+    this.outputs.set(node, output);
     for (const constant of constants) this.addInitializer(constant);
     return site;
   }

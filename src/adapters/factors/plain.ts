@@ -1,6 +1,6 @@
 /** Any adapter as plain LoRA: one product of two thin matrices. */
 
-import { type Structure, structureOf } from '../structure/structure.js';
+import { type Structure, stackedRank, structureOf } from '../structure/structure.js';
 import { factorsOf, type NewAdapter } from './factors.js';
 import type { Factors } from './norms.js';
 import { blockTerms, generalTerms } from './terms.js';
@@ -14,8 +14,7 @@ export interface PlainFactors {
 
 /** The rank that a structure has as plain LoRA: that of its blocks together, and of its global part. */
 export function plainRank(s: Structure): number {
-  const blocks = s.structure === 'diagonal' ? s.grid[0] : s.grid[0] * s.grid[1];
-  return blocks * s.blockRank + s.hybridRank;
+  return stackedRank(s) + s.hybridRank;
 }
 
 /**

@@ -73,7 +73,7 @@ export function contentsOfModel(
       nodes: adapter.sites.map(({ node }) => node),
       dtype: dtypeOf(patched.initializer(adapter.a), patched.model) as FloatName,
       kernelAxes: layer?.geometry.kind === 'channels' ? layer.geometry.spatial : 0,
-      isConv1d: layer?.node.opType === 'Gemm' && !layer.weight.transposed,
+      isConv1d: !adapter.part && layer?.node.opType === 'Gemm' && !layer.weight.transposed,
       values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
       own: ownNumbers(patched, reader, adapter),
       slot: slotOf(targets.get(adapter) ?? []),

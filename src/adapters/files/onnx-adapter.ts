@@ -19,6 +19,7 @@ import { byteLength, isConvertible } from '../../onnx/dtype.js';
 import type { Piece } from '../../onnx/edit.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import { factorsOf } from '../factors/factors.js';
+import { joinParts } from '../factors/join-parts.js';
 import { plainFactors, plainRank } from '../factors/plain.js';
 import { beyondFactors } from '../kinds/index.js';
 import { parseSlotInput, slotInputs } from '../model/slot-names.js';
@@ -139,7 +140,12 @@ export function onnxAdapterPieces(contents: AdapterContents): Piece[] {
   if (trained.length > 0) throw refuse('trained tensors of the model');
   const other = beyondFactors(adapters);
   if (other) throw refuse(other);
-  return onnxAdapterFilePieces(adapters.flatMap(parametersOf));
+  const whole = joinParts(
+    adapters,
+    ({ slot, record, nodes }) => slot?.name ?? [record.weight, ...nodes].join('\0'),
+    ({ slot, record }) => slot?.name ?? record.name,
+  );
+  return onnxAdapterFilePieces(whole.flatMap(parametersOf));
 }
 
 function parametersOf(adapter: AdapterContents['adapters'][number]): NewTensor[] {

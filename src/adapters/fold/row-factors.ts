@@ -18,8 +18,12 @@ interface Part {
 
 /** ΔW of one adapter as the file stores the weight, [in, out] or [out, in], a run of rows at a time. */
 export class RowFactors {
-  /** Rows of one block: no run may cross its end. */
-  readonly blockRows: number;
+  private readonly blockRows: number;
+  /** The rows of the stored weight that it changes. */
+  private readonly first: number;
+  private readonly rows: number;
+  /** The first of the columns that it changes. */
+  private readonly column: number;
   private cached: { block: number; parts: readonly Part[] } | undefined;
 
   /**
@@ -34,13 +38,30 @@ export class RowFactors {
   ) {
     const [kIn, kOut] = structure.grid;
     this.blockRows = transposed ? structure.out / kOut : structure.in / kIn;
+    const first = structure.part?.first ?? 0;
+    [this.first, this.column] = transposed ? [first, 0] : [0, first];
+    this.rows = transposed ? structure.out : structure.in;
   }
 
-  /** Rows `start` to `end` of ΔW, which must lie in one row of blocks, as a sum of products. */
+  /** Where a run of rows that begins at `start` has to end: it may not cross the end of a block. */
+  endOfRun(start: number): number {
+    const own = start - this.first;
+    if (own < 0) return this.first;
+    if (own >= this.rows) return Number.POSITIVE_INFINITY;
+    return this.first + (Math.floor(own / this.blockRows) + 1) * this.blockRows;
+  }
+
+  /** Rows `start` to `end` of the stored weight, a run that crosses no block, as a sum of products. */
   strips(start: number, end: number): Strip[] {
-    const block = Math.floor(start / this.blockRows);
+    const [from, to] = [start - this.first, end - this.first];
+    if (from < 0 || from >= this.rows) return [];
+    const block = Math.floor(from / this.blockRows);
     if (this.cached?.block !== block) this.cached = { block, parts: this.parts(block) };
-    return this.cached.parts.map((part) => ({ ...part, left: this.leftRows(part, start, end) }));
+    return this.cached.parts.map((part) => ({
+      ...part,
+      column: this.column + part.column,
+      left: this.leftRows(part, from, to),
+    }));
   }
 
   private leftRows({ rank, firstRow, left }: Part, start: number, end: number): Float64Array {

@@ -39,9 +39,7 @@ function* runs(
 ): Generator<[start: number, end: number]> {
   for (let start = 0; start < rows; ) {
     let end = Math.min(rows, start + most);
-    for (const { blockRows } of deltas) {
-      end = Math.min(end, (Math.floor(start / blockRows) + 1) * blockRows);
-    }
+    for (const delta of deltas) end = Math.min(end, delta.endOfRun(start));
     yield [start, end];
     start = end;
   }

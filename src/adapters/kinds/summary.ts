@@ -10,7 +10,7 @@ import {
   readManifests,
 } from '../model/manifest.js';
 import type { KindName } from '../structure/choices.js';
-import type { StructureName } from '../structure/structure.js';
+import type { Part, StructureName } from '../structure/structure.js';
 import { kindOf } from './index.js';
 import { adapterParameters, ownTensors } from './tensors.js';
 
@@ -22,6 +22,8 @@ export interface AdapterSummary {
   readonly set: string;
   /** in, out */
   readonly shape: readonly [number, number];
+  /** The columns of the layer that it changes, where the layer computes several modules. */
+  readonly part?: Part;
   /** LoRA, DoRA or HiRA. */
   readonly kind: KindName;
   /** The blocks that the weight is divided into. */
@@ -60,6 +62,7 @@ export function adapterSummary(set: string, adapter: PatchedAdapter, norm: numbe
     name,
     set,
     shape: [adapter.in, adapter.out],
+    ...(adapter.part ? { part: adapter.part } : {}),
     kind: kindOf(adapter).name,
     structure,
     grid,

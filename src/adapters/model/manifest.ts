@@ -44,6 +44,8 @@ const adapter = v.object({
   in: size,
   /** Output features of the layer. */
   out: size,
+  /** The columns of the layer that it changes, where it is not all of them. */
+  part: v.optional(v.object({ first: count, of: size })),
   /** Absent for LoRA; files that are older than this key have DoRA's magnitude alone. */
   kind: v.optional(v.picklist(kindNames)),
   /** The blocks that the weight is divided into. */

@@ -12,6 +12,7 @@ import {
   nodeLabel,
   type Tensor,
 } from '../../onnx/model.js';
+import { fitsLayer } from '../structure/structure.js';
 import {
   type Head,
   invalidManifest,
@@ -87,6 +88,8 @@ export class PatchedModel {
     const adapters = this.sets.flatMap((set) => set.adapters);
     const slots = this.slots?.slots ?? [];
     const sites = [...adapters, ...slots].flatMap((adapter) => adapter.sites);
+    const misfit = adapters.find((adapter) => !fitsLayer(adapter));
+    if (misfit) throw this.damaged(`the part of ${misfit.name} ends behind its layer`);
     for (const { adapters: all } of this.sets) this.checkUnique(all.map(({ name }) => name));
     this.checkUnique(this.sets.map(({ set }) => set));
     this.checkUnique(sites.map(({ base }) => base));

@@ -5,6 +5,7 @@ import type { Floats } from '../../linalg/products.js';
 import type { Node } from '../../onnx/model.js';
 import { bindAdapters } from '../binding/bind.js';
 import { factorsOf, type NewAdapter } from '../factors/factors.js';
+import { joinParts } from '../factors/join-parts.js';
 import type { Factors } from '../factors/norms.js';
 import { openAdapter } from '../files/open-adapter.js';
 import { kindOf } from '../kinds/index.js';
@@ -30,7 +31,12 @@ export type SlotAdapters = ReadonlyMap<Slot, SlotAdapter>;
 export function loadAdapter(patched: PatchedModel, path: string): SlotAdapters {
   const file = openAdapter(path);
   try {
-    const { adapters, extras } = bindAdapters(patched, file);
+    const { adapters: bound, extras } = bindAdapters(patched, file);
+    const adapters = joinParts(
+      bound,
+      ({ layer }) => layer.nodes[0],
+      ({ layer }) => layer.module,
+    );
     if (extras.head) throw refusal(path, 'a head');
     if (extras.tensors?.length) throw refusal(path, 'trained tensors of the model');
     const byTarget = patched.slotsByTarget();

@@ -32,6 +32,17 @@ export type OwnTensorName = 'magnitude';
 /** The block rank of a slot, which is known when the model runs. Reshape works a size of -1 out. */
 export const OPEN_RANK = -1;
 
+/**
+ * Columns of a layer that computes several modules side by side: those of one of them. Such an adapter is
+ * as wide as its module, and its layer as wide as all of them.
+ */
+export interface Part {
+  /** The first column. */
+  readonly first: number;
+  /** How many the layer has. */
+  readonly of: number;
+}
+
 /** The shape of one adapter: everything but its numbers. */
 export interface Structure {
   /** The blocks that the weight is divided into. */
@@ -46,6 +57,8 @@ export interface Structure {
   readonly blockRank: number;
   /** Rank of a global part beside the grid (GraLoRA's `hybrid_r`); 0 for none. */
   readonly hybridRank: number;
+  /** Left out where it adapts the whole layer. */
+  readonly part?: Part | undefined;
 }
 
 /** Structure and size of an adapter. */
@@ -141,6 +154,11 @@ export function isPlain({ grid }: Structure): boolean {
   return grid[0] === 1 && grid[1] === 1;
 }
 
+/** The rank of all blocks as one. */
+export function stackedRank({ structure, grid, blockRank }: Structure): number {
+  return (structure === 'diagonal' ? grid[0] : grid[0] * grid[1]) * blockRank;
+}
+
 /** The numbers of one adapter that are trained. */
 export function parameterCount(s: Structure): number {
   const count = (shape: number[]) => shape.reduce((a, b) => a * b, 1);
@@ -177,6 +195,27 @@ export function* blocksOf(s: Structure): Generator<Block> {
 
 /** The structure that an adapter's record describes. */
 export function structureOf(record: Structure): Structure {
-  const { structure, grid, blockRank, hybridRank } = record;
-  return { structure, grid, blockRank, hybridRank, in: record.in, out: record.out };
+  const { structure, grid, blockRank, hybridRank, part } = record;
+  const plan = { structure, grid, blockRank, hybridRank, in: record.in, out: record.out };
+  return part ? { ...plan, part } : plan;
+}
+
+/** How many columns the layer of an adapter has. */
+export function layerColumns({ out, part }: Pick<Structure, 'out' | 'part'>): number {
+  return part?.of ?? out;
+}
+
+/** Whether a part lies in its layer. */
+export function fitsLayer({ out, part }: Pick<Structure, 'out' | 'part'>): boolean {
+  return !part || part.first + out <= part.of;
+}
+
+/** Whether two adapters of one layer change columns that are not the same. */
+export function areApart(
+  one: Pick<Structure, 'out' | 'part'>,
+  other: Pick<Structure, 'out' | 'part'>,
+): boolean {
+  if (!one.part || !other.part) return false;
+  const [a, b] = [one.part.first, other.part.first];
+  return a + one.out <= b || b + other.out <= a;
 }

@@ -65,6 +65,12 @@ export class SubgraphBuilder implements Subgraph {
     return this.node(leaf, 'Transpose', [value], { perm: { ints: perm } });
   }
 
+  /** Zeros around a value. */
+  pad(leaf: string, value: string, pads: readonly number[]): string {
+    if (this.opset < 11) return this.node(leaf, 'Pad', [value], { pads: { ints: pads } });
+    return this.node(leaf, 'Pad', [value, this.integers(`${leaf}_pads`, pads)]);
+  }
+
   /** Part of the shape of a value, as a tensor. */
   shapeSlice(leaf: string, value: string, start: number, end: number): string {
     const shape = this.node(`${leaf}_shape`, 'Shape', [value]);

@@ -13,9 +13,16 @@
  */
 import type { NameAuthority } from '../../graph/names.js';
 import type { FloatName } from '../../onnx/dtype.js';
-import { isPlain, OPEN_RANK, type Structure } from '../structure/structure.js';
+import {
+  isPlain,
+  layerColumns,
+  OPEN_RANK,
+  type Structure,
+  stackedRank,
+} from '../structure/structure.js';
 import type { Geometry, LinearLayer } from '../targets/index.js';
 import { isDequantized } from '../targets/weight.js';
+import { wideFactor, wideRows } from './part.js';
 import { stackedA, stackedB } from './stacked.js';
 import { type Subgraph, SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
@@ -117,7 +124,7 @@ function matrixDelta(
   const { dtype } = layer.weight;
   const oneBlock = isPlain(structure) || isStacked(geometry, dtype);
   const stack = oneBlock && !isPlain(structure) ? structure : undefined;
-  const factors = factorsIn(dtype, b, tensors, stack);
+  const factors = wideFactors(b, structure, dtype, factorsIn(dtype, b, tensors, stack), oneBlock);
   const { inputColumns, outputColumns } = geometry;
   if (inputColumns && outputColumns) {
     const filled = geometry.flat ? factors : neverEmpty(b, structure, dtype, factors);
@@ -130,14 +137,16 @@ function matrixDelta(
     return flatDelta(b, layer.input, geometry, oneBlock ? undefined : structure, factors);
   }
   const input = rowsOf(b, layer.input, structure.in, geometry);
-  const delta = oneBlock ? plainDelta(b, input, factors) : gridDelta(b, input, structure, factors);
+  const delta = oneBlock
+    ? plainDelta(b, input, factors)
+    : wideRows(b, gridDelta(b, input, structure, factors), structure);
   const general = generalDelta(b, input, factors);
   const sum = (value: string) => (general ? b.node('sum', 'Add', [value, general]) : value);
   if (!inputColumns && !outputColumns) {
     const value = sum(oneBlock ? delta : likeBase(b, delta, base));
     return oneBlock && readsBase ? likeBase(b, value, base) : value;
   }
-  const rows = sum(oneBlock ? delta : likeRows(b, delta, input, structure.out));
+  const rows = sum(oneBlock ? delta : likeRows(b, delta, input, layerColumns(structure)));
   return likeBase(b, outputColumns ? b.transpose('columns', rows, [0, 2, 1]) : rows, base);
 }
 
@@ -156,11 +165,32 @@ function flatDelta(
 ): string {
   const x = inputColumns ? b.transpose('rows', input, [1, 0]) : input;
   const delta = grid
-    ? b.reshape('d_matrix', gridDelta(b, x, grid, factors), [-1, grid.out])
+    ? flatRows(b, gridDelta(b, x, grid, factors), grid)
     : plainDelta(b, x, factors);
   const general = generalDelta(b, x, factors);
   const rows = general ? b.node('sum', 'Add', [delta, general]) : delta;
   return outputColumns ? b.transpose('columns', rows, [1, 0]) : rows;
+}
+
+function flatRows(b: SubgraphBuilder, delta: string, grid: Structure): string {
+  return grid.part ? wideRows(b, delta, grid) : b.reshape('d_matrix', delta, [-1, grid.out]);
+}
+
+/** Factors whose products are as wide as the layer; the blocks of a grid stay as they are. */
+function wideFactors(
+  b: SubgraphBuilder,
+  s: Structure,
+  dtype: FloatName,
+  factors: Factors,
+  oneBlock: boolean,
+): Factors {
+  if (!s.part) return factors;
+  const { generalB } = factors;
+  return {
+    ...factors,
+    b: oneBlock ? wideFactor(b, 'b_wide', factors.b, stackedRank(s), s, dtype) : factors.b,
+    generalB: generalB && wideFactor(b, 'general_b_wide', generalB, s.hybridRank, s, dtype),
+  };
 }
 
 function plainDelta(b: SubgraphBuilder, x: string, factors: Factors): string {

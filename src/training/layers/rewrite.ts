@@ -145,6 +145,7 @@ function plainSite(
   const rank = types.get(input)?.shape?.length ?? 0;
   const ownReads = own.flatMap((one) => one!.inputs).filter((name) => name === base).length;
   if (!isFloat || rank < 2 || ownReads !== readers.get(base)) return undefined;
+  if (adapter.part) return undefined;
   // The base of a second adapter is the first one's Add.
   if (sum && !(sum.inputs.includes(product) && readers.get(product) === 1)) return undefined;
   const structure = structureOf(adapter);

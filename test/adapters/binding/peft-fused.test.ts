@@ -1,7 +1,12 @@
 /** Adapters of separate projections beside a layer that computes them together. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { apply } from '../../../src/commands/apply.js';
+import { extract } from '../../../src/commands/extract.js';
 import { foldAdapters } from '../../../src/commands/merge.js';
+import { unpatch } from '../../../src/commands/unpatch.js';
+import { openSafetensors } from '../../../src/formats/safetensors.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { model, type NodeProto, node, tensor, value } from '../../support/models.js';
 import { graloraTensors, loraTensors, type PeftTensors, peftFolder } from '../../support/peft.js';
@@ -80,7 +85,7 @@ const x = {
   ),
 };
 
-/** Applied and merged, the fused layer must do what the separate ones do. */
+/** Applied and merged, the fused layer must do what the separate ones do, and unpatch gives it back. */
 async function expectSame(list: readonly Part[], name: string, adapter: string) {
   const separate = folder.write(separateModel(list));
   const fused = folder.write(fusedModel(list, name));
@@ -91,24 +96,30 @@ async function expectSame(list: readonly Part[], name: string, adapter: string) 
   const { y } = await run(expected, x);
   expectClose(await run(applied, x), { y: y! }, 1e-5);
   expectClose(await run(merged, x), { y: y! }, 1e-5);
-  return result.adapters[0]!;
+  const back = folder.fresh();
+  await unpatch(applied, { output: back });
+  expect(readFileSync(back).equals(readFileSync(fused))).toBe(true);
+  return result.adapters;
 }
+
+const numbersIn = (peft: string) => join(peft, 'adapter_model.safetensors');
 
 const LORA = { peft_type: 'LORA', r: 2, lora_alpha: 6 };
 
 describe('adapters beside a fused layer', () => {
-  it('are a grid of three columns where query, key and value are as wide and adapted alike', async () => {
+  it('are adapters of their own columns, with no numbers for a part that none is for', async () => {
     const tensors = { ...loraTensors('a.q_proj', [IN, 8]), ...loraTensors('a.v_proj', [IN, 8]) };
     const adapter = peftFolder(folder.fresh('peft'), LORA, tensors);
     const list = parts({ q_proj: 8, k_proj: 8, v_proj: 8 });
     const made = await expectSame(list, 'qkv_proj', adapter);
-    expect(made).toMatchObject({
-      ...{ name: 'a.qkv_proj', structure: 'localized', grid: [1, 3], scale: 3 },
-      ...{ blockRank: 2, parameters: 3 * 2 * (IN + 8) },
-    });
+    const each = { structure: 'global', scale: 3, rank: 2, parameters: 2 * (IN + 8) };
+    expect(made).toMatchObject([
+      { name: 'a.q_proj', ...each, part: { first: 0, of: 24 } },
+      { name: 'a.v_proj', ...each, part: { first: 16, of: 24 } },
+    ]);
   });
 
-  it('are one block with zeros where keys and values are narrower', async () => {
+  it('lie where they belong where keys and values are narrower', async () => {
     const tensors = {
       // As files have them: in the order of their names, which is not that of the columns.
       ...loraTensors('a.key', [IN, 4]),
@@ -117,7 +128,12 @@ describe('adapters beside a fused layer', () => {
     };
     const adapter = peftFolder(folder.fresh('peft'), LORA, tensors);
     const made = await expectSame(parts({ query: 8, key: 4, value: 4 }), 'qkv', adapter);
-    expect(made).toMatchObject({ structure: 'global', rank: 6, scale: 3 });
+    const each = { structure: 'global', rank: 2, scale: 3 };
+    expect(made).toMatchObject([
+      { name: 'a.query', ...each, part: { first: 0, of: 16 } },
+      { name: 'a.key', ...each, part: { first: 8, of: 16 } },
+      { name: 'a.value', ...each, part: { first: 12, of: 16 } },
+    ]);
   });
 
   it.each<[string, Record<string, number>]>([
@@ -139,7 +155,10 @@ describe('adapters beside a fused layer', () => {
     const adapter = peftFolder(folder.fresh('peft'), config, tensors);
     const list = parts({ gate_proj: 12, up_proj: 12 });
     const made = await expectSame(list, 'gate_up_proj', adapter);
-    expect(made).toMatchObject({ structure: 'global', rank: 5, scale: 1 });
+    expect(made).toMatchObject([
+      { name: 'a.gate_proj', rank: 3, scale: 2 },
+      { name: 'a.up_proj', rank: 2, scale: 0.5 },
+    ]);
   });
 
   it.each([0, 3])('may be GRALORA, with a general part of rank %i', async (h) => {
@@ -151,7 +170,8 @@ describe('adapters beside a fused layer', () => {
     const config = { peft_type: 'GRALORA', r: 4, gralora_k: 2, hybrid_r: h, alpha: 8 };
     const adapter = peftFolder(folder.fresh('peft'), config, tensors);
     const made = await expectSame(parts({ k_proj: 6, v_proj: 6 }), 'kv_proj', adapter);
-    expect(made).toMatchObject({ structure: 'localized', grid: [2, 4], hybridRank: 2 * h });
+    const each = { structure: 'localized', grid: [2, 2], hybridRank: h };
+    expect(made).toMatchObject([each, each]);
   });
 
   it('may be GRALORA beside parts of other widths', async () => {
@@ -163,7 +183,34 @@ describe('adapters beside a fused layer', () => {
     const config = { peft_type: 'GRALORA', r: 4, gralora_k: 2, alpha: 8 };
     const adapter = peftFolder(folder.fresh('peft'), config, tensors);
     const made = await expectSame(parts({ q_proj: 8, k_proj: 4, v_proj: 4 }), 'qkv_proj', adapter);
-    expect(made).toMatchObject({ structure: 'global', rank: 16 });
+    const each = { structure: 'localized', grid: [2, 2], blockRank: 2 };
+    expect(made).toMatchObject([
+      { name: 'a.q_proj', ...each },
+      { name: 'a.k_proj', ...each },
+    ]);
+  });
+
+  it.each(['peft', 'safetensors'] as const)('come out as they went in: %s', async (format) => {
+    const widths = { q_proj: [IN, 8], k_proj: [IN, 4], v_proj: [IN, 4] } as const;
+    const tensors = Object.assign(
+      {},
+      ...Object.entries(widths).map(([name, size]) => loraTensors(`a.${name}`, [...size])),
+    );
+    const given = peftFolder(folder.fresh('peft'), LORA, tensors);
+    const fused = folder.write(fusedModel(parts({ q_proj: 8, k_proj: 4, v_proj: 4 }), 'qkv_proj'));
+    const [applied, again] = [folder.fresh(), folder.fresh()];
+    await apply(fused, given, { output: applied });
+    const extracted = folder.fresh(format);
+    await extract(applied, { output: extracted, format });
+    if (format === 'peft') {
+      const [one, other] = [given, extracted].map((path) => openSafetensors(numbersIn(path)));
+      expect([...other!.tensors.keys()].sort()).toEqual([...one!.tensors.keys()].sort());
+      for (const name of one!.tensors.keys()) {
+        expect(other!.readFloat64(name), name).toEqual(one!.readFloat64(name));
+      }
+    }
+    await apply(fused, extracted, { output: again });
+    expect(await run(again, x)).toEqual(await run(applied, x));
   });
 
   it('may have magnitudes (DoRA), if all parts have', async () => {
@@ -198,7 +245,9 @@ it('finds the packed projections of onnxruntime-genai, in its names', async () =
   const tensors = loraTensors('model.layers.0.self_attn.q_proj', [IN, 8]);
   const adapter = peftFolder(folder.fresh('peft'), LORA, tensors);
   const { adapters } = await apply(folder.write(packed), adapter, { output: folder.fresh() });
-  expect(adapters).toMatchObject([{ name: 'model.layers.0.attn.qkv_proj', shape: [IN, 16] }]);
+  expect(adapters).toMatchObject([
+    { name: 'model.layers.0.self_attn.q_proj', shape: [IN, 8], part: { first: 0, of: 16 } },
+  ]);
 });
 
 /** What is said when an adapter is not applied. */
@@ -251,7 +300,7 @@ describe('what a graph does with a fused output', () => {
   it.each(sideBySide)('shows that parts lie side by side: %s', async (_, behind) => {
     const fused = folder.write(fusedModel(list, 'query_key_value', behind));
     const { adapters } = await apply(fused, adapter(), { output: folder.fresh() });
-    expect(adapters.map(({ name }) => name)).toEqual(['a.query_key_value']);
+    expect(adapters.map(({ name }) => name)).toEqual(['a.q_proj']);
   });
 
   it('has to show it for a name that many models use for parts by head', async () => {

@@ -1,5 +1,7 @@
 /** Names as PyTorch has them: module paths, and parameters that were trained with the adapters. */
 import { OnnxLoraError } from '../../../errors.js';
+import type { AdapterShape } from '../../model/manifest.js';
+import { areApart } from '../../structure/structure.js';
 import { renamePaths } from '../../targets/module-path.js';
 import type { AdapterContents, TrainedTensor } from '../adapter-contents.js';
 
@@ -32,10 +34,11 @@ export function renamer(rename: string | undefined): Renamer {
  * @throws OnnxLoraError `unsupported` where several adapters share a weight: to PyTorch that is one module
  */
 export function peftModules({ label, adapters }: AdapterContents, renamed: Renamer): string[] {
-  const byWeight = new Map<string, string>();
+  const byWeight = new Map<string, AdapterShape[]>();
   for (const { record } of adapters) {
-    const other = byWeight.get(record.weight);
-    byWeight.set(record.weight, record.name);
+    const others = byWeight.get(record.weight) ?? [];
+    byWeight.set(record.weight, [...others, record]);
+    const other = others.find((one) => !areApart(one, record))?.name;
     if (other === undefined) continue;
     throw new OnnxLoraError(
       'unsupported',

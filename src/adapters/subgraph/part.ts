@@ -1,0 +1,35 @@
+/** What the adapter of a part of a layer adds, as wide as the layer: zeros around its own columns. */
+import type { FloatName } from '../../onnx/dtype.js';
+import { layerColumns, type Structure } from '../structure/structure.js';
+import type { SubgraphBuilder } from './subgraph-builder.js';
+
+/** How many columns of the layer lie before those of the part, and behind them. */
+function around(s: Structure): [before: number, behind: number] {
+  const before = s.part?.first ?? 0;
+  return [before, layerColumns(s) - before - s.out];
+}
+
+/** A second factor [rank, out] as wide as the layer: nodes on constants, which a runtime folds. */
+export function wideFactor(
+  b: SubgraphBuilder,
+  leaf: string,
+  factor: string,
+  rank: number,
+  s: Structure,
+  dtype: FloatName,
+): string {
+  const [before, behind] = around(s);
+  if (before + behind === 0) return factor;
+  const zeros = (side: string, count: number) =>
+    count > 0 ? [b.zeros(`${leaf}_${side}`, [rank, count], dtype)] : [];
+  const columns = [...zeros('before', before), factor, ...zeros('behind', behind)];
+  return b.node(leaf, 'Concat', columns, { axis: { int: 1 } });
+}
+
+/** Rows [N, Kout, out/Kout] of the part as rows of the layer: [N, columns]; others stay as they are. */
+export function wideRows(b: SubgraphBuilder, value: string, s: Structure): string {
+  if (!s.part) return value;
+  const [before, behind] = around(s);
+  const rows = b.reshape('d_part', value, [-1, s.out]);
+  return b.pad('d_wide', rows, [0, before, 0, behind]);
+}
