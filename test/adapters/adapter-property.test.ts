@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { AdapterOptions } from '../../src/adapters/edit/new-adapters.js';
 import type { NewAdapter } from '../../src/adapters/factors/factors.js';
-import { structures } from '../../src/adapters/structure/structure.js';
+import { planStructure, structures } from '../../src/adapters/structure/structure.js';
 import { foldAdapters } from '../../src/commands/merge.js';
 import { unpatch } from '../../src/commands/unpatch.js';
 import type { FloatName } from '../../src/onnx/dtype.js';
@@ -202,4 +202,79 @@ describe('an adapter beside any linear layer', () => {
       await unpatch(path, { output });
       expect(readFileSync(output).equals(bytes)).toBe(true);
     }));
+});
+
+/** The columns of a layer up to one that the seed says, and those from there on, each with an adapter. */
+function inParts({ adapter, seed, out }: Case, [planned]: readonly NewAdapter[]): NewAdapter[] {
+  const cut = 1 + (seed % Math.max(1, out - 1));
+  const { record } = planned!;
+  const stretches = [
+    { name: 'left', first: 0, width: Math.min(cut, out) },
+    { name: 'right', first: cut, width: out - cut },
+  ].filter(({ width }) => width > 0);
+  const parts = stretches.map(({ name, first, width }) => {
+    const { structure = 'localized', hybrid: hybridRank, rank, blocks } = adapter;
+    const plan = planStructure(record.in, width, { structure, rank, blocks, hybridRank });
+    return { ...planned!, record: { ...record, ...plan, name, part: { first, of: out } } };
+  });
+  return parts;
+}
+
+function withoutB({ values, ...adapter }: NewAdapter): NewAdapter {
+  const isB = (factor: string) => factor === 'b' || factor === 'generalB';
+  return { ...adapter, values: (factor) => values(factor).map((x) => (isB(factor) ? 0 : x)) };
+}
+
+/** ΔW of all parts, in their columns. */
+function deltaOfParts(parts: readonly NewAdapter[], c: Case, magnitude = false): Float64Array {
+  const delta = new Float64Array(c.in * c.out);
+  for (const part of parts) {
+    const own = deltaWeight(part, magnitude);
+    const { out } = part.record;
+    for (let row = 0; row < c.in; row++) {
+      const columns = own.subarray(row * out, (row + 1) * out);
+      delta.set(columns, row * c.out + part.record.part!.first);
+    }
+  }
+  return delta;
+}
+
+describe('adapters of the parts of a linear layer', () => {
+  it.each([
+    ['change nothing while B is zero: max|Δ| = 0', 'fresh'],
+    ['add X·ΔW to their columns', 'patched'],
+    ['fold into their columns', 'folded'],
+    ['can be taken out again, which gives the file back', 'unpatched'],
+  ])('%s', (_, what) =>
+    check(what === 'unpatched' ? 20 : 50, async (c) => {
+      if (c.kind === 'Conv') return;
+      const { bytes, feeds, rows, stored, rowsOf } = linearModel(c);
+      let parts: NewAdapter[] = [];
+      const factors = (planned: readonly NewAdapter[]) => {
+        const fresh = inParts(c, planned);
+        parts = trained(fresh, c.seed, 0.5);
+        return what === 'fresh' ? parts.map(withoutB) : parts;
+      };
+      const path = folder.write(await insertInto(bytes, { ...c.adapter, factors }));
+      if (what === 'fresh') {
+        expectSame(await run(path, feeds), await run(bytes, feeds));
+        return;
+      }
+      const output = folder.fresh();
+      if (what === 'unpatched') {
+        await unpatch(path, { output });
+        expect(readFileSync(output).equals(bytes)).toBe(true);
+        return;
+      }
+      if (what === 'folded') await foldAdapters(path, { output });
+      const most = maxAbs(multiply(rows.map(Math.abs), deltaOfParts(parts, c, true), c.in, c.out));
+      const before = rowsOf((await run(bytes, feeds)).y!);
+      const after = rowsOf((await run(what === 'folded' ? output : path, feeds)).y!);
+      const added = after.map((value, i) => value - before[i]!);
+      const expected = multiply(rows, deltaOfParts(parts, c), c.in, c.out);
+      const epsilon = Math.max(EPSILON[c.dtype]!, what === 'folded' ? EPSILON[stored]! : 0);
+      const limit = 8 * epsilon * (most + maxAbs(after) + largestBase(c));
+      expect(maxDifference(added, expected)).toBeLessThanOrEqual(limit);
+    }),
+  );
 });

@@ -5,12 +5,16 @@ import { describe, expect, it } from 'vitest';
 import { apply } from '../../../src/commands/apply.js';
 import { extract } from '../../../src/commands/extract.js';
 import { foldAdapters } from '../../../src/commands/merge.js';
+import { runTraining } from '../../../src/commands/train/run.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
 import { openSafetensors } from '../../../src/formats/safetensors.js';
+import { resolveOptions } from '../../../src/training/options.js';
+import { safetensors } from '../../data/data.js';
+import { randomNumbers } from '../../support/adapters.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { model, type NodeProto, node, tensor, value } from '../../support/models.js';
 import { graloraTensors, loraTensors, type PeftTensors, peftFolder } from '../../support/peft.js';
-import { expectClose, feed, run } from '../../support/run.js';
+import { expectClose, feed, maxDifference, run } from '../../support/run.js';
 
 const folder = temporaryFolder();
 const IN = 8;
@@ -188,6 +192,50 @@ describe('adapters beside a fused layer', () => {
       { name: 'a.q_proj', ...each },
       { name: 'a.k_proj', ...each },
     ]);
+  });
+
+  it('train as those of separate layers do', async () => {
+    const widths = { q_proj: 8, k_proj: 4, v_proj: 4 };
+    const tensors = Object.entries(widths).map(([name, width]) =>
+      loraTensors(`a.${name}`, [IN, width]),
+    );
+    const given = peftFolder(folder.fresh('peft'), LORA, Object.assign({}, ...tensors));
+    const data = folder.write(
+      safetensors({
+        x: ['float32', [6, 3, IN], [...randomNumbers(1, 18 * IN)]],
+        target: ['float32', [6, 3, 16], [...randomNumbers(2, 18 * 16)]],
+      }),
+      'data.safetensors',
+    );
+    const list = parts(widths);
+    const [separate, fused] = await Promise.all(
+      [separateModel(list), fusedModel(list, 'qkv_proj')].map(async (bytes) => {
+        const [applied, trained, extracted] = ['.onnx', '.onnx', ''].map((kind) =>
+          folder.fresh(`out${kind}`),
+        ) as [string, string, string];
+        await apply(folder.write(bytes), given, { output: applied });
+        const options = {
+          data,
+          loss: 'mse',
+          batchSize: 2,
+          steps: 3,
+          lr: 0.01,
+          threads: 1,
+        } as const;
+        await runTraining(
+          applied,
+          resolveOptions({ ...options, provider: 'cpu', output: trained }),
+        );
+        await extract(trained, { output: extracted, format: 'peft' });
+        return openSafetensors(numbersIn(extracted));
+      }),
+    );
+    const start = openSafetensors(numbersIn(given));
+    for (const name of start.tensors.keys()) {
+      const [before, one, other] = [start, separate!, fused!].map((file) => file.readFloat64(name));
+      expect(maxDifference(other!, one!), name).toBeLessThan(1e-6);
+      expect(maxDifference(other!, before!), name).toBeGreaterThan(1e-3);
+    }
   });
 
   it.each(['peft', 'safetensors'] as const)('come out as they went in: %s', async (format) => {
