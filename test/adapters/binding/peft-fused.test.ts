@@ -2,12 +2,15 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { AdapterSession } from '../../../src/adapters/slots/adapter-session.js';
 import { apply } from '../../../src/commands/apply.js';
 import { extract } from '../../../src/commands/extract.js';
 import { foldAdapters } from '../../../src/commands/merge.js';
+import { patch } from '../../../src/commands/patch.js';
 import { runTraining } from '../../../src/commands/train/run.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
 import { openSafetensors } from '../../../src/formats/safetensors.js';
+import { tensorToFloat64 } from '../../../src/runtime/tensor-value.js';
 import { resolveOptions } from '../../../src/training/options.js';
 import { safetensors } from '../../data/data.js';
 import { randomNumbers } from '../../support/adapters.js';
@@ -88,6 +91,10 @@ const x = {
     Float64Array.from({ length: 48 }, (_, i) => Math.sin(i * 1.7)),
   ),
 };
+
+const inputs = new Map([
+  ['x', { dtype: 'float32', dims: x.x.dims, data: x.x.data as Float32Array } as const],
+]);
 
 /** Applied and merged, the fused layer must do what the separate ones do, and unpatch gives it back. */
 async function expectSame(list: readonly Part[], name: string, adapter: string) {
@@ -192,6 +199,28 @@ describe('adapters beside a fused layer', () => {
       { name: 'a.q_proj', ...each },
       { name: 'a.k_proj', ...each },
     ]);
+  });
+
+  it('fill the one slot of their layer, from every format', async () => {
+    const widths = { q_proj: 8, k_proj: 4, v_proj: 4 };
+    const tensors = Object.entries(widths).map(([name, width]) =>
+      loraTensors(`a.${name}`, [IN, width]),
+    );
+    const given = peftFolder(folder.fresh('peft'), LORA, Object.assign({}, ...tensors));
+    const fused = folder.write(fusedModel(parts(widths), 'qkv_proj'));
+    const [applied, slotted] = [folder.fresh(), folder.fresh()];
+    await apply(fused, given, { output: applied });
+    await patch(fused, { slots: 'required', output: slotted });
+    const session = await AdapterSession.open(slotted);
+    const { y } = await run(applied, x);
+    for (const format of ['peft', 'safetensors', 'onnx_adapter'] as const) {
+      const extracted = folder.fresh(format);
+      await extract(applied, { output: extracted, format });
+      session.load(format, extracted);
+      const found = (await session.run(inputs, { adapters: format })).get('y')!;
+      expect(maxDifference(tensorToFloat64(found), y!.data), format).toBeLessThan(1e-5);
+    }
+    await session.release();
   });
 
   it('train as those of separate layers do', async () => {
