@@ -43,6 +43,7 @@ export {
   slotModes,
 } from './adapters/structure/choices.js';
 export {
+  type LayerPart,
   type Scaling,
   type StructureName,
   scalings,

@@ -43,7 +43,7 @@ export { OpenedModel, withModel } from './adapters/model/opened.js';
 export type { AttachedNodes, AttachedSite } from './adapters/model/patched.js';
 export { PatchedModel } from './adapters/model/patched.js';
 export type { Slot, SlotManifest } from './adapters/model/slot-manifest.js';
-export type { OwnTensorName, StructureName } from './adapters/structure/structure.js';
+export type { LayerPart, OwnTensorName, StructureName } from './adapters/structure/structure.js';
 export {
   planStructure,
   type Structure,

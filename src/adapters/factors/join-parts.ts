@@ -1,5 +1,5 @@
 /** The adapters of the parts of a layer as one: for formats and slots that have one of a layer. */
-import { type Part, structureOf } from '../structure/structure.js';
+import { type LayerPart, structureOf } from '../structure/structure.js';
 import { factorsOf, type NewAdapter } from './factors.js';
 import { plainFactors, plainRank } from './plain.js';
 
@@ -69,7 +69,7 @@ function putB(
   b: Float64Array,
   at: number,
   { values, out }: { values: Float64Array; out: number },
-  { first }: Part,
+  { first }: LayerPart,
   width: number,
 ): void {
   for (let i = 0; i < b.length / width; i++) {

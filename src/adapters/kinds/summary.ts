@@ -10,7 +10,7 @@ import {
   readManifests,
 } from '../model/manifest.js';
 import type { KindName } from '../structure/choices.js';
-import type { Part, StructureName } from '../structure/structure.js';
+import type { LayerPart, StructureName } from '../structure/structure.js';
 import { kindOf } from './index.js';
 import { adapterParameters, ownTensors } from './tensors.js';
 
@@ -23,7 +23,7 @@ export interface AdapterSummary {
   /** in, out */
   readonly shape: readonly [number, number];
   /** The columns of the layer that it changes, where the layer computes several modules. */
-  readonly part?: Part;
+  readonly part?: LayerPart;
   /** LoRA, DoRA or HiRA. */
   readonly kind: KindName;
   /** The blocks that the weight is divided into. */

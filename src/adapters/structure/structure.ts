@@ -36,7 +36,7 @@ export const OPEN_RANK = -1;
  * Columns of a layer that computes several modules side by side: those of one of them. Such an adapter is
  * as wide as its module, and its layer as wide as all of them.
  */
-export interface Part {
+export interface LayerPart {
   /** The first column. */
   readonly first: number;
   /** How many the layer has. */
@@ -58,7 +58,7 @@ export interface Structure {
   /** Rank of a global part beside the grid (GraLoRA's `hybrid_r`); 0 for none. */
   readonly hybridRank: number;
   /** Left out where it adapts the whole layer. */
-  readonly part?: Part | undefined;
+  readonly part?: LayerPart | undefined;
 }
 
 /** Structure and size of an adapter. */
