@@ -141,6 +141,11 @@ function checkTarget(
   for (const input of [folder.path, ...inputs]) checkApart(target, input);
   checkNotInside(target, folder.path);
   const kind = kindOf(target);
+  if (kindOf(dirname(target)) !== 'folder') {
+    throw new OnnxLoraError('file-not-found', `${target}: its folder does not exist`, {
+      hint: 'Create the folder first, or name another place with `output`.',
+    });
+  }
   if (kind === 'none') return false;
   if (kind !== 'folder') {
     throw new OnnxLoraError('not-a-file', `${target} is a file, expected a new folder`, {

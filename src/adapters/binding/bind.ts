@@ -18,6 +18,7 @@ import { type FusedPlace, fuseAdapters, type Member, needsProof } from './fused.
 import { fusedLayout } from './fused-layout.js';
 import { HomeFinder } from './home.js';
 import { addNodes, bindParameter } from './module-parameters.js';
+import { splitAdapter } from './split.js';
 import { type Problem, unboundError } from './unbound.js';
 
 /** The adapters of a file with their layers in a model. */
@@ -86,6 +87,7 @@ class Binder {
     for (const adapter of this.file.adapters) {
       const home = this.homes.find(adapter);
       if ('problem' in home) this.problems.push({ name: adapter.record.name, ...home });
+      else if ('parts' in home) bound.push(...this.split(home.parts, adapter));
       else if (!home.fused) bound.push(...this.fitted(home.layer, adapter));
       else {
         const { layer, fused: place } = home;
@@ -129,7 +131,8 @@ class Binder {
       this.misfit(name, `the ${parameter} of a part of a fused layer cannot be replaced`);
       return [];
     }
-    const found = bindParameter(this.homes.index, this.homes.locate(module), changes);
+    const [path] = this.homes.pathsOf(module);
+    const found = bindParameter(this.homes.index, path, changes);
     if (!found) return [];
     if ('node' in found && this.adapted.has(found.node)) {
       const problem = 'the model has no constant for its bias, and an adapter has taken its place';
@@ -156,6 +159,13 @@ class Binder {
       return [];
     }
     return [{ layer, record: { ...record, weight: weight.name }, values, own }];
+  }
+
+  private split(layers: readonly Layer[], adapter: StoredAdapter): NewAdapter[] {
+    const result = splitAdapter(layers, adapter);
+    if (typeof result !== 'string') return result;
+    this.misfit(adapter.record.name, result);
+    return [];
   }
 
   private fuse(layer: Layer, members: readonly Member[]): NewAdapter[] {

@@ -60,6 +60,18 @@ export function fusedPlaces(module: string): FusedPlace[] {
   });
 }
 
+/**
+ * Layers that could hold a module that is itself fused, by the names that they would have: for each part, from
+ * the first column on. undefined for a module that is not one, or may keep its parts head by head.
+ */
+export function splitPlaces(module: string): string[][] | undefined {
+  const dot = module.lastIndexOf('.') + 1;
+  const [parent, name] = [module.slice(0, dot), module.slice(dot)];
+  if (name === OFTEN_BY_HEAD) return undefined;
+  const fusion = fusions.find(({ names }) => names.includes(name));
+  return fusion?.parts.map((spellings) => spellings.map((part) => parent + part));
+}
+
 /** Whether only the graph can say that a layer's parts are not interleaved. */
 export function needsProof({ path }: FusedPlace): boolean {
   return path.endsWith(OFTEN_BY_HEAD);

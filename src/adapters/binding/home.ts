@@ -6,9 +6,10 @@ import type { PatchedModel } from '../model/patched.js';
 import type { LinearLayer } from '../targets/index.js';
 import { renamePaths } from '../targets/module-path.js';
 import { nearMisses } from '../targets/select.js';
-import { type FusedPlace, fusedPlaces } from './fused.js';
+import { type FusedPlace, fusedPlaces, splitPlaces } from './fused.js';
 import { alignPaths, isCallOf, ModuleIndex } from './module-match.js';
 import type { ModelIndex } from './module-parameters.js';
+import { otherNamesIn } from './namings.js';
 import type { Unmatched } from './unbound.js';
 
 /** The layer of an adapter, and the part of its output where other modules share it. */
@@ -17,11 +18,18 @@ export interface Home {
   readonly fused?: FusedPlace;
 }
 
+/** The layers of an adapter that the model computes in parts, from the first column of its output on. */
+export interface SplitHome {
+  readonly parts: readonly Layer[];
+}
+
 /** Finds the layers of a model by the names of their nodes and the paths of their modules. */
 export class HomeFinder {
   readonly index: ModelIndex;
   /** The path in the graph of a module of PyTorch; undefined for one outside the part that it holds. */
   readonly locate: (module: string) => string | undefined;
+  /** The names that a module may have in the graph beside its own. */
+  private readonly otherNames: (module: string) => readonly string[];
   private readonly layers: readonly Layer[];
   private readonly byNode = new Map<Node, Layer>();
   private readonly byName = new Map<string, Set<Layer>>();
@@ -55,6 +63,7 @@ export class HomeFinder {
       }
     }
     this.index = { patched, layers, nodes: new ModuleIndex<Node>() };
+    this.otherNames = otherNamesIn(layers.paths());
     this.locate = prefix === undefined ? this.alignment(file) : renamePaths(prefix);
   }
 
@@ -62,25 +71,40 @@ export class HomeFinder {
     const { patched, layers } = this.index;
     const modules = file.adapters
       .filter((adapter) => this.named(adapter).length === 0)
-      .map(({ record }) => [record.name, ...fusedPlaces(record.name).map(({ path }) => path)]);
+      .map(({ record }) => this.namesOf(record.name).flatMap(placesOf));
     const label = `${file.path} does not fit ${patched.model.source.label}`;
     return alignPaths(modules, layers.paths(), label);
   }
 
   /** The home of an adapter, or why it has none. */
-  find(adapter: StoredAdapter): Home | Unmatched {
+  find(adapter: StoredAdapter): Home | SplitHome | Unmatched {
     const wanted = new Set(adapter.nodes);
     const own = this.ownNodes(adapter);
     const named = this.named(adapter, own);
     const isNamed = ({ node, label }: Place) => own?.has(node) ?? wanted.has(label);
     if (named.length > 0) return usable(named, (layer) => only(layer, isNamed));
     const { name } = adapter.record;
-    const path = this.locate(name);
-    const layers = this.at(path);
+    const paths = this.pathsOf(name);
+    const layers = [...new Set(paths.flatMap((path) => this.at(path)))];
     // In PyTorch a module is adapted alone, even where another one shares its weight.
-    const isOwn = ({ module }: Place) => wanted.size > 0 || isCallOf(path!, module);
+    const isOwn = ({ module }: Place) =>
+      wanted.size > 0 || paths.some((path) => isCallOf(path, module));
     if (layers.length > 0) return usable(layers, (layer) => only(layer, isOwn));
-    return this.fusedHome(name);
+    const fused = this.fusedHome(name);
+    return 'problem' in fused && fused.isMissing ? (this.splitHome(name) ?? fused) : fused;
+  }
+
+  /** The paths of a module in the graph: its own where layers have it, else those of its other names. */
+  pathsOf(module: string): string[] {
+    const own = this.locate(module);
+    if (own !== undefined && this.at(own).length > 0) return [own];
+    const others = this.otherNames(module).flatMap((name) => this.locate(name) ?? []);
+    const found = others.filter((path) => this.at(path).length > 0);
+    return found.length > 0 || own === undefined ? found : [own];
+  }
+
+  private namesOf(module: string): string[] {
+    return [module, ...this.otherNames(module)];
   }
 
   /** The layer of the node that is called so. */
@@ -94,7 +118,8 @@ export class HomeFinder {
 
   /** Whether a module has no layer but a part of one. */
   isFused(module: string): boolean {
-    return this.at(this.locate(module)).length === 0 && this.fusedHomes(module).length > 0;
+    const isLayer = this.pathsOf(module).some((path) => this.at(path).length > 0);
+    return !isLayer && this.fusedHomes(module).length > 0;
   }
 
   private at(path: string | undefined): readonly Layer[] {
@@ -147,10 +172,31 @@ export class HomeFinder {
   }
 
   private fusedHomes(module: string): { layer: Layer; fused: FusedPlace }[] {
-    return fusedPlaces(module).flatMap((fused) =>
-      this.at(this.locate(fused.path)).map((layer) => ({ layer, fused })),
-    );
+    return this.namesOf(module)
+      .flatMap(fusedPlaces)
+      .flatMap((fused) => this.at(this.locate(fused.path)).map((layer) => ({ layer, fused })));
   }
+
+  /** The parts of a fused module, where the graph has all of them. */
+  private splitHome(module: string): SplitHome | Unmatched | undefined {
+    for (const parts of this.namesOf(module).flatMap((name) => [splitPlaces(name) ?? []])) {
+      const found = parts.map((names) => names.flatMap((name) => this.at(this.locate(name))));
+      if (parts.length === 0 || found.some((layers) => layers.length === 0)) continue;
+      const refusal = found.flat().find((layer) => layer.refusal !== undefined)?.refusal;
+      if (refusal !== undefined) return { problem: refusal, isMissing: true };
+      const several = found.find((layers) => layers.length > 1);
+      if (!several) return { parts: found.map(([layer]) => layer!) };
+      const nodes = several.flatMap(({ nodeNames }) => nodeNames);
+      return { problem: `a part of it may be any of ${nodes.join(', ')}`, isMissing: false };
+    }
+    return undefined;
+  }
+}
+
+/** The paths at which a module would be found: as a layer, as a part of one, or as several. */
+function placesOf(module: string): string[] {
+  const fused = fusedPlaces(module).map(({ path }) => path);
+  return [module, ...fused, ...(splitPlaces(module) ?? []).flat()];
 }
 
 /** The entry of a map, created first where it is missing. */

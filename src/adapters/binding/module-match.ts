@@ -84,8 +84,25 @@ export function alignPaths(
   const most = Math.max(0, ...[...votes.values()].map(({ count }) => count));
   const best = [...votes.values()].filter(({ count }) => count === most);
   const same = best.find(({ alignment }) => alignment.strip === '' && alignment.add === '');
-  if (best.length > 1 && !same) throw ambiguous(best, label);
-  return applied(same?.alignment ?? best[0]?.alignment ?? SAME);
+  if (same) return applied(same.alignment);
+  const [first, ...others] = fullest(best, modules);
+  if (others.length > 0) throw ambiguous([first!, ...others], label);
+  return applied(first?.alignment ?? SAME);
+}
+
+/**
+ * Of ways that find as many modules, those that leave out the fewest of the part that the graph would be: an
+ * encoder exported alone has homes for all adapters of the encoder, but not for all of a decoder like it.
+ */
+function fullest<T extends { readonly alignment: Alignment }>(
+  votes: readonly T[],
+  modules: readonly (readonly string[])[],
+): T[] {
+  const sizes = votes.map(({ alignment: { strip } }) => {
+    return modules.filter(([module]) => canonical(module!).startsWith(strip)).length;
+  });
+  const least = Math.min(...sizes);
+  return votes.filter((_, i) => sizes[i] === least);
 }
 
 /** Paths by each of their proper suffixes. */
