@@ -40,7 +40,7 @@ export const inspectCommand = defineCommand({
     const text = () => {
       const parts = [modelLines(result), why ? reasonLines(result, ui) : layerLines(result, ui)];
       const page = options.html === undefined ? [] : [`wrote ${printable(options.html)}`];
-      return `${[...parts.flatMap((lines) => [...lines, '']), ...summaryLines(result, ui), ...page].join('\n')}\n`;
+      return `${[...parts.flatMap((lines) => [...lines, '']), ...exportedLines(result), ...summaryLines(result, ui), ...page].join('\n')}\n`;
     };
     return { result, text };
   },
@@ -174,6 +174,13 @@ function reasonLines({ targets }: InspectResult, ui: Ui): string[] {
     const lines = ui.width === undefined ? [details] : wrap(details, ui.width - 5);
     return [`${mark}  ${printable(module)}`, ...lines.map((line) => `     ${line}`)];
   });
+}
+
+function exportedLines({ exportedAdapters: [first, ...others] = [] }: InspectResult): string[] {
+  if (first === undefined) return [];
+  const where = printable(others.length > 0 ? `${first} and others` : first);
+  const adapters = plural(others.length + 1, 'adapter');
+  return [`${adapters} of the exporter stay as they are: beside ${where}`];
 }
 
 function summaryLines({ summary, targets: layers, slots }: InspectResult, ui: Ui): string[] {

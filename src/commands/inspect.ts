@@ -10,6 +10,7 @@ import {
   parameterShare,
   parametersOf,
 } from '../adapters/kinds/summary.js';
+import { exportedBeside } from '../adapters/model/exported-adapters.js';
 import { findLayers, type Layer, multiplying } from '../adapters/model/layers.js';
 import type { Head, ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
@@ -106,8 +107,14 @@ function examine(opened: OpenedModel, wanted: { blocks?: boolean } = {}): Examin
     summary: summarize(targets, all, parameters),
     sets: patched.sets.map((set) => describeSet(set, all)),
     slots: patched.slots ? describeSlots(patched.slots) : null,
+    ...exportedIn(targets),
   };
   return { result, blocks };
+}
+
+function exportedIn(targets: readonly InspectedTarget[]) {
+  const modules = new Set(targets.flatMap(({ module }) => exportedBeside(module) ?? []));
+  return modules.size === 0 ? {} : { exportedAdapters: [...modules] };
 }
 
 function describeModel(model: Model, parameters: number): ModelFacts {

@@ -23,6 +23,8 @@ export interface InspectResult {
   readonly sets: readonly InspectedSet[];
   /** The slots of a model that takes its adapters when it runs. */
   readonly slots: InspectedSlots | null;
+  /** Modules beside which the exporter has put adapters of its own, where there are any. */
+  readonly exportedAdapters?: readonly string[];
 }
 
 /** Facts about the file. */

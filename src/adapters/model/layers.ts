@@ -5,6 +5,7 @@ import { type Finding, findLinearLayers, type LinearLayer } from '../targets/ind
 import { modulePath } from '../targets/module-path.js';
 import type { Selectable } from '../targets/select.js';
 import { WeightNames } from '../targets/weight-name.js';
+import { exportedBeside } from './exported-adapters.js';
 import type { PatchedModel } from './patched.js';
 
 /** One weight and every node that uses it, or a node that can take no adapter. */
@@ -57,14 +58,17 @@ function layerOf(patched: PatchedModel, findings: Finding[], names: WeightNames)
   const modules = findings.map((finding, i) =>
     modulePath(multiplying(finding), names.of(finding), labels[i]),
   );
+  const own = 'refusal' in first ? first.refusal : undefined;
+  const beside = exportedBeside(modules[0]!);
   return {
     module: modules[0]!,
     modules,
     nodes,
     nodeNames: labels,
     isConvolution: first.node.opType.includes('Conv'),
-    linear,
-    refusal: 'refusal' in first ? first.refusal : undefined,
+    linear: beside === undefined ? linear : [],
+    refusal:
+      beside === undefined ? own : `it is a factor of the adapter that was exported with ${beside}`,
   };
 }
 

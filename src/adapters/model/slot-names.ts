@@ -1,6 +1,7 @@
 /** What a layer's slot is called, and the graph inputs that feed it. */
 import type { Node } from '../../onnx/model.js';
 import { uniqueName } from '../targets/module-path.js';
+import { exportedBeside } from './exported-adapters.js';
 import { findLayers, type Layer } from './layers.js';
 import type { PatchedModel } from './patched.js';
 import { type Slot, slotDtypes } from './slot-manifest.js';
@@ -29,17 +30,19 @@ export function parseSlotInput(name: string): { slot: string; factor: 'a' | 'b' 
 
 /**
  * The names of the layers' slots: the module path where one layer has it, else the name of the layer's
- * first node. They depend on the model only, so that adapters written for one choice of layers fit
+ * first node. That is also the name beside an exported adapter, whose tensors are called as the inputs of a
+ * slot of the module would be. They depend on the model only, so that adapters written for one choice of layers fit
  * another.
  * @param all every layer of the model
  */
 export function slotNames(all: readonly Layer[]): Map<Layer, string> {
   const counts = new Map<string, number>();
   for (const { module } of all) counts.set(module, (counts.get(module) ?? 0) + 1);
+  const exported = new Set(all.map(({ module }) => exportedBeside(module)));
   const taken = new Map<string, number>();
   return new Map(
     all.map((layer) => {
-      const isAlone = counts.get(layer.module) === 1;
+      const isAlone = counts.get(layer.module) === 1 && !exported.has(layer.module);
       // Nodes in two branches of an If may have one name.
       return [layer, uniqueName(isAlone ? layer.module : layer.nodeNames[0]!, taken)];
     }),
