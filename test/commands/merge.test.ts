@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import onnxProto from 'onnx-proto';
 import { describe, expect, it } from 'vitest';
 import type { NewAdapter } from '../../src/adapters/factors/factors.js';
@@ -308,6 +309,72 @@ describe('a quantized weight', () => {
     expect(graph!.node!.map(({ opType, name }) => [opType, name])).toEqual([['MatMul', 'n']]);
     expect(graph!.initializer!.map(({ name }) => name)).toEqual(['q_merged']);
     await expectFaithful(base, result);
+  });
+
+  it('inside MatMulNBits of float16, with a bias: off by two roundings to float16 at most', async () => {
+    const bytes = wave(64).map((v) => Math.round(120 + 200 * v));
+    const scales = toFloat64('float16', tensor('', [8], wave(8), 'float16').rawData!, 8);
+    const weight = Array.from({ length: 64 }, (_, i) => {
+      const [k, n] = [Math.floor(i / 8), i % 8];
+      return (((bytes[8 * n + (k >> 1)]! >> (4 * (k & 1))) & 15) - 8) * scales[n]!;
+    });
+    const sizes = { K: 8, N: 8, bits: 4, block_size: 16 };
+    const half = model({
+      nodes: [node('com.microsoft:MatMulNBits', ['x', 'q', 's', '', '', 'b'], 'y', sizes, 'n')],
+      initializers: [
+        tensor('q', [8, 1, 8], bytes, 'uint8'),
+        tensor('s', [8], scales, 'float16'),
+        tensor('b', [8], wave(8, 1), 'float16'),
+      ],
+      inputs: [value('x', ['n', 8], 'float16')],
+      outputs: [value('y', ['n', 8], 'float16')],
+    });
+    const full = model({
+      nodes: [node('MatMul', ['x', 'w'], 'y', {}, 'n')],
+      initializers: [tensor('w', [8, 8], weight)],
+      inputs: [value('x', ['n', 8])],
+      outputs: ['y'],
+    });
+    const [folded, exact] = [await merged(half), await merged(full)];
+    expect(folded.kinds).toEqual(['dequantized']);
+    const found = toFloat64('float16', numbersOf(folded.output, 'q_merged'), 64);
+    const expected = toFloat64('float32', numbersOf(exact.output, 'w'), 64);
+    found.forEach((v, i) => {
+      const bound = 2 ** -11 * (Math.abs(weight[i]!) + Math.abs(expected[i]!)) + 2 ** -24;
+      expect(Math.abs(v - expected[i]!)).toBeLessThanOrEqual(bound);
+    });
+    const { graph } = onnx.ModelProto.decode(readFileSync(folded.output));
+    expect(graph!.node!.map(({ opType }) => opType)).toEqual(['MatMul', 'Add']);
+    expect(graph!.initializer!.map(({ name }) => name).sort()).toEqual(['b', 'q_merged']);
+    const x = feed([2, 8], X.data as Float32Array, 'float16');
+    const [before, after] = [await run(folded.patched, { x }), await run(folded.output, { x })];
+    expect(maxDifference(after.y!.data, before.y!.data)).toBeLessThan(2e-2);
+  });
+
+  it('of a data file goes to one again', async () => {
+    const data = { q: wave(64).map((v) => Math.round(120 + 200 * v)), s: wave(8) };
+    const q = tensor('q', [8, 1, 8], data.q, 'uint8');
+    const entries = { location: 'q.data', offset: '0', length: '64' };
+    const outside = {
+      ...{ name: 'q', dims: [8, 1, 8], dataType: onnx.TensorProto.DataType.UINT8 },
+      dataLocation: onnx.TensorProto.DataLocation.EXTERNAL,
+      externalData: Object.entries(entries).map(([key, value]) => ({ key, value })),
+    };
+    const sizes = { K: 8, N: 8, bits: 4, block_size: 16 };
+    const base = model({
+      nodes: [node('com.microsoft:MatMulNBits', ['x', 'q', 's'], 'y', sizes, 'n')],
+      initializers: [outside, tensor('s', [8], data.s)],
+      inputs: [value('x', ['n', 8])],
+      outputs: ['y'],
+    });
+    const patched = folder.write(await insertInto(base, OPTIONS));
+    writeFileSync(join(dirname(patched), 'q.data'), q.rawData!);
+    const output = join(dirname(patched), 'merged.onnx');
+    await foldAdapters(patched, { output });
+    const { graph } = onnx.ModelProto.decode(readFileSync(output));
+    const weight = graph!.initializer!.find(({ name }) => name === 'q_merged');
+    expect(weight).toMatchObject({ name: 'q_merged', dataLocation: 1 });
+    expectClose(await run(output, { x: X }), await run(patched, { x: X }), 1e-5);
   });
 
   it('that is cast from integers is refused, by the name of its layer', async () => {

@@ -20,7 +20,7 @@ import { type Model, type Node, nodeLabel, standardOpset } from '../../onnx/mode
 import { onnx } from '../../onnx/proto.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import { openSession } from '../../runtime/session.js';
-import type { Feeds } from '../../runtime/tensor-value.js';
+import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
 import type { IntegerProduct, LinearLayer } from '../targets/index.js';
 import type { BaseWeight } from './base-weight.js';
 
@@ -54,7 +54,7 @@ export function dequantizedTensor(
 
 /**
  * The weight [in, out] of a layer that is quantized inside its operator (MatMulNBits): the layer's
- * answer to rows of the identity matrix, in full precision.
+ * answer to rows of the identity matrix, in full precision. Of a layer in float16 it is rounded to that.
  */
 export function weightByIdentity(context: WeightContext, layer: LinearLayer): BaseWeight {
   const { in: rows, out: columns, dtype } = layer.weight;
@@ -65,12 +65,8 @@ export function weightByIdentity(context: WeightContext, layer: LinearLayer): Ba
     columns,
     async readRows(start, end) {
       evaluator ??= evaluate(context, layer.node, [layer.input], dtype, WITHOUT_ROUNDING);
-      const identity = new Float32Array((end - start) * rows);
-      for (let row = start; row < end; row++) identity[(row - start) * rows + row] = 1;
       const { run, release } = await evaluator;
-      const dims = [end - start, rows];
-      const feeds = new Map([[layer.input, { dtype: 'float32', dims, data: identity }]] as const);
-      const bytes = await run(feeds);
+      const bytes = await run(new Map([[layer.input, identityRows(start, end, rows, dtype)]]));
       if (end < rows) return bytes;
       // The last rows may be asked for once more.
       evaluator = undefined;
@@ -79,6 +75,18 @@ export function weightByIdentity(context: WeightContext, layer: LinearLayer): Ba
     },
   };
 }
+
+/** Rows of an identity matrix. */
+function identityRows(start: number, end: number, size: number, dtype: FloatName): TensorValue {
+  const Numbers = dtype === 'float16' ? Uint16Array : Float32Array;
+  const data = new Numbers((end - start) * size);
+  for (let row = start; row < end; row++) {
+    data[(row - start) * size + row] = dtype === 'float16' ? FLOAT16_ONE : 1;
+  }
+  return { dtype, dims: [end - start, size], data };
+}
+
+const FLOAT16_ONE = 0x3c00;
 
 /** The weight [in, out] that the integers of a product stand for, `(integers - zeroPoint) · scale`. */
 export function weightOfIntegers(
@@ -161,23 +169,23 @@ async function open(
   { nodes, constants, fed, output }: Computation,
   dtype: FloatName,
 ): Promise<Evaluator> {
-  if (dtype !== 'float32') {
+  if (dtype !== 'float32' && dtype !== 'float16') {
     throw new OnnxLoraError(
       'unsupported',
-      `${nodeLabel(node)}: its weight dequantizes to ${dtype}, only float32 can be folded into`,
+      `${nodeLabel(node)}: its weight dequantizes to ${dtype}, only float32 and float16 can be folded into`,
       { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
     );
   }
   const pieces = [
     ...constantRecords(context, node, constants),
     ...nodes.flatMap((one) => nodeRecord(one)),
-    ...fed.flatMap((name) => record(GraphField.input, floatValue(name))),
-    ...record(GraphField.output, floatValue(output)),
+    ...fed.flatMap((name) => record(GraphField.input, floatValue(name, dtype))),
+    ...record(GraphField.output, floatValue(output, dtype)),
   ];
   const session = await openSession(modelBytes(context.model, pieces));
   return {
     run: async (feeds) => {
-      const values = (await session.run(feeds)).get(output)!.data as Float32Array;
+      const values = (await session.run(feeds)).get(output)!.data as Float32Array | Uint16Array;
       return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
     },
     release: () => session.release(),
@@ -236,8 +244,8 @@ function notStored(node: Node, name: string): OnnxLoraError {
   );
 }
 
-function floatValue(name: string): Uint8Array {
-  const elemType = onnx.TensorProto.DataType.FLOAT;
+function floatValue(name: string, dtype: FloatName): Uint8Array {
+  const elemType = dataTypeNumber(dtype);
   return onnx.ValueInfoProto.encode({ name, type: { tensorType: { elemType } } }).finish();
 }
 

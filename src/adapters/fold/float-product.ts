@@ -23,7 +23,7 @@ export interface Edited {
  */
 export function becomeProduct(edited: Edited, layer: LinearLayer, weight: string): void {
   const product = productOf(layer, weight);
-  const addends = layer.product?.addends ?? [];
+  const addends = addendsOf(layer);
   const before = new Before(edited, layer);
   let last: Operation = product;
   for (const addend of addends) {
@@ -32,6 +32,15 @@ export function becomeProduct(edited: Edited, layer: LinearLayer, weight: string
   }
   change(edited, layer, last);
 }
+
+/** What the layer adds to its product: the bias inside a MatMulNBits is one too. */
+export function addendsOf({ node, product }: LinearLayer): readonly Addend[] {
+  if (product) return product.addends;
+  const bias = node.inputs[BIAS];
+  return bias ? [{ value: bias, scales: [], zeroPoint: '' }] : [];
+}
+
+const BIAS = 5;
 
 type Operation = Pick<NewNode, 'opType' | 'inputs' | 'attributes'>;
 

@@ -4,15 +4,14 @@
  * is quantized, is left to them: the adapted nodes get a floating-point weight of their own.
  */
 
-import { OnnxLoraError } from '../../errors.js';
-import { type Constant, isComputing, isStep } from '../../graph/constants.js';
+import { type Constant, isComputing, isStep, storedTensor } from '../../graph/constants.js';
 import type { NameAuthority } from '../../graph/names.js';
 import { finalReaders } from '../../graph/readers.js';
 import type { Value } from '../../graph/uses.js';
 import type { NewDataFile } from '../../onnx/data-file.js';
 import { type FloatName, isConvertible } from '../../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../../onnx/edit.js';
-import { nodeRecord } from '../../onnx/encode.js';
+import { type NewTensor, nodeRecord } from '../../onnx/encode.js';
 import type { TensorPlace } from '../../onnx/external.js';
 import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
@@ -24,7 +23,7 @@ import { structureOf } from '../structure/structure.js';
 import type { Addend, LinearLayer } from '../targets/index.js';
 import { type BaseWeight, storedWeight } from './base-weight.js';
 import { type WeightContext, weightByIdentity, weightOfIntegers } from './dequantize.js';
-import { becomeProduct } from './float-product.js';
+import { addendsOf, becomeProduct } from './float-product.js';
 import type { FoldNorms, FoldRule } from './folded-weight.js';
 import { isQuantized, layerWeight } from './layer-weight.js';
 import { RowFactors } from './row-factors.js';
@@ -203,29 +202,32 @@ export class Folding {
   private replaceOperator(group: readonly FoldSite[]): void {
     for (const site of group) {
       const { node, weight, input, product } = site.layer;
-      if (!product && node.inputs[5]) {
-        throw new OnnxLoraError(
-          'unsupported',
-          `${nodeLabel(node)}: ${node.opType} with a bias cannot be folded into`,
-          { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
-        );
-      }
       const base = product
         ? weightOfIntegers(this.context, site.layer, product)
         : weightByIdentity(this.context, site.layer);
       const data = this.fold([site], base, false, 'dequantized');
       const name = this.names.fresh(`${weight.name}_merged`);
       const dims = [weight.in, weight.out];
-      addInitializer(this.root, this.context.model, { name, dtype: weight.dtype, dims, data });
+      this.addBeside(site.layer, { name, dtype: weight.dtype, dims, data });
       const { root, names, context } = this;
       becomeProduct({ root, names, model: context.model }, site.layer, name);
-      this.readFrom(node, [input, ...(product?.addends ?? []).flatMap(valuesOf)]);
+      this.readFrom(node, [input, ...addendsOf(site.layer).flatMap(valuesOf)]);
       const given = product ? node.inputs : node.inputs.slice(1);
       node.inputs.forEach((value, index) => {
         if (index > 0 || value !== input) this.markRewired(node, index);
       });
       for (const value of given) this.removeUnusedValue(node, value);
     }
+  }
+
+  /** A new weight, in a data file where one that the layer reads is in one. */
+  private addBeside({ node, weight }: LinearLayer, tensor: NewTensor): void {
+    const isOutside = [weight.name, ...node.inputs].some((name) => {
+      const stored = storedTensor(this.context.values, node.graph, name)?.tensor;
+      return stored?.data.kind === 'external';
+    });
+    if (isOutside) this.dataFile.add(tensor);
+    else addInitializer(this.root, this.context.model, tensor);
   }
 
   private readFrom({ graph }: Node, names: readonly string[]): void {
