@@ -3,7 +3,9 @@
 import type { LabelKind } from '../../data/label-kind.js';
 import type { ModelOutput } from '../../data/needs.js';
 import { OnnxLoraError } from '../../errors.js';
+import { ancestorsOf } from '../../graph/ancestors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
+import type { NewNode } from '../../onnx/encode.js';
 import type { Dim } from '../../onnx/model.js';
 import { unsqueeze } from './operators.js';
 
@@ -11,7 +13,7 @@ import { unsqueeze } from './operators.js';
  * The output with samples along its first axis: [frames, batch, classes] that spell a text are turned, and a model for
  * batches of 1 that leaves the axis out gets it back.
  * @param inputs of the model, samples first
- * @throws OnnxLoraError `invalid-argument` for an output that does not follow the batch
+ * @throws OnnxLoraError `invalid-argument` for an output that does not follow the batch, or may do so in two ways
  */
 export function batchFirst(
   graph: GraphBuilder,
@@ -21,6 +23,7 @@ export function batchFirst(
 ): ModelOutput {
   const batch = batchOf(inputs);
   const { shape } = output;
+  if (labels === 'spelling') checkOrder(graph, output, batch);
   if (batch === undefined || labels === 'pairs' || !shape || shape[0] === batch) return output;
   const [frames, samples, classes] = shape;
   if (labels === 'spelling' && shape.length === 3 && samples === batch) {
@@ -34,6 +37,40 @@ export function batchFirst(
     throw withoutBatch(output, shape, batch);
   }
   return output;
+}
+
+/**
+ * Where a fixed batch has as many samples as there are frames, shapes do not tell samples from frames. Samples that
+ * are first in the inputs are so in the output, unless a Transpose on the way moves the first axis.
+ * @throws OnnxLoraError `invalid-argument`
+ */
+function checkOrder(
+  graph: GraphBuilder,
+  { name, shape }: ModelOutput,
+  batch: Dim | undefined,
+): void {
+  const [frames, samples] = shape ?? [];
+  if (typeof batch !== 'number' || batch === 1 || frames !== batch || samples !== batch) return;
+  const reaches = ancestorsOf(graph, name);
+  const turned = graph.nodes.find(
+    (node) => node.outputs.some((one) => reaches.has(one)) && movesFirst(node),
+  );
+  if (!turned) return;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `the output ${name} is [${shape!.join(', ')}] for batches of ${batch}, and ${turned.name || turned.outputs[0]} (Transpose) moves the first axis: samples and frames cannot be told from each other`,
+    {
+      node: turned.name || undefined,
+      hint: 'Export the model with an open batch, or for another number of samples than it has frames.',
+    },
+  );
+}
+
+function movesFirst({ opType, attributes }: NewNode): boolean {
+  const perm = attributes?.perm;
+  if (opType !== 'Transpose' || !perm || !('ints' in perm)) return false;
+  // Matrices are weights.
+  return perm.ints.length > 2 && Number(perm.ints[0]) !== 0;
 }
 
 /** The first axis that all inputs have in common. */

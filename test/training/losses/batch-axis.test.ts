@@ -48,6 +48,26 @@ it('ctc turns [frames, batch, classes]', async () => {
   expect(found.cer).toBe(expected.cer);
 });
 
+it.each([
+  ['samples first', [] as const, true],
+  ['frames first', [1, 0, 2] as const, false],
+])(
+  'ctc of as many frames as samples is %s where no Transpose says otherwise',
+  async (_, perm, isClear) => {
+    const x = numbers(FRAMES, FRAMES, 6);
+    const labels = ['int64', [FRAMES, 1], [1, 2, 1, 3, 2]] as const;
+    const label_lengths = ['int64', [FRAMES], [1, 1, 1, 1, 1]] as const;
+    const data = files.write(safetensors({ x, labels, label_lengths } as never), 'd.safetensors');
+    const last = perm.length
+      ? node('Transpose', ['z'], 'y', { perm })
+      : node('Identity', ['z'], 'y');
+    const path = modelOf([FRAMES, FRAMES, 6], [last], [FRAMES, FRAMES, CLASSES]);
+    const run = () => evaluate(path, { ...how, data, loss: 'ctc', batchSize: FRAMES });
+    if (isClear) expect((await run()).loss).toBeGreaterThan(0);
+    else expect((await failure(run, 'invalid-argument')).message).toContain('cannot be told');
+  },
+);
+
 it('a batch of 1 that the model takes the axis from is given it back', async () => {
   const labels = ['int64', [SAMPLES], [1, 3, 0]] as const;
   const data = files.write(
