@@ -66,6 +66,7 @@ export interface GradientOptions extends WorkOptions, LossSettings, DataOptions,
 
 /** Who wants to know how the graph of the gradients compares with its file. */
 export interface GuardListener {
+  /** Called once, before the first gradient. */
   readonly onGuard?: ((report: GuardReport) => void) | undefined;
 }
 

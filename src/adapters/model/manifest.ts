@@ -9,7 +9,12 @@ import type { MessageEdit } from '../../onnx/edit.js';
 import { metadataRecord } from '../../onnx/encode.js';
 import type { Entry, Model } from '../../onnx/model.js';
 import { kindNames } from '../structure/choices.js';
-import { type OwnTensorName, scalings, structures } from '../structure/structure.js';
+import {
+  type LayerPart,
+  type OwnTensorName,
+  scalings,
+  structures,
+} from '../structure/structure.js';
 import { packManifest, unpackManifest } from './manifest-text.js';
 
 /** A name in the graph. */
@@ -35,6 +40,8 @@ const siteEntries = v.object({
 export interface Site extends v.InferOutput<typeof siteEntries> {}
 export const site: v.GenericSchema<unknown, Site> = siteEntries;
 
+const part: v.GenericSchema<unknown, LayerPart> = v.object({ first: count, of: size });
+
 const adapter = v.object({
   /** Of the adapter; unique in its set. */
   name,
@@ -45,7 +52,7 @@ const adapter = v.object({
   /** Output features of the layer. */
   out: size,
   /** The columns of the layer that it changes, where it is not all of them. */
-  part: v.optional(v.object({ first: count, of: size })),
+  part: v.optional(part),
   /** Absent for LoRA; files that are older than this key have DoRA's magnitude alone. */
   kind: v.optional(v.picklist(kindNames)),
   /** The blocks that the weight is divided into. */
