@@ -1,5 +1,5 @@
 /**
- * What went wrong, in the terms of the user's own input. The CLI prints it as one line and exits
+ * A failure, in the terms of the user's own input. The CLI prints it as one line and exits
  * with 1; anything else that is thrown is a bug of ours.
  */
 export type ErrorCode =
@@ -27,11 +27,11 @@ export type ErrorCode =
   | 'checkpoint'
   | 'aborted';
 
-/** What an error says beside its message. */
+/** Details of an error beside its message. */
 export interface ErrorDetails {
   /** The node the error is about. */
   node?: string | undefined;
-  /** What the user can do. */
+  /** Advice for the user. */
   hint?: string | undefined;
   /** The error that led to this one. */
   cause?: unknown;
@@ -54,11 +54,11 @@ export interface ErrorDetails {
 export class OnnxLoraError extends Error {
   /** Of the class, for messages. */
   override readonly name = 'OnnxLoraError';
-  /** What went wrong, to branch on; `docs/troubleshooting.md` explains each. */
+  /** The kind of failure, to branch on; `docs/troubleshooting.md` explains each. */
   readonly code: ErrorCode;
   /** The node of the model that it is about. */
   readonly node: string | undefined;
-  /** What to do about it. */
+  /** Advice on what to do about it. */
   readonly hint: string | undefined;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {

@@ -3,7 +3,7 @@
  * data. Options are those of the command line in camelCase, results are the JSON that it
  * prints, failures are {@link OnnxLoraError}.
  *
- * What this entry exports is stable. The pieces that the commands are made of are in `onnx-lora/graph`.
+ * The exports of this entry are stable. The pieces that the commands are made of are in `onnx-lora/graph`.
  *
  * @packageDocumentation
  */

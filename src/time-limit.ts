@@ -16,7 +16,7 @@ let context: Context | undefined;
 
 /**
  * Runs `work` to its end or stops it, wherever it is: V8 leaves even a regular expression that backtracks.
- * What the work was changing is then half changed. A call costs about 0.1 ms.
+ * Things that the work was changing are then half changed. A call costs about 0.1 ms.
  * @throws TimeLimit, and what `work` throws
  */
 export function withinTime<T>(milliseconds: number, work: () => T): T {

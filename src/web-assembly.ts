@@ -1,4 +1,4 @@
-/** What we use of WebAssembly: TypeScript has its types in the library of browsers alone. */
+/** The parts of WebAssembly that we use: TypeScript has its types in the library of browsers alone. */
 interface WebAssemblyApi {
   readonly Module: new (bytes: Uint8Array) => object;
   readonly Instance: new (module: object) => { readonly exports: unknown };

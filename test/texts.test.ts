@@ -1,10 +1,11 @@
-/** Holds the texts of src, literals and comments, to the words that a library speaks. */
+/** Holds the texts of the code, literals and comments, to plain English and the words that a library speaks. */
 import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 import { describe, expect, test } from 'vitest';
 
-const src = fileURLToPath(new URL('../src/', import.meta.url));
+const root = fileURLToPath(new URL('..', import.meta.url));
 
 interface Text {
   readonly file: string;
@@ -13,12 +14,22 @@ interface Text {
   readonly text: string;
 }
 
-const texts = readdirSync(src, { recursive: true, encoding: 'utf8' })
-  .filter((file) => file.endsWith('.ts'))
-  .flatMap(textsOf);
+// Without the files whose options are moving into tables.
+const library = textsIn('src').filter((text) => !isMoving(text));
+const texts = [...library, ...textsIn('cli').filter((text) => !isMoving(text))];
+
+function isMoving({ file }: Text): boolean {
+  return /^(src\/training\/options|src\/training\/losses\/loss|src\/commands\/patch-options|cli\/(training-)?options)\.ts$/.test(file);
+}
+
+function textsIn(folder: string): Text[] {
+  return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts'))
+    .flatMap((file) => textsOf(join(folder, file)));
+}
 
 function textsOf(file: string): Text[] {
-  const code = readFileSync(src + file, 'utf8');
+  const code = readFileSync(join(root, file), 'utf8');
   const source = ts.createSourceFile(file, code, ts.ScriptTarget.Latest, true);
   const found = new Map<number, Text>();
   const add = (kind: Text['kind'], start: number, end: number) => {
@@ -63,12 +74,28 @@ function having(pattern: RegExp, among: readonly Text[]): string[] {
 
 describe('a text of the library', () => {
   // Not flags of ours: custom properties of CSS, and options of Node.
-  const others =
-    /^(report\/(page-style|heatmap|confusion|html)|commands\/apart|training\/options)\.ts$/;
+  const others = /^src\/(report\/(page-style|heatmap|confusion|html)|commands\/apart)\.ts$/;
 
   test('names an option by its key, not by the flag of the command line', () => {
-    const ours = texts.filter(({ file }) => !others.test(file));
+    const ours = library.filter(({ file }) => !others.test(file));
     expect(ours.length).toBeGreaterThan(5000);
-    expect(having(/(?<![\w-])--[a-z][a-z-]+/, ours)).toEqual([]);
+    expect(having(/(?<![\w-])--([a-z][a-z-]+|\$\{)/, ours)).toEqual([]);
+  });
+});
+
+describe('a comment', () => {
+  const comments = texts.filter(({ kind }) => kind === 'comment');
+
+  test('opens with the thing that it is about', () => {
+    expect(comments.length).toBeGreaterThan(2000);
+    expect(having(/^(\/\*\*|\/\/)[\s*]*(What|Where|How|From)\b/, comments)).toEqual([]);
+  });
+});
+
+describe('a text', () => {
+  test('says that something is not a thing, rather than that it is no thing', () => {
+    expect(
+      having(/(?<!there )\b(is|are|was|were) (no|none)\b(?! (longer|more|matter))/i, texts),
+    ).toEqual([]);
   });
 });

@@ -72,7 +72,7 @@ function codesOf(
 interface Offset {
   /** The codes of 0, for the operator. */
   readonly codes: readonly string[];
-  /** What stands for 0 as a float, taken off afterwards. */
+  /** The zero point as a float, subtracted afterwards. */
   readonly value?: string;
 }
 

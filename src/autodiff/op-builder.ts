@@ -342,8 +342,8 @@ export class OpBuilder {
     }
     if (perm.every((axis, i) => axis === i)) return value;
     const { dtype, shape } = this.type(value);
-    const turned = shape ? perm.map((axis) => shape[axis]!) : null;
-    const type = { dtype, shape: turned };
+    const transposed = shape ? perm.map((axis) => shape[axis]!) : null;
+    const type = { dtype, shape: transposed };
     const result = this.op('Transpose', [value], type, { perm: { ints: perm } });
     this.transposes.set(result, { of: value, perm });
     return result;

@@ -98,7 +98,7 @@ export function stepManifestOf(model: Uint8Array): StepManifest {
   return manifest as StepManifest;
 }
 
-/** What an input is, whatever the graph calls it. */
+/** The meaning of an input, whatever the graph calls it. */
 export function roleOf({ renamed = {} }: StepManifest, input: string): string {
   return Object.hasOwn(renamed, input) ? renamed[input]! : input;
 }

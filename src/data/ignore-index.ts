@@ -1,2 +1,2 @@
-/** What PyTorch and everything made for it ignores. */
+/** The label that PyTorch and everything made for it ignores. */
 export const DEFAULT_IGNORE_INDEX = -100;

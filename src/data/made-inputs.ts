@@ -23,7 +23,7 @@ export function withMadeInputs(dataset: Dataset, inputs: readonly ValueInfo[]): 
   const shape = ids && dataset.keys.get(ids.name)!.shape;
   const missing = inputs.filter(({ name }) => !dataset.keys.has(name));
   const past = shape ? missing.filter(({ name }) => isPast(name)).map(pastInput) : [];
-  // Where there is no cache, a mask that was forgotten would silently let padding count.
+  // Without a cache, a mask that was forgotten would silently let padding count.
   const isDecoder = inputs.some(({ name }) => isPast(name));
   const sequences = isDecoder && shape?.length === 1 ? missing.flatMap(madeSequence) : [];
   if (past.length + sequences.length === 0) return dataset;

@@ -94,7 +94,7 @@ const NAMED = 3;
 
 /**
  * Leaves out bad rows.
- * @returns what is said of them; undefined where samples are no rows of a file
+ * @returns what is said of them; undefined where samples are not rows of a file
  */
 function leftOut(dataset: Dataset, bad: readonly BadSample[]): string | undefined {
   const [first] = bad;
@@ -104,7 +104,7 @@ function leftOut(dataset: Dataset, bad: readonly BadSample[]): string | undefine
     throw new OnnxLoraError(
       'invalid-data',
       `${places[0]}: ${first.problem}, expected a frame for each label and one between two that are the same`,
-      { hint: 'Correct the row, or leave out all that are bad with --skip-bad-rows.' },
+      { hint: 'Correct the row, or leave out all that are bad with `skipBadRows: true`.' },
     );
   }
   dataset.leaveOut(bad.map(({ sample }) => sample));

@@ -69,7 +69,7 @@ function labelRule(feed: Feed, needs: DataNeeds): Rule {
   return { ...rule, ...counting(needs, (taken) => taken !== ignoreIndex, rule, lack) };
 }
 
-/** Where the ids are the labels: those that the mask says are text. */
+/** The ids as labels: those that are text by the mask. */
 function maskRule(feed: Feed, needs: DataNeeds): Rule {
   const lack = `key ${feed.key} leaves no token to predict: it is 0 after the first one of every sample`;
   const rule = { feeds: [feed], find: () => undefined };

@@ -8,7 +8,7 @@ import { GraphBuilder } from './builder.js';
 type BodyProto = onnxProto.onnx.IGraphProto;
 type AttributeProto = onnxProto.onnx.IAttributeProto;
 
-/** How the nodes of bodies are looked at and raised. */
+/** Looks at the nodes of bodies, and raises them. */
 export interface BodyRules {
   /** Whether the form of a node changed. */
   isOld(node: NewNode): boolean;
@@ -41,7 +41,7 @@ function raisedBody(graph: GraphBuilder, body: BodyProto, rules: BodyRules): Bod
   builder.reserveAllOf(graph);
   for (const name of namesIn(body)) builder.reserve(name);
   for (const node of body.node ?? []) rules.add(builder, newNode(node));
-  // What follows in the graph around it keeps clear of the new names as well.
+  // Later nodes of the graph around it keep clear of the new names as well.
   graph.reserveAllOf(builder);
   const { graph: added } = onnx.ModelProto.decode(
     Buffer.concat(builder.modelPieces() as Uint8Array[]),
@@ -83,7 +83,7 @@ function newNode(node: onnxProto.onnx.INodeProto): NewNode {
 
 const { AttributeType } = onnx.AttributeProto;
 
-/** What new forms are made of as plain values, the rest as it is. */
+/** The inputs of new forms as plain values, the rest as it is. */
 function valueOfAttribute(attribute: AttributeProto): AttributeValue {
   const { type, i, f, s, ints, floats } = attribute;
   switch (type) {

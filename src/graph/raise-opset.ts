@@ -109,7 +109,7 @@ function batchNormalization(graph: GraphBuilder, node: NewNode): void {
   graph.add({ ...node, outputs: [output!], attributes: omit(node, 'spatial') });
 }
 
-/** From opset 16 on, coordinates are by default those of pixels' centers. */
+/** Since opset 16, coordinates are by default those of pixels' centers. */
 function roiAlign(graph: GraphBuilder, node: NewNode): void {
   const attributes = { ...node.attributes, coordinate_transformation_mode: OUTPUT_HALF_PIXEL };
   graph.add({ ...node, attributes });

@@ -201,7 +201,7 @@ export function fromFloat32(dtype: DataTypeName, values: Float32Array): Uint8Arr
  * Whole numbers as raw little-endian bytes of an integer type or bool. What a Number has rounded up to
  * 2^63 was the greatest int64, which means "to the end".
  * @throws OnnxLoraError `invalid-argument` for what the type does not hold, `unsupported` for a type
- * that is none of them
+ * that is not one of them
  */
 export function fromIntegers(
   dtype: DataTypeName,

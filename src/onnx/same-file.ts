@@ -20,7 +20,7 @@ function identityOf(path: string): string | undefined {
     const { dev, ino } = statSync(path, { bigint: true });
     return `${dev}:${ino}`;
   } catch {
-    // A name that is none, or out of reach: no file that is there.
+    // Not a name, or out of reach: no file that is there.
     return undefined;
   }
 }

@@ -63,7 +63,7 @@ class Cursor {
     const number = this.low >>> 3;
     const wireType = this.low & 7;
     if (number === 0 || this.high !== 0) {
-      throw malformed(this.source, start, 'a field number', 'bytes that are none');
+      throw malformed(this.source, start, 'a field number', 'other bytes');
     }
     const [value, end] = this.payload(wireType, start);
     if (end > this.end) {

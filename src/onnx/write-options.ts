@@ -71,5 +71,5 @@ export function outputOption(name: string) {
   };
 }
 
-/** Where the result goes. */
+/** The file of the result. */
 export interface OutputOptions extends OptionsOf<ReturnType<typeof outputOption>> {}

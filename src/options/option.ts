@@ -25,7 +25,7 @@ export type Group = (typeof groups)[number];
 
 export type Schema = v.BaseSchema<unknown, unknown, v.BaseIssue<unknown>>;
 
-/** What the help says. */
+/** Texts of the help. */
 export interface OptionTexts {
   readonly group: Group;
   readonly summary: string;
@@ -38,7 +38,7 @@ export interface OptionTexts {
   readonly implied?: string | undefined;
   /** On the command line, one flag may be followed by several numbers. */
   readonly list?: true | undefined;
-  /** How the default is found, where it is not one value. */
+  /** The rule for the default, where it is not one value. */
   readonly defaultText?: string | undefined;
 }
 

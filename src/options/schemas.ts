@@ -89,7 +89,7 @@ export function instance<T>(of: new () => T, expected: string): v.GenericSchema<
   return v.instance(of, expected);
 }
 
-/** What a value is like, as the command line and a JSON schema need it. */
+/** The kind of a value, as the command line and a JSON schema need it. */
 export interface Shape {
   readonly kind: 'boolean' | 'text' | 'path' | 'whole' | 'number' | 'other';
   readonly choices?: readonly string[];

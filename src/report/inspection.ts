@@ -7,7 +7,7 @@ import type { SlotMode } from '../adapters/structure/choices.js';
 import type { DataTypeName } from '../onnx/dtype.js';
 import type { Dim } from '../onnx/model.js';
 
-/** What `inspect` found. */
+/** The findings of `inspect`. */
 export interface InspectResult {
   /** The file. */
   readonly model: ModelFacts;

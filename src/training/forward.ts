@@ -266,10 +266,10 @@ function withLoss(
   const own = outputOf(patched, graph, types, options.modelOutput);
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
-  const turned = batchFirst(graph, own, inputs, losses[options.loss].labels);
-  const added = addLoss(graph, options.loss, turned, options.lossOptions, types, filter);
+  const byBatch = batchFirst(graph, own, inputs, losses[options.loss].labels);
+  const added = addLoss(graph, options.loss, byBatch, options.lossOptions, types, filter);
   const { loss, weight, gradient, inputs: lossInputs, renamed, doubt, rows } = added;
-  const output = { ...own, shape: turned.shape };
+  const output = { ...own, shape: byBatch.shape };
   if (options.forGpu) replaceBooleans(graph, types);
   const narrow = options.forGpu ? narrowInputs(graph) : new Set<string>();
   const called = new Map([...renamed].map(([name, own]) => [own, name]));

@@ -392,7 +392,7 @@ describe('a quantized weight', () => {
       outputs: ['y'],
     });
     const error = await failure(() => merged(base), 'unsupported');
-    expect(error.message).toContain('layer: its weight is stored as int8 behind a Cast');
+    expect(error.message).toContain('layer: its weight is stored as int8 before a Cast');
     expect(error.node).toBe('layer');
   });
 });

@@ -1,4 +1,4 @@
-/** How the adapters of a file find their layers. */
+/** Options of how the adapters of a file find their layers. */
 import { OnnxLoraError } from '../../errors.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { text, toggle } from '../../options/schemas.js';

@@ -140,10 +140,10 @@ function partWidths(out: number, parts: Parts): number[] | string {
     return Number.isInteger(width) && width > 0 && width === (known(part) ?? width);
   });
   const given = present(parts).map(({ record }) => `${record.name} ${record.out}`);
-  return fits ? widths : `these are no parts of it: ${given.join(', ')}`;
+  return fits ? widths : `these are not parts of it: ${given.join(', ')}`;
 }
 
-/** The tensors that a kind has beside the factors: all parts must have them, one behind the other. */
+/** The tensors that a kind has beside the factors: all parts must have them, one after the other. */
 function fusedOwn(parts: Parts): OwnNumbers | string {
   const first = parts.find((one) => one && ownTensors(one.record).length > 0);
   if (!first) return {};

@@ -150,8 +150,8 @@ function asStored(change: ModuleParameter, { weight }: Home): Float64Array {
   if (!weight) return values;
   const isTransposed = change.shape[0] !== weight.out;
   const [rows, columns] = isTransposed ? [weight.in, weight.out] : [weight.out, weight.in];
-  const turned = isTransposed === weight.transposed ? transposed(values, rows, columns) : values;
-  return weight.factor === 1 ? turned : turned.map((value) => value / weight.factor);
+  const stored = isTransposed === weight.transposed ? transposed(values, rows, columns) : values;
+  return weight.factor === 1 ? stored : stored.map((value) => value / weight.factor);
 }
 
 function shapeProblem(change: ModuleParameter, { weight, tensor, name }: Home): string | undefined {
@@ -163,11 +163,11 @@ function shapeProblem(change: ModuleParameter, { weight, tensor, name }: Home): 
     return `${found}, ${name} has [${tensor.dims.join(', ')}]; a model whose vocabulary was resized has to be exported after that`;
   }
   const straight = fits(weight.out, weight.in);
-  const turned = change.mayBeTurned && fits(weight.in, weight.out);
-  if (straight && turned) {
+  const crosswise = change.mayBeTurned && fits(weight.in, weight.out);
+  if (straight && crosswise) {
     return `${found}, which with fan_in_fan_out may be [in, out] or [out, in]`;
   }
-  if (straight || turned) return undefined;
+  if (straight || crosswise) return undefined;
   return `${found}, the layer has [${weight.out}, ${weight.in}]`;
 }
 

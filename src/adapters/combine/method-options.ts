@@ -3,7 +3,7 @@ import { type OptionsOf, option } from '../../options/option.js';
 import { choice, part, whole } from '../../options/schemas.js';
 import { structures } from '../structure/structure.js';
 
-/** How the changes of several adapters become one. */
+/** Options of how the changes of several adapters become one. */
 export const methodOptions = {
   /** The share of numbers that `ties` and `dare` keep, above 0 and at most 1. */
   density: option(part, {

@@ -44,7 +44,7 @@ export const shapeOptions = {
       'how the weight is divided into blocks; auto measures what suits each layer, on `data` or on the weights alone',
     example: '--structure diagonal',
   }),
-  /** What is made of the weight and the product of the factors; default `lora`. */
+  /** The way to combine the weight and the product of the factors; default `lora`. */
   kind: option(choice(kindNames), {
     group: 'Adapters',
     value: 'NAME',
@@ -121,7 +121,7 @@ export interface AdapterOptions
   extends Selection,
     OptionsOf<typeof seedOption>,
     Omit<OptionsOf<typeof adapterOptions>, 'structure'> {
-  /** How weights are divided into blocks; default `localized`. */
+  /** The division of weights into blocks; default `localized`. */
   readonly structure?: StructureName | undefined;
 }
 

@@ -1,6 +1,6 @@
 /**
  * Biases that a model does not have: exporters leave out biases of zeros, and a classifier that starts with
- * one is trained away from it. An Add behind the layer's node takes over the name of its output.
+ * one is trained away from it. An Add after the layer's node takes over the name of its output.
  */
 import { OnnxLoraError } from '../../errors.js';
 import { byteLength, type FloatName } from '../../onnx/dtype.js';
@@ -17,7 +17,7 @@ import type { EditedModel } from './attach.js';
 export interface NewBias {
   /** The layer's node, whose features lie along the last axis. */
   readonly node: Node;
-  /** What to call the tensor, if the name is free. */
+  /** The name of the tensor, if it is free. */
   readonly name: string;
   /** Type of the stored numbers. */
   readonly dtype: FloatName;

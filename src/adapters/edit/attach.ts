@@ -1,4 +1,4 @@
-/** Puts the nodes of an adapter behind one node of its layer, or behind the bias that is added to it. */
+/** Puts the nodes of an adapter after one node of its layer, or after the bias that is added to it. */
 import type { NameAuthority } from '../../graph/names.js';
 import type { MessageEdit } from '../../onnx/edit.js';
 import { type NewTensor, nodeRecord } from '../../onnx/encode.js';
@@ -21,9 +21,9 @@ export interface EditedModel {
   readonly names: NameAuthority;
 }
 
-/** Where an adapter stands among those that one edit puts behind a node; each adds to the one before. */
+/** The place of an adapter among those that one edit puts after a node; each adds to the one before. */
 export interface Turn {
-  /** What the adapter before it gives; undefined for the first one. */
+  /** The output of the adapter before it; undefined for the first one. */
   readonly after: string | undefined;
   readonly isLast: boolean;
 }
@@ -61,7 +61,7 @@ export function attachSubgraph(
   return { site: product === undefined ? site : { ...site, product }, constants, output };
 }
 
-/** The node that an adapter joins behind, and the layer's own output where that is another node's. */
+/** The node that an adapter joins after, and the layer's own output where that is another node's. */
 function placeOf(
   patched: PatchedModel,
   linear: LinearLayer,

@@ -1,8 +1,8 @@
 /**
- * Where a model adds a layer's bias in a node of its own, and whether an adapter may join behind it.
+ * Finds the node that adds a layer's bias, and whether an adapter may join after it.
  *
  * ONNX Runtime draws `MatMul -> Add` into one kernel, which sums in another order than the two. An adapter
- * between them would prevent that, and a fresh one then change the outputs by a rounding; behind the Add
+ * between them would prevent that, and a fresh one then change the outputs by a rounding; after the Add
  * it leaves the model's own nodes as they are.
  */
 import { traceConstant } from '../../graph/constants.js';
@@ -29,7 +29,7 @@ function soleAdd([use, ...others]: readonly Use[]): Sum | undefined {
   return { node, addend: node.inputs[1 - index!]! };
 }
 
-/** The Add of a layer's bias that its adapter joins behind; undefined where it joins the layer itself. */
+/** The Add of a layer's bias that its adapter joins after; undefined where it joins the layer itself. */
 export function joinedSum(model: Model, values: ValueIndex, layer: LinearLayer): Node | undefined {
   const sum = soleSum(values, layer.node);
   if (sum?.node.graph !== layer.node.graph) return undefined;
@@ -52,7 +52,7 @@ function keepsShape(dims: readonly number[], { geometry, weight }: LinearLayer):
 }
 
 /**
- * Whether ONNX Runtime fuses the bias with the nodes behind it, or would fuse an adapter there, so that
+ * Whether ONNX Runtime fuses the bias with the nodes after it, or would fuse an adapter there, so that
  * an adapter has to stay in front of the bias. LayerNormalization takes the Add that it reads; where that
  * adds a residual, it takes the bias too. Gelu takes a bias that otherwise a kernel with a quantized weight
  * would. The product has drawn the bias in before where sizes are fixed. (It does so for matrices of open
@@ -87,7 +87,7 @@ function typesOf(uses: readonly Use[]): string[] {
   return [...new Set(uses.map(({ node }) => node?.opType ?? ''))];
 }
 
-/** Who reads a node's output behind Identity nodes: some exporters leave one where a Dropout was. */
+/** Readers of a node's output after Identity nodes: some exporters leave one where a Dropout was. */
 function readersOf(values: ValueIndex, node: Node): Use[] {
   const readers: Use[] = [];
   const passing = new Set([node]);

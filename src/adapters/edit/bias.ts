@@ -43,7 +43,7 @@ export function biasesOf(
   if (found.size === 0) {
     throw new OnnxLoraError(
       'unsupported',
-      `${patched.model.source.label}: no adapted layer has a bias, expected constant vectors behind them`,
+      `${patched.model.source.label}: no adapted layer has a bias, expected constant vectors after them`,
       { hint: 'Train without `trainBias`.' },
     );
   }
@@ -76,7 +76,7 @@ export function biasOf(
     const sum = soleSum(values, node);
     return sum && vector(sum.node, sum.addend);
   };
-  // Adapters join behind the bias, or in front of it.
+  // Adapters join after the bias, or before it.
   return behind(target) ?? behind(patched.outermost(target));
 }
 

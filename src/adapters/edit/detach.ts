@@ -12,7 +12,7 @@ export function detachSites(
   edit: MessageEdit,
 ): void {
   const removed = new Set<Node>(sites.flatMap(({ nodes }) => nodes));
-  // Where adapters are stacked, the name to give back is the one of the last removed Add.
+  // If adapters are stacked, the name to give back is the one of the last removed Add.
   const successor = new Map(sites.map(({ site, add }) => [site.base, add.outputs[0]!]));
   const finalName = (base: string): string => {
     let name = base;

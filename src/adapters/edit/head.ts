@@ -1,4 +1,4 @@
-/** A trainable linear layer behind a model's hidden states: a feature extractor becomes a classifier. */
+/** A trainable linear layer after a model's hidden states: a feature extractor becomes a classifier. */
 import { uniformFloat64 } from 'pure-rand/distribution/uniformFloat64';
 import { OnnxLoraError } from '../../errors.js';
 import { NameAuthority } from '../../graph/names.js';
@@ -30,7 +30,7 @@ export interface HeadPlan {
   /** Number of classes: the size of the output. */
   readonly classes: number;
   /**
-   * How [B, T, H] becomes [B, H]: the mean over T where the mask is 1 (zeros where it is nowhere), the
+   * The pooling of [B, T, H] to [B, H]: the mean over T where the mask is 1 (zeros where it is nowhere), the
    * first of T, or not at all.
    */
   readonly pooling: (typeof poolings)[number];

@@ -34,9 +34,9 @@ import { attachSubgraph } from './attach.js';
 import { insertHead, type NewHead } from './head.js';
 import { type ReplacingTensor, replaceTensors } from './replaced.js';
 
-/** What belongs to an adapter set beside its adapters. */
+/** The parts of an adapter set beside its adapters. */
 export interface Extras {
-  /** A classification head behind the model's hidden states. */
+  /** A classification head after the model's hidden states. */
   readonly head?: NewHead | undefined;
   /** Constants of the model's main graph, under the names they have there, with new numbers. */
   readonly tensors?: readonly ReplacingTensor[] | undefined;
@@ -44,7 +44,7 @@ export interface Extras {
   readonly biases?: readonly NewBias[] | undefined;
   /** The names of the classes. */
   readonly labels?: readonly string[] | undefined;
-  /** Where they come from, for errors. */
+  /** Their origin, for errors. */
   readonly from?: string | undefined;
 }
 
@@ -64,7 +64,7 @@ export interface Insertion {
 const MIN_OPSET = 7;
 
 /**
- * Inserts adapters behind their layers' nodes, below the name that consumers read.
+ * Inserts adapters after their layers' nodes, below the name that consumers read.
  * @param dataFile for the tensors that replace external ones
  * @throws OnnxLoraError `invalid-argument` where the set's name is taken, `adapter-mismatch` for
  * extras that do not fit the model, `unsupported` for an opset below 7
@@ -159,7 +159,7 @@ class Inserter {
   readonly root: MessageEdit;
   readonly initializers: string[] = [];
   readonly names: NameAuthority;
-  /** How many adapters are still to come behind a node, and what the last one gives. */
+  /** The number of adapters still to come after a node, and the output of the last one. */
   private readonly waiting = new Map<Node, number>();
   private readonly outputs = new Map<Node, string>();
 

@@ -36,11 +36,11 @@ export interface ReplacingTensor extends NewTensor {
   readonly share?: SharedTensor | undefined;
 }
 
-/** What tensors are put in with. */
+/** Tools to put tensors in with. */
 export interface ReplaceContext {
   readonly edit: MessageEdit;
   readonly names: NameAuthority;
-  /** What to call the tensors' origin in an error. */
+  /** The name of the tensors' origin in an error. */
   readonly from: string;
   /** Takes the tensors that replace external ones; without it all stand in the model file. */
   readonly dataFile?: NewDataFile | undefined;
@@ -265,7 +265,7 @@ function giveBack(
   removeInput(patched, tensor, edit);
 }
 
-/** What a fold does with tensors. */
+/** Parts of a fold that tensors need. */
 interface Fold {
   /** Whether no node reads the tensor any more. */
   isRemoved(tensor: Tensor): boolean;

@@ -65,7 +65,7 @@ export interface NewAdapter {
   readonly own?: OwnNumbers | undefined;
 }
 
-/** How to get the numbers of tensors that a kind of adapter has beside the factors. */
+/** Readers of the tensors that a kind of adapter has beside the factors. */
 export type OwnNumbers = Readonly<Partial<Record<OwnTensorName, () => Float64Array>>>;
 
 /** All numbers of an adapter. */

@@ -48,7 +48,7 @@ export function totalNorm(s: Structure, factors: Factors, scale: number): number
   return norm(sum, scale);
 }
 
-// Where the parts of a hybrid cancel, rounding can leave the sum a little below 0.
+// If the parts of a hybrid cancel, rounding can leave the sum a little below 0.
 function norm(square: number, scale: number): number {
   return Math.abs(scale) * Math.sqrt(Math.max(0, square));
 }

@@ -105,7 +105,7 @@ export async function writeAdapters(
   return written;
 }
 
-/** What is going to be written, and as which files; the one that is opened first comes last. */
+/** The contents to write, and their files; the one that is opened first comes last. */
 export async function adapterFiles(
   contents: AdapterContents,
   own: () => Piece[],
@@ -136,7 +136,7 @@ function checkNoPeftOptions(format: AdapterFormat, options: PeftOptions): void {
 }
 
 /**
- * The configuration comes last: to PEFT, a folder without it is none. One that is there already stays: then
+ * The configuration comes last: PEFT needs it to see an adapter in a folder. One that is there already stays: then
  * the folder changes with one rename.
  */
 function peftFiles(folder: string, { config, tensors }: PeftContents): OutputFile[] {

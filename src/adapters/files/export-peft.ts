@@ -53,7 +53,7 @@ export interface PeftModule {
   readonly error: number;
 }
 
-/** What was written to a PEFT folder. */
+/** The contents of a PEFT folder that was written. */
 export interface PeftSummary {
   /** The `peft_type` of its configuration, in lower case. */
   readonly type: PeftType;

@@ -56,7 +56,7 @@ function pairsOf({ parameters }: OnnxAdapterFile, path: string): Map<string, Pai
   for (const [name, { dtype }] of parameters) {
     const parsed = parseSlotInput(name);
     if (!parsed) {
-      const problem = `the parameter ${JSON.stringify(name)} is none of LoRA, expected names like ${slotInputs('<layer>').a}`;
+      const problem = `the parameter ${JSON.stringify(name)} is not one of LoRA, expected names like ${slotInputs('<layer>').a}`;
       throw invalid(path, problem);
     }
     if (!isConvertible(dtype)) {

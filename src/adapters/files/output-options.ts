@@ -1,4 +1,4 @@
-/** Where adapters are written to, and in which format. */
+/** Options of the file of adapters, and of its format. */
 import { type WriteOptions, writeOptions } from '../../onnx/write-options.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, path, text, whole } from '../../options/schemas.js';

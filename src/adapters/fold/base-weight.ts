@@ -11,7 +11,7 @@ export interface BaseWeight {
   readRows(start: number, end: number): Uint8Array | Promise<Uint8Array>;
 }
 
-/** A weight that the file stores as floating-point numbers; axes behind the second are of size 1. */
+/** A weight that the file stores as floating-point numbers; axes after the second are of size 1. */
 export function storedWeight(reader: TensorReader, tensor: Tensor, dtype: FloatName): BaseWeight {
   const [rows = 1, ...rest] = tensor.dims;
   const columns = rest.reduce((product, dim) => product * dim, 1);

@@ -24,14 +24,14 @@ import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
 import type { IntegerProduct, LinearLayer } from '../targets/index.js';
 import type { BaseWeight } from './base-weight.js';
 
-/** What is needed to look at a model's weights. */
+/** The parts that are needed to look at a model's weights. */
 export interface WeightContext {
   readonly model: Model;
   readonly values: ValueIndex;
   readonly reader: TensorReader;
 }
 
-/** What a node makes of constants: a DequantizeLinear, a Mul. Computed when its first row is asked for. */
+/** The output of a node on constants: a DequantizeLinear, a Mul. Computed when its first row is asked for. */
 export function dequantizedTensor(
   context: WeightContext,
   node: Node,
@@ -103,8 +103,8 @@ export function weightOfIntegers(
     return name;
   };
   const numbers = step('Cast', [integers], to);
-  const turned = transposed ? step('Transpose', [numbers], { perm: { ints: [1, 0] } }) : numbers;
-  const shifted = zeroPoint ? step('Sub', [turned, step('Cast', [zeroPoint], to)]) : turned;
+  const laidOut = transposed ? step('Transpose', [numbers], { perm: { ints: [1, 0] } }) : numbers;
+  const shifted = zeroPoint ? step('Sub', [laidOut, step('Cast', [zeroPoint], to)]) : laidOut;
   const output = step('Mul', [shifted, scale]);
   const constants = [integers, scale, ...(zeroPoint ? [zeroPoint] : [])];
   let all: Promise<Uint8Array> | undefined;
@@ -154,7 +154,7 @@ function evaluate(
   return open(context, node, { nodes, constants, fed, output }, dtype);
 }
 
-/** What a session computes of constants, and of values that are fed. */
+/** A computation of a session on constants, and on values that are fed. */
 interface Computation {
   readonly nodes: readonly NewNode[];
   /** Values that `node` reads. */

@@ -26,7 +26,7 @@ export interface Fold {
   readonly transposed: boolean;
   /** Filled in when the last panel is done. */
   readonly norms: FoldNorms;
-  /** What to call the weight's layer in an error. */
+  /** The name of the weight's layer in an error. */
   readonly label: string;
 }
 

@@ -35,7 +35,7 @@ export interface Delta {
   readonly record: AdapterShape;
   factors(): Factors;
   readonly own?: OwnNumbers | undefined;
-  /** What its kind makes of W and ΔW. */
+  /** The way its kind combines W and ΔW. */
   readonly fold: FoldRule;
 }
 
@@ -46,7 +46,7 @@ export interface FoldSite {
   readonly deltas: readonly Delta[];
 }
 
-/** How a weight took the fold. */
+/** The way a weight took the fold. */
 export type FoldKind = 'in place' | 'split' | 'dequantized';
 
 /** One folded weight. The norms are known when the model is written. */
@@ -57,11 +57,11 @@ export interface Folded {
   readonly norms: FoldNorms;
 }
 
-/** What goes with the adapters. */
+/** The parts that go with the adapters. */
 export interface Leaving {
   /** Their nodes. */
   readonly nodes: Iterable<Node>;
-  /** Where the numbers of tensors go that replaced others, and now give way to them. */
+  /** The file for the numbers of tensors that replaced others. */
   readonly places: ReadonlyMap<Tensor, TensorPlace>;
   /** Tensors that stay as they are: what stays in the model gives them back. */
   readonly originals: ReadonlySet<Tensor>;

@@ -2,7 +2,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { Instance, Module, PAGE_BYTES, type WebAssemblyMemory } from '../../web-assembly.js';
 import { KERNEL_BYTES } from './kernel-bytes.js';
 
-/** What kernel.wat exports. Places are byte offsets in its memory. */
+/** The exports of kernel.wat. Places are byte offsets in its memory. */
 interface KernelExports {
   readonly memory: WebAssemblyMemory;
   widen(from: number, to: number, count: number): number;

@@ -25,11 +25,11 @@ export function layerWeight(
   const { tensor, steps } = constant;
   const at = steps.findLastIndex(isComputing);
   const turns = steps.slice(0, at + 1).filter((step) => step.opType === 'Transpose').length;
-  const turned = turns % 2 === 1;
-  const dims = turned ? [...tensor.dims].reverse() : tensor.dims;
-  const transposed = layer.weight.transposed !== turned;
+  const isTransposed = turns % 2 === 1;
+  const dims = isTransposed ? [...tensor.dims].reverse() : tensor.dims;
+  const transposed = layer.weight.transposed !== isTransposed;
   if (at < 0 && !isConvertible(layer.weight.storedDtype)) {
-    throw unfoldable(layer, `is stored as ${layer.weight.storedDtype} behind a Cast`);
+    throw unfoldable(layer, `is stored as ${layer.weight.storedDtype} before a Cast`);
   }
   const base =
     at < 0

@@ -2,7 +2,7 @@ import { type Floats, sumOfSquares } from '../../linalg/products.js';
 import { type FloatName, fromFloat64, toFloat64 } from '../../onnx/dtype.js';
 import { Kernel } from './kernel.js';
 
-/** What one block, or the general part of a hybrid, adds to some rows of a weight: `left · right`. */
+/** The term of one block, or of the general part of a hybrid, in some rows of a weight: `left · right`. */
 export interface Strip {
   /** The first column that it adds to, and how many. */
   readonly column: number;
@@ -119,7 +119,7 @@ export class Panel {
     }
   }
 
-  /** Where the right factors are. They stay for as long as the rows are of the same blocks. */
+  /** The place of the right factors. They stay for as long as the rows are of the same blocks. */
   private place(strips: readonly Strip[]): number[] {
     const leftBytes = Math.max(...strips.map(({ rank }) => rank)) * this.paddedRows * DOUBLE;
     let end = this.leftAt + leftBytes;

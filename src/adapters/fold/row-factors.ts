@@ -43,7 +43,7 @@ export class RowFactors {
     this.rows = transposed ? structure.out : structure.in;
   }
 
-  /** Where a run of rows that begins at `start` has to end: it may not cross the end of a block. */
+  /** The end of a run of rows that begins at `start`: it may not cross the end of a block. */
   endOfRun(start: number): number {
     const own = start - this.first;
     if (own < 0) return this.first;
@@ -92,7 +92,7 @@ export class RowFactors {
   }
 
   private part({ a, b }: { a: Matrix; b: Matrix }, rank: number, width: number, firstRow: number) {
-    const [left, right] = this.transposed ? [turned(b), turned(a)] : [a, b];
+    const [left, right] = this.transposed ? [transposedOf(b), transposedOf(a)] : [a, b];
     return { width, rank, firstRow, left, right: tiled(rank, width, right) };
   }
 
@@ -121,6 +121,6 @@ export class RowFactors {
   }
 }
 
-function turned(matrix: Matrix): Matrix {
+function transposedOf(matrix: Matrix): Matrix {
   return (row, column) => matrix(column, row);
 }

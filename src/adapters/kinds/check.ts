@@ -1,4 +1,4 @@
-/** Where adapters of a kind can stand. */
+/** Places that adapters of a kind can take. */
 import { OnnxLoraError } from '../../errors.js';
 import { nodeLabel } from '../../onnx/model.js';
 import { type Layer, multiplying } from '../model/layers.js';

@@ -16,12 +16,12 @@ export function kindOf({
   return kinds[kind ?? (magnitude === undefined ? 'lora' : 'dora')];
 }
 
-/** What a record says of its kind: LoRA goes without saying. */
+/** The kind in a record: nothing for LoRA. */
 export function kindEntry(name: KindName): { kind?: KindName } {
   return name === 'lora' ? {} : { kind: name };
 }
 
-/** What the first of some adapters has beside A and B, where one has: `a magnitude (DoRA) in NAME`. */
+/** The first tensor beside A and B among some adapters: `a magnitude (DoRA) in NAME`. */
 export function beyondFactors(
   adapters: readonly { readonly record: Pick<AdapterShape, 'kind' | 'name'> }[],
 ): string | undefined {

@@ -32,7 +32,7 @@ export interface AdapterKind {
   readonly changesProduct: boolean;
   /** Whether a new adapter beside the weight leaves what the model computes to the last bit. */
   startsExact(weight: Weight): boolean;
-  /** What an adapter adds to the output of its layer. */
+  /** The value that an adapter adds to the output of its layer. */
   readonly change: Change;
   readonly fold: FoldRule;
   /** Gives the tensors beside the factors their first numbers. */
@@ -43,7 +43,7 @@ export interface AdapterKind {
 
 /** A kind of adapter as Hugging Face PEFT has it. */
 export interface PeftForm {
-  /** What its config says in `peft_type`. */
+  /** The `peft_type` in its config. */
   readonly type: 'LORA' | 'HIRA';
   /** Whether its config has a scale; without one it goes into B. */
   readonly hasScale: boolean;
@@ -58,7 +58,7 @@ export interface TrainingRule {
   /** V of W and ΔW, both laid out as the layer reads them. */
   weight(graph: GraphBuilder, w: string, delta: string): string;
   /**
-   * What the columns of the product are multiplied with, [out], and the value in it that reverse mode
+   * The factors of the product's columns, [out], and the value in it that reverse mode
    * takes for a constant.
    * @param axis of V that a column runs along
    */

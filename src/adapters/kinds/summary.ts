@@ -1,4 +1,4 @@
-/** What inspect, patch and apply say about adapters: the JSON of the public contract. */
+/** Adapters in the results of inspect, patch and apply: the JSON of the public contract. */
 
 import { findDataType, isFloating } from '../../onnx/dtype.js';
 import { allTensors } from '../../onnx/external.js';
@@ -85,7 +85,7 @@ export function headParameters({ features, classes }: Head): number {
   return classes * (features + 1);
 }
 
-/** How many parameters train. */
+/** The number of parameters that train. */
 export interface ParameterShare {
   /** Numbers in the adapters. */
   readonly trainable: number;

@@ -21,7 +21,7 @@ import { kindOf } from './index.js';
 export interface AdapterTensor<K> {
   /** Its key in manifests. */
   readonly key: K;
-  /** How its names in models and files end. */
+  /** The ending of its names in models and files. */
   readonly leaf: string;
   readonly shape: number[];
 }
@@ -74,7 +74,7 @@ export function numbersOf(
 }
 
 /**
- * How to read the tensors that an adapter in a model has beside its factors.
+ * Readers of the tensors that an adapter in a model has beside its factors.
  * @throws OnnxLoraError `invalid-manifest` when they are read, for one of another shape
  */
 export function ownNumbers(

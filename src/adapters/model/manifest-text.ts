@@ -23,8 +23,8 @@ export function packManifest(json: string): string {
 
 /**
  * The JSON of a metadata value.
- * @param modelBytes size of the file: all that a manifest names stands in it, so that a longer manifest
- * is none, and what unpacks to more than that an attack
+ * @param modelBytes size of the file: it contains all that a manifest names, so that a longer manifest
+ * is not valid, and one that unpacks to more than that an attack
  * @throws Error saying what is wrong
  */
 export function unpackManifest(text: string, modelBytes: number): string {

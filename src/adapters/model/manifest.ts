@@ -1,5 +1,5 @@
 /**
- * What an adapter set says of itself, in the model's `metadata_props` and in adapter files, so that
+ * The manifest of an adapter set, in the model's `metadata_props` and in adapter files, so that
  * no reader has to guess: names, structures, scales, and which nodes and initializers belong to it.
  */
 import * as v from 'valibot';
@@ -28,9 +28,9 @@ const finite = v.pipe(v.number(), v.finite());
 const siteEntries = v.object({
   /** The node's name, or its output's where it has none. */
   node: name,
-  /** What the adapter is added to, as the patched model calls it: the layer's output. */
+  /** The value that the adapter is added to, as the patched model calls it: the layer's output. */
   base: name,
-  /** The output of the layer's own node, where the adapter joins behind an Add of its bias. */
+  /** The output of the layer's own node, where the adapter joins after an Add of its bias. */
   product: v.optional(name),
   /** The nodes that were added, the last one an Add that carries the layer's old output name. */
   nodes: v.pipe(v.array(name), v.minLength(1)),
@@ -67,7 +67,7 @@ const adapter = v.object({
   hybridRank: v.optional(count, 0),
   /** α, which the scale is computed from. */
   alpha: finite,
-  /** How the scale follows from alpha and rank. */
+  /** The rule for the scale, by alpha and rank. */
   scaling: v.picklist(scalings),
   /** The factor of A · B, whatever alpha and scaling say. */
   scale: finite,
@@ -107,7 +107,7 @@ const headEntries = v.object({
   features: size,
   /** Number of classes: the size of its output. */
   classes: size,
-  /** How hidden states of a text become one: their mean, the first one, or not at all. */
+  /** The way hidden states of a text become one: their mean, the first one, or not at all. */
   pooling: v.picklist(['mean', 'cls', 'none']),
   /** The output that it reads, and the one it makes. */
   input: name,
@@ -184,7 +184,7 @@ export interface PatchedAdapter
     v.InferOutput<typeof patchedAdapterEntries> {}
 const patchedAdapter: v.GenericSchema<unknown, PatchedAdapter> = patchedAdapterEntries;
 
-/** A trainable layer behind the model's hidden states. */
+/** A trainable layer after the model's hidden states. */
 export interface Head extends v.InferOutput<typeof headEntries> {}
 const head: v.GenericSchema<unknown, Head> = headEntries;
 

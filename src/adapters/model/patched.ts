@@ -56,7 +56,7 @@ export class PatchedModel {
   readonly slotSites: readonly AttachedNodes[];
   /** The classification heads that came with the sets. */
   readonly heads: readonly Head[];
-  /** Where biases were added that the model did not have. */
+  /** The biases that were added and that the model did not have. */
   readonly biasSites: readonly (AttachedNodes & {
     /** The adapter set. */
     readonly set: ModelManifest;
@@ -151,7 +151,7 @@ export class PatchedModel {
   }
 
   /**
-   * What to call a layer's node: a name that stays the same however many adapters are added.
+   * The name of a layer's node: one that stays the same however many adapters are added.
    * @param named the node whose name it is, where that is not the one that gives the output
    */
   label(target: Node, named = target): string {
@@ -213,7 +213,7 @@ export class PatchedModel {
     }
   }
 
-  /** What unpatch removes must be ours: initializers that only our nodes read. */
+  /** Initializers that unpatch removes must be ours: those that only our nodes read. */
   private checkInitializers(): ReadonlySet<string> {
     const { graph } = this.model;
     const inHeads = this.heads.flatMap(({ weight, bias, constants }) => [
@@ -242,7 +242,7 @@ export class PatchedModel {
       for (const name of [a, b]) {
         const value = this.values.resolve(graph, name);
         const foreign = value?.uses.find(({ node }) => !node || !this.ownNodes.has(node.name));
-        if (!value?.isInput || foreign) throw this.damaged(`${name} is no input of a slot`);
+        if (!value?.isInput || foreign) throw this.damaged(`${name} is not an input of a slot`);
       }
     }
   }
@@ -273,7 +273,7 @@ export class PatchedModel {
         throw this.damaged(`node ${missing} of the head is not in the graph`);
       const makes = this.producerOf(graph, output)?.name;
       if (makes !== nodes.at(-1) || !graph.outputs.some(({ name }) => name === output)) {
-        throw this.damaged(`${output} is no output that the head makes`);
+        throw this.damaged(`${output} is not an output that the head makes`);
       }
     }
   }

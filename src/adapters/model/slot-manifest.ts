@@ -1,4 +1,4 @@
-/** What a slotted model says of its slots, in its `metadata_props`. */
+/** The manifest of a model's slots, in its `metadata_props`. */
 
 import * as v from 'valibot';
 import type { Model } from '../../onnx/model.js';
@@ -33,7 +33,7 @@ const slotManifest = v.object({
   version: v.literal(1),
   /** The program that wrote it, with its version. */
   createdBy: v.string(),
-  /** How the model was changed: inputs that may be left out, or that have to be fed. */
+  /** The way the model was changed: inputs that may be left out, or that have to be fed. */
   mode: v.picklist(slotModes),
   /** At least one. */
   slots: v.pipe(v.array(slot), v.minLength(1)),

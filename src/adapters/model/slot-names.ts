@@ -1,4 +1,4 @@
-/** What a layer's slot is called, and the graph inputs that feed it. */
+/** The name of a layer's slot, and the graph inputs that feed it. */
 import type { Node } from '../../onnx/model.js';
 import { uniqueName } from '../targets/module-path.js';
 import { exportedBeside } from './exported-adapters.js';

@@ -39,13 +39,13 @@ export interface AdapterRunOptions {
   readonly adapters?: string | readonly (string | WeightedAdapter)[] | undefined;
 }
 
-/** What a session says of an adapter in it. */
+/** An adapter in a session. */
 export interface LoadedAdapter {
   /** The name that runs use it by. */
   readonly name: string;
   /** The file or folder that it came from. */
   readonly path: string;
-  /** How many slots it fills. */
+  /** The number of slots that it fills. */
   readonly slots: number;
   /** Memory that its numbers take; while it is at work, the tensors of its inputs come on top. */
   readonly bytes: number;
@@ -93,7 +93,7 @@ export class AdapterSession {
     private readonly opened: OpenedModel,
     private readonly slots: SlotManifest,
     private readonly session: Session,
-    /** How the model with empty slots compares with its base; undefined where that was left out. */
+    /** The comparison of the model with empty slots with its base; undefined where that was left out. */
     readonly guard: SlotGuardReport | undefined,
   ) {}
 
@@ -183,7 +183,7 @@ export class AdapterSession {
    * @param feeds the inputs by name, as a Map or an object; tensors of ours or of onnxruntime-node
    * @returns every output that is a tensor of numbers
    * @throws OnnxLoraError `no-adapter`, `invalid-argument` for an adapter that is named twice, a
-   * weight that is no number or an input that is no tensor, `runtime`
+   * weight that is not a number or an input that is not a tensor, `runtime`
    */
   async run(feeds: GivenFeeds, { adapters = [] }: AdapterRunOptions = {}) {
     const chosen = typeof adapters === 'string' ? [adapters] : adapters;

@@ -13,7 +13,7 @@ import type { PatchedModel } from '../model/patched.js';
 import type { Slot } from '../model/slot-manifest.js';
 import { type Structure, structureOf } from '../structure/structure.js';
 
-/** What an adapter has for one layer: as compact as in its file, with the scale multiplied into B. */
+/** The factors of an adapter for one layer: as compact as in its file, with the scale multiplied into B. */
 export interface SlotAdapter {
   readonly structure: Structure;
   readonly factors: Factors;

@@ -18,7 +18,7 @@ import type { SlotManifest } from '../model/slot-manifest.js';
 import { emptyFeeds } from './feeds.js';
 import { withoutSlots } from './remove.js';
 
-/** What the comparison found. */
+/** The findings of the comparison. */
 export interface SlotGuardReport {
   /** Over all outputs, as a share of the output's greatest number; null where nothing was compared. */
   readonly maxRelDiff: number | null;

@@ -1,4 +1,4 @@
-/** What patch and inspect say about slots: the JSON of the public contract. */
+/** Slots in the results of patch and inspect: the JSON of the public contract. */
 import type { Slot } from '../model/slot-manifest.js';
 
 /** A slot: the place of an adapter that is fed when the model runs. */

@@ -8,7 +8,7 @@ export type AdapterFormat = (typeof adapterFormats)[number];
 
 /** The kinds of adapters: ΔW = s·A·B, with normalized columns (DoRA), or times W element by element (HiRA). */
 export const kindNames = ['lora', 'dora', 'hira'] as const;
-/** What is made of a weight and the product of the factors: see `adapters/kinds`. */
+/** Kinds: ways to combine a weight and the product of the factors; see `adapters/kinds`. */
 export type KindName = (typeof kindNames)[number];
 
 /** The types of PEFT folders that can be written. */
@@ -26,7 +26,7 @@ export type CombineMethod = (typeof combineMethods)[number];
 
 /** `auto` tries them all. */
 export const fitStructures = ['auto', ...structures] as const;
-/** How `fit` divides weights into blocks. */
+/** Divisions of weights into blocks that `fit` can choose. */
 export type FitStructure = (typeof fitStructures)[number];
 
 /** `auto` measures which structure suits which layer: on data where there are some. */
@@ -48,7 +48,7 @@ export const slotModes = ['required', 'optional'] as const;
  */
 export type SlotMode = (typeof slotModes)[number];
 
-/** What a start at random is where `init` is another one: its numbers are used where that has none. */
+/** The random initial values beside another `init`: they are used where that has none. */
 export function randomInit(init: InitName | undefined): RandomInit {
   return randomInits.find((name) => name === init) ?? 'kaiming';
 }

@@ -16,14 +16,14 @@
  */
 import { OnnxLoraError } from '../../errors.js';
 
-/** How adapters divide a weight into blocks: a full grid, its diagonal, or one block (LoRA). */
+/** Divisions of a weight into blocks: a full grid, its diagonal, or one block (LoRA). */
 export const structures = ['localized', 'diagonal', 'global'] as const;
-/** How an adapter divides a weight into blocks. */
+/** The division of a weight into blocks. */
 export type StructureName = (typeof structures)[number];
 
-/** How the scale follows from alpha: alpha / R, or alpha / √R (rsLoRA). */
+/** Rules for the scale, by alpha: alpha / R, or alpha / √R (rsLoRA). */
 export const scalings = ['standard', 'rslora'] as const;
-/** How the scale of an adapter follows from alpha and rank. */
+/** The rule for the scale of an adapter, by alpha and rank. */
 export type Scaling = (typeof scalings)[number];
 
 /** Tensors that adapters of some kinds have beside their factors, by their keys in the manifest. */
@@ -39,7 +39,7 @@ export const OPEN_RANK = -1;
 export interface LayerPart {
   /** The first column. */
   readonly first: number;
-  /** How many the layer has. */
+  /** The number that the layer has. */
   readonly of: number;
 }
 
@@ -200,7 +200,7 @@ export function structureOf(record: Structure): Structure {
   return part ? { ...plan, part } : plan;
 }
 
-/** How many columns the layer of an adapter has. */
+/** The number of columns that the layer of an adapter has. */
 export function layerColumns({ out, part }: Pick<Structure, 'out' | 'part'>): number {
   return part?.of ?? out;
 }

@@ -1,9 +1,9 @@
-/** What the adapter of a part of a layer adds, as wide as the layer: zeros around its own columns. */
+/** The output of an adapter of a part of a layer, as wide as the layer: zeros around its own columns. */
 import type { FloatName } from '../../onnx/dtype.js';
 import { layerColumns, type Structure } from '../structure/structure.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
 
-/** How many columns of the layer lie before those of the part, and behind them. */
+/** The numbers of columns of the layer before those of the part, and after them. */
 function around(s: Structure): [before: number, behind: number] {
   const before = s.part?.first ?? 0;
   return [before, layerColumns(s) - before - s.out];

@@ -28,8 +28,8 @@ export function stackedB(
     return b.reshape('b_stacked', b.node('b_masked', 'Mul', [apart, mask]), [kOut * r, s.out]);
   }
   const split = b.reshape('b_split', factor, [kOut, kIn, r, width]);
-  const turned = b.transpose('b_turned', split, [1, 0, 2, 3]);
-  const apart = b.reshape('b_apart', turned, [kIn, kOut, r, 1, width]);
+  const transposed = b.transpose('b_turned', split, [1, 0, 2, 3]);
+  const apart = b.reshape('b_apart', transposed, [kIn, kOut, r, 1, width]);
   const mask = b.identity('b_mask', kOut, [1, kOut, 1, kOut, 1], dtype);
   return b.reshape('b_stacked', b.node('b_masked', 'Mul', [apart, mask]), [kIn * kOut * r, s.out]);
 }

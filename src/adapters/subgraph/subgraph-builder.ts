@@ -3,7 +3,7 @@ import type { NameAuthority } from '../../graph/names.js';
 import { dataTypeNumber, type FloatName, fromFloat64 } from '../../onnx/dtype.js';
 import type { AttributeValue, NewNode, NewTensor } from '../../onnx/encode.js';
 
-/** What an adapter adds to a graph, in topological order. */
+/** The nodes that an adapter adds to a graph, in topological order. */
 export interface Subgraph {
   readonly nodes: readonly NewNode[];
   readonly constants: readonly NewTensor[];
@@ -50,7 +50,7 @@ export class SubgraphBuilder implements Subgraph {
 
   /**
    * To a shape that is computed, which may hold a 0: a layer without a row has no output. Operators before
-   * opset 14 take a 0 behind the first axis for the size that the value has there.
+   * opset 14 take a 0 after the first axis for the size that the value has there.
    */
   reshapeTo(leaf: string, value: string, shape: string): string {
     return this.node(

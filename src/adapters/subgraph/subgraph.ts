@@ -131,7 +131,7 @@ function matrixDelta(
     return leftHandedDelta(b, layer.input, filled);
   }
   // ONNX Runtime turns a DequantizeLinear and its MatMul into one approximate kernel, unless it has
-  // drawn an Add behind the MatMul into it before. A second reader of the base keeps it from that.
+  // drawn an Add after the MatMul into it before. A second reader of the base keeps it from that.
   const readsBase = isDequantized(layer.weight);
   if (geometry.flat && !readsBase) {
     return flatDelta(b, layer.input, geometry, oneBlock ? undefined : structure, factors);
@@ -262,7 +262,7 @@ function gridDelta(
   return kOut > 1 ? b.transpose('d_rows', d, [1, 0, 2]) : d;
 }
 
-/** From a group for each input block to a group for each output block. */
+/** Makes a group for each output block of a group for each input block. */
 function regroup(b: SubgraphBuilder, h: string, s: Structure): string {
   const [kIn, kOut] = s.grid;
   const r = s.blockRank;
@@ -353,8 +353,8 @@ class ConvBuilder {
     strides: readonly number[],
   ): string {
     const ones = Array<number>(this.geometry.spatial).fill(1);
-    const turned = this.b.transpose(`${leaf}_turned`, factor, plain ? [1, 0] : [0, 2, 1]);
-    const kernel = this.b.reshape(`${leaf}_kernel`, turned, [groups * to, from, ...ones]);
+    const transposed = this.b.transpose(`${leaf}_turned`, factor, plain ? [1, 0] : [0, 2, 1]);
+    const kernel = this.b.reshape(`${leaf}_kernel`, transposed, [groups * to, from, ...ones]);
     return this.b.node(leaf, 'Conv', [x, kernel], {
       kernel_shape: { ints: ones },
       ...(groups > 1 ? { group: { int: groups } } : {}),

@@ -1,6 +1,6 @@
 /**
  * Layers that multiply integers. From the quantizer in front to the nodes that make floats of the sums they
- * stand for `X · W`: an adapter reads X and adds behind the last node.
+ * stand for `X · W`: an adapter reads X and adds after the last node.
  */
 import { type Constant, traceConstant } from '../../graph/constants.js';
 import type { ValueIndex } from '../../graph/uses.js';
@@ -16,7 +16,7 @@ import {
 import type { Addend, Finding, Geometry, Weight } from './target.js';
 import { constantInput } from './weight.js';
 
-/** MatMulInteger: a Cast and products with the scales of activation and weight stand behind it. */
+/** MatMulInteger: a Cast and products with the scales of activation and weight follow it. */
 export function matMulInteger(values: ValueIndex, node: Node): Finding {
   const activation = quantizedActivation(values, node);
   if (!constantInput(values, node, 1)) return refuse(node, withoutWeight(node, 1));
@@ -34,7 +34,7 @@ export function dynamicQuantizeMatMul(values: ValueIndex, node: Node): Finding {
   return layer(values, node, { input: input!, output, operands: { at: 1, scale, zeroPoint: 3 } });
 }
 
-/** com.microsoft MatMulIntegerToFloat: MatMulInteger with the nodes behind it in one. */
+/** com.microsoft MatMulIntegerToFloat: MatMulInteger and the nodes after it in one. */
 export function matMulIntegerToFloat(values: ValueIndex, node: Node): Finding {
   const activation = quantizedActivation(values, node);
   if (typeof activation === 'string') return refuse(node, activation);
@@ -95,7 +95,7 @@ function ownOutput(
   return { last: node, dtype: dtype && isConvertible(dtype) ? dtype : 'float32', addends };
 }
 
-/** Where a node's weight lies. */
+/** The place of a node's weight. */
 interface Operands {
   /** The input that holds its integers. */
   readonly at: number;

@@ -1,4 +1,4 @@
-/** The nodes around a product of integers: in front of it a quantizer, behind it what makes floats of its sums. */
+/** The nodes around a product of integers: before it a quantizer, after it what makes floats of its sums. */
 import { traceConstant } from '../../graph/constants.js';
 import type { Use, ValueIndex } from '../../graph/uses.js';
 import { type FloatName, findDataType, isConvertible } from '../../onnx/dtype.js';
@@ -54,7 +54,7 @@ export function scaledOutput(
   return `its sums are not multiplied with two scales, ${EXPECTED}`;
 }
 
-const EXPECTED = 'expected a Cast and one or two Mul behind it, which nothing else reads';
+const EXPECTED = 'expected a Cast and one or two Mul after it, which nothing else reads';
 
 function castTo({ attributes }: Node): FloatName | undefined {
   const dtype = findDataType(attributes.get('to')?.i ?? 0);

@@ -27,7 +27,7 @@ const PATTERN_MS = 2000;
  * Whether a layer matches a pattern: an exact module path, a dotted suffix of it, `re:<regex>` and
  * `glob:<glob>` (`*` within a path segment, `**` across) on the whole path, the node's own name,
  * `all-linear` (all but convolutions) or `all`.
- * @throws OnnxLoraError `invalid-argument` for a regular expression that is none; so does the function
+ * @throws OnnxLoraError `invalid-argument` for an invalid regular expression; so does the function
  * for a pattern that takes longer than two seconds
  */
 export function matcher(pattern: string): (layer: Selectable) => boolean {

@@ -23,7 +23,7 @@ export type Geometry =
   | {
       /** Features on axis 1. */
       readonly kind: 'channels';
-      /** Number of axes behind the features. */
+      /** Number of axes after the features. */
       readonly spatial: number;
       /** Of the convolution, one for each of those axes. */
       readonly strides: readonly number[];
@@ -61,7 +61,7 @@ export interface IntegerProduct {
   readonly scale: string;
   /** Name of their zero point, `''` where there is none. */
   readonly zeroPoint: string;
-  /** What is added to the product before it is the layer's output. */
+  /** The bias that is added to the product before it is the layer's output. */
   readonly addends: readonly Addend[];
 }
 
@@ -73,7 +73,7 @@ export interface Addend {
   readonly scales: readonly string[];
   /** Name of the zero point, `''` where there is none. */
   readonly zeroPoint: string;
-  /** What is multiplied with it besides; default 1. */
+  /** Another factor of it; default 1. */
   readonly factor?: number;
 }
 

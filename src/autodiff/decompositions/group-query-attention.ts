@@ -27,7 +27,7 @@ export const groupQueryAttention: Decomposition = (context) => {
   const places = placesOf(context);
   const turn = (value: string) =>
     int('do_rotary', 0) === 1
-      ? turned(context, value, [cosines!, sines!], rotaryPlaces(c, places, value, positions))
+      ? rotated(context, value, [cosines!, sines!], rotaryPlaces(c, places, value, positions))
       : value;
   const [q, k] = normed.map(turn) as [string, string];
   const heads = { q, k: after(c, pastKey, k), v: after(c, pastValue, parts[2]), past: pastKey };
@@ -98,8 +98,8 @@ function rotaryPlaces(c: OpBuilder, places: Places, heads: string, given?: strin
   return c.where(places.isPrompt, c.add(first, rows), given);
 }
 
-/** Pairs of numbers of a head, as many as the tables have columns, turned by their angles. */
-function turned(
+/** Pairs of numbers of a head, as many as the tables have columns, rotated by their angles. */
+function rotated(
   { node, c, int }: NodeContext,
   heads: string,
   [cosines, sines]: readonly [string, string],

@@ -17,7 +17,7 @@ export const matMulBnb4: GradientRule = ({ x: [, codes, greatest], dy: [dy], c, 
   },
 ];
 
-/** What each number is of the greatest one of its block: two codes a byte, the first in its upper half. */
+/** Each number as a share of the greatest one of its block: two codes a byte, the first in its upper half. */
 function sharesOf(c: OpBuilder, bytes: string, count: number, table: readonly number[]): string {
   const half = count / 2;
   const whole = c.cast(c.reshape(bytes, c.integers([half, 1]), [half, 1]), 'int32');

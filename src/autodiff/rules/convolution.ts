@@ -161,10 +161,10 @@ function batchAsChannels(c: OpBuilder, value: string, ins: number, group: number
   if (group === 1) return c.transpose(value, [1, 0, ...places]);
   const apart = [c.sizesOf(value, [0]), c.integers([group, ins]), c.sizesOf(value, places)];
   const split = c.reshape(value, c.concat(apart, 0), [batch!, group, ins, ...sizes]);
-  const turned = c.transpose(split, [2, 1, 0, ...places.map((axis) => axis + 1)]);
+  const transposed = c.transpose(split, [2, 1, 0, ...places.map((axis) => axis + 1)]);
   const count = typeof batch === 'number' ? group * batch : null;
   const merged = c.concat([c.integers([ins, count ?? -1]), c.sizesOf(value, places)], 0);
-  return c.reshape(turned, merged, [ins, count, ...sizes]);
+  return c.reshape(transposed, merged, [ins, count, ...sizes]);
 }
 
 function biasGradient(c: OpBuilder, dy: string, bias: string): string {

@@ -75,9 +75,9 @@ export const fusedMatMul: GradientRule = (context) => {
   const perms = ['A', 'B'].map((side, i) =>
     operandAxes(c.rank(x[i]!), int(`trans${side}`, 0) !== 0, int(`transBatch${side}`, 0) !== 0),
   );
-  const turned = perms.map((perm, i) => c.transpose(x[i]!, perm));
+  const transposed = perms.map((perm, i) => c.transpose(x[i]!, perm));
   const scaled = c.scale(dy[0]!, float('alpha', 1));
-  const gradients = matMul({ ...context, x: turned, dy: [scaled] });
+  const gradients = matMul({ ...context, x: transposed, dy: [scaled] });
   return perms.map((perm, i) => () => c.transposeBack(gradients[i]!(), perm));
 };
 

@@ -84,12 +84,13 @@ export const qGemm: GradientRule = (context) => {
   return [
     () => {
       const dy = scaleY ? throughRounding(context, scaleY) : context.dy[0]!;
-      const turned = (value: string, on: boolean) => (on ? c.transpose(value, [1, 0]) : value);
-      const integers = turned(floats(c, b), int('transB', 0) !== 0);
+      const transposedIf = (value: string, on: boolean) =>
+        on ? c.transpose(value, [1, 0]) : value;
+      const integers = transposedIf(floats(c, b), int('transB', 0) !== 0);
       const weight = c.mul(less(c, integers, zeroB), scaleB!);
       const scaled = c.scale(c.mul(dy, scaleA), float('alpha', 1));
       const product = c.matMul(scaled, c.transpose(weight, [1, 0]));
-      return turned(product, int('transA', 0) !== 0);
+      return transposedIf(product, int('transA', 0) !== 0);
     },
     undefined,
     'none',
@@ -130,7 +131,7 @@ export const qLinearSigmoid: GradientRule = (context) => {
   ];
 };
 
-/** What the integers at an input stand for, with scale and zero point behind them. */
+/** The numbers that the integers at an input mean, with the scale and zero point that follow them. */
 function numbersOf({ x, c }: RuleContext, at: number): string {
   return c.mul(less(c, floats(c, x[at]!), x[at + 2]), floats(c, x[at + 1]!));
 }

@@ -1,7 +1,7 @@
 /** RotaryEmbedding, of opset 23 and of com.microsoft. */
 import type { GradientRule } from '../rule.js';
 
-/** Pairs of numbers are turned by angles; the gradient is turned back, by the opposite sines. */
+/** Pairs of numbers are rotated by angles; the gradient is rotated back, by the opposite sines. */
 function turnedBack(sines: number): GradientRule {
   return ({ node, x, dy: [dy], c }) => [
     () => {

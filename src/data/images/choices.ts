@@ -2,11 +2,11 @@
 
 /** Ways to fit an image whose aspect ratio differs from the model's input. */
 export const fits = ['crop', 'stretch', 'pad'] as const;
-/** How images of another shape are made to fit. */
+/** Ways to fit images of another shape. */
 export type Fit = (typeof fits)[number];
 
 export const kernels = ['nearest', 'bilinear', 'bicubic', 'lanczos'] as const;
-/** How pixels are interpolated. */
+/** Interpolations of pixels. */
 export type Kernel = (typeof kernels)[number];
 
 export const channelOrders = ['rgb', 'bgr', 'gray'] as const;

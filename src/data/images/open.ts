@@ -87,7 +87,7 @@ class ImageSamples {
     if (this.plan.isUnscaled) request.onNote?.(UNSCALED);
   }
 
-  /** @throws BadRow for a label that is none */
+  /** @throws BadRow for what is not a label */
   add(path: string, label: unknown): void {
     this.targets.add(label);
     this.paths.push(path);

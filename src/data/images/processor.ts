@@ -50,7 +50,7 @@ export type ProcessorPlan = Optional<
 
 /**
  * Reads a `preprocessor_config.json` as transformers writes it for an image model.
- * @throws OnnxLoraError `invalid-data` for a file that is none, `unsupported` for a resampling that is
+ * @throws OnnxLoraError `invalid-data` for another file, `unsupported` for a resampling that is
  * not known, and those of reading
  */
 export function readProcessor(path: string): ProcessorPlan {

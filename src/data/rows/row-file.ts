@@ -58,7 +58,7 @@ export class RowFile {
 
   /**
    * Reads the file from its first row to its last, and remembers where they are.
-   * @param check called with every row; throws a BadRow for one that is none
+   * @param check called with every row; throws a BadRow for one that is not usable
    * @throws OnnxLoraError `invalid-data` naming file and line of the first bad row, or where no row is
    * left; `file-not-found`, `not-a-file`, `io`, `aborted`
    */

@@ -110,7 +110,7 @@ export class ChatTemplate {
     return this.write(row, this.taken(row, messagesIn(row, 'messages')), true);
   }
 
-  /** What the template writes behind an answer; empty where that cannot be told. */
+  /** The text that the template writes after an answer; empty where that cannot be told. */
   afterAnswer(messages: readonly Message[]): string {
     const row = { messages };
     const content = 'answer';

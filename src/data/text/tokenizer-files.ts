@@ -73,7 +73,7 @@ const MAX_CONFIG_BYTES = 2 ** 24;
 /**
  * Reads a `tokenizer.json`, or the one of a folder, with what lies beside it: `tokenizer_config.json`
  * and `chat_template.jinja`.
- * @throws OnnxLoraError `file-not-found`, `not-a-file`, `io`; `invalid-data` for files that are none
+ * @throws OnnxLoraError `file-not-found`, `not-a-file`, `io`; `invalid-data` for other files
  * of a tokenizer, or longer than one
  */
 export function readTokenizerFiles(path: string): TokenizerFiles {

@@ -117,7 +117,7 @@ export class TextTokenizer {
   ): Encoding {
     const isPair = second !== undefined;
     const room = (maxLength ?? Number.POSITIVE_INFINITY) - (special ? this.specials(isPair) : 0);
-    // How much of a pair is left depends on the lengths of both.
+    // The lengths of both decide on the tokens that are left of a pair.
     const a = isPair ? this.tokensOf(first) : this.enoughOf(first, room);
     const b = isPair ? this.tokensOf(second) : null;
     const [keptA, keptB] = longestFirst(a.length, b?.length ?? 0, Math.max(0, room));
@@ -127,7 +127,7 @@ export class TextTokenizer {
 
   /**
    * The text of some tokens without the special ones; numbers that no token has are left out.
-   * Where a character is split between tokens, its part is U+FFFD.
+   * If a character is split between tokens, its part is U+FFFD.
    */
   decode(ids: readonly number[]): string {
     const vocabulary = this.tokenizer.model!.vocab;
@@ -154,7 +154,7 @@ export class TextTokenizer {
     return isLeft ? tokens.slice(Math.max(0, tokens.length - kept)) : tokens.slice(0, kept);
   }
 
-  /** Fails where a part of the tokenizer is none. */
+  /** Fails where a part of the tokenizer is not valid. */
   private tried(): this {
     this.processed(this.tokensOf('A text.'), null, true);
     return this;

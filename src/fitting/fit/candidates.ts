@@ -121,7 +121,7 @@ export function bestWithin(curves: readonly Curve[], parameters: number, roundin
 }
 
 /**
- * The meaningful part of the curve: ends where no more than `rounding` of |ΔW|² is left, and is no
+ * The meaningful part of the curve: ends where no more than `rounding` of |ΔW|² is left, and is not
  * higher there than all others that get as far.
  */
 export function untilRounding({ unit, captured }: Curve, squares: number, rounding: number): Curve {

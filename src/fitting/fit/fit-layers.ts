@@ -33,7 +33,7 @@ export type Goal =
   | { readonly kind: 'rank'; readonly rank: number }
   /** All layers together have no more parameters. */
   | { readonly kind: 'budget'; readonly parameters: number }
-  /** √(Σ|ΔW − fit|² / Σ|ΔW|²) over all layers is no larger. */
+  /** √(Σ|ΔW − fit|² / Σ|ΔW|²) over all layers is not larger. */
   | { readonly kind: 'error'; readonly error: number };
 
 /** An adapter's shape and numbers. */

@@ -1,4 +1,4 @@
-/** What goes with a model from folder to folder. */
+/** Files that go with a model from folder to folder. */
 import { statSync } from 'node:fs';
 import { basename, posix } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';

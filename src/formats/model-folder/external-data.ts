@@ -1,4 +1,4 @@
-/** What a configuration says about external data: transformers.js fetches as many files as it names. */
+/** External data in a configuration: transformers.js fetches as many files as it names. */
 import { posix } from 'node:path';
 import { isObject, type Json } from './inside.js';
 import type { ModelFolder } from './layout.js';
@@ -26,7 +26,7 @@ function countFor(stated: unknown, model: string): number {
   return Number(one ?? 0);
 }
 
-/** What was said for all files stays so for the others. */
+/** A setting for all files stays so for the others. */
 function ofParts(stated: unknown, { parts }: ModelFolder): Json {
   const count = Number(stated ?? 0);
   if (count === 0) return {};

@@ -25,7 +25,7 @@ export const genaiLayout: Layout = {
   },
 };
 
-/** Files stand behind keys that end in `filename`, at any depth: of an encoder, of a vision model. */
+/** Files are named by keys that end in `filename`, at any depth: of an encoder, of a vision model. */
 function filesNamed(described: unknown): string[] {
   if (typeof described !== 'object' || described === null) return [];
   return Object.entries(described).flatMap(([key, value]) =>

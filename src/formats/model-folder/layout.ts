@@ -1,4 +1,4 @@
-/** What the layouts of model folders have in common. */
+/** Common parts of the layouts of model folders. */
 
 /** A folder that holds a model and what it needs to run. */
 export interface ModelFolder {

@@ -9,7 +9,7 @@ import type { Layout, ModelFolder } from './layout.js';
 
 const CONFIG = 'config.json';
 
-/** What transformers.js puts behind the name of a file for each `dtype`; float32 has nothing. */
+/** The ending that transformers.js adds to the name of a file for each `dtype`; float32 has none. */
 const PRECISION = /_(fp16|quantized|int8|uint8|q8|q4|q4f16|bnb4|q1|q1f16|q2|q2f16)(?=\.onnx$)/;
 
 /**

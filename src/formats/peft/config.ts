@@ -62,7 +62,7 @@ export interface PeftConfig {
 
 /**
  * Reads a config; unknown fields are ignored, as in PEFT.
- * @throws OnnxLoraError `invalid-adapter` for a config that is none, `unsupported` for adapters that are
+ * @throws OnnxLoraError `invalid-adapter` for what is not a config, `unsupported` for adapters that are
  * more than two factors beside a layer, with the reason
  */
 export function parsePeftConfig(text: string, path: string): PeftConfig {

@@ -48,9 +48,9 @@ function rowsOfBlocks(graph: GraphBuilder, s: Structure, b: string): string {
     graph.op('Reshape', [value, graph.integers(shape)], {}, 'delta/reshape');
   const split = reshape(b, kOut, kIn, r, width);
   const perm = { perm: { ints: [1, 0, 2, 3] } };
-  const turned = graph.op('Transpose', [split], perm, 'delta/transpose');
-  if (kOut === 1) return reshape(turned, kIn, r, s.out);
-  const apart = reshape(turned, kIn, kOut, r, 1, width);
+  const transposed = graph.op('Transpose', [split], perm, 'delta/transpose');
+  if (kOut === 1) return reshape(transposed, kIn, r, s.out);
+  const apart = reshape(transposed, kIn, kOut, r, 1, width);
   const mask = identity(graph, [1, kOut, 1, kOut, 1]);
   return reshape(graph.op('Mul', [apart, mask], {}, 'delta/mul'), kIn, kOut * r, s.out);
 }

@@ -83,7 +83,7 @@ function nodesOf({ nodes }: GraphBuilder, site: Site): NewNode[] {
 }
 
 /**
- * What both the layer and its adapter read, but for the weight. A product of integers reads it through a
+ * Values that both the layer and its adapter read, but for the weight. A product of integers reads it through a
  * quantizer: then what the adapter reads beside its own tensors and the layer's.
  */
 function inputOf(graph: GraphBuilder, site: Site, layer: NewNode, adapter: PatchedAdapter): string {

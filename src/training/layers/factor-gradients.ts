@@ -89,8 +89,8 @@ function regrouped(c: OpBuilder, s: Structure, value: string, k1: number, k2: nu
   if (s.structure === 'diagonal') return value;
   const r = s.blockRank;
   const split = c.reshape(value, c.integers([k1, -1, k2, r]), [k1, null, k2, r]);
-  const turned = c.transpose(split, [2, 1, 0, 3]);
-  return c.reshape(turned, c.integers([k2, -1, k1 * r]), [k2, null, k1 * r]);
+  const swapped = c.transpose(split, [2, 1, 0, 3]);
+  return c.reshape(swapped, c.integers([k2, -1, k1 * r]), [k2, null, k1 * r]);
 }
 
 /** Blocks of the columns of a matrix, as a value of either form below. */

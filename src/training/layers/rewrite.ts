@@ -264,10 +264,10 @@ function scaledBias(graph: GraphBuilder, node: NewNode, bias: string): string {
 function adaptedWeight(graph: GraphBuilder, { adapter, structure, weight, transposed }: PlainSite) {
   const { a, b, generalA, generalB, scaleTensor: scale } = adapter;
   const delta = deltaMatrix(graph, structure, { a, b, generalA, generalB, scale });
-  const turned = transposed
+  const asStored = transposed
     ? graph.op('Transpose', [delta], { perm: { ints: [1, 0] } }, 'delta/transpose')
     : delta;
-  return kindOf(adapter).train.weight(graph, weight, turned);
+  return kindOf(adapter).train.weight(graph, weight, asStored);
 }
 
 /** The product of a site with its adapted weight, and the nodes of both. */

@@ -10,7 +10,7 @@ import type { Dim } from '../../onnx/model.js';
 import { unsqueeze } from './operators.js';
 
 /**
- * The output with samples along its first axis: [frames, batch, classes] that spell a text are turned, and a model for
+ * The output with samples along its first axis: [frames, batch, classes] that spell a text are transposed, and a model for
  * batches of 1 that leaves the axis out gets it back.
  * @param inputs of the model, samples first
  * @throws OnnxLoraError `invalid-argument` for an output that does not follow the batch, or may do so in two ways

@@ -19,7 +19,7 @@ export interface RowSource {
   readonly nodes: ReadonlySet<NewNode>;
 }
 
-/** What has to be known of a graph to leave rows out. */
+/** Facts on a graph that are needed to leave rows out. */
 export interface RowFilter {
   /** The graph input with what trains; all others are the batch. */
   readonly theta: string;
@@ -108,7 +108,7 @@ interface Walk {
   isRowwise(node: NewNode): boolean;
 }
 
-/** What the products before the logits read, the nearest first. */
+/** The values that the products before the logits read, the nearest first. */
 function* productInputs(logits: string, { producers, varies, isRowwise }: Walk): Generator<string> {
   const seen = new Set<string>();
   const open = [logits];

@@ -39,7 +39,7 @@ export interface LossOptions {
 export interface Logits extends ModelOutput {
   readonly dtype: 'float32' | 'float64';
   /**
-   * Where rows of [batch, length, classes] may be left out: the logits [1, kept, classes] of those in `index`,
+   * If rows of [batch, length, classes] may be left out: the logits [1, kept, classes] of those in `index`,
    * int64 [kept], batch and length taken as one axis. To be called before another node reads the logits.
    */
   readonly only?: (index: string) => Logits;
@@ -79,7 +79,7 @@ export interface LossInGraph {
     /** Name of the gradient. */
     readonly value: string;
   };
-  /** Where rows of the output are left out: those that are there. */
+  /** The rows that are kept, if rows of the output are left out. */
   readonly rows?: KeptRows | undefined;
   /**
    * If the output may be the probabilities of a `last` operator that was not found: a scalar that is
@@ -88,7 +88,7 @@ export interface LossInGraph {
   readonly doubt?: Doubt | undefined;
 }
 
-/** What is left of an output of which rows are left out. */
+/** An output without the rows that are left out. */
 export interface KeptRows {
   /** Name of the rows' places, int64, all axes of the output but the last taken as one. */
   readonly index: string;

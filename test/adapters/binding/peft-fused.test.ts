@@ -393,7 +393,7 @@ describe('beside a fused layer is refused', () => {
     const list = parts({ q_proj: 8, k_proj: 4, v_proj: 4 });
     const wide = lora({ ...loraTensors('a.q_proj', [IN, 8]), ...loraTensors('a.k_proj', [IN, 5]) });
     expect(await refusal(fusedModel(list, 'qkv_proj'), wide)).toContain(
-      'a.qkv_proj has 16 outputs, and these are no parts of it: a.q_proj 8, a.k_proj 5',
+      'a.qkv_proj has 16 outputs, and these are not parts of it: a.q_proj 8, a.k_proj 5',
     );
   });
 

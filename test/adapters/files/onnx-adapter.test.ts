@@ -142,7 +142,7 @@ describe('an .onnx_adapter is refused', () => {
     ['of ranks that differ', [A, { ...B, dims: [3, 2] }], /A \[4, 2\] and B \[3, 2\]/],
     ['of vectors', [A, { ...B, dims: [6] }], /lora_B for l, found \[6\]/],
     ['of nothing', [], /has no parameters/],
-    ['of other parameters', [{ ...A, name: 'l.weight' }], /"l.weight" is none of LoRA/],
+    ['of other parameters', [{ ...A, name: 'l.weight' }], /"l.weight" is not one of LoRA/],
     [
       'with one factor twice',
       [A, { ...A, name: 'l.lora_A.weight' }],

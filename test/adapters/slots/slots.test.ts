@@ -340,7 +340,7 @@ describe('a slotted model', () => {
     // The same length, so that the file stays a protobuf message.
     const path = damaged('"a":"net.one.lora_A', '"a":"net.one.lora_X');
     const error = await failure(() => inspect(path), 'invalid-manifest');
-    expect(error.message).toContain('net.one.lora_X.MatMul.weight is no input of a slot');
+    expect(error.message).toContain('net.one.lora_X.MatMul.weight is not an input of a slot');
     await failure(
       () => inspect(damaged('"mode":"required"', '"mode":"whatever"')),
       'invalid-manifest',
