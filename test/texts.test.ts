@@ -19,7 +19,9 @@ const library = textsIn('src').filter((text) => !isMoving(text));
 const texts = [...library, ...textsIn('cli').filter((text) => !isMoving(text))];
 
 function isMoving({ file }: Text): boolean {
-  return /^(src\/training\/options|src\/training\/losses\/loss|src\/commands\/patch-options|cli\/(training-)?options)\.ts$/.test(file);
+  return /^(src\/training\/options|src\/training\/losses\/loss|src\/commands\/patch-options|cli\/(training-)?options)\.ts$/.test(
+    file,
+  );
 }
 
 function textsIn(folder: string): Text[] {
