@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { apply } from '../../src/commands/apply.js';
 import { evaluate } from '../../src/commands/evaluate.js';
 import { extract } from '../../src/commands/extract.js';
+import { TextGenerator } from '../../src/commands/generate/generator.js';
 import { inspect } from '../../src/commands/inspect.js';
 import { foldAdapters, merge } from '../../src/commands/merge.js';
 import { patch } from '../../src/commands/patch.js';
@@ -275,6 +276,59 @@ it('a file that is missing beside the model is named', async () => {
   writeFileSync(join(folder, 'enc.bin'), numbers);
   const data = await failure(() => patch(folder), 'external-data');
   expect(data.message).toContain('decoder.onnx.data');
+});
+
+describe('one line says what is wrong with', () => {
+  const CHAT = [
+    { role: 'user', content: 'the model' },
+    { role: 'assistant', content: 'reads' },
+  ];
+  const data = (row: object) => files.write(Buffer.from(JSON.stringify(row)), 'rows.jsonl');
+  const evaluated = (folder: string, row: object) =>
+    failure(
+      () => evaluate(folder, { data: data(row), loss: 'causal-lm' }),
+      'messages' in row ? 'invalid-argument' : 'invalid-data',
+    );
+  const folderOf = (rows: number, past: readonly object[] = []) =>
+    folderWith(files, {
+      ...{ 'config.json': {}, 'tokenizer.json': TOKENIZER },
+      'model.onnx': model({
+        nodes: [node('Gather', ['table', 'input_ids'], 'logits')],
+        initializers: [tensor('table', [rows, rows])],
+        inputs: [value('input_ids', ['batch', 'length'], 'int64'), ...past],
+        outputs: [value('logits', ['batch', 'length', rows])],
+      }),
+    });
+
+  it('conversations without a template', async () => {
+    const folder = folderOf(200);
+    const { message } = await evaluated(folder, { messages: CHAT });
+    expect(message).toBe(`${join(folder, 'tokenizer.json')} has no chat template for messages`);
+  });
+
+  it('a tokenizer of another model', async () => {
+    const folder = folderOf(20);
+    const { message, hint } = await evaluated(folder, { text: 'the model reads its input' });
+    expect(message).toMatch(/key input_ids holds 0 to \d+, expected 0 to 19/);
+    expect(hint).toContain('Is it the tokenizer of this model?');
+  });
+
+  it('a tokenizer with more tokens than the model has', async () => {
+    const notes: string[] = [];
+    const onNote = (note: string) => notes.push(note);
+    const generator = await TextGenerator.open(folderOf(20), { provider: 'cpu', onNote });
+    await generator.release();
+    expect(notes.at(-1)).toMatch(/has tokens up to \d+, and the vocabulary of .* ends at 19/);
+  });
+
+  it('a cache that cannot be empty', async () => {
+    const past = ['key', 'value'].map((name) => value(`past_key_values.0.${name}`, [4, 1, 16, 8]));
+    const { message } = await failure(
+      () => evaluate(folderOf(200, past), { data: data({ text: 'the model' }), loss: 'causal-lm' }),
+      'unsupported',
+    );
+    expect(message).toContain('past_key_values.0.key');
+  });
 });
 
 it('arrays need no tokenizer of the folder', async () => {

@@ -99,6 +99,7 @@ export class TextGenerator {
       const runner = await openRunner(path, opened, { ...options, provider: used });
       try {
         const decoder = decoderOf(opened, runner, used, options);
+        noteForeignTokens(tokenizer, decoder, path, options.onNote);
         const config = modelConfig([...foldersOf(path), dirname(tokenizer.label)]);
         const provider = { requested, used };
         return new TextGenerator(tokenizer, provider, path, runner, decoder, config, options);
@@ -247,6 +248,19 @@ export class TextGenerator {
       `the key-value cache is not used, every token computes the whole text: ${problem}`,
     );
   }
+}
+
+/** Ids that are in range are not an error, and the text that comes of them looks like one that was not trained. */
+function noteForeignTokens(
+  { lastId, label }: TextTokenizer,
+  { vocabulary }: Decoder,
+  path: string,
+  onNote: GeneratorOptions['onNote'],
+): void {
+  if (vocabulary === undefined || lastId < vocabulary) return;
+  onNote?.(
+    `${label} has tokens up to ${lastId}, and the vocabulary of ${path} ends at ${vocabulary - 1}: it may be another model's`,
+  );
 }
 
 function decoderOf(
