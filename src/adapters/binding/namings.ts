@@ -5,7 +5,7 @@
  */
 
 interface Naming {
-  /** What has these names, for readers of this table. */
+  /** The models and files with these names, for readers of this table. */
   readonly of: string;
   /** A path that only such a graph has. */
   readonly sign: RegExp;

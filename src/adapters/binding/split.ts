@@ -53,7 +53,7 @@ function partOf(layer: Layer, adapter: StoredAdapter, start: number, end: number
   };
 }
 
-/** What a kind has beside the factors is a number for each column. */
+/** The tensors of a kind beside the factors have a number for each column. */
 function ownOf(
   adapter: StoredAdapter,
   columns: (values: Float64Array) => Float64Array,
