@@ -28,6 +28,10 @@ export const mergeCommand = defineCommand({
       summary: 'half of what the adapters of a file would change',
     },
     {
+      command: 'onnx-lora merge model.lora.onnx --quantized requantize',
+      summary: 'a quantized model of the same size; what rounding loses of each layer is told',
+    },
+    {
       command: 'onnx-lora merge merged.onnx --adapter adapter.safetensors --scale -1 -o base.onnx',
       summary: 'the base again, to rounding; the way back bit for bit is to keep it',
     },
@@ -42,6 +46,7 @@ export const mergeCommand = defineCommand({
       [
         ui.table(columnsFor(merged), merged),
         '',
+        ...lostLines(merged),
         ...undoneLines(merged),
         ...verificationLines(verification),
         `wrote ${printable(output)}: ${plural(merged.length, 'weight')} changed${replacedText(replaced, 'other tensor')}\n`,
@@ -57,6 +62,11 @@ export const mergeCommand = defineCommand({
 
 function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
   const kind: Column<MergedWeight> = { title: 'fold', value: (weight) => weight.kind };
+  const lost: Column<MergedWeight> = {
+    title: 'lost',
+    value: (weight) => (weight.lost === undefined ? '-' : measure(weight.lost)),
+    align: 'right',
+  };
   return [
     { title: 'module', value: ({ module }) => module, flexible: true },
     ...(merged.every((weight) => weight.kind === 'in place') ? [] : [kind]),
@@ -68,7 +78,14 @@ function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
         weightNorm === 0 ? '-' : measure(deltaNorm / weightNorm),
       align: 'right',
     },
+    ...(merged.some((weight) => weight.lost !== undefined) ? [lost] : []),
   ];
+}
+
+/** What `lost` says, where there is any. */
+function lostLines(merged: readonly MergedWeight[]): string[] {
+  if (merged.every(({ lost }) => lost === undefined)) return [];
+  return ['lost: |Q(W + ΔW) - W - ΔW| / ||ΔW||, 0 where rounding to integers left all of ΔW'];
 }
 
 /** Lines on how near an undone fold comes to the weights before it. */

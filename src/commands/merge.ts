@@ -43,6 +43,11 @@ export interface MergedWeight {
   /** |W| before, the Frobenius norm. */
   readonly weightNorm: number;
   /**
+   * Where the sum is rounded to integers again: |Q(W + ΔW) - W - ΔW| / |ΔW|, 0 where all of ΔW survived, 1
+   * where as much was lost as was added.
+   */
+  readonly lost?: number;
+  /**
    * If the scale is negative: the weight is at most this far (Frobenius) from what it was before the
    * fold that this one undoes.
    */
@@ -88,12 +93,25 @@ async function mergeFile(path: string, options: MergeOptions): Promise<MergeResu
     const result = await fold(unmerged, path, options);
     if (options.verify === false) return result;
     const { verifyMerged } = await import('./references.js');
-    const verification = await verifyMerged(unmerged, path, result.output, options);
+    const lost = lostShare(result.merged);
+    const verification = await verifyMerged(unmerged, path, result.output, { ...options, lost });
     return { ...result, verification };
   });
 }
 
-/** The fold alone. */
+/**
+ * What rounding folded weights to integers again moves, as a share of the outputs: every such layer is off by
+ * e = |Q(W + ΔW) - W - ΔW| of its weight's norm, in directions that have nothing to do with each other, so that
+ * the errors of L layers add up like their squares: √(Σ e²).
+ */
+function lostShare(merged: readonly MergedWeight[]): number {
+  const shares = merged.map(({ lost = 0, deltaNorm, weightNorm }) =>
+    weightNorm > 0 ? (lost * deltaNorm) / weightNorm : 0,
+  );
+  return Math.hypot(...shares);
+}
+
+/** The fold alone, which makes floats of quantized weights where nothing else is said. */
 export async function foldAdapters(path: string, options: MergeOptions = {}): Promise<MergeResult> {
   return await withUnmerged(path, options, (unmerged) => fold(unmerged, path, options));
 }
@@ -114,7 +132,9 @@ async function fold(
     places: originalPlaces(patched, sets),
     originals: originalsOf(patched, sets),
   };
-  const folding = new Folding(context, edit, dataFile, new NameAuthority(model), leaving);
+  const { quantized = 'dequantize' } = options;
+  const names = new NameAuthority(model);
+  const folding = new Folding(context, edit, dataFile, names, leaving, quantized);
   removeAdapters(patched, sets, edit);
   keepLabels(edit, model, sets);
   keepHeadOutputs(edit, model, sets);
@@ -144,7 +164,8 @@ function describe(
     kind,
     deltaNorm: norms.delta,
     weightNorm: norms.weight,
-    ...(isUndoing ? { undoneWithin: undoneWithin(norms, type) } : {}),
+    ...(norms.lost === undefined ? {} : { lost: norms.delta > 0 ? norms.lost / norms.delta : 0 }),
+    ...(isUndoing && norms.lost === undefined ? { undoneWithin: undoneWithin(norms, type) } : {}),
   };
 }
 

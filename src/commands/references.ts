@@ -12,6 +12,12 @@ import { type MergeOptions, rescaling, type Unmerged, withUnmerged } from './unm
 import { removeAdapters, removeBiases } from './unpatch.js';
 import { verifyOn } from './verify.js';
 
+/** A fold to check. */
+export interface CheckOfFold extends MergeOptions {
+  /** What rounding weights to integers again moved, as a share of the outputs; default 0. */
+  readonly lost?: number;
+}
+
 /**
  * Checks a merged model; where data files are mapped for that, in a process of its own, which opens and
  * edits the model for itself.
@@ -20,7 +26,7 @@ export async function verifyMerged(
   unmerged: Unmerged,
   path: string,
   output: string,
-  options: MergeOptions,
+  options: CheckOfFold,
 ): Promise<Verification> {
   if (!runsApart(output)) return await runMerged(unmerged, path, output, options);
   return await apart({
@@ -37,7 +43,7 @@ export async function verifyMerged(
 export function verifyMergedHere(
   path: string,
   output: string,
-  options: MergeOptions,
+  options: CheckOfFold,
 ): Promise<Verification> {
   return withUnmerged(path, options, (unmerged) => runMerged(unmerged, path, output, options));
 }
@@ -47,7 +53,7 @@ async function runMerged(
   unmerged: Unmerged,
   path: string,
   output: string,
-  options: MergeOptions,
+  options: CheckOfFold,
 ): Promise<Verification> {
   const { model } = unmerged.opened;
   const isUnchanged = options.adapter === undefined && (options.scale ?? 1) === 1;

@@ -10,7 +10,7 @@ import { Findings, type Rounding } from './findings.js';
 import type { ProviderName } from './provider-names.js';
 import { openSession, type Session } from './session.js';
 import type { Feeds } from './tensor-value.js';
-import { defaultTolerance, roundingLevel } from './tolerance.js';
+import { defaultTolerance, roundedWeights, roundingLevel } from './tolerance.js';
 import type { Verification } from './verification.js';
 
 /**
@@ -46,6 +46,8 @@ export interface CompareOptions extends WorkOptions {
    * where the rest leaves a doubt.
    */
   readonly nudged?: (() => Promise<ModelSource | undefined>) | undefined;
+  /** What the candidate's weights were rounded by, as a share of the outputs; see {@link roundedWeights}. */
+  readonly lost?: number | undefined;
 }
 
 /**
@@ -83,7 +85,7 @@ export async function compareModels(
   const findings = new Findings(names, expected, bases);
   await runCandidate(candidate, feeds, options, progress, (outputs, i) => findings.add(outputs, i));
   const dtypes = names.map((name) => expected[0]!.get(name)!.dtype);
-  const rounding = roundingBetween(reference, candidate, dtypes, options.tolerance);
+  const rounding = roundingBetween(reference, candidate, dtypes, options);
   const first = findings.verdict(rounding);
   if (!bases || !(await findings.addNudged(first, rounding, nudgedRun(feeds, options))))
     return first;
@@ -192,7 +194,7 @@ function roundingBetween(
   reference: ModelSource,
   candidate: ModelSource,
   outputs: readonly DataTypeName[],
-  tolerance: number | undefined,
+  { tolerance, lost = 0 }: CompareOptions,
 ): Rounding {
   const models: Model[] = [];
   try {
@@ -200,7 +202,9 @@ function roundingBetween(
     const [before, after] = models as [Model, Model];
     const byDefault = tolerance ?? defaultTolerance(models, outputs);
     const isGiven = tolerance !== undefined;
-    return { tolerance: byDefault, isGiven, ...roundingLevel(before, after, outputs) };
+    const level = roundingLevel(before, after, outputs);
+    const found = { tolerance: byDefault, isGiven, ...level };
+    return lost > 0 ? roundedWeights(found, lost) : found;
   } finally {
     for (const model of models) model.close();
   }

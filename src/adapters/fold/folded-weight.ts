@@ -11,6 +11,8 @@ import { sums } from './sums.js';
 export interface FoldNorms {
   delta: number;
   weight: number;
+  /** Of what rounding W + ΔW to integers moves, where it is. */
+  lost?: number;
 }
 
 /** A weight and what is to be folded into it. */

@@ -9,11 +9,11 @@ import type { NameAuthority } from '../../graph/names.js';
 import { finalReaders } from '../../graph/readers.js';
 import type { Value } from '../../graph/uses.js';
 import type { NewDataFile } from '../../onnx/data-file.js';
-import { type FloatName, isConvertible } from '../../onnx/dtype.js';
+import { type FloatName, isConvertible, toFloat64 } from '../../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../../onnx/edit.js';
 import { type NewTensor, nodeRecord } from '../../onnx/encode.js';
 import type { TensorPlace } from '../../onnx/external.js';
-import { type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
+import { elementCount, type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
 import { encodeString } from '../../onnx/wire.js';
 import type { OwnNumbers } from '../factors/factors.js';
@@ -26,7 +26,10 @@ import { type WeightContext, weightByIdentity, weightOfIntegers } from './dequan
 import { addendsOf, becomeProduct } from './float-product.js';
 import type { FoldNorms, FoldRule } from './folded-weight.js';
 import { isQuantized, layerWeight } from './layer-weight.js';
+import { isInIntegers, type QuantizedPolicy, refuseGrowth } from './quantized-policy.js';
+import { requantized } from './requantize.js';
 import { RowFactors } from './row-factors.js';
+import { storedCodes } from './stored-codes.js';
 
 /** ΔW of one adapter, its numbers read when they are needed. */
 export interface Delta {
@@ -47,7 +50,7 @@ export interface FoldSite {
 }
 
 /** The way a weight took the fold. */
-export type FoldKind = 'in place' | 'split' | 'dequantized';
+export type FoldKind = 'in place' | 'split' | 'dequantized' | 'requantized';
 
 /** One folded weight. The norms are known when the model is written. */
 export interface Folded {
@@ -83,6 +86,7 @@ export class Folding {
     private readonly dataFile: NewDataFile,
     private readonly names: NameAuthority,
     { places, originals, nodes }: Leaving,
+    private readonly policy: QuantizedPolicy,
   ) {
     this.places = places;
     this.originals = originals;
@@ -91,9 +95,16 @@ export class Folding {
 
   /** Plans the folds of all layers. Weights are read when the edit is written. */
   plan(sites: readonly FoldSite[]): void {
+    if (this.policy === 'keep')
+      refuseGrowth(
+        this.context,
+        sites.map(({ layer }) => layer),
+      );
     for (const group of groupBy(sites, storageOf)) {
       const variants = groupBy(group, variantOf);
       if (variants.length === 1 && this.canReplace(group)) this.replace(group);
+      else if (this.policy === 'requantize' && isInIntegers(group[0]!.layer))
+        this.requantize(variants);
       else this.splitAll(variants);
     }
   }
@@ -114,6 +125,36 @@ export class Folding {
     const base = storedWeight(this.context.reader, tensor, weight.storedDtype as FloatName);
     const data = this.fold(group, base, weight.transposed, 'in place');
     this.put({ tensor, graph, node, attribute: node?.attributes.get('value') }, data);
+  }
+
+  /** Writes other integers and scales in the place of those that the weight is stored in. */
+  private requantize(variants: readonly (readonly FoldSite[])[]): void {
+    const group = variants.flat();
+    const layers = group.map(({ layer }) => layer);
+    const isOne = variants.length === 1;
+    const stored = isOne ? storedCodes(this.context, layers) : 'has adapters that differ';
+    if (typeof stored === 'string') throw notRequantized(layers[0]!, stored);
+    const { reader } = this.context;
+    const { constant } = layers[0]!.weight;
+    const { base, transposed } = constant
+      ? layerWeight(this.context, layers[0]!, constant)
+      : { base: this.weightInside(layers[0]!), transposed: false };
+    const data = this.fold(group, base, transposed, 'requantized');
+    const { norms } = this.folded.at(-1)!;
+    const bytes = (place: TensorPlace) => reader.bytes(place.tensor);
+    const scales = bytes(stored.scales);
+    const sizes = { codes: bytes(stored.codes).length, scales: scales.length };
+    const old = toFloat64(stored.scaleDtype, scales, elementCount(stored.scales.tensor.dims));
+    const made = requantized({ base, transposed, data, norms }, stored, sizes, old);
+    this.put(stored.codes, made.codes);
+    this.put(stored.scales, made.scales);
+  }
+
+  /** The weight [in, out] of a layer that is quantized inside its operator, or multiplies integers. */
+  private weightInside(layer: LinearLayer): BaseWeight {
+    return layer.product
+      ? weightOfIntegers(this.context, layer, layer.product)
+      : weightByIdentity(this.context, layer);
   }
 
   /** Gives a stored tensor other numbers. */
@@ -202,10 +243,7 @@ export class Folding {
   private replaceOperator(group: readonly FoldSite[]): void {
     for (const site of group) {
       const { node, weight, input, product } = site.layer;
-      const base = product
-        ? weightOfIntegers(this.context, site.layer, product)
-        : weightByIdentity(this.context, site.layer);
-      const data = this.fold([site], base, false, 'dequantized');
+      const data = this.fold([site], this.weightInside(site.layer), false, 'dequantized');
       const name = this.names.fresh(`${weight.name}_merged`);
       const dims = [weight.in, weight.out];
       this.addBeside(site.layer, { name, dtype: weight.dtype, dims, data });
@@ -336,6 +374,18 @@ const INTEGER_OPERATORS = new Set([
   'QLinearAdd',
   'QLinearMatMul',
 ]);
+
+function notRequantized({ node, product }: LinearLayer, problem: string): OnnxLoraError {
+  const label = nodeLabel(product?.node ?? node);
+  return new OnnxLoraError(
+    'unsupported',
+    `${label}: its weight ${problem}, and cannot be quantized again`,
+    {
+      node: label,
+      hint: 'With `quantized: dequantize` such weights become floats.',
+    },
+  );
+}
 
 function valuesOf({ value, scales, zeroPoint }: Addend): string[] {
   return [value, ...scales, zeroPoint];

@@ -1,4 +1,5 @@
 import { type BindOptions, bindOptions } from '../../adapters/binding/bind-options.js';
+import { quantizedPolicies } from '../../adapters/fold/quantized-policy.js';
 import {
   type OutputOptions,
   outputOption,
@@ -6,7 +7,7 @@ import {
   writeOptions,
 } from '../../onnx/write-options.js';
 import { type OptionsOf, option, restricted } from '../../options/option.js';
-import { number, path, toggle } from '../../options/schemas.js';
+import { choice, number, path, toggle } from '../../options/schemas.js';
 import { checkOptions, toleranceOption, type VerifyOptions } from './check.js';
 import { nameOption } from './name.js';
 
@@ -28,6 +29,14 @@ export const mergeOptions = {
     default: 1,
     summary: 'multiplies every change of a weight; -1 undoes a fold, to rounding',
     example: '--scale 0.5',
+  }),
+  /** What becomes of weights that are stored as integers; default `keep`, which refuses folds into them. */
+  quantized: option(choice(quantizedPolicies), {
+    group: 'Adapters',
+    default: 'keep',
+    summary:
+      'weights stored as integers: refuse to fold into them (keep), make floats of them (dequantize), or round the sum to the same bits (requantize)',
+    example: '--quantized requantize',
   }),
   /** Run both models and compare; default true. */
   verify: option(toggle, {
