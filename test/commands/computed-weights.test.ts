@@ -100,7 +100,7 @@ describe.each(Object.keys(forms))('%s', (name) => {
     const [patched, output] = [folder.fresh(), folder.fresh()];
     const options = { rank: 2, blocks: 2, targets: ['all'], factors: trained };
     await patchFile(path, patched, options);
-    const result = await merge(patched, { output });
+    const result = await merge(patched, { output, quantized: 'dequantize' });
     expect(result.merged).toMatchObject([{ node: 'layer', kind: 'dequantized' }]);
     expect(result.verification).toMatchObject({ passed: true });
     const expected = await run(patched, feeds);
@@ -136,7 +136,7 @@ it('two layers of one tensor with two scales have adapters of their own', async 
   );
   const [patched, output] = [folder.fresh(), folder.fresh()];
   await patchFile(path, patched, { rank: 2, blocks: 2, targets: ['all'], factors: trained });
-  const { merged } = await merge(patched, { output });
+  const { merged } = await merge(patched, { output, quantized: 'dequantize' });
   expect(merged.map(({ node: layer }) => layer)).toEqual(['first', 'second']);
   expectClose(await run(output, feeds), await run(patched, feeds), 1e-5);
 });

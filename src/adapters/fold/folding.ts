@@ -4,6 +4,7 @@
  * is quantized, is left to them: the adapted nodes get a floating-point weight of their own.
  */
 
+import { OnnxLoraError } from '../../errors.js';
 import { type Constant, isComputing, isStep, storedTensor } from '../../graph/constants.js';
 import type { NameAuthority } from '../../graph/names.js';
 import { finalReaders } from '../../graph/readers.js';

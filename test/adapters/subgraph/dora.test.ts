@@ -250,7 +250,10 @@ describe('DoRA on quantized weights', () => {
       asDora(trained(planned, 1, 0.05), ({ record }) => new Float64Array(record.out).fill(0.5));
     const patched = folder.fresh();
     await patchFile(zooModel(name), patched, { targets: ['query'], rank: 4, factors: dora });
-    const { merged, verification } = await merge(patched, { output: folder.fresh() });
+    const { merged, verification } = await merge(patched, {
+      output: folder.fresh(),
+      quantized: 'dequantize',
+    });
     expect(merged.every(({ kind }) => kind === 'dequantized')).toBe(true);
     expect(verification!.passed).toBe(true);
     const back = await unpatch(patched, { output: folder.fresh() });
