@@ -82,7 +82,7 @@ function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
   ];
 }
 
-/** What `lost` says, where there is any. */
+/** An explanation of the column `lost`. */
 function lostLines(merged: readonly MergedWeight[]): string[] {
   if (merged.every(({ lost }) => lost === undefined)) return [];
   return ['lost: |Q(W + ΔW) - W - ΔW| / ||ΔW||, 0 where rounding to integers left all of ΔW'];

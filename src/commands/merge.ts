@@ -43,8 +43,8 @@ export interface MergedWeight {
   /** |W| before, the Frobenius norm. */
   readonly weightNorm: number;
   /**
-   * Where the sum is rounded to integers again: |Q(W + ΔW) - W - ΔW| / |ΔW|, 0 where all of ΔW survived, 1
-   * where as much was lost as was added.
+   * |Q(W + ΔW) - W - ΔW| / |ΔW| of a sum that is rounded to integers again: 0 if all of ΔW survived, 1 if
+   * as much was lost as was added.
    */
   readonly lost?: number;
   /**
@@ -100,7 +100,7 @@ async function mergeFile(path: string, options: MergeOptions): Promise<MergeResu
 }
 
 /**
- * What rounding folded weights to integers again moves, as a share of the outputs: every such layer is off by
+ * The change by rounding folded weights to integers again, as a share of the outputs: every such layer is off by
  * e = |Q(W + ΔW) - W - ΔW| of its weight's norm, in directions that have nothing to do with each other, so that
  * the errors of L layers add up like their squares: √(Σ e²).
  */

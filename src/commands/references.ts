@@ -14,7 +14,7 @@ import { verifyOn } from './verify.js';
 
 /** A fold to check. */
 export interface CheckOfFold extends MergeOptions {
-  /** What rounding weights to integers again moved, as a share of the outputs; default 0. */
+  /** The change by rounding weights to integers again, as a share of the outputs; default 0. */
   readonly lost?: number;
 }
 

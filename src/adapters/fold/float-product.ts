@@ -33,7 +33,7 @@ export function becomeProduct(edited: Edited, layer: LinearLayer, weight: string
   change(edited, layer, last);
 }
 
-/** What the layer adds to its product: the bias inside a MatMulNBits is one too. */
+/** The addends of the layer: the bias inside a MatMulNBits is one too. */
 export function addendsOf({ node, product }: LinearLayer): readonly Addend[] {
   if (product) return product.addends;
   const bias = node.inputs[BIAS];

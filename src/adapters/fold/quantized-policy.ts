@@ -1,4 +1,4 @@
-/** What becomes of weights that are stored as integers when something is folded into them. */
+/** Policies for folds into weights that are stored as integers. */
 import { OnnxLoraError } from '../../errors.js';
 import { traceConstant } from '../../graph/constants.js';
 import type { ValueIndex } from '../../graph/uses.js';

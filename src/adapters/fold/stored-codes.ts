@@ -36,7 +36,7 @@ export function storedCodes(
   return assembled(context, layers, parts);
 }
 
-/** Where codes, scales and zero points are read, and how they lie. */
+/** Names of codes, scales and zero points, and their layout. */
 interface Parts {
   readonly reader: Node;
   readonly codes: string;

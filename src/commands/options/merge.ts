@@ -30,7 +30,7 @@ export const mergeOptions = {
     summary: 'multiplies every change of a weight; -1 undoes a fold, to rounding',
     example: '--scale 0.5',
   }),
-  /** What becomes of weights that are stored as integers; default `keep`, which refuses folds into them. */
+  /** Policy for folds into weights that are stored as integers; default `keep`, which refuses them. */
   quantized: option(choice(quantizedPolicies), {
     group: 'Adapters',
     default: 'keep',
