@@ -38,6 +38,10 @@ const packedAttention = refuse(
   'its query, key and value weights are packed into one operator; start from the model before this fusion',
 );
 
+const experts = refuse(
+  'it holds the weights of all experts in one operator, which adds no adapter between its products; export the model with a MatMul for each expert (a transformers export without this fusion), or adapt the other layers',
+);
+
 /** Every operator that multiplies with a weight matrix, by domain and type. */
 const analyzers: Readonly<Record<string, Analyzer>> = {
   MatMul: matMul,
@@ -61,6 +65,8 @@ const analyzers: Readonly<Record<string, Analyzer>> = {
   'com.microsoft:DynamicQuantizeMatMul': dynamicQuantizeMatMul,
   'com.microsoft:MatMulIntegerToFloat': matMulIntegerToFloat,
   'com.microsoft:QGemm': qGemm,
+  'com.microsoft:MoE': experts,
+  'com.microsoft:QMoE': experts,
 };
 
 /**

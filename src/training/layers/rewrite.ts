@@ -59,13 +59,18 @@ export function rewriteAdapters(
   const readers = countReaders(graph);
   if (options.fused) graph.importDomain('com.microsoft', 1);
   const changes = new Changes(graph.nodes);
+  const counted = selectedRows(graph);
+  const formOf = ({ input }: PlainSite): AllowedOperators => {
+    const isOpen = types.get(input)?.shape?.some((size) => size === null) ?? true;
+    return { fused: options.fused && !(isOpen && counted.has(input)) };
+  };
   const rewritten: Rewritten[] = [];
   for (const adapter of set.adapters) {
     const sites = adapter.sites.flatMap((site) => {
       const found = plainSite(adapter, site, { byName, producers, readers, types });
       return found && pays(found, types, options) ? [found] : [];
     });
-    rewritten.push(rewriteSites(graph, changes, sites, options));
+    rewritten.push(rewriteSites(graph, changes, sites, formOf));
   }
   changes.apply(graph.nodes);
   return {
@@ -116,6 +121,21 @@ interface GraphIndex {
   readonly readers: ReadonlyMap<string, number>;
   readonly types: ValueTypes;
 }
+
+/**
+ * Values whose number of rows may follow from numbers, and be 0, as of the tokens of one expert: there
+ * ONNX Runtime's products of blocks that are read in place divide by it, which ends the process.
+ */
+function selectedRows(graph: GraphBuilder): Set<string> {
+  const selected = new Set<string>();
+  for (const { opType, inputs, outputs } of graph.nodes) {
+    if (!SELECTING.has(opType) && !inputs.some((name) => selected.has(name))) continue;
+    for (const name of outputs) selected.add(name);
+  }
+  return selected;
+}
+
+const SELECTING = new Set(['Compress', 'NonMaxSuppression', 'NonZero', 'Unique']);
 
 function countReaders(graph: GraphBuilder): Map<string, number> {
   const readers = new Map<string, number>();
@@ -193,7 +213,7 @@ function rewriteSites(
   graph: GraphBuilder,
   changes: Changes,
   sites: readonly PlainSite[],
-  allowed: AllowedOperators,
+  formOf: (site: PlainSite) => AllowedOperators,
 ): Rewritten {
   const first = sites[0];
   if (!first) return { composites: [], constants: [], products: [] };
@@ -216,7 +236,7 @@ function rewriteSites(
     return { site: one, weight, output, nodes: new Set([...shared, node.name]) };
   });
   return {
-    composites: isSum ? products.map((made) => composite(made, allowed)) : [],
+    composites: isSum ? products.map((made) => composite(made, formOf(made.site))) : [],
     constants: scaling.value ? [scaling.value.constant] : [],
     products: products.map(({ output }) => output),
   };

@@ -305,6 +305,8 @@ describe('an operator that takes no adapter', () => {
     ['com.microsoft:Attention', /packed into one operator/],
     ['com.microsoft:QAttention', /packed into one operator/],
     ['com.microsoft:FusedGemm', /an activation is fused into it/],
+    ['com.microsoft:MoE', /weights of all experts in one operator/],
+    ['com.microsoft:QMoE', /a MatMul for each expert/],
     ['com.microsoft:FusedConv', /an activation is fused into it/],
   ])('%s says why', (operator, reason) => {
     expect(refusal(rightOf(operator))).toMatch(reason);
