@@ -8,15 +8,37 @@ import { storedIn } from './model-nodes.js';
  * @throws OnnxLoraError `runtime`
  */
 export function refuseFatal(label: string, node: Node, graph: Graph): void {
-  if (node.opType !== 'OneHot' || node.domain !== '') return;
-  const [, depth = ''] = node.inputs;
-  const tensor = storedIn(graph, depth) ?? constantNamed(graph, depth);
-  if (!tensor || elementCount(tensor.dims) > 0) return;
+  const check = node.domain === '' && Object.hasOwn(checks, node.opType) && checks[node.opType];
+  const problem = check ? check(node, graph) : undefined;
+  if (problem === undefined) return;
   throw new OnnxLoraError(
     'runtime',
-    `${label}: the depth ${depth} of ${nodeLabel(node)} (OneHot) has the shape [${tensor.dims.join(', ')}], expected one number`,
+    `${label}: ${nodeLabel(node)} (${node.opType}) has ${problem}`,
     { node: nodeLabel(node), hint: 'The file is damaged: fetch or export it again.' },
   );
+}
+
+/** What is wrong with a node, by operators. */
+const checks: Readonly<Record<string, (node: Node, graph: Graph) => string | undefined>> = {
+  DepthToSpace: blockSize,
+  OneHot: depthOf,
+  SpaceToDepth: blockSize,
+};
+
+function depthOf({ inputs: [, depth = ''] }: Node, graph: Graph): string | undefined {
+  const tensor = storedIn(graph, depth) ?? constantNamed(graph, depth);
+  if (!tensor || elementCount(tensor.dims) > 0) return undefined;
+  return `a depth ${depth} of the shape [${tensor.dims.join(', ')}], expected one number`;
+}
+
+// Its square is what a size is divided by: beyond this it is 0 in 64 bits.
+const MAX_BLOCK = 2 ** 31;
+
+function blockSize({ attributes }: Node): string | undefined {
+  const size = attributes.get('blocksize')?.i ?? 1;
+  return size >= 1 && size <= MAX_BLOCK
+    ? undefined
+    : `the blocksize ${size}, expected 1 to ${MAX_BLOCK}`;
 }
 
 function constantNamed({ nodes }: Graph, name: string) {

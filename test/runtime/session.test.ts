@@ -51,8 +51,15 @@ describe('openSession', () => {
     const error = await failure(() => openSession(bytes));
     expect(error).toMatchObject({ code: 'runtime', node: 'y' });
     expect((error as Error).message).toContain(
-      'the depth depth of y (OneHot) has the shape [0], expected one number',
+      'y (OneHot) has a depth depth of the shape [0], expected one number',
     );
+  });
+
+  it.each(['DepthToSpace', 'SpaceToDepth'])('refuses a %s of endless blocks', async (opType) => {
+    const one = node(opType, ['x'], ['y'], { blocksize: 2 ** 62 });
+    const io = [{ x: ['float32', [1, 4, 2, 2]] }, { y: ['float32', null] }] as const;
+    const error = await failure(() => openSession(bytesOf(graph(...io, [one]))));
+    expect(error).toMatchObject({ code: 'runtime', node: 'y' });
   });
 
   it.each([
