@@ -1,6 +1,6 @@
 /** Arrays for a decoder whose file leaves out what texts would get: masks, positions, empty caches. */
 import type { DataTypeName } from '../onnx/dtype.js';
-import type { ValueInfo } from '../onnx/model.js';
+import { elementCount, type ValueInfo } from '../onnx/model.js';
 import { type TensorValue, tensorFromNumbers, tensorToFloat64 } from '../runtime/tensor-value.js';
 import type { Dataset, SampleSpec } from './dataset.js';
 import { isPast, type PastInput, pastInput, roleOf, sequenceInput } from './text/inputs.js';
@@ -93,7 +93,9 @@ class MadeInputs implements Dataset {
     const values = { mask: ones, positions: positionsIn(ones, length) };
     return new Map<string, TensorValue>([
       ...this.past.map(({ name, dtype, shape }) => {
-        return [name, tensorFromNumbers(dtype, [rows, ...shape], new Float64Array())] as const;
+        const dims = [rows, ...shape];
+        const zeros = new Float64Array(elementCount(dims));
+        return [name, tensorFromNumbers(dtype, dims, zeros)] as const;
       }),
       ...this.sequences.map(({ name, dtype, role }) => {
         return [name, tensorFromNumbers(dtype, ids.dims, values[role])] as const;

@@ -1,9 +1,9 @@
 /** Facts about a model's inputs beyond their declarations. */
 import { ValueIndex } from '../graph/uses.js';
 import type { Dim, Model, ValueInfo } from '../onnx/model.js';
-import { cacheSizes } from '../runtime/cache-sizes.js';
+import { cacheRooms, cacheSizes } from '../runtime/cache-sizes.js';
 import { IndexTracer } from '../runtime/index-bounds.js';
-import { isPast, roleOf } from './text/inputs.js';
+import { type CacheInput, isPast, roleOf } from './text/inputs.js';
 
 export interface ModelInputs {
   /** With the sizes of caches that the rest of the model shows. */
@@ -19,10 +19,14 @@ export function modelInputs(model: Model): ModelInputs {
   const positions = inputs.find(({ name }) => roleOf(name) === 'positions');
   const isOpen = past.some(({ shape }) => openAxes(shape).length > 1);
   const sizes = isOpen ? cacheSizes(model, values) : undefined;
+  const rooms = cacheRooms(model);
+  const sized = (input: ValueInfo): CacheInput => {
+    const shaped = sizes ? withSizes(input, sizes) : input;
+    const room = rooms.get(input.name);
+    return room === undefined ? shaped : { ...shaped, room };
+  };
   return {
-    inputs: sizes
-      ? inputs.map((input) => (past.includes(input) ? withSizes(input, sizes) : input))
-      : inputs,
+    inputs: inputs.map((input) => (past.includes(input) ? sized(input) : input)),
     positions: positions && new IndexTracer(model, values).bounds(positions.name)?.limit,
   };
 }

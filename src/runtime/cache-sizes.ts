@@ -9,6 +9,8 @@ import { allGraphs, type Model, type Node } from '../onnx/model.js';
 export interface CacheSizes {
   readonly head: readonly number[];
   readonly heads: readonly number[];
+  /** Of caches that hold a window of tokens. */
+  readonly window: readonly number[];
 }
 
 /** Evidence on the cache: the configuration, the attention, and the caches whose sizes are given. */
@@ -20,6 +22,7 @@ export function cacheSizes(model: Model, values: ValueIndex): CacheSizes {
   const told = (axis: number) => caches.map(({ shape }) => shape![axis]);
   const config = configOf(model);
   return {
+    window: sizes([...cacheRooms(model).values()]),
     head: sizes([
       config?.head_size,
       ...told(3),
@@ -32,6 +35,19 @@ export function cacheSizes(model: Model, values: ValueIndex): CacheSizes {
       ...attention.map((node) => node.attributes.get('num_heads')?.i),
     ]),
   };
+}
+
+/** Number of tokens that caches of a window hold from the start: ONNX Runtime does not run them empty. */
+export function cacheRooms(model: Model): ReadonlyMap<string, number> {
+  const rooms = new Map<string, number>();
+  for (const graph of allGraphs(model.graph)) {
+    for (const { opType, attributes, inputs } of graph.nodes) {
+      if (opType !== 'GroupQueryAttention' || !attributes.get('sliding_window_cache')?.i) continue;
+      const window = attributes.get('local_window_size')?.i ?? 0;
+      for (const name of inputs.slice(3, 5)) if (name && window > 0) rooms.set(name, window);
+    }
+  }
+  return rooms;
 }
 
 function sizes(found: readonly unknown[]): number[] {

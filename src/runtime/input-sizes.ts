@@ -6,6 +6,7 @@ const CANDIDATES = {
   batch: [2, 1],
   // An empty cache is what a first step has.
   past: [0, 1, 8],
+  window: [8, 512, 1024, 4096],
   head: [64, 128, 32, 16, 96, 80, 256, 8],
   heads: [8, 4, 2, 1, 12, 16, 32],
   sequence: [8, 16, 1, 32, 64, 128, 256, 512, 1024],
@@ -80,7 +81,7 @@ function rolesOf(symbol: string, input: ValueMeta, axis: number): Role[] {
   if (/batch/i.test(symbol)) return ['batch'];
   const part = cachePart(symbol, input, axis);
   if (part) return [part];
-  if (/past|cache/i.test(symbol)) return ['past'];
+  if (/past|cache/i.test(symbol)) return [/sliding/i.test(symbol) ? 'window' : 'past'];
   if (/channel/i.test(symbol)) return ['channels'];
   if (/height|width/i.test(symbol)) return ['image'];
   const { name, dtype, shape } = input;

@@ -172,6 +172,21 @@ describe('inputs that cannot be guessed', () => {
     });
   });
 
+  it('give a cache of a window the tokens that it holds from the start', () => {
+    const attention = node(
+      'GroupQueryAttention',
+      ['q', 'k', 'v', 'past.key', 'past.value', 'n', 't'],
+      ['y'],
+      { num_heads: 2, kv_num_heads: 2, local_window_size: 24, sliding_window_cache: 1 },
+      'com.microsoft',
+    );
+    const cache = ['batch_size', 2, 'past_sliding_length', 16] as const;
+    const declared = { 'past.key': ['float32', [...cache]] as const };
+    const model = modelOf(bytesOf(graph(declared, { y: ['float32', null] }, [attention])));
+    const inputs: ValueMeta[] = [{ name: 'past.key', dtype: 'float32', shape: [...cache] }];
+    expect(sampleInputs(model, inputs, 0).get('past.key')!.dims).toEqual([2, 2, 24, 16]);
+  });
+
   it.each([
     ['a product', node('MatMul', ['y', 'w'], ['z']), [4 * 24, 1]],
     ['a Gemm with its weight transposed', node('Gemm', ['y', 'w'], ['z'], { transB: 1 }), [1, 96]],

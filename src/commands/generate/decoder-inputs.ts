@@ -62,7 +62,7 @@ export function decoderInputs(model: Model, own: ReadonlySet<string> = new Set()
   const length = ids.shape?.[1];
   return {
     made: others.map((input) => madeInput(model, input)),
-    past: past.map((input) => atStart(model, input)),
+    past: past.map((input) => atStart(input)),
     hasBranch: others.some(({ name }) => name === BRANCH),
     length: typeof length === 'number' ? length : undefined,
     positions,
@@ -88,26 +88,14 @@ export function emptyCache({ past }: DecoderInputs): Feeds {
 }
 
 /** The shape of a cache that holds no token; states and windows keep their size. */
-function atStart(model: Model, input: ValueInfo): PastInput {
+function atStart(input: ValueInfo): PastInput {
   const { name, shape } = input;
   const dtype = findDataType(input.dataType);
   const rest = shape?.slice(1) ?? [];
   const sizes = rest.filter((dim) => typeof dim === 'number');
   if (isFeedable(dtype) && shape && sizes.length === rest.length)
     return { name, dtype, shape: sizes };
-  const start = pastInput(input);
-  const window = windowOf(model, name);
-  if (window === undefined) return start;
-  return { ...start, shape: start.shape.map((size) => (size === 0 ? window : size)) };
-}
-
-/** Number of tokens in a cache that forgets older ones, whose size ONNX Runtime wants from the start. */
-function windowOf({ graph }: Model, name: string): number | undefined {
-  const reader = graph.nodes.find(
-    ({ opType, inputs }) => opType === 'GroupQueryAttention' && inputs.includes(name),
-  );
-  const isWindow = reader?.attributes.get('sliding_window_cache')?.i === 1;
-  return isWindow ? reader?.attributes.get('local_window_size')?.i : undefined;
+  return pastInput(input);
 }
 
 const BRANCH = 'use_cache_branch';

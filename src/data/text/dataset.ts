@@ -1,5 +1,6 @@
 /** Texts in a file of rows as samples: read and encoded when their batch is made. */
 import { OnnxLoraError } from '../../errors.js';
+import { elementCount } from '../../onnx/model.js';
 import { type TensorValue, tensorFromNumbers } from '../../runtime/tensor-value.js';
 import type { Dataset, SampleSpec } from '../dataset.js';
 import { DEFAULT_IGNORE_INDEX } from '../ignore-index.js';
@@ -144,7 +145,8 @@ class TextDataset implements Dataset {
   private others(samples: readonly Sample[]): [string, TensorValue][] {
     const { inputs, labels } = this.parts;
     const past = inputs.past.map(({ name, dtype, shape }): [string, TensorValue] => {
-      return [name, tensorFromNumbers(dtype, [samples.length, ...shape], new Float64Array())];
+      const dims = [samples.length, ...shape];
+      return [name, tensorFromNumbers(dtype, dims, new Float64Array(elementCount(dims)))];
     });
     if (!labels) return past;
     return [...past, [labels.key, labels.batch(samples.map(({ label }) => label))]];

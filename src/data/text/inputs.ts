@@ -17,7 +17,7 @@ export interface SequenceInput {
 export interface PastInput {
   readonly name: string;
   readonly dtype: DataTypeName;
-  /** Without the batch axis; 0 at the axis of tokens. */
+  /** Without the batch axis; 0 at the axis of tokens, or the room that the cache must have. */
   readonly shape: readonly number[];
 }
 
@@ -79,13 +79,18 @@ export function sequenceInput({ name, shape, dataType }: ValueInfo): SequenceInp
 
 const CACHE_RANK = 4;
 
+/** A cache that may have to hold some tokens from the start, whatever they are: no run reads them. */
+export interface CacheInput extends ValueInfo {
+  readonly room?: number | undefined;
+}
+
 /** [batch, heads, tokens, size] or with the axes of heads and tokens changed. */
-export function pastInput({ name, shape, dataType }: ValueInfo): PastInput {
+export function pastInput({ name, shape, dataType, room = 0 }: CacheInput): PastInput {
   const dtype = findDataType(dataType);
   const rest = shape?.slice(1) ?? [];
   const free = rest.filter((dim) => typeof dim !== 'number');
   if (shape?.length === CACHE_RANK && free.length === 1 && isFeedable(dtype)) {
-    return { name, dtype, shape: rest.map((dim) => (typeof dim === 'number' ? dim : 0)) };
+    return { name, dtype, shape: rest.map((dim) => (typeof dim === 'number' ? dim : room)) };
   }
   const found = shape ? `[${shape.map((dim) => dim ?? '?').join(', ')}]` : 'of any shape';
   throw unsupported(
