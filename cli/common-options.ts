@@ -34,3 +34,12 @@ export const commonOptions = specsOf({
     example: 'onnx-lora patch --help',
   }),
 });
+
+/** Of commands that have more to show than most readers want. */
+export const verboseOption = {
+  verbose: option(toggle, {
+    group: 'Output',
+    summary: 'list every skipped node with its reason',
+    example: '--verbose | less',
+  }),
+};

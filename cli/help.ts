@@ -1,11 +1,10 @@
 /** The help texts, made from the descriptions of the commands. */
 
-import { groups } from '../src/options/option.js';
 import { oneOf } from '../src/options/schemas.js';
 import { version } from '../src/version.js';
 import type { Command } from './command.js';
 import { commonOptions } from './common-options.js';
-import { kebabCase, type OptionSpec, type OptionSpecs } from './specs.js';
+import { groupsOf, kebabCase, type OptionSpec, type OptionSpecs } from './specs.js';
 import { spelled } from './spelling.js';
 import { wrap } from './text.js';
 import type { Colors } from './ui.js';
@@ -75,9 +74,8 @@ export function synopsis({ name, positionals, options }: Command): string {
 }
 
 function optionGroups(options: OptionSpecs, style: Style): string[] {
-  return groups.flatMap((group) => {
+  return groupsOf(options).flatMap((group) => {
     const members = Object.entries(options).filter(([, spec]) => spec.group === group);
-    if (members.length === 0) return [];
     const rows = members.map(([key, spec]) => [flag(key, spec), explained(spec, options)] as const);
     return ['', style.colors.bold(group), ...listing(rows, style, TERM_WIDTH)];
   });
@@ -105,9 +103,8 @@ export function explained(spec: OptionSpec, options: OptionSpecs): [string, stri
     ...(spec.with === undefined ? [] : [`with ${spec.with}`]),
     ...(spec.default === undefined ? [] : [`default ${spec.default}`]),
   ];
-  const summary = spelled(spec.summary, options);
-  const text = details.length > 0 ? `${summary} (${details.join('; ')})` : summary;
-  return [text, spec.example];
+  const text = details.length > 0 ? `${spec.summary} (${details.join('; ')})` : spec.summary;
+  return [spelled(text, options), spec.example];
 }
 
 // Of options: the same in every group, so that the explanations form one column.

@@ -1,9 +1,8 @@
 /** The reference of the command line in Markdown, made from the descriptions of the commands. */
-import { groups } from '../src/options/option.js';
 import type { Command } from './command.js';
 import { commonOptions } from './common-options.js';
 import { explained, flag, synopsis } from './help.js';
-import type { OptionSpecs } from './specs.js';
+import { groupsOf, type OptionSpecs } from './specs.js';
 
 /** The page, with the options that all commands have at its end. */
 export function referencePage(commands: readonly Command[]): string {
@@ -39,7 +38,7 @@ function commandLines(command: Command): string[] {
     ...list(
       Object.values(positionals).map((spec) => `- \`${spec.value}\`: ${escaped(spec.summary)}`),
     ),
-    ...groups.flatMap((group) => groupLines(group, own)),
+    ...groupsOf(own).flatMap((group) => groupLines(group, own)),
     'Examples:',
     '',
     ...examples.map((one) => `- \`${one.command}\`: ${escaped(one.summary)}`),
@@ -49,9 +48,7 @@ function commandLines(command: Command): string[] {
 
 function groupLines(group: string, options: OptionSpecs): string[] {
   const members = Object.entries(options).filter(([, spec]) => spec.group === group);
-  return members.length === 0
-    ? []
-    : [`${group}:`, '', ...list(members.map((entry) => optionLine(entry, options)))];
+  return [`${group}:`, '', ...list(members.map((entry) => optionLine(entry, options)))];
 }
 
 function optionLine(

@@ -1,5 +1,12 @@
 /** Specs of options for the parser and the help, from the tables that describe them. */
-import { type Flag, isFlag, type OptionTable, type OptionTexts } from '../src/options/option.js';
+import {
+  type Flag,
+  type Group,
+  isFlag,
+  lastGroups,
+  type OptionTable,
+  type OptionTexts,
+} from '../src/options/option.js';
 import { oneOf, type Shape, shapeOf } from '../src/options/schemas.js';
 
 export interface OptionSpec extends OptionTexts {
@@ -20,6 +27,14 @@ export interface OptionSpec extends OptionTexts {
 /** By the name in the library, camelCase; the command line has it in kebab-case. */
 export type OptionSpecs = Readonly<Record<string, OptionSpec>>;
 
+/** The headings of some options, in their order, with those that are always last. */
+export function groupsOf(specs: OptionSpecs): readonly Group[] {
+  const all = new Set(Object.values(specs).map(({ group }) => group));
+  const last = lastGroups.filter((group) => all.has(group));
+  for (const group of last) all.delete(group);
+  return [...all, ...last];
+}
+
 /** The options of a table that have a flag. */
 export function specsOf(table: OptionTable): OptionSpecs {
   const flags = Object.entries(table).flatMap(([key, option]) =>
@@ -36,7 +51,7 @@ function specOf(key: string, flag: Flag): OptionSpec {
     ...{ group, summary, example, value, short, implied, list },
     type: kind,
     choices,
-    default: flag.defaultText ?? defaultText(flag.default),
+    default: flag.defaultText ?? defaultText(flag.default) ?? defaultsText(flag),
     with: conditionOf(flag),
     repeatable: many !== undefined,
     values: many === true ? undefined : many,
@@ -48,6 +63,18 @@ function specOf(key: string, flag: Flag): OptionSpec {
 function defaultText(value: unknown): string | undefined {
   if (value === undefined || typeof value === 'boolean') return undefined;
   return [value].flat().join(' ');
+}
+
+/** `0.0005, for lion 0.0001`: the one that most choices have, then the others. */
+function defaultsText({ defaultBy }: Flag): string | undefined {
+  const texts = Object.entries(defaultBy?.defaults ?? {}).flatMap(([name, value]) => {
+    const text = defaultText(value);
+    return text === undefined ? [] : [[name, text] as const];
+  });
+  const times = (text: string) => texts.filter((one) => one[1] === text).length;
+  const [usual] = texts.map(([, text]) => text).sort((a, b) => times(b) - times(a));
+  const others = texts.filter(([, text]) => text !== usual);
+  return usual && [usual, ...others.map(([name, text]) => `for ${name} ${text}`)].join(', ');
 }
 
 function conditionOf({ needs, only }: Flag): string | undefined {

@@ -95,19 +95,22 @@ export type { GeneratorOptions, SamplingOptions } from './commands/generate/opti
 export type { Prompt } from './commands/generate/prompt.js';
 export { type InspectOptions, inspect } from './commands/inspect.js';
 export { type MergedWeight, type MergeResult, merge } from './commands/merge.js';
-export { patch } from './commands/patch.js';
-export type { PatchOptions, PatchResult } from './commands/patch-options.js';
+export type { TrainOptions } from './commands/options/train.js';
+export { type PatchOptions, patch } from './commands/patch.js';
+export type { PatchResult } from './commands/patch-result.js';
 export type { TrainResult } from './commands/train/run.js';
 export { train } from './commands/train/train.js';
 export type { MergeOptions } from './commands/unmerged.js';
 export { type UnpatchOptions, type UnpatchResult, unpatch } from './commands/unpatch.js';
 export { type AdapterRuns, type VerifyOptions, verifyModels } from './commands/verify.js';
+export type { DataOptions } from './data/data-options.js';
 export type { Dataset, SampleSpec } from './data/dataset.js';
 export type { ChannelOrder, Fit, Kernel } from './data/images/choices.js';
-export type { ImageOptions } from './data/images/plan.js';
+export type { ImageOptions } from './data/images/options.js';
 export type { LabelKind, LabelRequest } from './data/label-kind.js';
 export { openDataset } from './data/open-dataset.js';
-export type { DataOptions, DataRequest, RowOptions } from './data/request.js';
+export type { DataRequest } from './data/request.js';
+export type { RowOptions } from './data/rows/row-options.js';
 export type { Message } from './data/text/messages.js';
 export type { TextOptions } from './data/text/options.js';
 export type { EncodeOptions } from './data/text/tokenizer.js';
@@ -118,7 +121,6 @@ export type { Verdict } from './fitting/advise/choice.js';
 export type { PatchAdvice } from './fitting/advise/patch-options.js';
 export type { Grid } from './fitting/fit/candidates.js';
 export type { Comparison } from './fitting/fit/fit-layers.js';
-export type { SharedOptions, StartData } from './fitting/init/start.js';
 export type { SafetensorsEntry } from './formats/safetensors.js';
 export { openSafetensors, type SafetensorsFile } from './formats/safetensors.js';
 export type { DataTypeName, DataTypeNumber, FloatName, IntegerArray } from './onnx/dtype.js';
@@ -159,15 +161,16 @@ export type { TensorArray } from './runtime/tensor-value.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 export type { Verification } from './runtime/verification.js';
 export type { GuardReport } from './training/guard/guard.js';
+export type { GuardSetting, LossSettings } from './training/loss-settings.js';
 export { type LossName, type LossOptions, lossNames } from './training/losses/index.js';
+export type { LossData } from './training/losses/loss.js';
 export type { MetricName, Metrics } from './training/metrics/metric.js';
 export {
+  type Hyperparameters,
   type OptimizerName,
   type OptimizerOptions,
   optimizerNames as optimizers,
 } from './training/optimizers/index.js';
-export type { Hyperparameters } from './training/optimizers/optimizer.js';
-export type { GuardSetting, LossSettings, TrainOptions } from './training/options.js';
 export type { EvalRecord, LogRecord, StepRecord } from './training/records.js';
 export { type Schedule, type ScheduleName, schedules } from './training/schedule.js';
 export type { GradientOptions } from './training/weight-gradients.js';

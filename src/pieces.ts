@@ -68,10 +68,11 @@ export {
 } from './autodiff/differentiate.js';
 export type { OpBuilder, Operator } from './autodiff/op-builder.js';
 export type { GradientRule, InputGradient, NodeContext, RuleContext } from './autodiff/rule.js';
+export type { DataOptions } from './data/data-options.js';
 export type { ChannelOrder, Fit, Kernel } from './data/images/choices.js';
-export type { ImageOptions } from './data/images/plan.js';
+export type { ImageOptions } from './data/images/options.js';
 export type { ModelOutput } from './data/needs.js';
-export type { DataOptions, RowOptions } from './data/request.js';
+export type { RowOptions } from './data/rows/row-options.js';
 export type { TextOptions } from './data/text/options.js';
 export { type Attributes, GraphBuilder, type ValueSpec } from './graph/builder.js';
 export { type Constant, traceConstant } from './graph/constants.js';
@@ -126,13 +127,17 @@ export type { GuardReport } from './training/guard/guard.js';
 export type { Renamed } from './training/input-names.js';
 export type { Noise } from './training/layers/dropout.js';
 export type { AllowedOperators } from './training/layers/factor-gradients.js';
-export type { LossName } from './training/losses/index.js';
+export type { GuardSetting, LossSettings } from './training/loss-settings.js';
+export type { LossName, LossOptions } from './training/losses/index.js';
 export { addLoss } from './training/losses/index.js';
 export type { RowFilter } from './training/losses/labelled-rows.js';
-export type { Doubt, KeptRows, LossInGraph, LossOptions } from './training/losses/loss.js';
-export type { OptimizerName, OptimizerOptions, StateUpdate } from './training/optimizers/index.js';
-export type { Hyperparameters } from './training/optimizers/optimizer.js';
-export type { GuardSetting, LossSettings } from './training/options.js';
+export type { Doubt, KeptRows, LossData, LossInGraph } from './training/losses/loss.js';
+export type {
+  Hyperparameters,
+  OptimizerName,
+  OptimizerOptions,
+  StateUpdate,
+} from './training/optimizers/index.js';
 export type { Parameter } from './training/parameters.js';
 export type { ScheduleName } from './training/schedule.js';
 export { learningRate, type Schedule } from './training/schedule.js';

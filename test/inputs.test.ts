@@ -12,10 +12,10 @@ import { fit } from '../src/commands/fit.js';
 import { inputOptions } from '../src/commands/inputs.js';
 import { inspect } from '../src/commands/inspect.js';
 import { merge } from '../src/commands/merge.js';
+import { resolveTrainOptions, type TrainOptions } from '../src/commands/options/train.js';
 import { patch } from '../src/commands/patch.js';
 import { runTraining } from '../src/commands/train/run.js';
 import { unpatch } from '../src/commands/unpatch.js';
-import { resolveOptions, type TrainOptions } from '../src/training/options.js';
 import { temporaryFolder as cliFolder, run } from './cli/run.js';
 import { patchFile, trained } from './support/adapters.js';
 import { failure, temporaryFolder } from './support/files.js';
@@ -46,7 +46,8 @@ beforeAll(async () => {
   writeFileSync(at('rows.jsonl'), '{"image":"images/cat/1.png","label":1}\n');
 });
 
-const train = (path: string, options: TrainOptions) => runTraining(path, resolveOptions(options));
+const train = (path: string, options: TrainOptions) =>
+  runTraining(path, resolveTrainOptions(options));
 const loss = 'mse';
 const force = true;
 

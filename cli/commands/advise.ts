@@ -1,29 +1,15 @@
 import type { AdvisedScore, AdvisedTarget, AdviseResult } from '../../src/commands/advise.js';
-import { OnnxLoraError } from '../../src/errors.js';
+import { adviseOptions } from '../../src/commands/options/advise.js';
 import type { Grid } from '../../src/fitting/fit/candidates.js';
-import { seedOption } from '../../src/options/common.js';
+import { varied } from '../../src/options/option.js';
 import { by, skippedLines } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { legacy } from '../legacy.js';
-import { adapterOptions, forceOption, selectionOptions } from '../options.js';
+import { verboseOption } from '../common-options.js';
 import { kebabCase } from '../specs.js';
 import type { Column } from '../table.js';
 import { count, measure, plural, printable } from '../text.js';
-import {
-  batchOption,
-  dataOption,
-  guardOption,
-  imageOptions,
-  lossOptions,
-  rowOptions,
-  runtimeOptions,
-  textOptions,
-} from '../training-options.js';
 import type { Ui } from '../ui.js';
 import { guardLines } from '../verification.js';
-
-const { required: _data, ...data } = dataOption.data;
-const { required: _loss, ...loss } = lossOptions.loss;
 
 export const adviseCommand = defineCommand({
   name: 'advise',
@@ -32,57 +18,10 @@ export const adviseCommand = defineCommand({
     'Measures how well global, diagonal and localized adapters can say what is known of the changes, at equal parameters: the changes themselves with --tuned, the gradient with --data, else the weights, which are little to go by. Prints the patch command that follows.',
   positionals: { model: { value: 'MODEL', summary: 'the model, without adapters' } },
   options: {
-    ...seedOption,
-    ...legacy({
-      ...selectionOptions,
-      tuned: {
-        type: 'path',
-        group: 'Data',
-        value: 'TUNED',
-        summary: 'a tuned model of the same architecture: the advice is about its changes',
-        example: '--tuned tuned.onnx',
-      },
-      data,
-      ...rowOptions,
-      ...textOptions,
-      ...imageOptions,
-      ...lossOptions,
-      loss,
-      ...batchOption,
-      batches: {
-        type: 'integer',
-        group: 'Training',
-        value: 'N',
-        default: 8,
-        summary: 'batches that the gradient is the mean of, drawn at random',
-        example: '--batches 32',
-      },
-      rank: { ...adapterOptions.rank, summary: 'structures are compared at this rank' },
-      budget: {
-        type: 'integer',
-        group: 'Adapters',
-        value: 'PARAMS',
-        summary:
-          'parameters of all adapters together: ranks are chosen too, and a layer may get none',
-        example: '--budget 500000',
-      },
-      writeConfig: {
-        type: 'path',
-        group: 'Output',
-        value: 'FILE',
-        summary: 'a file with the options that follow, for patch --config',
-        example: '--write-config lora.json',
-      },
-      ...forceOption,
-      ...guardOption,
-      verbose: {
-        type: 'boolean',
-        group: 'Output',
-        summary:
-          'list every skipped node with its reason, and what the comparison with the file found',
-        example: '--verbose | less',
-      },
-      ...runtimeOptions,
+    ...adviseOptions,
+    verbose: varied(verboseOption.verbose, {
+      summary:
+        'list every skipped node with its reason, and what the comparison with the file found',
     }),
   },
   examples: [
@@ -99,23 +38,10 @@ export const adviseCommand = defineCommand({
   ],
   async run({ model, verbose, ...options }, ui) {
     const { advise } = await import('../../src/commands/advise.js');
-    if (options.data === undefined) checkIdle(options);
     const result = await advise(model, { ...options, ...ui.work, onNote: ui.note });
     return { result, text: () => textOf(result, verbose ?? false, ui) };
   },
 });
-
-const ofData = Object.keys({
-  ...{ ...rowOptions, ...textOptions, ...imageOptions, ...lossOptions, ...batchOption },
-  ...{ guard: true, batches: true, ...runtimeOptions },
-});
-
-/** @throws OnnxLoraError `invalid-argument` for an option that would have no effect */
-function checkIdle(options: Readonly<Record<string, unknown>>): void {
-  const idle = ofData.find((key) => options[key] !== undefined);
-  if (idle === undefined) return;
-  throw new OnnxLoraError('invalid-argument', `--${kebabCase(idle)} has no effect without --data`);
-}
 
 function textOf(result: AdviseResult, verbose: boolean, ui: Ui): string {
   const { layers, skipped, guard, config } = result;

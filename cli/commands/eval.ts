@@ -1,22 +1,13 @@
 import type { EvaluateResult } from '../../src/commands/evaluate.js';
 import type { Expectation } from '../../src/commands/expectations.js';
+import { evalOptions } from '../../src/commands/options/eval.js';
 import { OnnxLoraError } from '../../src/errors.js';
+import { varied } from '../../src/options/option.js';
 import { measuresOfLosses } from '../../src/training/losses/index.js';
 import { defineCommand } from '../command.js';
-import { legacy } from '../legacy.js';
-import { forceOption } from '../options.js';
+import { verboseOption } from '../common-options.js';
 import type { Column } from '../table.js';
 import { duration, measure, plural, printable } from '../text.js';
-import {
-  batchOption,
-  dataOption,
-  guardOption,
-  imageOptions,
-  lossOptions,
-  rowOptions,
-  runtimeOptions,
-  textOptions,
-} from '../training-options.js';
 import { guardLines } from '../verification.js';
 
 export const evalCommand = defineCommand({
@@ -26,38 +17,13 @@ export const evalCommand = defineCommand({
   positionals: {
     model: { value: 'MODEL', summary: 'a model, patched or not: an .onnx file, or its folder' },
   },
-  options: legacy({
-    ...dataOption,
-    ...rowOptions,
-    ...textOptions,
-    ...imageOptions,
-    ...lossOptions,
-    ...batchOption,
-    expect: {
-      type: 'string',
-      group: 'Check',
-      value: 'CONDITION',
-      repeatable: true,
-      summary: 'what has to be reached, by >=, <=, >, < or ==; else the exit status is 2',
-      example: '--expect "accuracy>=0.9" --expect "loss<0.5"',
-    },
-    html: {
-      type: 'path',
-      group: 'Output',
-      value: 'FILE',
-      summary: 'the measures, and which classes are taken for which, as a page',
-      example: '--html eval.html',
-    },
-    force: { ...forceOption.force, example: '--html report.html --force' },
-    ...guardOption,
-    verbose: {
-      type: 'boolean',
-      group: 'Output',
-      summary: 'what the comparison with the file found and took',
+  options: {
+    ...evalOptions,
+    verbose: varied(verboseOption.verbose, {
+      summary: 'show what the comparison with the file found and took',
       example: '--verbose',
-    },
-    ...runtimeOptions,
-  }),
+    }),
+  },
   examples: [
     {
       command: 'onnx-lora eval model.onnx --data test.safetensors --loss cross-entropy',

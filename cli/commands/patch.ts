@@ -1,6 +1,6 @@
 import type { SlotSummary } from '../../src/adapters/slots/summary.js';
-import { slotModes } from '../../src/adapters/structure/choices.js';
-import { seedOption } from '../../src/options/common.js';
+import { patchOptions } from '../../src/commands/options/patch.js';
+import { varied } from '../../src/options/option.js';
 import {
   adapterColumns,
   noteUnmatched,
@@ -10,43 +10,14 @@ import {
   trainableLine,
 } from '../adapters.js';
 import { defineCommand } from '../command.js';
-import { legacy, type LegacySpecs as OptionSpecs } from '../legacy.js';
-import {
-  adapterOptions,
-  bindOptions,
-  checkOptions,
-  headOption,
-  outputOptions,
-  selectionOptions,
-} from '../options.js';
+import { verboseOption } from '../common-options.js';
 import { plural, printable } from '../text.js';
-import { batchOption, dataOption, guardOption, lossOptions } from '../training-options.js';
 import {
   chosenProvider,
   guardLines,
   verificationFailure,
   verificationLines,
 } from '../verification.js';
-
-const { required: _data, ...data } = dataOption.data;
-const { required: _loss, ...loss } = lossOptions.loss;
-
-/** The data of a start in the gradient. */
-const startDataOptions = {
-  data: { ...data, summary: `for --init gradient and --structure auto; ${data.summary}` },
-  ...batchOption,
-  batches: {
-    type: 'integer',
-    group: 'Data',
-    value: 'N',
-    default: 8,
-    summary: 'how many batches --init gradient and --structure auto look at',
-    example: '--init gradient --batches 16',
-  },
-  ...lossOptions,
-  loss,
-  ...guardOption,
-} as const satisfies OptionSpecs;
 
 export const patchCommand = defineCommand({
   name: 'patch',
@@ -55,61 +26,10 @@ export const patchCommand = defineCommand({
     'The adapters start at zero: the patched model computes exactly what the model does. Train it, then fold it with merge.',
   positionals: { model: { value: 'MODEL', summary: 'the model: an .onnx file, or its folder' } },
   options: {
-    ...seedOption,
-    ...legacy({
-      ...selectionOptions,
-      adapter: {
-        type: 'path',
-        group: 'Adapters',
-        value: 'PATH',
-        summary: 'insert the adapters of this file or PEFT folder instead of new ones',
-        example: '--adapter adapter.safetensors',
-      },
-      ...bindOptions,
-      slots: {
-        type: 'string',
-        group: 'Adapters',
-        value: 'KIND',
-        choices: slotModes,
-        implied: 'required',
-        summary:
-          'instead of adapters, graph inputs that take them run by run: required ones for Node and the browser, optional ones for ONNX Runtime in other languages',
-        example: '--slots optional',
-      },
-      ...adapterOptions,
-      ...startDataOptions,
-      ...headOption,
-      modelOutput: {
-        type: 'string',
-        group: 'Adapters',
-        value: 'NAME',
-        summary:
-          'the hidden states for --head, or what --loss looks at, where the model has more than one output',
-        example: '--head linear:3 --model-output last_hidden_state',
-      },
-      name: {
-        type: 'string',
-        group: 'Adapters',
-        value: 'NAME',
-        default: 'default',
-        summary: 'name of the adapter set; a model can carry several',
-        example: '--name german',
-      },
-      verify: {
-        type: 'boolean',
-        group: 'Check',
-        summary:
-          'run both models and check that their outputs are equal: to the last bit, or to rounding for --init pissa and --kind dora',
-        example: '--verify',
-      },
-      ...checkOptions,
-      ...outputOptions('model.lora.onnx'),
-      verbose: {
-        type: 'boolean',
-        group: 'Output',
-        summary: 'list every skipped node with its reason',
-        example: '--verbose | less',
-      },
+    ...patchOptions,
+    verbose: varied(verboseOption.verbose, {
+      summary:
+        'list every skipped node with its reason, and what the comparison with the file found',
     }),
   },
   examples: [

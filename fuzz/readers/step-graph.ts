@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { PatchedModel } from '../../src/adapters/model/patched.js';
+import { resolveTrainOptions } from '../../src/commands/options/train.js';
 import { ExternalFiles } from '../../src/onnx/external.js';
 import { openModel } from '../../src/onnx/parse.js';
 import { TensorReader } from '../../src/onnx/tensor.js';
 import { buildForward } from '../../src/training/forward.js';
-import { resolveOptions } from '../../src/training/options.js';
 import { buildStepGraph } from '../../src/training/step-graph.js';
 import { insertInto } from '../../test/support/adapters.js';
 import { type ModelParts, model, node, tensor, value } from '../../test/support/models.js';
@@ -12,7 +12,7 @@ import { MODEL, ofPatchedModels } from '../models/reader.js';
 import { damageStructure } from '../models/structure.js';
 import { filesOf, type Reader, withFile } from '../reader.js';
 
-const options = resolveOptions({ data: 'none', loss: 'mse' });
+const options = resolveTrainOptions({ data: 'none', loss: 'mse' });
 
 const layer = node('MatMul', ['x', 'w'], 'h', {}, 'layer');
 const shape = (name: string, dims: readonly number[]) => tensor(name, [dims.length], dims, 'int64');

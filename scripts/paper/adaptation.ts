@@ -10,11 +10,11 @@ import type { StructureName } from '../../src/adapters/structure/structure.js';
 import { type AdviseResult, advise } from '../../src/commands/advise.js';
 import { evaluate } from '../../src/commands/evaluate.js';
 import { merge } from '../../src/commands/merge.js';
+import { resolveTrainOptions, type TrainOptions } from '../../src/commands/options/train.js';
 import { patch } from '../../src/commands/patch.js';
 import { runTraining } from '../../src/commands/train/run.js';
 import { collect } from '../../src/onnx/edit.js';
 import { generatorFor } from '../../src/random.js';
-import { resolveOptions, type TrainOptions } from '../../src/training/options.js';
 import { baseDigits, newDigits, writeDigits } from './digits.js';
 import type { Classifier } from './models.js';
 
@@ -205,7 +205,10 @@ async function trained(
   const output = (name: string) => ({ output: join(folder, name), force: true });
   const patched = await patch(path, { ...adapters, ...output('patched.onnx') });
   const options = { ...course, ...classification, batchSize: 32, ...output('trained.onnx') };
-  await runTraining(patched.output, resolveOptions({ ...options, schedule: 'cosine', warmup: 10 }));
+  await runTraining(
+    patched.output,
+    resolveTrainOptions({ ...options, schedule: 'cosine', warmup: 10 }),
+  );
   const { output: merged } = await merge(join(folder, 'trained.onnx'), {
     ...output(name),
     verify: false,

@@ -1,9 +1,10 @@
 /** New adapters beside the layers of a model. */
 
 import { basename } from 'node:path';
+import { type AdapterOptions, plannedOptions } from '../adapters/edit/adapter-options.js';
 import { type NewHead, parseHead } from '../adapters/edit/head.js';
 import { adapterNorm, insertAdapters } from '../adapters/edit/insert.js';
-import { type AdapterOptions, planAdapters } from '../adapters/edit/new-adapters.js';
+import { planAdapters } from '../adapters/edit/new-adapters.js';
 import type { NewAdapter } from '../adapters/factors/factors.js';
 import { checkPlace } from '../adapters/kinds/check.js';
 import { kindOf, kinds } from '../adapters/kinds/index.js';
@@ -11,18 +12,22 @@ import { describeAdapters } from '../adapters/kinds/summary.js';
 import type { Layer } from '../adapters/model/layers.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import { OnnxLoraError } from '../errors.js';
-import { startAdapters, startDataOptions } from '../fitting/init/start.js';
+import { startAdapters } from '../fitting/init/start.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { checkOutput } from '../onnx/write.js';
+import type { ResolvedOf } from '../options/option.js';
+import { pickOptions } from '../options/resolve.js';
 import type { GuardReport } from '../training/guard/guard.js';
 import type { GuardListener } from '../training/weight-gradients.js';
 import { apart, runsApart } from './apart.js';
 import { chooseLayers } from './chosen-layers.js';
 import { inputFiles, inputsOf } from './inputs.js';
+import { DEFAULT_NAME } from './options/name.js';
+import type { patchOptions } from './options/patch.js';
 import { defaultOutput, writeWithData } from './output.js';
-import type { PatchOptions, PatchResult } from './patch-options.js';
+import type { PatchResult } from './patch-result.js';
 
-type NewAdapterOptions = Omit<PatchOptions, 'adapter' | 'slots'>;
+type NewAdapterOptions = ResolvedOf<typeof patchOptions>;
 
 /**
  * Inserts new adapters into the model at `path`. They start at zero: the patched model computes what the
@@ -43,7 +48,7 @@ export async function addAdapters(path: string, options: NewAdapterOptions): Pro
 
 /** Whether the model is run, and not only edited. */
 function runsModel({ verify, init, structure, data }: NewAdapterOptions): boolean {
-  return verify === true || init === 'gradient' || (structure === 'auto' && data !== undefined);
+  return verify || init === 'gradient' || (structure === 'auto' && data !== undefined);
 }
 
 /** As `addAdapters`, in this process. */
@@ -69,7 +74,7 @@ async function insertNew(
 ): Promise<{ result: PatchResult; isExact: boolean }> {
   const { model, files, patched, reader } = opened;
   const output = options.output ?? defaultOutput(path, 'lora');
-  checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force ?? false);
+  checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force);
   const { layers, skipped } = chooseLayers(patched, options);
   const found: { guard?: GuardReport } = {};
   const listening = {
@@ -82,7 +87,7 @@ async function insertNew(
   const adapters = await initialized(opened, start.adapters);
   const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
   const extras = { head: newHead(options), tensors };
-  const set = options.name ?? 'default';
+  const set = options.name ?? DEFAULT_NAME;
   const { edit, manifest } = insertAdapters(patched, set, adapters, extras, dataFile);
   await writeWithData(model, edit, output, options, dataFile);
   const norm = (i: number) => (deviation ? adapterNorm(adapters[i]!) : 0);
@@ -117,17 +122,18 @@ async function settled(
   layers: readonly Layer[],
   { structure, ...options }: NewAdapterOptions & GuardListener,
 ): Promise<AdapterOptions> {
-  if (structure !== 'auto') return { ...options, structure };
+  const own = pickOptions(plannedOptions, options);
+  if (structure !== 'auto') return { ...own, structure };
   const { autoStructures } = await import('../fitting/advise/auto.js');
-  return { ...options, ...(await autoStructures(patched, reader, layers, options)) };
+  return { ...own, ...(await autoStructures(patched, reader, layers, options)) };
 }
 
-function newHead({ head, modelOutput, seed = 0 }: NewAdapterOptions): NewHead | undefined {
+function newHead({ head, modelOutput, seed }: NewAdapterOptions): NewHead | undefined {
   return head === undefined ? undefined : { plan: parseHead(head), output: modelOutput, seed };
 }
 
 /** Weights and gradients say nothing of an A·B that is multiplied with a weight. */
-function checkReadStart({ init, structure, kind = 'lora' }: NewAdapterOptions): void {
+function checkReadStart({ init, structure, kind }: NewAdapterOptions): void {
   const isRead = init === 'pissa' || init === 'gradient' || structure === 'auto';
   if (!isRead || kinds[kind].isSum) return;
   const what = structure === 'auto' ? '`structure` auto' : `\`init\` ${init}`;
@@ -138,28 +144,14 @@ function checkReadStart({ init, structure, kind = 'lora' }: NewAdapterOptions): 
   );
 }
 
-/** @throws OnnxLoraError `invalid-argument` for options that would have no effect, or exclude each other */
+/** @throws OnnxLoraError `invalid-argument` for options that exclude each other */
 function checkStart(options: NewAdapterOptions): void {
-  const { init, structure, data, head, modelOutput } = options;
+  const { data, head } = options;
   checkReadStart(options);
-  const mayUseData = init === 'gradient' || structure === 'auto';
-  if (mayUseData && data !== undefined && head !== undefined) {
-    throw new OnnxLoraError(
-      'invalid-argument',
-      'a new head is still at random: no gradient can be taken through it',
-      { hint: 'Patch without `data` first and train, or leave `head` out.' },
-    );
-  }
-  if (modelOutput !== undefined && head === undefined && !mayUseData) {
-    throw new OnnxLoraError('invalid-argument', 'modelOutput has no effect without a head');
-  }
-  const idle = mayUseData ? undefined : startDataOptions.find((key) => options[key] !== undefined);
-  if (idle === undefined) return;
+  if (data === undefined || head === undefined) return;
   throw new OnnxLoraError(
     'invalid-argument',
-    `${idle} has no effect without init gradient or structure auto`,
-    {
-      hint: "Leave it out, or add `init: 'gradient'` or `structure: 'auto'`, with `data: FILE, loss: NAME`.",
-    },
+    'a new head is still at random: no gradient can be taken through it',
+    { hint: 'Patch without `data` first and train, or leave `head` out.' },
   );
 }

@@ -1,6 +1,5 @@
 /** Slots: graph inputs that take adapters run by run. */
 
-import type { AdapterOptions } from '../adapters/edit/new-adapters.js';
 import { type ParameterShare, parameterShare, parametersOf } from '../adapters/kinds/summary.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import { slotNames } from '../adapters/model/slot-names.js';
@@ -8,31 +7,18 @@ import { emptyFeeds } from '../adapters/slots/feeds.js';
 import { insertSlots } from '../adapters/slots/insert.js';
 import { type SlotSummary, slotSummary } from '../adapters/slots/summary.js';
 import type { SlotMode } from '../adapters/structure/choices.js';
-import type { Selection } from '../adapters/targets/select.js';
-import type { WriteOptions } from '../onnx/write.js';
+import type { ResolvedOf } from '../options/option.js';
+import { resolveOptions } from '../options/resolve.js';
 import type { Verification } from '../runtime/verification.js';
 import { apart, runsApart } from './apart.js';
 import { chooseLayers, type Skipped } from './chosen-layers.js';
 import { onModel } from './model-folder.js';
+import { type AddSlotsOptions, slotOptions } from './options/slots.js';
 import { defaultOutput, writeModel } from './output.js';
-import type { VerifyOptions } from './verify.js';
 
-/** Options of `addSlots`. */
-export interface AddSlotsOptions
-  extends Selection,
-    Pick<AdapterOptions, 'perNode'>,
-    WriteOptions,
-    Omit<VerifyOptions, 'tolerance'> {
-  /**
-   * `required` for AdapterSession and the browser, `optional` for ONNX Runtime in Python, C# and C++.
-   * Default `required`.
-   */
-  readonly mode?: SlotMode | undefined;
-  /** Default `<model>.slots.onnx` beside the model. */
-  readonly output?: string | undefined;
-  /** Run the model with empty slots and its base, whose outputs must be equal. Default false. */
-  readonly verify?: boolean | undefined;
-}
+export type { AddSlotsOptions };
+
+type Options = ResolvedOf<typeof slotOptions>;
 
 /** The result of `addSlots`. */
 export interface AddSlotsResult {
@@ -60,14 +46,12 @@ export interface AddSlotsResult {
  * for (const { a, b } of slots) console.log(`${output} takes ${a} and ${b}`);
  * ```
  */
-export async function addSlots(
-  path: string,
-  options: AddSlotsOptions = {},
-): Promise<AddSlotsResult> {
+export async function addSlots(path: string, given: AddSlotsOptions = {}): Promise<AddSlotsResult> {
+  const options = resolveOptions(slotOptions, given, 'addSlots');
   return await onModel(path, options, 'slots', ({ file }, options) => slotsInFile(file, options));
 }
 
-async function slotsInFile(path: string, options: AddSlotsOptions): Promise<AddSlotsResult> {
+async function slotsInFile(path: string, options: Options): Promise<AddSlotsResult> {
   if (!options.verify || !runsApart(path)) return await addSlotsHere(path, options);
   return await apart({
     work: 'add-slots',
@@ -80,11 +64,8 @@ async function slotsInFile(path: string, options: AddSlotsOptions): Promise<AddS
 }
 
 /** As `addSlots`, in this process. */
-export async function addSlotsHere(
-  path: string,
-  options: AddSlotsOptions,
-): Promise<AddSlotsResult> {
-  const { mode = 'required' } = options;
+export async function addSlotsHere(path: string, options: Options): Promise<AddSlotsResult> {
+  const { mode } = options;
   return await withModel(path, async (opened) => {
     const { result, slots } = await insertNewSlots(opened, path, mode, options);
     if (!options.verify) return result;
@@ -101,7 +82,7 @@ async function insertNewSlots(
   { model, patched }: OpenedModel,
   path: string,
   mode: SlotMode,
-  options: AddSlotsOptions,
+  options: Options,
 ) {
   const { layers, all, skipped } = chooseLayers(patched, options);
   const names = slotNames(all);

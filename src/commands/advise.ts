@@ -4,7 +4,6 @@ import type { Layer } from '../adapters/model/layers.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { StructureName } from '../adapters/structure/structure.js';
 import type { Selection } from '../adapters/targets/select.js';
-import { OnnxLoraError } from '../errors.js';
 import { type AdvisedLayer, adviseLayers } from '../fitting/advise/advise-layers.js';
 import type { Verdict } from '../fitting/advise/choice.js';
 import {
@@ -16,32 +15,19 @@ import {
 import type { PatchAdvice } from '../fitting/advise/patch-options.js';
 import type { Grid } from '../fitting/fit/candidates.js';
 import { checkWithoutAdapters } from '../fitting/fit/without-adapters.js';
-import { checkOutput, type WriteOptions, writeFiles } from '../onnx/write.js';
+import { checkOutput, writeFiles } from '../onnx/write.js';
+import type { ResolvedOf } from '../options/option.js';
+import { resolveOptions } from '../options/resolve.js';
 import type { GuardReport } from '../training/guard/guard.js';
-import { checkWhole } from '../training/options.js';
-import type { GradientOptions, GuardListener } from '../training/weight-gradients.js';
+import type { GuardListener } from '../training/weight-gradients.js';
 import { apart, runsApart } from './apart.js';
 import { chooseLayers, type Skipped } from './chosen-layers.js';
 import { filesOfModel, inputFiles, inputsOf } from './inputs.js';
+import { type AdviseOptions, adviseOptions } from './options/advise.js';
 
-/** Options of `advise`. */
-export interface AdviseOptions
-  extends Selection,
-    WriteOptions,
-    Omit<GradientOptions, 'data' | 'loss' | 'memory' | keyof WriteOptions> {
-  /** A tuned model of the same architecture: the advice is about its changes. */
-  readonly tuned?: string | undefined;
-  /** Samples: the advice is about the gradient of `loss` on them. */
-  readonly data?: string | undefined;
-  /** The loss function whose gradient on `data` is taken. */
-  readonly loss?: GradientOptions['loss'] | undefined;
-  /** R, at which structures are compared; default 16. */
-  readonly rank?: number | undefined;
-  /** The parameters of all adapters together: ranks are chosen too, a layer may get none. */
-  readonly budget?: number | undefined;
-  /** A file for the options that follow, as a config file of `patch`. */
-  readonly writeConfig?: string | undefined;
-}
+export type { AdviseOptions };
+
+type Options = ResolvedOf<typeof adviseOptions>;
 
 /** The evidence that advice is based on, the best first. */
 export type Basis = 'tuned' | 'gradient' | 'weights';
@@ -139,7 +125,8 @@ export interface AdviseResult {
  * await patch('model.onnx', advice.patch);
  * ```
  */
-export async function advise(path: string, options: AdviseOptions = {}): Promise<AdviseResult> {
+export async function advise(path: string, given: AdviseOptions = {}): Promise<AdviseResult> {
+  const options = resolveOptions(adviseOptions, given, 'advise');
   if (options.data === undefined || !runsApart(path)) return await adviseHere(path, options);
   return await apart({
     work: 'advise',
@@ -152,9 +139,8 @@ export async function advise(path: string, options: AdviseOptions = {}): Promise
 }
 
 /** As `advise`, in this process. */
-export async function adviseHere(path: string, options: AdviseOptions): Promise<AdviseResult> {
-  checkOptions(options);
-  const { rank = 16, budget, seed, signal, onProgress, tuned, writeConfig } = options;
+export async function adviseHere(path: string, options: Options): Promise<AdviseResult> {
+  const { rank, budget, seed, signal, onProgress, tuned, writeConfig } = options;
   return await withModel(path, async (opened) => {
     checkWithoutAdapters(opened);
     const read = [
@@ -162,7 +148,7 @@ export async function adviseHere(path: string, options: AdviseOptions): Promise<
       ...inputsOf(options),
       ...(tuned === undefined ? [] : filesOfModel(tuned)),
     ];
-    if (writeConfig !== undefined) checkOutput(writeConfig, read, options.force ?? false);
+    if (writeConfig !== undefined) checkOutput(writeConfig, read, options.force);
     const { layers, skipped } = chooseLayers(opened.patched, options);
     const selection = selectionOf(options);
     const found: { guard?: GuardReport } = {};
@@ -190,23 +176,6 @@ export async function adviseHere(path: string, options: AdviseOptions): Promise<
   });
 }
 
-function checkOptions({ tuned, data, loss, rank, budget }: AdviseOptions): void {
-  checkWhole({ rank, budget }, 1);
-  if (tuned !== undefined && data !== undefined) {
-    throw invalid('tuned and data are both given', 'A tuned model says more: leave the data out.');
-  }
-  if (data !== undefined && loss === undefined) {
-    throw invalid('data needs a loss', 'Name it with `loss`, for example cross-entropy.');
-  }
-  if (data === undefined && loss !== undefined) {
-    throw invalid('loss has no effect without data', 'Give samples with `data`.');
-  }
-}
-
-function invalid(message: string, hint: string): OnnxLoraError {
-  return new OnnxLoraError('invalid-argument', message, { hint });
-}
-
 function selectionOf({ targets, exclude, layers }: Selection): Selection {
   return { targets, exclude, layers };
 }
@@ -214,7 +183,7 @@ function selectionOf({ targets, exclude, layers }: Selection): Selection {
 function evidenceFor(
   opened: OpenedModel,
   layers: readonly Layer[],
-  options: AdviseOptions & GuardListener,
+  options: Options & GuardListener,
 ): { basis: Basis; evidence: AsyncIterable<LayerEvidence> } {
   const { tuned, data, loss } = options;
   const { patched, reader } = opened;

@@ -12,7 +12,7 @@ import { resolveOptions } from '../options/resolve.js';
 import { onModel } from './model-folder.js';
 import { type ApplyOptions, applyOptions } from './options/apply.js';
 import { defaultOutput, writeWithData } from './output.js';
-import type { PatchResult } from './patch-options.js';
+import type { PatchResult } from './patch-result.js';
 
 export type { ApplyOptions };
 

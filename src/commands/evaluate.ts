@@ -5,9 +5,9 @@ import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { Dataset } from '../data/dataset.js';
 import { modelInputs } from '../data/model-inputs.js';
 import { openDataset } from '../data/open-dataset.js';
-import type { DataOptions } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
-import { checkOutput, type WorkOptions, type WriteOptions, writeFiles } from '../onnx/write.js';
+import { checkOutput, type WorkOptions, writeFiles } from '../onnx/write.js';
+import { resolveOptions } from '../options/resolve.js';
 import { type EvaluationReport, evaluationPage } from '../report/evaluation-page.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
@@ -17,37 +17,20 @@ import { buildLossGraph } from '../training/forward.js';
 import { guardFirstBatch } from '../training/guard/first-batch.js';
 import type { GuardReport } from '../training/guard/guard.js';
 import { batchShapes, symbolSizes } from '../training/layers/data-shapes.js';
+import { lossOptions } from '../training/loss-settings.js';
 import { labelRequest, metricsFor } from '../training/losses/index.js';
 import type { Metrics } from '../training/metrics/metric.js';
-import {
-  checkThreads,
-  checkWhole,
-  type GuardSetting,
-  type LossSettings,
-  lossOptions,
-} from '../training/options.js';
 import { apart, runsApart } from './apart.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
 import { filesOfModel, inputsOf } from './inputs.js';
 import { locateModel, withTokenizer } from './model-folder.js';
+import {
+  type EvaluateOptions,
+  evalOptions,
+  type ResolvedEvaluateOptions as Options,
+} from './options/eval.js';
 
-/** Options of `evaluate`. */
-export interface EvaluateOptions extends WriteOptions, DataOptions, LossSettings, GuardSetting {
-  /** Samples; see `openDataset`. */
-  readonly data: string;
-  /** Default 8. */
-  readonly batchSize?: number | undefined;
-  /** Default auto. */
-  readonly provider?: ProviderName | 'auto' | undefined;
-  /** CPU threads; default one a core. */
-  readonly threads?: number | undefined;
-  /** Limits that the measures have to meet, as `accuracy>=0.9`. */
-  readonly expect?: readonly string[] | undefined;
-  /** An HTML file for the measures and the classes that are taken for one another. */
-  readonly html?: string | undefined;
-  /** Remarks for people: what is not read, what was chosen. */
-  readonly onNote?: ((text: string) => void) | undefined;
-}
+export type { EvaluateOptions };
 
 /** The measures are beside the loss, under their names. */
 export type EvaluateResult = Metrics & {
@@ -93,12 +76,13 @@ export type EvaluateResult = Metrics & {
  * console.log({ loss, accuracy, reached: expectations?.every(({ passed }) => passed) });
  * ```
  */
-export async function evaluate(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
+export async function evaluate(path: string, given: EvaluateOptions): Promise<EvaluateResult> {
+  const options = resolveOptions(evalOptions, given, 'evaluate');
   const located = locateModel(path, options.onNote);
   return await evaluateFile(located.file, withTokenizer(options, located));
 }
 
-async function evaluateFile(path: string, options: EvaluateOptions): Promise<EvaluateResult> {
+async function evaluateFile(path: string, options: Options): Promise<EvaluateResult> {
   if (!runsApart(path)) return await evaluateHere(path, options);
   return await apart({
     work: 'evaluate',
@@ -111,19 +95,14 @@ async function evaluateFile(path: string, options: EvaluateOptions): Promise<Eva
 }
 
 /** As `evaluate`, in this process. */
-export async function evaluateHere(
-  path: string,
-  options: EvaluateOptions,
-): Promise<EvaluateResult> {
+export async function evaluateHere(path: string, options: Options): Promise<EvaluateResult> {
   const start = performance.now();
-  const { loss, batchSize = 8, expect = [], html } = options;
-  checkWhole({ batchSize }, 1);
-  checkThreads(options);
+  const { loss, expect = [], html } = options;
   const inputs = html === undefined ? [] : [...filesOfModel(path), ...inputsOf(options)];
-  if (html !== undefined) checkOutput(html, inputs, options.force ?? false);
+  if (html !== undefined) checkOutput(html, inputs, options.force);
   const names = Object.keys(metricsFor(loss).result());
   const wanted = parseExpectations(expect, ['loss', ...names]);
-  const measured = await measure(path, { ...options, batchSize });
+  const measured = await measure(path, options);
   const { measures, provider, samples, skippedRows, warnings, guarded } = measured;
   const result = {
     ...{ model: path, samples },
@@ -146,7 +125,7 @@ async function writePage(
     confusion,
     classNames,
   }: Pick<EvaluationReport, 'measures' | 'confusion' | 'classNames'>,
-  { data, loss, force }: EvaluateOptions,
+  { data, loss, force }: Options,
   inputs: readonly string[],
 ): Promise<void> {
   const facts = { data, loss, provider: provider.used };
@@ -159,8 +138,6 @@ async function writePage(
   });
   await writeFiles([{ path: html, pieces: [Buffer.from(page)] }], inputs, { force });
 }
-
-type Options = EvaluateOptions & { readonly batchSize: number };
 
 function measure(path: string, options: Options) {
   return withModel(path, async (opened) => {
@@ -181,7 +158,7 @@ async function measureOn(data: Dataset, opened: OpenedModel, options: Options) {
   const { graph, batches } = await prepare(opened, data, options);
   // Checking the data may have left some out.
   const { size: samples, skipped: skippedRows } = data;
-  const { provider: requested = 'auto', threads, onNote } = options;
+  const { provider: requested, threads, onNote } = options;
   const { used, reason } = await resolveProvider(requested);
   if (requested === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
   const built = { model, graph: graph.graph, forward: graph, batches };

@@ -1,11 +1,12 @@
-import { checkNoBindOptions } from '../adapters/binding/bind-options.js';
-import { adapterOptions, headOption, shapeOptions } from '../adapters/edit/adapter-options.js';
-import { OnnxLoraError } from '../errors.js';
-import { startDataOptions } from '../fitting/init/start.js';
-import { pickOptions } from '../options/resolve.js';
+import type { ResolvedOf } from '../options/option.js';
+import { pickOptions, resolveOptions } from '../options/resolve.js';
 import { type Located, onModel, withTokenizer } from './model-folder.js';
 import { applyOptions } from './options/apply.js';
-import type { PatchOptions, PatchResult } from './patch-options.js';
+import { type PatchOptions, patchOptions } from './options/patch.js';
+import { DEFAULT_SLOT_MODE, slotOptions } from './options/slots.js';
+import type { PatchResult } from './patch-result.js';
+
+export type { PatchOptions };
 
 /**
  * Inserts adapters into the model at `path` and writes the patched model. New adapters start at zero: the
@@ -27,52 +28,28 @@ import type { PatchOptions, PatchResult } from './patch-options.js';
  * console.log(`${parameters.percent.toFixed(2)} % of the parameters train`);
  * ```
  */
-export async function patch(path: string, options: PatchOptions = {}): Promise<PatchResult> {
+export async function patch(path: string, given: PatchOptions = {}): Promise<PatchResult> {
+  const options = resolveOptions(patchOptions, given, 'patch');
   const kind = options.slots ? 'slots' : 'lora';
   return await onModel(path, options, kind, (located, options) => patchFile(located, options));
 }
 
-async function patchFile(located: Located, options: PatchOptions): Promise<PatchResult> {
+type Options = ResolvedOf<typeof patchOptions>;
+
+async function patchFile(located: Located, options: Options): Promise<PatchResult> {
   const path = located.file;
-  const { adapter, slots, ...rest } = options;
-  if (adapter === undefined) checkNoBindOptions(options);
+  const { adapter, slots } = options;
   if (slots) {
-    checkIdle(options, notWithSlots, 'slots', 'slots');
     const { addSlots } = await import('./add-slots.js');
-    const mode = slots === true ? 'required' : slots;
-    return { adapters: [], ...(await addSlots(path, { ...rest, mode })) };
+    const mode = slots === true ? DEFAULT_SLOT_MODE : slots;
+    const own = pickOptions(slotOptions, { ...options, mode });
+    return { adapters: [], ...(await addSlots(path, own)) };
   }
   if (adapter !== undefined) {
-    checkIdle(options, notWithAdapter, 'the adapters of a file', 'adapter');
     const { apply } = await import('./apply.js');
-    return { ...(await apply(path, adapter, pickOptions(applyOptions, rest))), skipped: [] };
+    return { ...(await apply(path, adapter, pickOptions(applyOptions, options))), skipped: [] };
   }
   const { addAdapters } = await import('./add-adapters.js');
-  return await addAdapters(path, rest.data === undefined ? rest : withTokenizer(rest, located));
-}
-
-/** A slot takes adapters of any rank and structure. */
-const notWithSlots = [
-  ...Object.keys({ ...shapeOptions, ...headOption }),
-  ...[...startDataOptions, 'adapter', 'modelOutput', 'name'],
-];
-
-/** The file knows where its adapters belong and what they are like. */
-const notWithAdapter = [
-  ...Object.keys({ ...adapterOptions, ...headOption }).filter((key) => key !== 'seed'),
-  ...[...startDataOptions, 'samples', 'provider', 'modelOutput', 'verify'],
-];
-
-/** @throws OnnxLoraError `invalid-argument` for an option that would have no effect */
-function checkIdle(
-  options: PatchOptions,
-  idle: readonly string[],
-  what: string,
-  instead: 'slots' | 'adapter',
-): void {
-  const found = idle.find((key) => options[key as keyof PatchOptions] !== undefined);
-  if (found === undefined) return;
-  throw new OnnxLoraError('invalid-argument', `\`${found}\` has no effect on ${what}`, {
-    hint: `Leave it out, or leave \`${instead}\` out to make new adapters.`,
-  });
+  const isOnData = options.data !== undefined;
+  return await addAdapters(path, isOnData ? withTokenizer(options, located) : options);
 }

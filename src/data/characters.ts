@@ -1,5 +1,6 @@
 /** The characters that a model of text in images can write, by the numbers of its classes. */
 import { OnnxLoraError } from '../errors.js';
+import { DEFAULT_BLANK } from './blank.js';
 import { readNameLines } from './name-lines.js';
 
 const HINT = 'Write a character a line, in the order of the model’s classes without the blank.';
@@ -32,7 +33,7 @@ export class Characters {
    * line may hold several code points, which are one class; a space is itself.
    * @throws OnnxLoraError as {@link readNameLines}, and `invalid-data` for a line that is not a character
    */
-  static read(path: string, blank = 0): Characters {
+  static read(path: string, blank = DEFAULT_BLANK): Characters {
     const lines = readNameLines(path, HINT);
     const long = lines.findIndex((line) => line.length > MAX_ENTRY);
     if (long < 0) return new Characters(path, lines, blank);

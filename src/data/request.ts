@@ -1,20 +1,8 @@
 /** A request to files of texts or images: numbers for the inputs of one model, and labels. */
 import type { ValueInfo } from '../onnx/model.js';
 import type { WorkOptions } from '../onnx/write.js';
-import type { ImageOptions } from './images/plan.js';
+import type { DataOptions } from './data-options.js';
 import type { LabelRequest } from './label-kind.js';
-import type { TextOptions } from './text/options.js';
-
-/** Options of rows in files without tensors. */
-export interface RowOptions {
-  /** A file with the name of a class on each line, in their order. Default: the names in the data, sorted. */
-  readonly labels?: string | undefined;
-  /** Leave rows out that cannot be read, and count them. */
-  readonly skipBadRows?: boolean | undefined;
-}
-
-/** Options of reading samples. */
-export interface DataOptions extends RowOptions, TextOptions, ImageOptions {}
 
 /** Options of opening samples for a model and a loss. */
 export interface DataRequest extends DataOptions, LabelRequest, WorkOptions {

@@ -1,5 +1,6 @@
 /** Rules for the numbers of a dataset. */
 import { isFloating } from '../onnx/dtype.js';
+import { DEFAULT_BLANK } from './blank.js';
 import type { Feed, FeedPlan } from './convert.js';
 import { DEFAULT_IGNORE_INDEX } from './ignore-index.js';
 import type { DataNeeds } from './needs.js';
@@ -162,7 +163,7 @@ function frameRule(lengths: Feed, { output }: DataNeeds): Rule {
 }
 
 function spelling(labels: Feed, lengths: Feed, needs: DataNeeds): Rule {
-  const { blank = 0 } = needs;
+  const { blank = DEFAULT_BLANK } = needs;
   const classes = classesOf(needs) ?? Number.POSITIVE_INFINITY;
   const last = Number.isFinite(classes) ? `0 to ${classes - 1}` : '0 or more';
   return {

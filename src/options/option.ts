@@ -4,24 +4,23 @@
  */
 import type * as v from 'valibot';
 
-/** Headings of the help, in the order in which they appear there. */
-export const groups = [
-  'Prompt',
-  'Sampling',
-  'Data',
-  'Images',
-  'Loss',
-  'Layers',
-  'Adapters',
-  'Training',
-  'Optimizer',
-  'Evaluation',
-  'Checkpoints',
-  'Check',
-  'Output',
-  'General',
-] as const;
-export type Group = (typeof groups)[number];
+/** Headings of the help that every command has at its end, in this order. */
+export const lastGroups = ['Check', 'Output', 'General'] as const;
+
+/** Headings of the help. Those before the last ones are in the order of a command's table. */
+export type Group =
+  | 'Prompt'
+  | 'Sampling'
+  | 'Data'
+  | 'Images'
+  | 'Loss'
+  | 'Layers'
+  | 'Adapters'
+  | 'Training'
+  | 'Optimizer'
+  | 'Evaluation'
+  | 'Checkpoints'
+  | (typeof lastGroups)[number];
 
 export type Schema = v.BaseSchema<unknown, unknown, v.BaseIssue<unknown>>;
 
@@ -50,6 +49,17 @@ export interface OptionRules {
   readonly only?: Readonly<Record<string, readonly string[]>> | undefined;
   /** Not with any of these options. */
   readonly notWith?: readonly string[] | undefined;
+  /** Not where one of these options has one of these values: `{ structure: ['auto'] }`. */
+  readonly except?: Readonly<Record<string, readonly string[]>> | undefined;
+  /** Says nothing without all of these options. */
+  readonly requires?: readonly string[] | undefined;
+}
+
+/** Defaults that depend on another option. */
+export interface DefaultBy {
+  readonly key: string;
+  /** By its values; where there is none, the option stays open. */
+  readonly defaults: Readonly<Record<string, unknown>>;
 }
 
 /** `given`: has to be given. `filled`: has a default. `open`: may be undefined. */
@@ -63,6 +73,7 @@ export interface Option<S extends Schema = Schema, P extends Presence = Presence
   readonly presence?: P | undefined;
   readonly required?: boolean | undefined;
   readonly default?: unknown;
+  readonly defaultBy?: DefaultBy | undefined;
 }
 
 /** An option that the command line has, too. */
@@ -130,16 +141,27 @@ export function isFlag(option: Option): option is Flag {
   return 'summary' in option;
 }
 
+/** The option in other words, or under other rules. */
+export function varied<S extends Schema, P extends Presence>(
+  flag: Flag<S, P>,
+  changes: Partial<OptionTexts> & OptionRules,
+): Flag<S, P> {
+  return { ...flag, ...changes };
+}
+
 /** The option as one that may be left out, here. */
 export function optional<S extends Schema>(flag: Flag<S>): Flag<S, 'open'> {
   return { ...flag, required: false, default: undefined, presence: 'open' };
 }
 
-/** The same options, under more rules. */
+/** The same options, under more rules. Conditions of an option's own are narrower, and stay. */
 export function restricted<T extends OptionTable>(table: T, rules: OptionRules): T {
   const entries = Object.entries(table).map(([key, option]) => {
+    if (!isFlag(option)) return [key, option];
+    const isNarrow = option.needs !== undefined || option.only !== undefined;
+    const { needs, only } = isNarrow ? option : rules;
     const notWith = [...(option.notWith ?? []), ...(rules.notWith ?? [])];
-    return [key, isFlag(option) ? { ...option, ...rules, notWith } : option];
+    return [key, { ...option, needs, only, notWith }];
   });
   return Object.fromEntries(entries) as T;
 }

@@ -33,6 +33,10 @@ export function resolveOptions<T extends OptionTable>(
     if (value !== undefined) resolved[key] = checked(key, option, value);
     else if (option.required) throw missing(key, option, command);
   }
+  for (const [key, { defaultBy }] of Object.entries(table)) {
+    const value = defaultBy?.defaults[String(resolved[defaultBy.key])];
+    if (value !== undefined) resolved[key] ??= value;
+  }
   for (const [key, option] of Object.entries(table)) {
     if (isTold(values[key], option)) checkEffect(key, option, resolved);
   }
@@ -60,24 +64,32 @@ function isTold(value: unknown, option: Option): boolean {
   return value !== undefined && (typeof value !== 'boolean' || value !== (option.default ?? false));
 }
 
-function checkEffect(key: string, { needs, only, notWith }: Option, resolved: Values): void {
+function checkEffect(key: string, option: Option, resolved: Values): void {
+  const { needs, only, notWith, except = {}, requires } = option;
   const isOn = (other: string) => resolved[other] !== undefined && resolved[other] !== false;
-  if (needs && !needs.some(isOn)) throw idle(key, 'without', needs.map(quoted));
   const isAmong = ([other, values]: readonly [string, readonly string[]]) =>
     values.includes(String(resolved[other]));
+  const rival = notWith?.find(isOn);
+  if (rival !== undefined) throw idle(key, 'with', [quoted(rival)]);
+  const excluded = Object.entries(except).find(isAmong);
+  if (excluded) throw idle(key, 'with', [`${quoted(excluded[0])} ${resolved[excluded[0]]}`]);
+  if (needs && !needs.some(isOn)) throw idle(key, 'without', needs.map(quoted));
   if (only && !Object.entries(only).some(isAmong)) {
     const wanted = Object.entries(only).map(
       ([other, values]) => `${quoted(other)} ${oneOf(values)}`,
     );
     throw idle(key, 'without', wanted);
   }
-  const rival = notWith?.find(isOn);
-  if (rival !== undefined) throw idle(key, 'with', [quoted(rival)]);
+  const lack = requires?.find((other) => !isOn(other));
+  if (lack !== undefined) throw invalid(`${quoted(key)} needs ${quoted(lack)}`, 'Give both.');
 }
 
 function idle(key: string, how: 'with' | 'without', others: readonly string[]): OnnxLoraError {
   const what = `${quoted(key)} has no effect ${how} ${oneOf(others)}`;
-  const hint = how === 'with' ? 'Leave one of them out.' : `Leave it out, or add ${oneOf(others)}.`;
+  const hint =
+    how === 'with'
+      ? `Leave it out, or leave out ${oneOf(others)}.`
+      : `Leave it out, or add ${oneOf(others)}.`;
   return invalid(what, hint);
 }
 

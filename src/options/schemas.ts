@@ -79,6 +79,14 @@ export function pair<T>(item: v.GenericSchema<T>): v.GenericSchema<readonly [T, 
   return v.strictTuple([item, item], 'two values');
 }
 
+/** A value of one of two kinds; the command line knows the first. */
+export function union<A, B>(
+  kinds: readonly [v.GenericSchema<A>, v.GenericSchema<B>],
+  expected: string,
+): v.GenericSchema<A | B> {
+  return v.union(kinds, expected);
+}
+
 /** A function of the program that calls. */
 export function callback<F extends (...args: never) => unknown>(): v.GenericSchema<F> {
   return v.custom<F>((value) => typeof value === 'function', 'a function');

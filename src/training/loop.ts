@@ -15,8 +15,8 @@ import { metricsFor } from './losses/index.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
 import { stepScalars } from './optimizers/index.js';
-import type { ResolvedOptions } from './options.js';
 import type { EvalRecord, StepRecord } from './records.js';
+import type { RunOptions } from './run-options.js';
 import { learningRate } from './schedule.js';
 import type { StepGraph } from './step-graph.js';
 
@@ -61,7 +61,7 @@ export class TrainingLoop {
 
   constructor(
     private readonly parts: LoopParts,
-    private readonly options: ResolvedOptions,
+    private readonly options: RunOptions,
   ) {}
 
   /** Goes on from where a checkpoint was taken. */

@@ -3,8 +3,8 @@ import { fileMetadata } from '../adapters/files/adapter-file.js';
 import { version } from '../version.js';
 import type { ForwardGraph } from './forward.js';
 import { nameIn } from './input-names.js';
-import { scalarsOf } from './optimizers/index.js';
-import type { ResolvedOptions } from './options.js';
+import { recordedOptions, scalarsOf } from './optimizers/index.js';
+import type { RunOptions } from './run-options.js';
 import type { StepManifest } from './step-format.js';
 import type { StepGraph } from './step-graph.js';
 
@@ -15,11 +15,12 @@ import type { StepGraph } from './step-graph.js';
 export function stepGraphManifest(
   forward: ForwardGraph,
   step: StepGraph,
-  options: ResolvedOptions,
+  options: RunOptions,
   initial: string,
 ): string {
   const { inputs, lossInputs, parameters, set, renamed } = forward;
-  const { optimizer, betas, accumulate, lrRatio } = options;
+  const { optimizer, accumulate, lrRatio } = options;
+  const { betas } = recordedOptions(options);
   const { size, loss, gradientNorm, weight } = step;
   const others = othersIn(forward, step);
   const manifest: StepManifest = {
@@ -52,7 +53,7 @@ export function stepGraphManifest(
 }
 
 /** Graphs are of the oldest version that has what they need, for trainers that know no newer one. */
-function versionOf({ accumulate }: ResolvedOptions, renamed: object): StepManifest['version'] {
+function versionOf({ accumulate }: RunOptions, renamed: object): StepManifest['version'] {
   if (Object.keys(renamed).length > 0) return 3;
   return accumulate > 1 ? 2 : 1;
 }
@@ -65,7 +66,7 @@ function othersIn({ renamed, noise }: ForwardGraph, { inputs }: StepGraph): Reco
   return Object.fromEntries(different.map(([name, input]) => [input, name]));
 }
 
-function scalarTexts({ inputs }: StepGraph, options: ResolvedOptions): Record<string, string> {
+function scalarTexts({ inputs }: StepGraph, options: RunOptions): Record<string, string> {
   const { accumulate } = options;
   const own = Object.entries(scalarsOf(options));
   const texts: Record<string, string> = {

@@ -11,10 +11,10 @@ import type { LinearLayer } from '../adapters/targets/index.js';
 import { differentiate } from '../autodiff/differentiate.js';
 import { OpBuilder } from '../autodiff/op-builder.js';
 import { Refusal } from '../autodiff/refusal.js';
+import { dataOption, dataOptions } from '../data/data-options.js';
 import type { Dataset } from '../data/dataset.js';
 import { modelInputs } from '../data/model-inputs.js';
 import { openDataset } from '../data/open-dataset.js';
-import type { DataOptions } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
 import { GraphBuilder } from '../graph/builder.js';
 import { constantsFirst } from '../graph/constants-first.js';
@@ -22,8 +22,13 @@ import type { NodePlaces } from '../graph/inline.js';
 import { prune } from '../graph/prune.js';
 import { collect } from '../onnx/edit.js';
 import type { TensorReader } from '../onnx/tensor.js';
-import type { WorkOptions } from '../onnx/write.js';
+import { noteOption, type WorkOptions, workOptions } from '../onnx/write-options.js';
+import { seedOption } from '../options/common.js';
+import { handler, type OptionsOf, option, type ResolvedOf } from '../options/option.js';
+import { resolveOptions } from '../options/resolve.js';
+import { whole } from '../options/schemas.js';
 import { inferTypes } from '../runtime/infer-types.js';
+import { providerOption, threadsOption } from '../runtime/options.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { openSession, type Session } from '../runtime/session.js';
@@ -35,34 +40,39 @@ import type { GuardReport } from './guard/guard.js';
 import { feedsIn } from './input-names.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { deltaGradient } from './layers/delta-gradient.js';
+import { batchSizeOption, guardOption, lossOptions, lossSettings } from './loss-settings.js';
 import { labelRequest } from './losses/index.js';
-import {
-  checkThreads,
-  checkWhole,
-  type GuardSetting,
-  type LossSettings,
-  lossOptions,
-} from './options.js';
+
+/** Options of the gradients of weights: the data, and the loss. */
+export const gradientOptions = {
+  ...dataOption,
+  ...dataOptions,
+  ...lossSettings,
+  ...guardOption,
+  /** Batches to look at; default 8. */
+  batches: option(whole(1), {
+    group: 'Training',
+    value: 'N',
+    default: 8,
+    summary: 'batches that the gradient is the mean of, drawn at random',
+    example: '--batches 32',
+  }),
+  /** Default 8; less where the data would not make two batches. */
+  batchSize: batchSizeOption.batchSize,
+  /** Which batches. */
+  ...seedOption,
+  /** Bytes that gradients may take at a time; default 512 MB. */
+  memory: handler(whole(1)),
+  ...providerOption,
+  ...threadsOption,
+  ...noteOption,
+  ...workOptions,
+};
 
 /** Options of `weightGradients`. */
-export interface GradientOptions extends WorkOptions, LossSettings, DataOptions, GuardSetting {
-  /** Samples, as for training. */
-  readonly data: string;
-  /** Batches to look at; default 8. */
-  readonly batches?: number | undefined;
-  /** Default 8; less where the data would not make two batches. */
-  readonly batchSize?: number | undefined;
-  /** Which batches. */
-  readonly seed?: number | undefined;
-  /** Bytes that gradients may take at a time; default 512 MB. */
-  readonly memory?: number | undefined;
-  /** Default auto. */
-  readonly provider?: ProviderName | 'auto' | undefined;
-  /** CPU threads; default one a core. */
-  readonly threads?: number | undefined;
-  /** Remarks for people: what is not read, what was chosen. */
-  readonly onNote?: ((text: string) => void) | undefined;
-}
+export interface GradientOptions extends OptionsOf<typeof gradientOptions> {}
+
+type Resolved = ResolvedOf<typeof gradientOptions> & GuardListener;
 
 /** Who wants to know how the graph of the gradients compares with its file. */
 export interface GuardListener {
@@ -101,10 +111,10 @@ export async function* weightGradients(
   patched: PatchedModel,
   reader: TensorReader,
   layers: readonly Layer[],
-  options: GradientOptions & GuardListener,
+  given: GradientOptions & GuardListener,
 ): AsyncGenerator<WeightGradient | RefusedGradient> {
-  checkWhole({ batches: options.batches, batchSize: options.batchSize }, 1);
-  checkThreads(options);
+  const { onGuard, ...rest } = given;
+  const options = { ...resolveOptions(gradientOptions, rest, 'weightGradients'), onGuard };
   const classes = labelsOf(patched);
   const request = { ...modelInputs(patched.model), ...labelRequest(options.loss), classes };
   const data = await openDataset(options.data, { ...options, ...request });
@@ -144,10 +154,7 @@ interface BatchPlan {
   readonly count: number;
 }
 
-function planBatches(
-  { size }: Dataset,
-  { batches = 8, batchSize = 8 }: GradientOptions,
-): BatchPlan {
+function planBatches({ size }: Dataset, { batches, batchSize }: Resolved): BatchPlan {
   const whole = Math.min(batchSize, Math.max(1, Math.floor(size / 2)));
   return { batchSize: whole, count: Math.min(batches, Math.floor(size / whole)) };
 }
@@ -157,7 +164,7 @@ function lossGraph(
   reader: TensorReader,
   data: Dataset,
   { batchSize }: BatchPlan,
-  options: GradientOptions,
+  options: Resolved,
 ): Promise<PlacedLoss> {
   const { inputs } = patched.model.graph;
   return buildLossGraph(patched, reader, {
@@ -174,9 +181,9 @@ async function batchesOf(
   data: Dataset,
   forward: LossGraph,
   { batchSize }: BatchPlan,
-  options: GradientOptions,
+  options: Resolved,
 ): Promise<Batches> {
-  const { loss, ignoreIndex, blank, seed = 0 } = options;
+  const { loss, ignoreIndex, blank, seed } = options;
   const how = { loss, ignoreIndex, blank, batchSize, shuffle: true, seed };
   const batches = await Batches.of(data, model, forward, how, options);
   if (batches.unused.length > 0) {
@@ -185,7 +192,7 @@ async function batchesOf(
   return batches;
 }
 
-async function providerOf({ provider = 'auto', onNote }: GradientOptions): Promise<ProviderName> {
+async function providerOf({ provider, onNote }: Resolved): Promise<ProviderName> {
   const { used, reason } = await resolveProvider(provider);
   if (provider === 'auto') onNote?.(`provider auto: ${used} (${reason})`);
   return used;
@@ -328,7 +335,7 @@ interface Turn {
 async function openGroup(
   { model }: PatchedModel,
   { group, forward, provider, optimization }: Turn,
-  { threads }: GradientOptions,
+  { threads }: Resolved,
 ): Promise<Session> {
   const graph = copyOf(forward.graph);
   setOutputs(graph, [...group.map(({ value }) => value), forward.loss, forward.weight]);

@@ -7,11 +7,11 @@ import { type Ort, StepTrainer, withTensors } from '../../src/browser/index.js';
 import { apply } from '../../src/commands/apply.js';
 import { extract } from '../../src/commands/extract.js';
 import { foldAdapters } from '../../src/commands/merge.js';
+import { resolveTrainOptions, type TrainOptions } from '../../src/commands/options/train.js';
 import { patch } from '../../src/commands/patch.js';
 import { runTraining } from '../../src/commands/train/run.js';
 import { openSafetensors } from '../../src/formats/safetensors.js';
 import type { LossName } from '../../src/training/losses/index.js';
-import { resolveOptions, type TrainOptions } from '../../src/training/options.js';
 import { insertInto } from '../support/adapters.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { expectClose, expectSame, feed, maxDifference, run } from '../support/run.js';
@@ -75,7 +75,7 @@ function options({ data, batches }: Started, loss: LossName): TrainOptions {
 /** The step graph's bytes. */
 async function emitted(patched: string, how: TrainOptions): Promise<Uint8Array> {
   const emitStepGraph = files.fresh('step.onnx');
-  await runTraining(patched, resolveOptions({ ...how, emitStepGraph }));
+  await runTraining(patched, resolveTrainOptions({ ...how, emitStepGraph }));
   return readFileSync(emitStepGraph);
 }
 
@@ -116,7 +116,7 @@ describe.each<[string, LossName]>([
     const start = await started(name);
     const how = options(start, loss);
     const log = files.fresh('run.jsonl');
-    await runTraining(start.patched, resolveOptions({ ...how, log, output: files.fresh() }));
+    await runTraining(start.patched, resolveTrainOptions({ ...how, log, output: files.fresh() }));
     const lines = readFileSync(log, 'utf8').trim().split('\n');
     const expected = lines.map((line) => JSON.parse(line).loss as number);
 
@@ -134,7 +134,7 @@ it('makes one update of several batches where the graph accumulates them', async
   const how = { ...options(start, 'mse'), accumulate: 2, steps: 2 };
   const adapter = files.fresh('adapter.safetensors');
   const output = files.fresh();
-  await runTraining(start.patched, resolveOptions({ ...how, output, saveAdapter: adapter }));
+  await runTraining(start.patched, resolveTrainOptions({ ...how, output, saveAdapter: adapter }));
   const trainer = await StepTrainer.open(web, await emitted(start.patched, how), quietly);
   await lossesOf(trainer, start.batches.slice(0, 4));
   expectSameAdapters(files.write(trainer.adapterFile(), 'adapter.safetensors'), adapter);
@@ -145,7 +145,7 @@ it('trains with Lion, and with B at a learning rate of its own', async () => {
   const start = await started('mlp-regression');
   const how = { ...options(start, 'mse'), optimizer: 'lion', lrRatio: 4, lr: 1e-3 } as const;
   const log = files.fresh('run.jsonl');
-  await runTraining(start.patched, resolveOptions({ ...how, log, output: files.fresh() }));
+  await runTraining(start.patched, resolveTrainOptions({ ...how, log, output: files.fresh() }));
   const lines = readFileSync(log, 'utf8').trim().split('\n');
   const trainer = await StepTrainer.open(web, await emitted(start.patched, how), quietly);
   expect(trainer.manifest.optimizer).toMatchObject({ name: 'lion', lrRatio: 4 });
@@ -184,7 +184,7 @@ describe('what was trained', () => {
     const how = { ...options(start, 'mse'), trainBias: true };
     const adapter = files.fresh('adapter.safetensors');
     const output = files.fresh();
-    await runTraining(start.patched, resolveOptions({ ...how, output, saveAdapter: adapter }));
+    await runTraining(start.patched, resolveTrainOptions({ ...how, output, saveAdapter: adapter }));
     const trainer = await StepTrainer.open(web, await emitted(start.patched, how), quietly);
     await lossesOf(trainer, start.batches);
     const own = files.write(trainer.adapterFile(), 'adapter.safetensors');

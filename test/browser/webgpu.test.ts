@@ -6,8 +6,8 @@ import * as ort from 'onnxruntime-node';
 import type { Page } from 'playwright-core';
 import { expect, it } from 'vitest';
 import { StepTrainer } from '../../src/browser/index.js';
+import { resolveTrainOptions } from '../../src/commands/options/train.js';
 import { runTraining } from '../../src/commands/train/run.js';
-import { resolveOptions } from '../../src/training/options.js';
 import { insertInto } from '../support/adapters.js';
 import { describeInChromium, launchChromium } from '../support/chromium.js';
 import { temporaryFolder } from '../support/files.js';
@@ -85,7 +85,7 @@ describeInChromium('a step graph on WebGPU', () => {
     const patched = files.write(await insertInto(zooModel('mlp-regression'), { rank: 8 }));
     const emitStepGraph = files.fresh('step.onnx');
     const given = { data, loss: 'mse', batchSize: ROWS, emitStepGraph } as const;
-    await runTraining(patched, resolveOptions(given));
+    await runTraining(patched, resolveTrainOptions(given));
     const step = readFileSync(emitStepGraph);
 
     const browser = await launchChromium();

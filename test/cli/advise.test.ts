@@ -62,7 +62,7 @@ describe('advise', () => {
   it.each([
     [['--loss', 'mse'], '--loss has no effect without --data'],
     [['--batches', '2'], '--batches has no effect without --data'],
-    [['--data', 'data.safetensors'], 'data needs a loss'],
+    [['--data', 'data.safetensors'], '--data needs --loss'],
     [['--tuned', 'none.onnx'], 'none.onnx'],
   ])('%j is an error of one line', async (args, message) => {
     const { code, stderr } = await run(folderWithData(), ['advise', 'model.onnx', ...args]);

@@ -89,7 +89,7 @@ describe('patch --adapter', () => {
     const args = ['patch', 'model.onnx', '--adapter', 'a.safetensors', '--rank', '8'];
     const { code, stderr } = await run(folderWithModel(), args);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/^error: --rank has no effect on the adapters of a file/);
+    expect(stderr).toMatch(/^error: --rank has no effect with --adapter/);
   });
 });
 

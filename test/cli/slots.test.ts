@@ -51,8 +51,8 @@ describe('patch --slots', () => {
     const folder = folderWithModel();
     const { code, stderr } = await run(folder, ['patch', 'model.onnx', '--slots', ...option]);
     expect(code).toBe(1);
-    expect(stderr).toMatch(new RegExp(`^error: ${option[0]} has no effect on slots\n`));
-    expect(stderr).toMatch(/leave --slots out/);
+    expect(stderr).toMatch(new RegExp(`^error: ${option[0]} has no effect with --slots\n`));
+    expect(stderr).toMatch(/leave out --slots/);
   });
 
   it('refuses another kind, and names the right one', async () => {

@@ -3,15 +3,15 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { commonOptions } from '../../cli/common-options.js';
 import { readConfig } from '../../cli/config.js';
-import { legacy } from '../../cli/legacy.js';
-import { adapterOptions, outputOptions } from '../../cli/options.js';
 import { type OptionSpecs, specsOf } from '../../cli/specs.js';
 import { typedValues } from '../../cli/values.js';
+import { adapterOptions } from '../../src/adapters/edit/adapter-options.js';
 import { OnnxLoraError } from '../../src/errors.js';
+import { outputOption, writeOptions } from '../../src/onnx/write-options.js';
 import { temporaryFolder } from './run.js';
 
 const specs: OptionSpecs = {
-  ...specsOf(legacy({ ...adapterOptions, ...outputOptions('model.lora.onnx') })),
+  ...specsOf({ ...adapterOptions, ...outputOption('model.lora.onnx'), ...writeOptions }),
   ...commonOptions,
 };
 

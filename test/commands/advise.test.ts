@@ -222,11 +222,11 @@ describe('what follows from advice', () => {
 
 describe('bad input', () => {
   it.each([
-    [{ data: 'x.safetensors' }, 'data needs a loss'],
-    [{ loss: 'mse' }, 'loss has no effect without data'],
-    [{ data: 'x.safetensors', loss: 'mse', tuned: 'y.onnx' }, 'tuned and data are both given'],
-    [{ rank: 0 }, 'rank is 0'],
-    [{ budget: 1.5 }, 'budget is 1.5'],
+    [{ data: 'x.safetensors' }, '`data` needs `loss`'],
+    [{ loss: 'mse' }, '`loss` has no effect without `data`'],
+    [{ data: 'x.safetensors', loss: 'mse', tuned: 'y.onnx' }, '`data` has no effect with `tuned`'],
+    [{ rank: 0 }, '`rank` is 0'],
+    [{ budget: 1.5 }, '`budget` is 1.5'],
     [{ budget: 3 }, 'the smallest adapter has 64'],
   ] as const)('%o', async (options, message) => {
     const run = () => advise(file({ a: changes.global }), options as AdviseOptions);
@@ -282,9 +282,9 @@ describe('patch with structure auto', () => {
   });
 
   it.each([
-    [{ blocks: 2 }, 'blocks has no effect with structure auto'],
-    [{ data: 'x.safetensors' }, 'data needs a loss'],
-    [{ loss: 'mse' }, 'loss has no effect without data'],
+    [{ blocks: 2 }, '`blocks` has no effect with `structure` auto'],
+    [{ data: 'x.safetensors' }, '`data` needs `loss`'],
+    [{ loss: 'mse' }, '`loss` has no effect without `data`'],
   ] as const)('refuses %o', async (options, message) => {
     const error = await failure(() => patched({ a: zeros }, options), 'invalid-argument');
     expect(error.message).toContain(message);

@@ -180,8 +180,8 @@ describe('what cannot be evaluated', () => {
     ['no comparison', { expect: ['mse'] }, /^"mse" is not an expectation/],
     ['no number', { expect: ['mse<little'] }, /^"mse<little" is not an expectation/],
     ['two comparisons', { expect: ['0<mse<1'] }, /^"0<mse<1" is not an expectation/],
-    ['no batch', { batchSize: 0 }, /^batchSize is 0, expected a whole number/],
-    ['an option of another loss', { blank: 3 }, /^blank is an option of ctc, not of mse$/],
+    ['no batch', { batchSize: 0 }, /^`batchSize` is 0, expected a whole number/],
+    ['an option of another loss', { blank: 3 }, /^`blank` has no effect without `loss` ctc$/],
     ['an output that is not there', { modelOutput: 'z' }, /has no output z, it has: y$/],
     ['data of another kind', { data: 'data.txt' }, /^data\.txt is not a data file/],
   ])('%s', async (_, options, message) => {

@@ -113,7 +113,11 @@ describe('options', () => {
     [{ structurePattern: ['a=global:x'] }, 'invalid-argument', 'expected PATTERN=NAME'],
     [{ structurePattern: ['a=localized:0'] }, 'invalid-argument', 'blocks is 0'],
     [{ structurePattern: ['query=global'] }, 'no-match', 'structure pattern "query" matches no'],
-    [{ alpha: Number.POSITIVE_INFINITY }, 'invalid-argument', 'expected a finite number'],
+    [
+      { alpha: Number.POSITIVE_INFINITY },
+      'invalid-argument',
+      '`alpha` is Infinity, expected a number up to 3.4e38',
+    ],
     [{ targets: ['nothing'] }, 'no-match', 'matches no layer'],
   ] as const)('%o are refused', async (options, code, message) => {
     const error = await failure(() => adaptersOf(chain('a'), options), code);
@@ -419,13 +423,13 @@ it.each([
   ['slots', 'rank', { slots: true, rank: 8 }],
   ['slots', 'adapter', { slots: 'optional', adapter: 'a.safetensors' }],
   ['slots', 'loss', { slots: true, loss: 'mse' }],
-  ['the adapters of a file', 'rank', { adapter: 'a.safetensors', rank: 8 }],
-  ['the adapters of a file', 'targets', { adapter: 'a.safetensors', targets: ['a'] }],
-  ['the adapters of a file', 'verify', { adapter: 'a.safetensors', verify: true }],
+  ['adapter', 'rank', { adapter: 'a.safetensors', rank: 8 }],
+  ['adapter', 'targets', { adapter: 'a.safetensors', targets: ['a'] }],
+  ['adapter', 'verify', { adapter: 'a.safetensors', verify: true }],
 ] as const)('with %s refuses %s, which would have no effect', async (what, key, options) => {
   const error = await failure(
     () => patch(folder.write(chain('a')), { ...options, output: folder.fresh() }),
     'invalid-argument',
   );
-  expect(error.message).toBe(`\`${key}\` has no effect on ${what}`);
+  expect(error.message).toBe(`\`${key}\` has no effect with \`${what}\``);
 });

@@ -49,8 +49,9 @@ function failureOf(options: object): OnnxLoraError {
 describe('options of a table', () => {
   test('are filled in by their defaults', () => {
     expect(resolve({ data: 'a.npz' })).toEqual({
-      ...{ data: 'a.npz', batchSize: 8, shuffle: true, loss: 'mse', blank: 0 },
+      ...{ data: 'a.npz', batchSize: 8, shuffle: true, loss: 'mse' },
     });
+    expect(resolve({ data: 'a.npz', loss: 'ctc' })).toMatchObject({ loss: 'ctc', blank: 0 });
   });
 
   test('are as they were given', () => {
@@ -112,7 +113,7 @@ describe('options of a table', () => {
       readonly evalData: string | undefined;
       readonly batchSize: number;
       readonly shuffle: boolean;
-      readonly blank: number;
+      readonly blank: number | undefined;
     }>();
     expectTypeOf<ResolvedOf<typeof table>['evalEvery']>().toEqualTypeOf<number | undefined>();
     const unneeded = { data: optional(table.data) };

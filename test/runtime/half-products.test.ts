@@ -2,11 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { AdapterSession } from '../../src/adapters/slots/adapter-session.js';
 import { evaluate } from '../../src/commands/evaluate.js';
+import { resolveTrainOptions } from '../../src/commands/options/train.js';
 import { patch } from '../../src/commands/patch.js';
 import { runTraining } from '../../src/commands/train/run.js';
 import { openSession } from '../../src/runtime/session.js';
 import { tensorFromNumbers, tensorToFloat64 } from '../../src/runtime/tensor-value.js';
-import { resolveOptions } from '../../src/training/options.js';
 import { safetensors } from '../data/data.js';
 import { randomNumbers } from '../support/adapters.js';
 import { temporaryFolder } from '../support/files.js';
@@ -125,7 +125,7 @@ describe('a float16 MatMulNBits at accuracy level 4', () => {
     expect(measured.guard?.passed).toBe(true);
     const { output: patched } = await patch(path, { rank: 2, blocks: 1 });
     const output = files.fresh();
-    const run = await runTraining(patched, resolveOptions({ ...options, steps: 1, output }));
+    const run = await runTraining(patched, resolveTrainOptions({ ...options, steps: 1, output }));
     expect(run.loss!.first).toBeLessThan(least);
     expect(run.guard?.passed).toBe(true);
   });

@@ -1,5 +1,6 @@
 /** Adapters with numbers of the test's choice, inserted into models. */
 
+import { plannedOptions } from '../../src/adapters/edit/adapter-options.js';
 import { type Extras, insertAdapters } from '../../src/adapters/edit/insert.js';
 import { type AdapterOptions, planAdapters } from '../../src/adapters/edit/new-adapters.js';
 import type { FactorName, NewAdapter } from '../../src/adapters/factors/factors.js';
@@ -11,6 +12,7 @@ import { collect, type MessageEdit } from '../../src/onnx/edit.js';
 import type { Model } from '../../src/onnx/model.js';
 import { openModel, parseModel } from '../../src/onnx/parse.js';
 import { MemorySource } from '../../src/onnx/source.js';
+import { pickOptions } from '../../src/options/resolve.js';
 
 /** Numbers in ±`scale`, the same for the same seed. */
 export function randomNumbers(seed: number, count: number, scale = 1): Float64Array {
@@ -58,7 +60,8 @@ export interface InsertOptions extends AdapterOptions {
 /** The edit that inserts adapters, on the model that it was planned for. */
 function insertion(opened: Model, options: InsertOptions): MessageEdit {
   const patched = new PatchedModel(opened);
-  const planned = planAdapters(chooseLayers(patched, options).layers, options);
+  const { layers } = chooseLayers(patched, options);
+  const planned = planAdapters(layers, pickOptions(plannedOptions, options));
   const adapters = options.factors?.(planned) ?? planned;
   return insertAdapters(patched, options.name ?? 'default', adapters, options.extras).edit;
 }

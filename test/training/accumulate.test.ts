@@ -1,9 +1,9 @@
 /** Batches that make one update: what counts in them weighs alike, in whichever batch it stands. */
 import { describe, expect, it } from 'vitest';
 import { evaluate } from '../../src/commands/evaluate.js';
+import type { TrainOptions } from '../../src/commands/options/train.js';
 import { openSafetensors } from '../../src/formats/safetensors.js';
 import type { LossName } from '../../src/training/losses/index.js';
-import type { TrainOptions } from '../../src/training/options.js';
 import { safetensors } from '../data/data.js';
 import { insertInto, randomNumbers } from '../support/adapters.js';
 import { temporaryFolder } from '../support/files.js';

@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 import { apply } from '../../src/commands/apply.js';
 import { runTraining } from '../../src/commands/train/run.js';
 import { encodeSafetensors } from '../../src/formats/safetensors.js';
-import { resolveOptions } from '../../src/training/options.js';
+import { resolveTrainOptions } from '../../src/commands/options/train.js';
 import { temporaryFolder } from '../support/files.js';
 import { ZOO, zooJson, zooModel, zooTensors } from '../support/zoo.js';
 
@@ -40,7 +40,7 @@ test.each(['bert-int8-dynamic', 'bert-int8-channel'])(
     } as const;
     const { guard } = await runTraining(
       base,
-      resolveOptions({ ...given, ...hyperparameters, ...run }),
+      resolveTrainOptions({ ...given, ...hyperparameters, ...run }),
     );
     expect(guard?.passed).toBe(true);
     const steps = readFileSync(log, 'utf8').trim().split('\n');

@@ -2,8 +2,8 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import type { TrainOptions } from '../../src/commands/options/train.js';
 import type { ErrorCode } from '../../src/errors.js';
-import type { TrainOptions } from '../../src/training/options.js';
 import { failure, sameFiles, temporaryFolder } from '../support/files.js';
 import { withTmpfs } from '../support/mounts.js';
 import { type TinyRun, tinyRun, trainTiny } from './tiny.js';

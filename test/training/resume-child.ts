@@ -3,13 +3,13 @@
  * Behind the step LAST it waits to be killed.
  */
 import { writeSync } from 'node:fs';
+import type { ResolvedTrainOptions } from '../../src/commands/options/train.js';
 import { runTraining } from '../../src/commands/train/run.js';
-import type { ResolvedOptions } from '../../src/training/options.js';
 import { waitForever } from '../support/wait.js';
 
 const [model, options, last] = [process.argv[2]!, JSON.parse(process.argv[3]!), process.argv[4]];
 await runTraining(model, {
-  ...(options as ResolvedOptions),
+  ...(options as ResolvedTrainOptions),
   onNote: () => {},
   // Not process.stdout, which may hold back what it was given.
   onProgress: ({ phase, done }) => {

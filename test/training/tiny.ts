@@ -1,11 +1,11 @@
 /** A patched model of two small layers and data that it can learn: what a whole run needs. */
 import { readFileSync } from 'node:fs';
-import { runTraining, type TrainResult } from '../../src/commands/train/run.js';
 import {
-  type ResolvedOptions,
-  resolveOptions,
+  type ResolvedTrainOptions,
+  resolveTrainOptions,
   type TrainOptions,
-} from '../../src/training/options.js';
+} from '../../src/commands/options/train.js';
+import { runTraining, type TrainResult } from '../../src/commands/train/run.js';
 import { safetensors } from '../data/data.js';
 import { insertInto, randomNumbers } from '../support/adapters.js';
 import type { TemporaryFolder } from '../support/files.js';
@@ -49,9 +49,12 @@ export function tinyData(samples = SAMPLES, seed = 1): Uint8Array {
 }
 
 /** Options of a short run on one thread. */
-export function tinyOptions({ data }: TinyRun, more: Partial<TrainOptions> = {}): ResolvedOptions {
+export function tinyOptions(
+  { data }: TinyRun,
+  more: Partial<TrainOptions> = {},
+): ResolvedTrainOptions {
   const given = { data, loss: 'mse', batchSize: 4, lr: 0.01, provider: 'cpu', threads: 1 } as const;
-  return resolveOptions({ ...given, ...more });
+  return resolveTrainOptions({ ...given, ...more });
 }
 
 /** Trains; the output has a name of its own in `files`. */

@@ -1,10 +1,10 @@
 /** Adapters that the output of the loss does not depend on. */
 import { describe, expect, it } from 'vitest';
 import { PatchedModel } from '../../src/adapters/model/patched.js';
+import type { TrainOptions } from '../../src/commands/options/train.js';
 import { ExternalFiles } from '../../src/onnx/external.js';
 import { openModel } from '../../src/onnx/parse.js';
 import { TensorReader } from '../../src/onnx/tensor.js';
-import type { TrainOptions } from '../../src/training/options.js';
 import { safetensors } from '../data/data.js';
 import { insertInto, randomNumbers, trained } from '../support/adapters.js';
 import { failure, temporaryFolder } from '../support/files.js';

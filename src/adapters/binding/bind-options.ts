@@ -1,5 +1,4 @@
 /** Options of how the adapters of a file find their layers. */
-import { OnnxLoraError } from '../../errors.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { text, toggle } from '../../options/schemas.js';
 
@@ -23,10 +22,3 @@ export const bindOptions = {
 
 /** Options of finding the layers that adapters of a file belong to. */
 export interface BindOptions extends OptionsOf<typeof bindOptions> {}
-
-/** @throws OnnxLoraError `invalid-argument` where no adapters come from a file, and options say how */
-export function checkNoBindOptions({ allowUnmatched, peftPrefix }: BindOptions): void {
-  if (!allowUnmatched && peftPrefix === undefined) return;
-  const idle = allowUnmatched ? 'allowUnmatched' : 'peftPrefix';
-  throw new OnnxLoraError('invalid-argument', `\`${idle}\` has no effect without \`adapter\``);
-}

@@ -3,8 +3,8 @@ import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, list, number, text, toggle, whole } from '../../options/schemas.js';
 import { inits, kindNames, patchStructures } from '../structure/choices.js';
-import { type StructureName, scalings } from '../structure/structure.js';
-import { type Selection, selectionOptions } from '../targets/selection-options.js';
+import { scalings, structures } from '../structure/structure.js';
+import { selectionOptions } from '../targets/selection-options.js';
 
 /** Of every layer, where a slot is as well. */
 export const perNodeOption = {
@@ -16,6 +16,8 @@ export const perNodeOption = {
     example: '--targets dense --per-node',
   }),
 };
+
+const DEFAULT_STRUCTURE = 'localized';
 
 /** The adapters themselves. */
 export const shapeOptions = {
@@ -39,7 +41,7 @@ export const shapeOptions = {
   structure: option(choice(patchStructures), {
     group: 'Adapters',
     value: 'NAME',
-    default: 'localized',
+    default: DEFAULT_STRUCTURE,
     summary:
       'how the weight is divided into blocks; auto measures what suits each layer, on `data` or on the weights alone',
     example: '--structure diagonal',
@@ -116,14 +118,18 @@ export const adapterOptions = {
   ...seedOption,
 };
 
+/** Those of adapters whose structure is settled. */
+export const plannedOptions = {
+  ...adapterOptions,
+  /** The blocks of the weight that have adapters; default `localized`. */
+  structure: option(choice(structures), {
+    ...shapeOptions.structure,
+    default: DEFAULT_STRUCTURE,
+  }),
+};
+
 /** Which layers get adapters, and of which kind, structure, rank and initial values. */
-export interface AdapterOptions
-  extends Selection,
-    OptionsOf<typeof seedOption>,
-    Omit<OptionsOf<typeof adapterOptions>, 'structure'> {
-  /** The division of weights into blocks; default `localized`. */
-  readonly structure?: StructureName | undefined;
-}
+export interface AdapterOptions extends OptionsOf<typeof plannedOptions> {}
 
 /** A trainable output layer. */
 export const headOption = {

@@ -1,5 +1,6 @@
 /** New adapters for chosen layers: structure, rank, scale and initial values. */
 import { OnnxLoraError } from '../../errors.js';
+import { resolveOptions } from '../../options/resolve.js';
 import { generatorFor } from '../../random.js';
 import type { FactorName, NewAdapter } from '../factors/factors.js';
 import { initialA } from '../factors/init.js';
@@ -11,21 +12,17 @@ import { planStructure, scaleOf, structureOf } from '../structure/structure.js';
 import { uniqueName } from '../targets/module-path.js';
 import { numberPatterns, structurePatterns } from '../targets/patterns.js';
 import { patternValues } from '../targets/select.js';
-import type { AdapterOptions } from './adapter-options.js';
+import { type AdapterOptions, plannedOptions } from './adapter-options.js';
 
 export type { AdapterOptions };
 
-/** New adapters for the layers, as the options say. */
-export function planAdapters(layers: readonly Layer[], options: AdapterOptions): NewAdapter[] {
-  const {
-    rank = 16,
-    blocks = 4,
-    structure = 'localized',
-    hybrid = 0,
-    kind = 'lora',
-    scaling = 'standard',
-  } = options;
-  const { seed = 0 } = options;
+/**
+ * New adapters for the layers, as the options say.
+ * @throws OnnxLoraError `invalid-argument` naming the option
+ */
+export function planAdapters(layers: readonly Layer[], given: AdapterOptions): NewAdapter[] {
+  const options = resolveOptions(plannedOptions, given, 'planAdapters');
+  const { rank, blocks, structure, hybrid, kind, scaling, seed } = options;
   const init = randomInit(options.init);
   const ranks = patternValues(layers, numberPatterns(options.rankPattern, 'rank'), 'rank');
   const alphas = patternValues(layers, numberPatterns(options.alphaPattern, 'alpha'), 'alpha');

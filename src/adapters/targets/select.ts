@@ -3,7 +3,7 @@ import { distance } from 'fastest-levenshtein';
 import picomatch from 'picomatch';
 import { OnnxLoraError } from '../../errors.js';
 import { TimeLimit, withinTime } from '../../time-limit.js';
-import type { Selection } from './selection-options.js';
+import { DEFAULT_TARGETS, type Selection } from './selection-options.js';
 
 export type { Selection };
 
@@ -85,7 +85,7 @@ function fullMatch(source: string): RegExp {
  * @throws OnnxLoraError `no-match` for a pattern that matches nothing, with near misses
  */
 export function select<T extends Selectable>(layers: readonly T[], selection: Selection): T[] {
-  const { targets = ['all-linear'], exclude = [] } = selection;
+  const { targets = DEFAULT_TARGETS, exclude = [] } = selection;
   const named = new Set(targets.flatMap((pattern) => matching(layers, pattern, 'target')));
   for (const pattern of exclude) {
     for (const layer of matching(layers, pattern, 'exclude')) named.delete(layer);

@@ -2,12 +2,15 @@
 import { type OptionsOf, option } from '../../options/option.js';
 import { list, text } from '../../options/schemas.js';
 
+/** The layers where nothing is said: all but convolutions. */
+export const DEFAULT_TARGETS: readonly string[] = ['all-linear'];
+
 export const selectionOptions = {
   /** Patterns of the layers that take part; default `all-linear`. */
   targets: option(list(text, 0), {
     group: 'Layers',
     value: 'PATTERN',
-    default: ['all-linear'],
+    default: DEFAULT_TARGETS,
     summary:
       'layers by module path, dotted suffix, node name, re:REGEX, glob:GLOB, all-linear, or all (1x1 convolutions too)',
     example: '--targets query --targets self.value',

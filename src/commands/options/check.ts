@@ -1,7 +1,7 @@
 /** Options of the comparison of a result with the model that it was made from. */
 import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option } from '../../options/option.js';
-import { notNegative, path } from '../../options/schemas.js';
+import { notNegative, path, toggle } from '../../options/schemas.js';
 import { checkProviderOption } from '../../runtime/options.js';
 
 export const checkOptions = {
@@ -14,6 +14,18 @@ export const checkOptions = {
   }),
   ...checkProviderOption,
   ...seedOption,
+};
+
+/** Whether the model of the result is run beside the one that it was made of. */
+export const verifyOption = {
+  /** Run base and patched model, whose outputs must be equal. Default false. */
+  verify: option(toggle, {
+    group: 'Check',
+    default: false,
+    summary:
+      'run both models and check that their outputs are equal: to the last bit, or to rounding for `init: pissa` and `kind: dora`',
+    example: '--verify',
+  }),
 };
 
 export const toleranceOption = {

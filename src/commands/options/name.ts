@@ -24,12 +24,15 @@ export const theNameOption = {
   }),
 };
 
+/** The name of a set that nobody names. */
+export const DEFAULT_NAME = 'default';
+
 /** A set that comes into being. */
 export const newNameOption = {
   /** Name of the adapter set; default `default`. */
   name: option(text, {
     ...texts,
-    default: 'default',
+    default: DEFAULT_NAME,
     summary: 'name of the adapter set; a model can carry several',
   }),
 };

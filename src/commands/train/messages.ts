@@ -1,13 +1,13 @@
 /** Messages between the caller's thread and the training thread. */
 import type { ErrorCode } from '../../errors.js';
 import type { Progress } from '../../onnx/write.js';
-import type { ResolvedOptions } from '../../training/options.js';
+import type { ResolvedTrainOptions } from '../options/train.js';
 import type { TrainResult } from './run.js';
 
 /** Functions and signals do not travel between threads. */
 export interface WorkerTask {
   readonly path: string;
-  readonly options: Omit<ResolvedOptions, 'signal' | 'onProgress' | 'onNote'>;
+  readonly options: Omit<ResolvedTrainOptions, 'signal' | 'onProgress' | 'onNote'>;
 }
 
 export type ToWorker = 'stop';

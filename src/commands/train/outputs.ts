@@ -9,21 +9,21 @@ import type { Model } from '../../onnx/model.js';
 import { fileError } from '../../onnx/source.js';
 import { checkDistinct, checkOutput } from '../../onnx/write.js';
 import { checkpointFile, hasCheckpoint } from '../../training/checkpoint.js';
-import type { ResolvedOptions } from '../../training/options.js';
 import { inputFiles, inputsOf } from '../inputs.js';
+import type { ResolvedTrainOptions } from '../options/train.js';
 
 /**
  * Checks that everything can be written, for that is better known before hours of work.
  * @param output where the model goes
  * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`, `not-a-file`
  */
-export function checkOutputs(model: Model, output: string, options: ResolvedOptions): void {
+export function checkOutputs(model: Model, output: string, options: ResolvedTrainOptions): void {
   const { saveAdapter, plot, report, log, resume, force, checkpoint, tensorboard } = options;
   const inputs = runInputs(model, options);
   const adapterFiles = given(saveAdapter).flatMap(adapterFilesAt);
   for (const path of given(output, ...adapterFiles, plot, report)) checkOutput(path, inputs, force);
   // A resumed run goes on with its log, and every run with its checkpoint.
-  for (const path of given(log)) checkOutput(path, inputs, force || resume === true);
+  for (const path of given(log)) checkOutput(path, inputs, force || resume);
   const checkpoints = given(checkpoint).map(checkpointFile);
   for (const path of checkpoints.filter(hasFolder)) checkOutput(path, inputs, true);
   const files = given(output, `${output}.data`, ...adapterFiles, plot, report, log);
@@ -36,7 +36,7 @@ export function checkOutputs(model: Model, output: string, options: ResolvedOpti
  * Claims what two runs at a time would take from each other: the output, and the checkpoints.
  * @throws OnnxLoraError `output-exists` where another run is at it
  */
-export function claimOutputs(output: string, { checkpoint }: ResolvedOptions): Claim[] {
+export function claimOutputs(output: string, { checkpoint }: ResolvedTrainOptions): Claim[] {
   const claims: Claim[] = [];
   try {
     // A folder that does not exist yet has no claims.
@@ -59,7 +59,7 @@ export function rescueFolderFor(output: string): string {
 }
 
 /** The files that a run reads. */
-export function runInputs(model: Model, options: ResolvedOptions): string[] {
+export function runInputs(model: Model, options: ResolvedTrainOptions): string[] {
   return [...inputFiles(model), ...inputsOf(options)];
 }
 

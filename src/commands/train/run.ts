@@ -34,8 +34,8 @@ import type { GuardReport } from '../../training/guard/guard.js';
 import { batchShapes, symbolSizes } from '../../training/layers/data-shapes.js';
 import { RunLog } from '../../training/log.js';
 import { TrainingLoop } from '../../training/loop.js';
+import { lossOptions } from '../../training/loss-settings.js';
 import { labelRequest } from '../../training/losses/index.js';
-import { lossOptions, type ResolvedOptions } from '../../training/options.js';
 import { sizeOf } from '../../training/parameters.js';
 import type { LogRecord } from '../../training/records.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY } from '../../training/step-format.js';
@@ -43,6 +43,7 @@ import { buildStepGraph, type StepGraph } from '../../training/step-graph.js';
 import { stepGraphManifest } from '../../training/step-manifest.js';
 import { trainedModel } from '../../training/trained-model.js';
 import { extract, extractedFiles } from '../extract.js';
+import type { ResolvedTrainOptions } from '../options/train.js';
 import { defaultOutput, writeModel } from '../output.js';
 import { checkOutputs, claimOutputs, rescueFolderFor, runInputs } from './outputs.js';
 import { curveOf, writeReport } from './report.js';
@@ -109,12 +110,16 @@ export interface TrainResult {
  * `verification` where the guard finds another model, `checkpoint`, `diverged`, `aborted`, and those of
  * reading and writing
  */
-export async function runTraining(path: string, options: ResolvedOptions): Promise<TrainResult> {
+export async function runTraining(
+  path: string,
+  options: ResolvedTrainOptions,
+): Promise<TrainResult> {
   return await withModel(path, async (opened) => {
     const { head, modelOutput, ...rest } = { ...options, onNote: onceEach(options.onNote) };
-    if (head === undefined) return new Run(opened, path, { ...rest, modelOutput }).result();
+    if (head === undefined) return new Run(opened, path, { ...rest, head, modelOutput }).result();
     // The loss looks at what the head makes, not at what it reads.
-    return new Run(await withHead(opened, { ...options, head }), path, rest).result();
+    const own = { ...rest, head, modelOutput: undefined };
+    return new Run(await withHead(opened, { ...options, head }), path, own).result();
   });
 }
 
@@ -127,14 +132,14 @@ function onceEach(onNote: (text: string) => void): (text: string) => void {
 }
 
 /** The model that the run leaves, or the step graph where only that was asked for. */
-function outputOf(path: string, { emitStepGraph, output }: ResolvedOptions): string {
+function outputOf(path: string, { emitStepGraph, output }: ResolvedTrainOptions): string {
   return emitStepGraph ?? output ?? defaultOutput(path, 'trained');
 }
 
 /** The model with a new head, which no file has yet. */
 function withHead(
   opened: OpenedModel,
-  { head, name, modelOutput, seed }: ResolvedOptions & { readonly head: string },
+  { head, name, modelOutput, seed }: ResolvedTrainOptions & { readonly head: string },
 ): Promise<OpenedModel> {
   const { patched } = opened;
   const plan = { plan: parseHead(head), output: modelOutput, seed };
@@ -153,7 +158,7 @@ class Run {
   constructor(
     private readonly opened: OpenedModel,
     path: string,
-    private readonly options: ResolvedOptions,
+    private readonly options: ResolvedTrainOptions,
   ) {
     this.patched = opened.patched;
     this.reader = opened.reader;
@@ -340,7 +345,7 @@ class Run {
   }
 
   private updates({ perEpoch }: Batches): number {
-    const { steps, epochs = DEFAULT_EPOCHS, accumulate } = this.options;
+    const { steps, epochs, accumulate } = this.options;
     return steps ?? Math.max(1, Math.ceil((epochs * perEpoch) / accumulate));
   }
 
@@ -448,8 +453,6 @@ class Run {
     return { seconds, peakMemoryBytes: process.resourceUsage().maxRSS * KILO };
   }
 }
-
-const DEFAULT_EPOCHS = 3;
 
 /** Whether adapters go to a file, or to a folder that is there. */
 function hasPlace(saveAdapter: string): boolean {

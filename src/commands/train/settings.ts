@@ -1,46 +1,59 @@
 /** Settings of a run in its checkpoint, so that only the same run resumes it. */
 import { createHash } from 'node:crypto';
 import type { Dataset } from '../../data/dataset.js';
+import type { OptionTable } from '../../options/option.js';
 import type { Settings } from '../../training/checkpoint.js';
 import type { ForwardGraph } from '../../training/forward.js';
-import type { ResolvedOptions } from '../../training/options.js';
+import { lossSettings } from '../../training/loss-settings.js';
+import { lossTrainOptions } from '../../training/losses/index.js';
+import { recordedOptions } from '../../training/optimizers/index.js';
+import { type ResolvedTrainOptions, trainOptions } from '../options/train.js';
+
+const lossKeys = Object.keys({ ...lossSettings, ...lossTrainOptions });
 
 /**
  * Everything that the numbers of a run depend on.
  * @param data what is trained on, and what is evaluated with
  */
 export function settingsOf(
-  options: ResolvedOptions,
+  options: ResolvedTrainOptions,
   { set }: ForwardGraph,
   data: readonly Dataset[],
   modelBytes: number,
 ): Settings {
-  const { loss, batchSize, accumulate, shuffle, seed, optimizer, lr, lrRatio, schedule, warmup } =
-    options;
-  const { weightDecay, eps, momentum, clip, dropout, betas } = options;
-  const listed = (value: number | readonly number[] | undefined) =>
-    value === undefined ? null : [value].flat().join(' ');
+  const { batchSize, accumulate, shuffle, seed, optimizer, lr, lrRatio, schedule } = options;
+  const { warmup, clip, dropout, trainBias, steps = null } = options;
   return {
-    ...{ loss, batchSize, accumulate, shuffle, seed, optimizer, lr, lrRatio, schedule, warmup },
-    ...{ weightDecay, eps, momentum, clip, dropout },
-    epochs: options.epochs ?? null,
-    steps: options.steps ?? null,
-    betas: betas.join(' '),
-    ignoreIndex: options.ignoreIndex ?? null,
-    labelSmoothing: options.labelSmoothing ?? null,
-    temperature: options.temperature ?? null,
-    classWeights: listed(options.classWeights),
-    focalGamma: options.focalGamma ?? null,
-    posWeight: listed(options.posWeight),
-    blank: options.blank ?? null,
-    scale: options.scale ?? null,
-    modelOutput: options.modelOutput ?? null,
-    trainBias: options.trainBias ?? false,
+    ...{ batchSize, accumulate, shuffle, seed, optimizer, lr, lrRatio, schedule, warmup },
+    ...{ clip, dropout, steps, trainBias },
+    ...listed(recordedOptions(options)),
+    ...notByDefault(options, ['epochs', ...lossKeys]),
     samples: data.map(({ size }) => size).join(' and '),
     ...recipesOf(data),
     adapters: createHash('sha256').update(JSON.stringify(set)).digest('hex').slice(0, 16),
     modelBytes,
   };
+}
+
+/** Lists as texts. */
+function listed(values: object): Settings {
+  const entries = Object.entries(values).map(([key, value]) => [
+    key,
+    Array.isArray(value) ? value.join(' ') : (value ?? null),
+  ]);
+  return Object.fromEntries(entries);
+}
+
+/** Options that are null where they are what they would be anyway. */
+function notByDefault(options: ResolvedTrainOptions, keys: readonly string[]): Settings {
+  const table: OptionTable = trainOptions;
+  const given: Readonly<Record<string, unknown>> = { ...options };
+  const entries = keys.map((key) => {
+    const { default: usual, defaultBy } = table[key]!;
+    const isUsual = given[key] === (usual ?? defaultBy?.defaults[options.loss]);
+    return [key, isUsual ? null : given[key]];
+  });
+  return listed(Object.fromEntries(entries));
 }
 
 /** Nothing for arrays, which are what they are. */

@@ -3,9 +3,13 @@ import { Worker } from 'node:worker_threads';
 import { OnnxLoraError } from '../../errors.js';
 import { withoutTelemetry } from '../../runtime/telemetry.js';
 import { hasCheckpoint } from '../../training/checkpoint.js';
-import { type ResolvedOptions, resolveOptions, type TrainOptions } from '../../training/options.js';
 import { apart, runsApart } from '../apart.js';
 import { locateModel, onModel, withTokenizer } from '../model-folder.js';
+import {
+  type ResolvedTrainOptions,
+  resolveTrainOptions,
+  type TrainOptions,
+} from '../options/train.js';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.js';
 import type { TrainResult } from './run.js';
 
@@ -30,17 +34,17 @@ import type { TrainResult } from './run.js';
  * ```
  */
 export async function train(path: string, options: TrainOptions): Promise<TrainResult> {
-  if (options.emitStepGraph !== undefined) {
+  const resolved = resolveTrainOptions(options);
+  if (resolved.emitStepGraph !== undefined) {
     const located = locateModel(path, options.onNote);
-    return await trainFile(located.file, withTokenizer(options, located));
+    return await trainFile(located.file, withTokenizer(resolved, located));
   }
-  return await onModel(path, options, 'trained', (located, options) =>
+  return await onModel(path, resolved, 'trained', (located, options) =>
     trainFile(located.file, withTokenizer(options, located)),
   );
 }
 
-async function trainFile(path: string, options: TrainOptions): Promise<TrainResult> {
-  const resolved = resolveOptions(options);
+async function trainFile(path: string, resolved: ResolvedTrainOptions): Promise<TrainResult> {
   if (!runsApart(path)) return await trainInThread(path, resolved);
   return await apart({
     work: 'train',
@@ -53,13 +57,13 @@ async function trainFile(path: string, options: TrainOptions): Promise<TrainResu
 }
 
 /** Advice after a run that the system ended. */
-function wayOn({ checkpoint }: ResolvedOptions): string {
+function wayOn({ checkpoint }: ResolvedTrainOptions): string {
   return checkpoint !== undefined && hasCheckpoint(checkpoint)
     ? `The last checkpoint is kept: go on with \`checkpoint: ${JSON.stringify(checkpoint)}, resume: true\``
     : 'No state was kept: with `checkpoint: FOLDER` a run can go on from its last one.';
 }
 
-async function trainInThread(path: string, options: ResolvedOptions): Promise<TrainResult> {
+async function trainInThread(path: string, options: ResolvedTrainOptions): Promise<TrainResult> {
   const { signal, onProgress, onNote, ...rest } = options;
   const workerData: WorkerTask = { path, options: rest };
   // Before the thread begins: from there it can only be asked for.

@@ -2,34 +2,12 @@
 import { OnnxLoraError } from '../../errors.js';
 import { findDataType, isFloating } from '../../onnx/dtype.js';
 import type { Dim, ValueInfo } from '../../onnx/model.js';
-import type { ChannelOrder, Fit, Kernel } from './choices.js';
+import { type ImageOptions, pixelDefaults } from './options.js';
 import type { PixelPlan } from './pixels.js';
 import { type ProcessorPlan, readProcessor } from './processor.js';
 
 /** Numbers fed for one image. Models take a megapixel, those of satellite images some dozens. */
 const MAX_INPUT_PIXELS = 2 ** 26;
-
-/** Options of images. */
-export interface ImageOptions {
-  /** `224`, or height x width as in `48x320`. Default: what the model's input says. */
-  readonly imageSize?: string | undefined;
-  /** By channel, or one for all; default 0. */
-  readonly mean?: readonly number[] | undefined;
-  /** By channel, or one for all; default 1. */
-  readonly std?: readonly number[] | undefined;
-  /** Default crop. */
-  readonly fit?: Fit | undefined;
-  /** Default bilinear. */
-  readonly resample?: Kernel | undefined;
-  /** Default rgb, or gray for a model of one channel. */
-  readonly channels?: ChannelOrder | undefined;
-  /** The field of a row with the path of the image. Default: a name that is common for it. */
-  readonly imageField?: string | undefined;
-  /** Of spelling: a file with a character on each line, in the order of the classes without the blank. */
-  readonly dictionary?: string | undefined;
-  /** A `preprocessor_config.json` that says all this; what is given besides wins. */
-  readonly processor?: string | undefined;
-}
 
 export interface ImagePlan {
   /** The model's input. */
@@ -60,12 +38,12 @@ export function planImages(inputs: readonly ValueInfo[], options: ImageOptions):
   }
   const pixels: PixelPlan = {
     ...size,
-    ...{ channels, layout, fit: options.fit ?? stored.fit ?? 'crop' },
+    ...{ channels, layout, fit: options.fit ?? stored.fit ?? pixelDefaults.fit },
     ...(options.imageSize === undefined ? { scaled: stored.scaled } : {}),
-    kernel: options.resample ?? stored.kernel ?? 'bilinear',
+    kernel: options.resample ?? stored.kernel ?? pixelDefaults.resample,
     scale: stored.scale ?? 1 / 255,
-    mean: byChannel('mean', options.mean ?? stored.mean ?? [0], count),
-    std: byChannel('std', options.std ?? stored.std ?? [1], count),
+    mean: byChannel('mean', options.mean ?? stored.mean ?? [pixelDefaults.mean], count),
+    std: byChannel('std', options.std ?? stored.std ?? [pixelDefaults.std], count),
   };
   if (pixels.std.some((value) => !(value > 0))) {
     throw invalid(`std is ${pixels.std.join(', ')}, expected numbers above 0`);

@@ -2,14 +2,12 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { DataRequest } from '../request.js';
 import type { TextInputs } from './inputs.js';
+import { DEFAULT_MAX_LENGTH } from './options.js';
 import type { TextTokenizer } from './tokenizer.js';
-
-/** The default where neither model nor tokenizer has a limit. */
-const DEFAULT_LENGTH = 512;
 
 /**
  * The most tokens of a text, special ones included: what is asked for, else what the model's inputs
- * have room for, else what the tokenizer says, else 512.
+ * have room for, else what the tokenizer says, else `DEFAULT_MAX_LENGTH`.
  * @throws OnnxLoraError `invalid-argument` for more than the model takes, or too few for a token of text
  */
 export function lengthLimit(
@@ -21,8 +19,9 @@ export function lengthLimit(
     throw invalid(`max length is ${maxLength}, the model takes ${fixed} tokens`);
   }
   const known = maxLength ?? fixed ?? least(tokenizer.maxLength, positions);
-  if (known === undefined) onNote?.(`texts are cut to ${DEFAULT_LENGTH} tokens: see \`maxLength\``);
-  const limit = known ?? DEFAULT_LENGTH;
+  if (known === undefined)
+    onNote?.(`texts are cut to ${DEFAULT_MAX_LENGTH} tokens: see \`maxLength\``);
+  const limit = known ?? DEFAULT_MAX_LENGTH;
   const specials = tokenizer.specials(textPairField !== undefined);
   if (Number.isInteger(limit) && limit > specials) return limit;
   throw invalid(

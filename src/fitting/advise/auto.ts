@@ -5,34 +5,30 @@ import type { Layer } from '../../adapters/model/layers.js';
 import type { PatchedModel } from '../../adapters/model/patched.js';
 import { numberPatterns } from '../../adapters/targets/patterns.js';
 import { patternValues } from '../../adapters/targets/select.js';
-import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import type { WriteOptions } from '../../onnx/write.js';
 import type { StartOptions } from '../init/start.js';
 import { adviseLayers } from './advise-layers.js';
 import { gradientEvidence, weightEvidence } from './evidence.js';
 
+/** Ranks and structures of the layers. */
+export interface AutoOptions {
+  readonly rank: number;
+  readonly rankPattern?: readonly string[] | undefined;
+  readonly structurePattern?: readonly string[] | undefined;
+}
+
 /**
  * The structures that the data want, or where there are none, that the weights suggest. Patterns that
  * are given go before those that are found.
- * @throws OnnxLoraError `invalid-argument` for data without a loss, and those of the gradient
+ * @throws OnnxLoraError those of the gradient
  */
 export async function autoStructures(
   patched: PatchedModel,
   reader: TensorReader,
   layers: readonly Layer[],
-  options: Omit<AdapterOptions, 'structure'> & StartOptions & WriteOptions,
+  options: StartOptions & AutoOptions,
 ): Promise<Pick<AdapterOptions, 'structure' | 'blocks' | 'structurePattern'>> {
-  const { rank = 16, data, loss, blocks, seed, signal, onProgress, onNote } = options;
-  if (blocks !== undefined) {
-    throw invalid('blocks has no effect with structure auto', 'Leave out one of them.');
-  }
-  if (data !== undefined && loss === undefined) {
-    throw invalid('data needs a loss', 'Name it with `loss`, for example cross-entropy.');
-  }
-  if (data === undefined && loss !== undefined) {
-    throw invalid('loss has no effect without data', 'Give samples with `data`.');
-  }
+  const { rank, data, loss, seed, signal, onProgress, onNote } = options;
   const ranks = patternValues(layers, numberPatterns(options.rankPattern, 'rank'), 'rank');
   const evidence =
     data === undefined || loss === undefined
@@ -53,8 +49,4 @@ export async function autoStructures(
     blocks: patch.blocks,
     structurePattern: [...(options.structurePattern ?? []), ...(patch.structurePattern ?? [])],
   };
-}
-
-function invalid(message: string, hint: string): OnnxLoraError {
-  return new OnnxLoraError('invalid-argument', message, { hint });
 }

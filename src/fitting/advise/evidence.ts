@@ -8,9 +8,11 @@ import type { Selection } from '../../adapters/targets/select.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
+import { pickOptions } from '../../options/resolve.js';
 import {
   type GradientOptions,
   type GuardListener,
+  gradientOptions,
   weightGradients,
 } from '../../training/weight-gradients.js';
 import { findChanges } from '../fit/changes.js';
@@ -31,7 +33,8 @@ export async function* gradientEvidence(
   layers: readonly Layer[],
   options: GradientOptions & GuardListener,
 ): AsyncGenerator<LayerEvidence> {
-  for await (const result of weightGradients(patched, reader, layers, options)) {
+  const own = { ...pickOptions(gradientOptions, options), onGuard: options.onGuard };
+  for await (const result of weightGradients(patched, reader, layers, own)) {
     const { layer } = result;
     if ('refusal' in result) yield result;
     else yield { layer, evidence: { values: result.values, halves: result.halves } };

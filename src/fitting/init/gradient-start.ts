@@ -18,9 +18,11 @@ import {
 } from '../../adapters/structure/structure.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
+import { pickOptions } from '../../options/resolve.js';
 import {
   type GradientOptions,
   type GuardListener,
+  gradientOptions,
   type WeightGradient,
   weightGradients,
 } from '../../training/weight-gradients.js';
@@ -41,7 +43,8 @@ export async function gradientStart(
   const layers = adapters.map(({ layer }) => layer);
   const started = new Map<NewAdapter['layer'], NewAdapter>();
   const byLayer = new Map(adapters.map((adapter) => [adapter.layer, adapter]));
-  for await (const result of weightGradients(patched, reader, layers, options)) {
+  const own = { ...pickOptions(gradientOptions, options), onGuard: options.onGuard };
+  for await (const result of weightGradients(patched, reader, layers, own)) {
     if ('refusal' in result) throw noGradient(result.layer.module, result.refusal);
     const adapter = byLayer.get(result.layer)!;
     started.set(result.layer, await directed(adapter, result, options.seed));

@@ -6,34 +6,17 @@ import type { InitName } from '../../adapters/structure/choices.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import type { WorkOptions } from '../../onnx/write.js';
-import type { ProviderName } from '../../runtime/provider-names.js';
 import type { GradientOptions, GuardListener } from '../../training/weight-gradients.js';
 import type { PrincipalStart } from './principal-start.js';
 
-/** The data and the loss of a start in the gradient. */
-export type StartData = {
-  readonly [K in keyof Omit<GradientOptions, keyof SharedOptions>]?: GradientOptions[K] | undefined;
+type GradientOf = Omit<GradientOptions, 'data' | 'loss'> & {
+  readonly [K in 'data' | 'loss']?: GradientOptions[K] | undefined;
 };
 
-/** Options that mean something to every patch. */
-export interface SharedOptions extends WorkOptions {
-  /** Of random numbers; default 0. */
-  readonly seed?: number | undefined;
-  /** The output that the loss looks at. May be left out where the model has one. */
-  readonly modelOutput?: string | undefined;
-  /** Runs the model; default `auto`. */
-  readonly provider?: ProviderName | 'auto' | undefined;
-}
-
-/** Options that only an initialization from the gradient reads. */
-export const startDataOptions = [
-  ...['data', 'loss', 'batches', 'batchSize', 'memory', 'threads', 'guard'],
-  ...['ignoreIndex', 'classWeights', 'posWeight', 'blank', 'scale'],
-] as readonly (keyof StartData)[];
-
-export interface StartOptions extends SharedOptions, StartData, GuardListener {
-  readonly init?: InitName | undefined;
+/** Options of initial values: with `init: 'gradient'` on data, which are given then. */
+export interface StartOptions extends GradientOf, GuardListener {
+  readonly init: InitName;
+  readonly seed: number;
 }
 
 /** Adapters with their numbers, and tensors that the model gets with them. */
@@ -58,11 +41,11 @@ export async function startAdapters(
   adapters: readonly NewAdapter[],
   options: StartOptions,
 ): Promise<Started> {
-  const { init, data, loss, seed = 0 } = options;
+  const { init, data, loss } = options;
   if (init === 'gradient') {
     if (data === undefined || loss === undefined)
       throw missing(data === undefined ? 'data' : 'loss');
-    const all = { ...options, data, loss, seed };
+    const all = { ...options, data, loss };
     const { gradientStart } = await import('./gradient-start.js');
     return { adapters: await gradientStart(patched, reader, adapters, all), tensors: [] };
   }
@@ -74,7 +57,7 @@ async function inWeights(
   patched: PatchedModel,
   reader: TensorReader,
   adapters: readonly NewAdapter[],
-  { seed = 0, signal, onProgress }: StartOptions,
+  { seed, signal, onProgress }: StartOptions,
 ): Promise<Started> {
   const { principalStart } = await import('./principal-start.js');
   const starts: PrincipalStart[] = [];
@@ -93,7 +76,7 @@ async function inWeights(
 function missing(option: 'data' | 'loss'): OnnxLoraError {
   return new OnnxLoraError(
     'invalid-argument',
-    `init gradient needs ${option === 'data' ? 'data' : 'a loss'}, which say where the weights are pulled`,
+    `\`init\` gradient needs ${option === 'data' ? '`data`' : 'a `loss`'}, which show where the weights are pulled`,
     { hint: "Give both: `init: 'gradient', data: FILE, loss: NAME`" },
   );
 }

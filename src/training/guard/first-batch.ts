@@ -3,7 +3,7 @@ import type { Model } from '../../onnx/model.js';
 import type { Batches } from '../batches.js';
 import type { ForwardGraph, LossGraph } from '../forward.js';
 import { feedsIn } from '../input-names.js';
-import type { GuardSetting } from '../options.js';
+import type { GuardSetting } from '../loss-settings.js';
 import { type GuardOptions, type GuardReport, guard, guardNote } from './guard.js';
 import type { Guarded } from './guarded.js';
 

@@ -1,10 +1,22 @@
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { option } from '../../options/option.js';
+import { list, notNegative, union } from '../../options/schemas.js';
 import { binary } from '../metrics/binary.js';
+import { smoothingOption } from './class-options.js';
 import { elementsOf, targetLike } from './elementwise.js';
-import type { AddInput, Logits, Loss, LossOptions } from './loss.js';
+import type { AddInput, Logits, Loss, LossData } from './loss.js';
 import { reduce } from './operators.js';
-import { checkSmoothing } from './smoothing.js';
+
+const options = {
+  /** bce: weight of the positive answers, one for all or one for each element of the last axis. */
+  posWeight: option(union([list(notNegative), notNegative], 'numbers of 0 or more'), {
+    group: 'Loss',
+    value: 'WEIGHT',
+    summary: 'weight of positive answers: one for all, or one for each element of the last axis',
+    example: '--loss bce --pos-weight 3',
+  }),
+};
 
 /**
  * Binary cross-entropy of logits z against answers y in 0..1, the mean over all elements of
@@ -19,18 +31,18 @@ export const bce = {
   labels: 'sets',
   measures: 'accuracy and F1',
   metric: binary,
-  options: ['labelSmoothing', 'posWeight'],
+  options,
+  trainOptions: smoothingOption,
   takes: 'any shape with a batch axis',
   ranks: [1, Number.POSITIVE_INFINITY],
   contains: 'Sigmoid',
   add(graph, logits, addInput, options) {
     const { name: z, dtype } = logits;
-    const { labelSmoothing = 0 } = options;
-    checkSmoothing(labelSmoothing);
+    const { labelSmoothing } = options;
     const given = answers(graph, logits, addInput, options);
     const y = labelSmoothing > 0 ? smoothed(graph, dtype, given, labelSmoothing) : given;
     const one = graph.scalar(dtype, 1);
-    const p = positiveWeight(graph, logits, options);
+    const p = positiveWeight(graph, logits, options.posWeight);
     const k = p && graph.op('Add', [graph.op('Mul', [graph.op('Sub', [p, one]), y]), one]);
     const weight = elementsOf(graph, logits);
     const softplus = softplusOf(graph, graph.op('Neg', [z]), one);
@@ -47,7 +59,7 @@ export const bce = {
     const gradient = graph.op('Div', [slope, weight], {}, 'grad/loss');
     return { loss, weight, gradient };
   },
-} as const satisfies Loss;
+} as const satisfies Loss<typeof options, typeof smoothingOption>;
 
 function smoothed(graph: GraphBuilder, dtype: Logits['dtype'], y: string, share: number): string {
   const sharp = graph.op('Mul', [y, graph.scalar(dtype, 1 - share)]);
@@ -66,7 +78,7 @@ function answers(
   graph: GraphBuilder,
   logits: Logits,
   addInput: AddInput,
-  { dataKeys }: LossOptions,
+  { dataKeys }: LossData,
 ): string {
   if (dataKeys?.includes('target')) return targetLike(graph, logits, addInput, 'target', 'float32');
   return targetLike(graph, logits, addInput, 'labels', 'int64');
@@ -75,14 +87,10 @@ function answers(
 function positiveWeight(
   graph: GraphBuilder,
   { name, dtype, shape }: Logits,
-  { posWeight }: LossOptions,
+  posWeight: number | readonly number[] | undefined,
 ): string | undefined {
   if (posWeight === undefined) return undefined;
   const weights = typeof posWeight === 'number' ? [posWeight] : posWeight;
-  if (weights.length === 0 || weights.some((w) => !(w >= 0 && Number.isFinite(w)))) {
-    const message = `weights of positive answers are numbers from 0 on, found ${weights.join(', ')}`;
-    throw new OnnxLoraError('invalid-argument', message);
-  }
   const last = shape?.at(-1);
   if (weights.length > 1 && typeof last === 'number' && last !== weights.length) {
     throw new OnnxLoraError(

@@ -1,5 +1,5 @@
-import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
 import { language } from '../metrics/language.js';
+import { classOptions, smoothingOption } from './class-options.js';
 import { meanCrossEntropy } from './cross-entropy.js';
 import type { Loss } from './loss.js';
 import { cast } from './operators.js';
@@ -15,19 +15,19 @@ export const causalLm = {
   labels: 'tokens',
   measures: 'perplexity',
   metric: language,
-  options: ['ignoreIndex', 'labelSmoothing', 'classWeights'],
+  options: classOptions,
+  trainOptions: smoothingOption,
   takes: '[batch, length, vocabulary]',
   ranks: [3, 3],
   contains: 'Softmax',
   add(graph, logits, addInput, options) {
-    const { ignoreIndex = DEFAULT_IGNORE_INDEX } = options;
     const labels = addInput('labels', 'int64', logits.shape?.slice(0, -1) ?? null);
     // A pad of -1 takes the first column off.
     const shifted = graph.op('Pad', [
       cast(graph, labels, 'int32'),
       graph.integers([0, -1, 0, 1]),
-      graph.scalar('int32', ignoreIndex),
+      graph.scalar('int32', options.ignoreIndex),
     ]);
     return meanCrossEntropy(graph, logits, shifted, options);
   },
-} as const satisfies Loss;
+} as const satisfies Loss<typeof classOptions, typeof smoothingOption>;

@@ -1,12 +1,11 @@
-import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import { classification } from '../metrics/classification.js';
+import { type ClassOptions, classOptions, smoothingOption } from './class-options.js';
 import { countedLabels, divisorOf } from './counting.js';
 import { labelledOnly } from './labelled-rows.js';
-import type { Logits, Loss, LossOptions, Term } from './loss.js';
+import type { Logits, Loss, Term } from './loss.js';
 import { cast, reduce, sizeOf } from './operators.js';
-import { checkSmoothing } from './smoothing.js';
 import { softmax } from './softmax.js';
 
 /** Logits [.., C] against `labels` [..]. */
@@ -16,7 +15,8 @@ export const crossEntropy = {
   labels: 'classes',
   measures: 'accuracy and F1',
   metric: classification,
-  options: ['ignoreIndex', 'labelSmoothing', 'classWeights'],
+  options: classOptions,
+  trainOptions: smoothingOption,
   takes: '[batch, .., classes]',
   ranks: [2, Number.POSITIVE_INFINITY],
   contains: 'Softmax',
@@ -24,7 +24,7 @@ export const crossEntropy = {
     const labels = addInput('labels', 'int64', logits.shape?.slice(0, -1) ?? null);
     return meanCrossEntropy(graph, logits, cast(graph, labels, 'int32'), options);
   },
-} as const satisfies Loss;
+} as const satisfies Loss<typeof classOptions, typeof smoothingOption>;
 
 /**
  * The weighted mean over all counted rows of the cross-entropy Σ q·(lse - z) between softmax(z) of
@@ -37,10 +37,10 @@ export function meanCrossEntropy(
   graph: GraphBuilder,
   wholeLogits: Logits,
   wholeLabels: string,
-  options: LossOptions,
+  options: ClassOptions,
 ): Term {
-  checkClassOptions(wholeLogits, options);
-  const { labelSmoothing = 0, classWeights, ignoreIndex = DEFAULT_IGNORE_INDEX } = options;
+  checkClassWeights(wholeLogits, options);
+  const { labelSmoothing, classWeights, ignoreIndex } = options;
   const { logits, labels } = labelledOnly(graph, wholeLogits, wholeLabels, ignoreIndex);
   const { name: z, dtype } = logits;
   const { index, counted } = countedLabels(graph, labels, dtype, ignoreIndex);
@@ -92,7 +92,7 @@ function spreadTarget(
   graph: GraphBuilder,
   { name: z, dtype }: Logits,
   counted: string,
-  { labelSmoothing = 0, classWeights }: LossOptions,
+  { labelSmoothing, classWeights }: ClassOptions,
 ) {
   const mul = (a: string, b: string) => graph.op('Mul', [a, b]);
   const classes = cast(graph, sizeOf(graph, z, -1), dtype);
@@ -113,15 +113,12 @@ function spreadTarget(
   };
 }
 
-/** @throws OnnxLoraError `invalid-argument` for a share that is not one, and weights that do not fit */
-export function checkClassOptions({ name, shape }: Logits, options: LossOptions): void {
-  const { labelSmoothing = 0, classWeights } = options;
-  checkSmoothing(labelSmoothing);
+/** @throws OnnxLoraError `invalid-argument` for weights that are not one for each class */
+export function checkClassWeights(
+  { name, shape }: Logits,
+  { classWeights }: Pick<ClassOptions, 'classWeights'>,
+): void {
   if (!classWeights) return;
-  if (classWeights.some((weight) => !(weight >= 0 && Number.isFinite(weight)))) {
-    const message = `class weights are numbers from 0 on, found ${classWeights.join(', ')}`;
-    throw new OnnxLoraError('invalid-argument', message);
-  }
   const classes = shape?.at(-1);
   if (typeof classes !== 'number' || classes === classWeights.length) return;
   throw new OnnxLoraError(

@@ -1,5 +1,8 @@
+import { DEFAULT_BLANK } from '../../data/blank.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { option } from '../../options/option.js';
+import { whole } from '../../options/schemas.js';
 import { transcription } from '../metrics/transcription.js';
 import { addRecursion, LOG_ZERO } from './ctc-recursion.js';
 import type { Logits, Loss } from './loss.js';
@@ -8,6 +11,17 @@ import { softmax } from './softmax.js';
 
 /** Between log probabilities and the number used for log 0. */
 const LEAST_LOG = -1e29;
+
+const options = {
+  /** ctc: the class that stands for no label; default 0. */
+  blank: option(whole(0), {
+    group: 'Loss',
+    value: 'CLASS',
+    default: DEFAULT_BLANK,
+    summary: 'number of the class that stands for no label',
+    example: '--loss ctc --blank 31',
+  }),
+};
 
 /**
  * Connectionist temporal classification (Graves et al. 2006): -log of the summed probability of all
@@ -25,11 +39,12 @@ export const ctc = {
   labels: 'spelling',
   measures: 'character error rate and exact match',
   metric: transcription,
-  options: ['blank'],
+  options,
+  trainOptions: {},
   takes: '[batch, frames, classes]',
   ranks: [3, 3],
   contains: 'Softmax',
-  add(graph, logits, addInput, { blank = 0 }) {
+  add(graph, logits, addInput, { blank }) {
     checkBlank(logits, blank);
     const { name: z, dtype, shape } = logits;
     const batch = shape?.[0] ?? null;
@@ -78,7 +93,7 @@ export const ctc = {
     const gradient = graph.op('ScatterElements', inputs, { axis: { int: 2 } }, 'grad/loss');
     return { loss, weight, gradient };
   },
-} as const satisfies Loss;
+} as const satisfies Loss<typeof options>;
 
 /** The states that the paths of a batch run through. */
 interface Rows {
@@ -104,7 +119,7 @@ interface Paths {
 function checkBlank({ name, shape }: Logits, blank: number): void {
   const classes = shape?.at(-1);
   const most = typeof classes === 'number' ? classes - 1 : END;
-  if (Number.isInteger(blank) && blank >= 0 && blank <= most) return;
+  if (blank <= most) return;
   throw new OnnxLoraError(
     'invalid-argument',
     `the blank has to be one of the classes 0 to ${most} of ${name}, found ${blank}`,

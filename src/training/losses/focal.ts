@@ -1,14 +1,28 @@
-import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { option } from '../../options/option.js';
+import { notNegative } from '../../options/schemas.js';
 import { classification } from '../metrics/classification.js';
+import { type ClassOptions, classOptions, smoothingOption } from './class-options.js';
 import { countedLabels, divisorOf } from './counting.js';
-import { checkClassOptions, weightsOfRows } from './cross-entropy.js';
-import type { Logits, Loss, LossOptions } from './loss.js';
+import { checkClassWeights, weightsOfRows } from './cross-entropy.js';
+import type { Logits, Loss } from './loss.js';
 import { cast, reduce, sizeOf } from './operators.js';
 import { softmax } from './softmax.js';
 
 // Below it a series is exact to float32, and a quotient of rounded numbers is not.
 const SMALL = 1e-3;
+
+const options = {
+  ...classOptions,
+  /** focal: how much less easy samples count, the exponent γ of 1 - p; default 2, 0 is cross-entropy. */
+  focalGamma: option(notNegative, {
+    group: 'Loss',
+    value: 'GAMMA',
+    default: 2,
+    summary: 'how much less samples count that are easy; 0 is cross-entropy',
+    example: '--loss focal --focal-gamma 1',
+  }),
+};
 
 /**
  * Focal loss (Lin et al. 2017, arXiv 1708.02002) of logits [.., C] against `labels` [..]: the weighted mean
@@ -22,21 +36,21 @@ export const focal = {
   labels: 'classes',
   measures: 'accuracy and F1',
   metric: classification,
-  options: ['ignoreIndex', 'labelSmoothing', 'classWeights', 'focalGamma'],
+  options,
+  trainOptions: smoothingOption,
   takes: '[batch, .., classes]',
   ranks: [2, Number.POSITIVE_INFINITY],
   contains: 'Softmax',
   add(graph, logits, addInput, options) {
     const { dtype, shape } = logits;
-    const gamma = gammaOf(options);
-    checkClassOptions(logits, options);
+    const { focalGamma: gamma, labelSmoothing } = options;
+    checkClassWeights(logits, options);
     const given = addInput('labels', 'int64', shape?.slice(0, -1) ?? null);
     const labels = cast(graph, given, 'int32');
     const { index, counted } = countedLabels(graph, labels, dtype, options.ignoreIndex);
     const rowWeight = weightsOfRows(graph, options.classWeights, index, counted, dtype);
     const weight = reduce(graph, 'ReduceSum', rowWeight);
     const divisor = divisorOf(graph, weight, dtype);
-    const { labelSmoothing = 0 } = options;
     const sharp = graph.op('Mul', [rowWeight, graph.scalar(dtype, 1 - labelSmoothing)]);
     const classes = classesOf(graph, logits);
     const atLabel = (value: string) => gather(graph, value, index);
@@ -59,13 +73,7 @@ export const focal = {
     const gradient = graph.op('ScatterElements', inputs, { axis: { int: -1 } }, 'grad/loss');
     return { loss, weight, gradient };
   },
-} as const satisfies Loss;
-
-function gammaOf({ focalGamma = 2 }: LossOptions): number {
-  if (focalGamma >= 0 && Number.isFinite(focalGamma)) return focalGamma;
-  const message = `focalGamma is ${focalGamma}, expected a number from 0 on`;
-  throw new OnnxLoraError('invalid-argument', message);
-}
+} as const satisfies Loss<typeof options, typeof smoothingOption>;
 
 /** Probability, -log of it, and what is left to 1, of each class or of the label. */
 interface Classes {
@@ -116,7 +124,7 @@ function spreadTarget(
   graph: GraphBuilder,
   { name: z, dtype }: Logits,
   counted: string,
-  { labelSmoothing = 0, classWeights }: LossOptions,
+  { labelSmoothing = 0, classWeights }: ClassOptions,
 ): string {
   const classes = cast(graph, sizeOf(graph, z, -1), dtype);
   const each = graph.op('Div', [graph.scalar(dtype, labelSmoothing), classes]);

@@ -6,6 +6,10 @@ import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import type { ValueTypes } from '../../graph/value-type.js';
 import { isConvertible } from '../../onnx/dtype.js';
+import { byName, optionsByChoice } from '../../options/by-choice.js';
+import { type OptionsOf, option } from '../../options/option.js';
+import { resolveOptions } from '../../options/resolve.js';
+import { choice } from '../../options/schemas.js';
 import type { MetricAccumulator, MetricOptions } from '../metrics/metric.js';
 import { bce } from './bce.js';
 import { causalLm } from './causal-lm.js';
@@ -15,20 +19,12 @@ import { focal } from './focal.js';
 import { kl } from './kl.js';
 import { keepRows, type RowFilter, rowSource } from './labelled-rows.js';
 import { logitsOf, mayBeProbabilities, widened } from './logits.js';
-import type {
-  AddInput,
-  KeptRows,
-  Logits,
-  Loss,
-  LossInGraph,
-  LossOption,
-  LossOptions,
-} from './loss.js';
+import type { AddInput, KeptRows, Logits, Loss, LossData, LossInGraph } from './loss.js';
 import { mnr } from './mnr.js';
 import { mse } from './mse.js';
 import { addDistance } from './probabilities.js';
 
-export type { Loss, LossInGraph, LossOption, LossOptions } from './loss.js';
+export type { Loss, LossInGraph } from './loss.js';
 
 const all = [crossEntropy, causalLm, mse, bce, ctc, mnr, kl, focal] as const;
 
@@ -38,24 +34,59 @@ export type LossName = (typeof all)[number]['name'];
 /** The loss functions. */
 export const lossNames: readonly LossName[] = all.map(({ name }) => name);
 
-const entries = all.map((loss: Loss) => [loss.name, loss] as const);
-
 /** By name. */
-export const losses = Object.fromEntries(entries) as Readonly<Record<LossName, Loss>>;
+export const losses: Readonly<Record<LossName, Loss>> = byName(all);
 
-/** The options of all losses. */
-export const lossOptionNames: readonly LossOption[] = [
-  ...new Set(entries.flatMap(([, { options }]) => options)),
-];
-
-/** The losses that an option has an effect on, in words. */
-export function lossesWith(option: LossOption): string {
-  return listed(lossNames.filter((name) => losses[name].options.includes(option)));
+/**
+ * The choice of a loss as an option, with those that the losses bring.
+ * @param list of losses
+ */
+export function lossTables<const L extends readonly Loss[]>(list: L) {
+  const names: readonly L[number]['name'][] = list.map(({ name }) => name);
+  return {
+    choice: {
+      /** The loss function. */
+      loss: option(choice(names), {
+        group: 'Loss',
+        value: 'NAME',
+        required: true,
+        summary: 'loss function',
+        example: '--loss cross-entropy',
+      }),
+    },
+    options: optionsByChoice('loss', byName(list)),
+    trainOptions: optionsByChoice('loss', trainOptionsOf(list)),
+  };
 }
+
+type TrainOptionsOf<L extends readonly Loss[]> = {
+  readonly [One in L[number] as One['name']]: { readonly options: One['trainOptions'] };
+};
+
+function trainOptionsOf<const L extends readonly Loss[]>(list: L): TrainOptionsOf<L> {
+  const entries = list.map(({ name, trainOptions }) => [name, { options: trainOptions }]);
+  return Object.fromEntries(entries) as TrainOptionsOf<L>;
+}
+
+const tables = lossTables(all);
+
+/** The choice of a loss. */
+export const lossChoice = tables.choice;
+
+/** The options of all losses, wherever one is computed. */
+export const ownLossOptions = tables.options;
+
+/** The options of all losses that only training has. */
+export const lossTrainOptions = tables.trainOptions;
+
+/** Input of {@link addLoss}: options of the losses, and facts about the data. */
+export interface LossOptions
+  extends OptionsOf<typeof ownLossOptions & typeof lossTrainOptions>,
+    LossData {}
 
 /** Which losses are measured by what, in words. */
 export function measuresOfLosses(): string {
-  const kinds = [...new Set(entries.map(([, { measures }]) => measures))];
+  const kinds = [...new Set(all.map(({ measures }) => measures))];
   const measuredBy = (kind: string) => lossNames.filter((name) => losses[name].measures === kind);
   return kinds.map((kind) => `${kind} for ${listed(measuredBy(kind))}`).join(', ');
 }
@@ -121,11 +152,19 @@ export function addLoss(
       rows = { index, values: new Set(values) };
       return { ...logits, shape: [1, null, ...(logits.shape?.slice(2) ?? [])] };
     });
-  const term = loss.add(graph, only ? { ...logits, only } : logits, addInput, options);
+  const seen = only ? { ...logits, only } : logits;
+  const term = loss.add(graph, seen, addInput, resolvedFor(loss, options));
   const gradient = { of: logits.name, value: term.gradient };
   const doubt =
     before === output && loss.contains ? doubtOf(graph, output, logits, loss) : undefined;
   return { loss: term.loss, weight: term.weight, inputs, renamed, gradient, doubt, rows };
+}
+
+/** @throws OnnxLoraError `invalid-argument` for an option that the loss does not have, or out of range */
+function resolvedFor({ name, options, trainOptions }: Loss, given: LossOptions) {
+  const { dataKeys, group, ...own } = given;
+  const table = { ...options, ...trainOptions };
+  return { dataKeys, group, ...resolveOptions(table, own, `the loss ${name}`) };
 }
 
 function doubtOf(

@@ -1,10 +1,23 @@
-import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { option, type ResolvedOf } from '../../options/option.js';
+import { positive } from '../../options/schemas.js';
 import { agreement } from '../metrics/agreement.js';
+import { ignoreIndexOption } from './class-options.js';
 import { countedLabels, divisorOf } from './counting.js';
-import type { AddInput, Logits, Loss, LossOptions } from './loss.js';
+import type { AddInput, Logits, Loss, LossData } from './loss.js';
 import { cast, reduce } from './operators.js';
 import { softmax } from './softmax.js';
+
+const trainOptions = {
+  /** kl: the logits of both models are divided by it; default 1. */
+  temperature: option(positive, {
+    group: 'Loss',
+    value: 'T',
+    default: 1,
+    summary: 'the logits of both models are divided by it',
+    example: '--loss kl --temperature 2',
+  }),
+};
 
 /**
  * Distillation: T² · KL(softmax(teacher/T) ‖ softmax(z/T)), the mean over all positions (all axes but
@@ -18,17 +31,14 @@ export const kl = {
   labels: 'teacher',
   measures: 'agreement with the teacher',
   metric: agreement,
-  options: ['ignoreIndex', 'temperature'],
+  options: ignoreIndexOption,
+  trainOptions,
   takes: '[batch, .., classes]',
   ranks: [2, Number.POSITIVE_INFINITY],
   contains: 'Softmax',
   add(graph, logits, addInput, options) {
     const { dtype, shape } = logits;
-    const { temperature = 1 } = options;
-    if (!(temperature > 0)) {
-      const message = `the temperature has to be above 0, found ${temperature}`;
-      throw new OnnxLoraError('invalid-argument', message);
-    }
+    const { temperature } = options;
     const given = addInput('teacher', 'float32', shape);
     const student = cooled(logits.name);
     const teacher = cooled(dtype === 'float32' ? given : cast(graph, given, dtype));
@@ -54,14 +64,14 @@ export const kl = {
       return temperature === 1 ? value : graph.op('Div', [value, graph.scalar(dtype, temperature)]);
     }
   },
-} as const satisfies Loss;
+} as const satisfies Loss<typeof ignoreIndexOption, typeof trainOptions>;
 
 /** 1 for each position, [.., 1]; 0 where the data have labels and the position's is ignored. */
 function countedPositions(
   graph: GraphBuilder,
   { dtype, shape }: Logits,
   addInput: AddInput,
-  { dataKeys, ignoreIndex }: LossOptions,
+  { dataKeys, ignoreIndex }: LossData & ResolvedOf<typeof ignoreIndexOption>,
   perPosition: string,
 ): string {
   if (!dataKeys?.includes('labels')) {

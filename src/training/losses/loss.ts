@@ -1,38 +1,22 @@
-/** What a loss is: what it wants of the data, and nodes behind a model's output with their own gradient. */
+/** A loss: its demands on the data, and nodes after a model's output with their own gradient. */
 
 import type { LabelKind } from '../../data/label-kind.js';
 import type { ModelOutput } from '../../data/needs.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
 import type { DataTypeName } from '../../onnx/dtype.js';
 import type { Dim } from '../../onnx/model.js';
+import type { OptionTable, ResolvedOf } from '../../options/option.js';
 import type { MetricAccumulator, MetricOptions } from '../metrics/metric.js';
 
-/** Options of loss functions; each uses some of them. */
-export interface LossOptions {
+/** Facts about the data, where a loss leaves a choice. */
+export interface LossData {
   /**
-   * The arrays that the data have, where a loss leaves a choice: bce reads float `target` where it is
-   * there, else integer `labels`; kl leaves out positions whose `labels` are ignored where there are
-   * labels.
+   * The arrays that the data have: bce reads float `target` where it is there, else integer `labels`; kl
+   * leaves out positions whose `labels` are ignored where there are labels.
    */
   readonly dataKeys?: readonly string[] | undefined;
-  /** Of losses of classes, and of kl: labels with this value do not count; default -100. */
-  readonly ignoreIndex?: number | undefined;
-  /** The share of the target that is spread over all classes, for bce over yes and no; default 0. */
-  readonly labelSmoothing?: number | undefined;
-  /** A weight for each class; the mean is weighted. */
-  readonly classWeights?: readonly number[] | undefined;
-  /** focal: how much less easy samples count, the exponent γ of 1 - p; default 2, 0 is cross-entropy. */
-  readonly focalGamma?: number | undefined;
-  /** bce: weight of the positive answers, one for all or one for each element of the last axis. */
-  readonly posWeight?: number | readonly number[] | undefined;
-  /** ctc: the class that stands for no label; default 0. */
-  readonly blank?: number | undefined;
   /** mnr: rows of a sample: 2 for an anchor and its positive, 3 with a negative; default 2. */
   readonly group?: 2 | 3 | undefined;
-  /** mnr: what cosines are multiplied by; default 20. */
-  readonly scale?: number | undefined;
-  /** kl: what both sides' logits are divided by; default 1. */
-  readonly temperature?: number | undefined;
 }
 
 /** A model output in the type that losses are computed in. */
@@ -109,11 +93,8 @@ export interface Doubt {
 /** Adds a graph input and gives its name. */
 export type AddInput = (name: string, dtype: DataTypeName, shape: readonly Dim[] | null) => string;
 
-/** An option that a user gives. */
-export type LossOption = Exclude<keyof LossOptions, 'dataKeys' | 'group'>;
-
 /** A kind of loss: all that the rest of the program knows of it. */
-export interface Loss {
+export interface Loss<O extends OptionTable = OptionTable, T extends OptionTable = OptionTable> {
   readonly name: string;
   /** The task that it is for, in a few words. */
   readonly summary: string;
@@ -122,12 +103,19 @@ export interface Loss {
   readonly measures: string;
   /** Those measures, empty. */
   metric(options: MetricOptions): MetricAccumulator;
-  /** The options that have an effect. */
-  readonly options: readonly LossOption[];
+  /** The options that it brings. */
+  readonly options: O;
+  /** Those that only training has: a model is measured without them. */
+  readonly trainOptions: T;
   /** Shapes of the output that fit, in words, and their ranks. */
   readonly takes: string;
   readonly ranks: readonly [least: number, most: number];
   /** The operator after the logits that some models end in, and that the loss contains itself. */
   readonly contains?: 'Softmax' | 'Sigmoid';
-  add(graph: GraphBuilder, logits: Logits, addInput: AddInput, options: LossOptions): Term;
+  add(
+    graph: GraphBuilder,
+    logits: Logits,
+    addInput: AddInput,
+    options: LossData & ResolvedOf<O> & ResolvedOf<T>,
+  ): Term;
 }

@@ -1,5 +1,7 @@
-import { OnnxLoraError } from '../../errors.js';
+import { DEFAULT_IGNORE_INDEX } from '../../data/ignore-index.js';
 import type { GraphBuilder } from '../../graph/builder.js';
+import { option } from '../../options/option.js';
+import { positive } from '../../options/schemas.js';
 import { retrieval } from '../metrics/retrieval.js';
 import { meanCrossEntropy } from './cross-entropy.js';
 import type { Logits, Loss } from './loss.js';
@@ -7,6 +9,20 @@ import { cast, END, reduce, sizeOf, slice } from './operators.js';
 
 // As PyTorch's normalize: a vector of zeros stays one.
 const SHORTEST = 1e-12;
+
+const options = {
+  /** mnr: cosines are multiplied by it before the softmax; default 20. */
+  scale: option(positive, {
+    group: 'Loss',
+    value: 'FACTOR',
+    default: 20,
+    summary: 'factor of the cosine similarities before their softmax, 1 / temperature',
+    example: '--loss mnr --scale 50',
+  }),
+};
+
+// Every anchor counts, and has one answer.
+const plain = { ignoreIndex: DEFAULT_IGNORE_INDEX, labelSmoothing: 0, classWeights: undefined };
 
 /**
  * Multiple-negatives ranking: of embeddings z [2B, H], rows 0..B-1 are anchors and rows B..2B-1 their
@@ -21,13 +37,11 @@ export const mnr = {
   labels: 'pairs',
   measures: 'recall',
   metric: retrieval,
-  options: ['scale'],
+  options,
+  trainOptions: {},
   takes: '[2 · pairs, size]: the anchors, then their positives (then negatives)',
   ranks: [2, 2],
-  add(graph, logits, _addInput, { scale = 20, group = 2 }) {
-    if (!(scale > 0)) {
-      throw new OnnxLoraError('invalid-argument', `the scale has to be above 0, found ${scale}`);
-    }
+  add(graph, logits, _addInput, { scale, group = 2 }) {
     const { dtype } = logits;
     const { norm, embeddings } = normalized(graph, logits);
     const [anchors, candidates] = parts(graph, logits, embeddings, group);
@@ -38,7 +52,7 @@ export const mnr = {
       graph,
       { name: scores, dtype, shape: null },
       pairNumbers(graph, scores),
-      {},
+      plain,
     );
     const slope = ranking.gradient;
     const ofAnchors = graph.op('MatMul', [graph.op('Mul', [slope, factor]), candidates]);
@@ -49,7 +63,7 @@ export const mnr = {
     const across = graph.op('Sub', [g, graph.op('Mul', [embeddings, along])]);
     return { ...ranking, gradient: graph.op('Div', [across, norm], {}, 'grad/loss') };
   },
-} as const satisfies Loss;
+} as const satisfies Loss<typeof options>;
 
 function normalized(graph: GraphBuilder, { name: z, dtype }: Logits) {
   const length = reduce(graph, 'ReduceL2', z, [-1]);

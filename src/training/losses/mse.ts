@@ -10,7 +10,8 @@ export const mse = {
   labels: 'numbers',
   measures: 'R²',
   metric: regression,
-  options: [],
+  options: {},
+  trainOptions: {},
   takes: 'any shape with a batch axis',
   ranks: [1, Number.POSITIVE_INFINITY],
   add(graph, logits, addInput) {

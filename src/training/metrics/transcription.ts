@@ -1,4 +1,5 @@
 import { distance } from 'fastest-levenshtein';
+import { DEFAULT_BLANK } from '../../data/blank.js';
 import { tensorToFloat64 } from '../../runtime/tensor-value.js';
 import type { MetricAccumulator, MetricOptions } from './metric.js';
 import { argmax, rowsOf } from './rows.js';
@@ -7,7 +8,7 @@ import { argmax, rowsOf } from './rows.js';
  * `cer`, the edits between greedy readings and labels over the number of labels, and `exactMatch`, the
  * share of rows without any, of logits [B, T, C] against `labels` [B, S].
  */
-export function transcription({ blank = 0 }: MetricOptions): MetricAccumulator {
+export function transcription({ blank = DEFAULT_BLANK }: MetricOptions): MetricAccumulator {
   const sum = { edits: 0, labels: 0, exact: 0, rows: 0 };
   return {
     add(logits, batch) {

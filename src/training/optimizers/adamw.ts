@@ -1,14 +1,31 @@
+import { option } from '../../options/option.js';
+import { positive } from '../../options/schemas.js';
 import type { Optimizer } from './optimizer.js';
+import { betasOption, lrOption, weightDecayOption } from './shared-options.js';
+
+const options = {
+  ...lrOption(5e-4),
+  ...weightDecayOption,
+  ...betasOption([0.9, 0.999]),
+  /** Of AdamW; default 1e-8. */
+  eps: option(positive, {
+    group: 'Optimizer',
+    value: 'EPS',
+    default: 1e-8,
+    summary: 'epsilon, against division by zero',
+    example: '--eps 1e-6',
+  }),
+};
 
 /**
  * Adam with decoupled weight decay (arXiv 1711.05101):
  * m' = β1·m + (1-β1)·g, v' = β2·v + (1-β2)·g²,
  * θ' = θ·(1 - lr·λ) - lr · (m'/c1) / (√(v'/c2) + ε), c = 1 - β^t
  */
-export const adamW: Optimizer<'adamw', 'm' | 'v', 'correction1' | 'correction2'> = {
+export const adamW: Optimizer<'adamw', 'm' | 'v', 'correction1' | 'correction2', typeof options> = {
   name: 'adamw',
   summary: 'Adam with decoupled weight decay',
-  defaults: { lr: 5e-4, betas: [0.9, 0.999], eps: 1e-8 },
+  options,
   moments: () => ['m', 'v'],
   scalars: ({ betas }) => ({
     correction1: {

@@ -3,13 +3,15 @@
  * dozen of them, whatever the number of adapters. What changes from step to step comes in as scalars.
  */
 import type { GraphBuilder } from '../../graph/builder.js';
+import { byName, optionsByChoice } from '../../options/by-choice.js';
+import { type OptionTable, option } from '../../options/option.js';
+import { pickOptions, resolveOptions } from '../../options/resolve.js';
+import { choice } from '../../options/schemas.js';
 import { adamW } from './adamw.js';
 import { Arithmetic, type Factors } from './arithmetic.js';
 import { lion } from './lion.js';
-import type { Hyperparameters, Optimizer, OwnOption, StepScalar } from './optimizer.js';
+import type { Optimizer, StepScalar } from './optimizer.js';
 import { sgd } from './sgd.js';
-
-export type { OwnOption } from './optimizer.js';
 
 /** The simplest first. */
 const list = [sgd, lion, adamW] as const;
@@ -19,11 +21,37 @@ export type OptimizerName = (typeof list)[number]['name'];
 /** The optimizers, the simplest first. */
 export const optimizerNames: readonly OptimizerName[] = list.map(({ name }) => name);
 
-/** An optimizer and its hyperparameters. */
-export interface OptimizerOptions extends Hyperparameters {
-  /** Name of the optimizer. */
-  readonly optimizer: OptimizerName;
+/** The choice of an optimizer. */
+export const optimizerChoice = {
+  /** Default adamw. */
+  optimizer: option(choice(optimizerNames), {
+    group: 'Optimizer',
+    value: 'NAME',
+    default: 'adamw',
+    summary: list.map(({ name, summary }) => `${name}: ${summary}`).join('; '),
+    example: '--optimizer sgd',
+  }),
+};
+
+/** The options of all optimizers. */
+export const ownOptimizerOptions = optionsByChoice('optimizer', byName(list));
+
+/** The numbers of all optimizers; each reads those that it brings as options. */
+export interface Hyperparameters {
+  /** Weight decay: decoupled from the gradient, but added to it by SGD. */
+  readonly weightDecay: number;
+  /** Of AdamW and Lion. */
+  readonly betas: readonly [number, number];
+  /** Of AdamW. */
+  readonly eps: number;
+  /** Of SGD. */
+  readonly momentum: number;
 }
+
+/** An optimizer with its numbers; those that are left out are as it has them by default. */
+export type OptimizerOptions = {
+  readonly [K in keyof Hyperparameters]?: Hyperparameters[K] | undefined;
+} & { readonly optimizer: OptimizerName };
 
 /** A state vector by what it is, with its names in the graph before and after a step. */
 export interface StateUpdate {
@@ -40,38 +68,38 @@ export function optimizerOf(name: OptimizerName): Optimizer {
   return list.find((one) => one.name === name)!;
 }
 
-/** All optimizers in a line, for people. */
-export const optimizerSummary = list.map(({ name, summary }) => `${name}: ${summary}`).join('; ');
-
-/** The optimizers that have a use for an option. */
-export function optimizersWith(option: OwnOption): OptimizerName[] {
-  return list.filter(({ defaults }) => option in defaults).map(({ name }) => name);
+/** The optimizer with its own options, and its defaults for those that are not given. */
+function settled(given: OptimizerOptions) {
+  const optimizer = optimizerOf(given.optimizer);
+  const own = pickOptions(optimizer.options, { ...given });
+  return { optimizer, options: resolveOptions(optimizer.options, own, optimizer.name) };
 }
 
-// In the record of a run, the value of options that its optimizer does not use.
-const unused = { betas: [0.9, 0.999], eps: 1e-8, momentum: 0.9 } as const;
-
-/** The learning rate and the options of an optimizer where none are given. */
-export function defaultsOf(name: OptimizerName) {
-  return { ...unused, ...optimizerOf(name).defaults };
+/** Options as runs record them: those that the optimizer does not have are as another one has them by default. */
+export function recordedOptions(given: OptimizerOptions): Hyperparameters {
+  const entries = Object.entries(ownOptimizerOptions as OptionTable).map(([key, { defaultBy }]) => [
+    key,
+    Object.values(defaultBy?.defaults ?? {}).findLast((value) => value !== undefined),
+  ]);
+  const { lr, ...recorded } = { ...Object.fromEntries(entries), ...settled(given).options };
+  return recorded as Hyperparameters;
 }
 
 /** The moments that an optimizer keeps, by the names of its state vectors. */
-export function momentsOf(options: OptimizerOptions): readonly string[] {
-  return optimizerOf(options.optimizer).moments(options);
+export function momentsOf(given: OptimizerOptions): readonly string[] {
+  const { optimizer, options } = settled(given);
+  return optimizer.moments(options);
 }
 
 /** Inputs of an update besides the learning rate, by name. */
-export function scalarsOf({
-  optimizer,
-  betas,
-}: Pick<OptimizerOptions, 'optimizer' | 'betas'>): Readonly<Record<string, StepScalar>> {
-  return optimizerOf(optimizer).scalars({ betas });
+export function scalarsOf(given: OptimizerOptions): Readonly<Record<string, StepScalar>> {
+  const { optimizer, options } = settled(given);
+  return optimizer.scalars(options);
 }
 
 /** The scalars of update `t`, counted from 1, with the learning rate. */
 export function stepScalars(
-  options: Pick<OptimizerOptions, 'optimizer' | 'betas'>,
+  options: OptimizerOptions,
   lr: number,
   t: number,
 ): Readonly<Record<string, number>> {
@@ -88,14 +116,18 @@ export function optimizerUpdates(
   graph: GraphBuilder,
   g: string,
   inputs: Readonly<Record<string, string>>,
-  options: OptimizerOptions,
+  given: OptimizerOptions,
   factors?: Factors,
 ): StateUpdate[] {
-  const { update } = optimizerOf(options.optimizer);
+  const { optimizer, options } = settled(given);
   const { theta, lr } = inputs as { theta: string; lr: string };
-  const next = update(new Arithmetic(graph, factors), { ...inputs, theta, lr, g }, options);
+  const next = optimizer.update(
+    new Arithmetic(graph, factors),
+    { ...inputs, theta, lr, g },
+    options,
+  );
   const outputs = Object.entries({ ...next });
-  const kept = ['theta', ...momentsOf(options)];
+  const kept = ['theta', ...optimizer.moments(options)];
   return outputs
     .filter(([name]) => kept.includes(name))
     .map(([name, output]) => ({ name, input: inputs[name]!, output: output! }));

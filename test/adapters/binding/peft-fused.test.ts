@@ -6,12 +6,12 @@ import { AdapterSession } from '../../../src/adapters/slots/adapter-session.js';
 import { apply } from '../../../src/commands/apply.js';
 import { extract } from '../../../src/commands/extract.js';
 import { foldAdapters } from '../../../src/commands/merge.js';
+import { resolveTrainOptions } from '../../../src/commands/options/train.js';
 import { patch } from '../../../src/commands/patch.js';
 import { runTraining } from '../../../src/commands/train/run.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
 import { openSafetensors } from '../../../src/formats/safetensors.js';
 import { tensorToFloat64 } from '../../../src/runtime/tensor-value.js';
-import { resolveOptions } from '../../../src/training/options.js';
 import { safetensors } from '../../data/data.js';
 import { randomNumbers } from '../../support/adapters.js';
 import { failure, temporaryFolder } from '../../support/files.js';
@@ -253,7 +253,7 @@ describe('adapters beside a fused layer', () => {
         } as const;
         await runTraining(
           applied,
-          resolveOptions({ ...options, provider: 'cpu', output: trained }),
+          resolveTrainOptions({ ...options, provider: 'cpu', output: trained }),
         );
         await extract(trained, { output: extracted, format: 'peft' });
         return openSafetensors(numbersIn(extracted));

@@ -9,10 +9,10 @@ import { apply } from '../../../src/commands/apply.js';
 import { extract } from '../../../src/commands/extract.js';
 import { inspect } from '../../../src/commands/inspect.js';
 import { merge } from '../../../src/commands/merge.js';
+import { resolveTrainOptions } from '../../../src/commands/options/train.js';
 import { patch } from '../../../src/commands/patch.js';
 import { runTraining } from '../../../src/commands/train/run.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
-import { resolveOptions } from '../../../src/training/options.js';
 import { insertInto, randomNumbers, trained } from '../../support/adapters.js';
 import { failure, sameFiles, temporaryFolder } from '../../support/files.js';
 import { model, node, tensor, value } from '../../support/models.js';
@@ -127,7 +127,7 @@ describe.each(KINDS)('%s', (kind) => {
     const { data } = tiny;
     await runTraining(
       tiny.model,
-      resolveOptions({ data, loss: 'mse', batchSize: 4, emitStepGraph }),
+      resolveTrainOptions({ data, loss: 'mse', batchSize: 4, emitStepGraph }),
     );
     const manifest = stepManifestOf(readFileSync(emitStepGraph));
     const theta = new Float32Array(manifest.state.size).fill(0.5);

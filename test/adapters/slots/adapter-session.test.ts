@@ -7,8 +7,8 @@ import {
 } from '../../../src/adapters/slots/adapter-session.js';
 import { extract } from '../../../src/commands/extract.js';
 import { merge } from '../../../src/commands/merge.js';
+import type { PatchOptions } from '../../../src/commands/patch.js';
 import { patch } from '../../../src/commands/patch.js';
-import type { PatchOptions } from '../../../src/commands/patch-options.js';
 import {
   type Feeds,
   tensorFromNumbers,

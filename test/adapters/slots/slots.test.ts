@@ -11,8 +11,8 @@ import { apply } from '../../../src/commands/apply.js';
 import { extract } from '../../../src/commands/extract.js';
 import { inspect } from '../../../src/commands/inspect.js';
 import { merge } from '../../../src/commands/merge.js';
+import type { PatchOptions } from '../../../src/commands/patch.js';
 import { patch } from '../../../src/commands/patch.js';
-import type { PatchOptions } from '../../../src/commands/patch-options.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
 import { openOnnxAdapterFile } from '../../../src/formats/onnx-adapter-file.js';
 import type { FloatName } from '../../../src/onnx/dtype.js';
@@ -267,7 +267,7 @@ describe('slots', () => {
     'are no place for %o',
     async (more) => {
       const error = await failure(() => slotted(twoLayers(), 'required', more), 'invalid-argument');
-      expect(error.message).toMatch(/^`(adapter|head)` has no effect on slots$/);
+      expect(error.message).toMatch(/^`(adapter|head)` has no effect with `slots`$/);
     },
   );
 

@@ -6,6 +6,7 @@ import { apply } from '../../../src/commands/apply.js';
 import { evaluate } from '../../../src/commands/evaluate.js';
 import { extract } from '../../../src/commands/extract.js';
 import { merge } from '../../../src/commands/merge.js';
+import { resolveTrainOptions, type TrainOptions } from '../../../src/commands/options/train.js';
 import { patch } from '../../../src/commands/patch.js';
 import { runTraining } from '../../../src/commands/train/run.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
@@ -13,7 +14,6 @@ import { ExternalFiles } from '../../../src/onnx/external.js';
 import { openModel } from '../../../src/onnx/parse.js';
 import { TensorReader } from '../../../src/onnx/tensor.js';
 import { openSession } from '../../../src/runtime/session.js';
-import { resolveOptions, type TrainOptions } from '../../../src/training/options.js';
 import { STEP_MANIFEST_KEY } from '../../../src/training/step-format.js';
 import { safetensors } from '../../data/data.js';
 import { randomNumbers } from '../../support/adapters.js';
@@ -27,7 +27,7 @@ const SAMPLES = 12;
 function train(path: string, options: Partial<TrainOptions> & { data: string }) {
   const output = files.fresh('trained.onnx');
   const given = { loss: 'mse', batchSize: 4, provider: 'cpu', threads: 1, output } as const;
-  return runTraining(path, resolveOptions({ ...given, ...options }));
+  return runTraining(path, resolveTrainOptions({ ...given, ...options }));
 }
 
 /** The numbers of initializers. */

@@ -1,8 +1,8 @@
 /** Models that compute in float16: adapters and optimizer are float32 all the same. */
 import { expect, test } from 'vitest';
+import { resolveTrainOptions } from '../../../src/commands/options/train.js';
 import { patch } from '../../../src/commands/patch.js';
 import { runTraining } from '../../../src/commands/train/run.js';
-import { resolveOptions } from '../../../src/training/options.js';
 import { temporaryFolder } from '../../support/files.js';
 import { zooSamples } from '../../support/samples.js';
 import { zooModel } from '../../support/zoo.js';
@@ -14,7 +14,10 @@ test('a float16 model learns, gradients of gathered rows included', async () => 
   const { output } = await patch(zooModel('bert-fp16'), { rank: 8, output: files.fresh() });
   const data = files.write(zooSamples('bert-cls-torchscript', 'lora', 20), 'data.safetensors');
   const options = { data, loss: 'cross-entropy', lr: 1e-2, epochs: 3, provider: 'cpu' } as const;
-  const result = await runTraining(output, resolveOptions({ ...options, output: files.fresh() }));
+  const result = await runTraining(
+    output,
+    resolveTrainOptions({ ...options, output: files.fresh() }),
+  );
   expect(result.loss!.best).toBeLessThan(0.5 * result.loss!.first);
 });
 
@@ -30,7 +33,7 @@ test('a loss that is scaled gives the same run', async () => {
 
 test('a scale that is not a power of two is refused', () => {
   const options = { data: 'data.npz', loss: 'mse', lossScale: '1000' } as const;
-  expect(() => resolveOptions(options)).toThrow(
-    /lossScale is 1000, expected auto or a power of two/,
+  expect(() => resolveTrainOptions(options)).toThrow(
+    /`lossScale` is "1000", expected auto or a power of two/,
   );
 });

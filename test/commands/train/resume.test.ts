@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
-import type { TrainOptions } from '../../../src/training/options.js';
+import type { TrainOptions } from '../../../src/commands/options/train.js';
 import { failure, sameFiles, temporaryFolder } from '../../support/files.js';
 import {
   logOf,

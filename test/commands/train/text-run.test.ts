@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { apply } from '../../../src/commands/apply.js';
 import { type EvaluateOptions, evaluate } from '../../../src/commands/evaluate.js';
 import { merge } from '../../../src/commands/merge.js';
+import { resolveTrainOptions, type TrainOptions } from '../../../src/commands/options/train.js';
 import { runTraining } from '../../../src/commands/train/run.js';
-import { resolveOptions, type TrainOptions } from '../../../src/training/options.js';
 import { safetensors } from '../../data/data.js';
 import { chats, chatTokenizer, template, tokenizerPath } from '../../data/text/tokenizers.js';
 import { insertInto } from '../../support/adapters.js';
@@ -41,7 +41,10 @@ async function patchedModel(name: string): Promise<string> {
 function train(model: string, more: Partial<TrainOptions> & Pick<TrainOptions, 'data' | 'loss'>) {
   const output = folder.fresh('trained.onnx');
   const tokenizer = tokenizerPath('wordpiece');
-  return runTraining(model, resolveOptions({ ...common, lr: 0.01, tokenizer, output, ...more }));
+  return runTraining(
+    model,
+    resolveTrainOptions({ ...common, lr: 0.01, tokenizer, output, ...more }),
+  );
 }
 
 function measure(model: string, more: Partial<EvaluateOptions> & Pick<EvaluateOptions, 'data'>) {

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { PatchedModel } from '../../../src/adapters/model/patched.js';
+import { resolveTrainOptions, type TrainOptions } from '../../../src/commands/options/train.js';
 import { runTraining, type TrainResult } from '../../../src/commands/train/run.js';
 import { openDataset } from '../../../src/data/open-dataset.js';
 import { collect } from '../../../src/onnx/edit.js';
@@ -13,7 +14,6 @@ import { openStatefulSession } from '../../../src/runtime/stateful-session.js';
 import { Batches } from '../../../src/training/batches.js';
 import { buildForward } from '../../../src/training/forward.js';
 import { batchShapes } from '../../../src/training/layers/data-shapes.js';
-import { resolveOptions, type TrainOptions } from '../../../src/training/options.js';
 import { buildStepGraph } from '../../../src/training/step-graph.js';
 import { safetensors } from '../../data/data.js';
 import { insertInto, randomNumbers } from '../../support/adapters.js';
@@ -43,7 +43,7 @@ async function recorded(name: string, kind: Kind, steps: number): Promise<Run> {
 async function train(run: Run, more: Partial<TrainOptions>) {
   const [output, log] = [files.fresh(), files.fresh('log.jsonl')];
   const options = { ...run.options, shuffle: false, lr: 1e-3, output, log, ...more };
-  const result = await runTraining(run.model, resolveOptions(options));
+  const result = await runTraining(run.model, resolveTrainOptions(options));
   const lines = readFileSync(log, 'utf8').trim().split('\n');
   return { result, losses: lines.map((line): number => JSON.parse(line).loss) };
 }
@@ -96,7 +96,7 @@ describeOnWebGpu('training on WebGPU', () => {
     const order = { loss, batchSize, shuffle: false, seed: 0 };
     const batches = await Batches.of(dataset, opened, forward, order, {});
     const { graph, state, size } = await buildStepGraph(forward, {
-      ...resolveOptions(run.options),
+      ...resolveTrainOptions(run.options),
       ...{ accumulate: 1, fused: false },
     });
     const theta = new Float32Array(size);

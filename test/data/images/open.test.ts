@@ -156,7 +156,7 @@ describe('rows that name images', () => {
       expect(message).toMatch(
         /a\.png: 3 labels, 1 of them repeated, in 3 frames, expected a frame /,
       );
-      expect(hint).toContain('--skip-bad-rows');
+      expect(hint).toContain('`skipBadRows: true`');
     });
 
     it('can be left out, and are counted', async () => {

@@ -2,7 +2,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { type ImageOptions, planImages } from '../../../src/data/images/plan.js';
+import type { ImageOptions } from '../../../src/data/images/options.js';
+import { planImages } from '../../../src/data/images/plan.js';
 import type { Dim, ValueInfo } from '../../../src/onnx/model.js';
 
 const FLOAT = 1;

@@ -8,15 +8,15 @@ import type { InitName } from '../../../src/adapters/structure/choices.js';
 import { apply } from '../../../src/commands/apply.js';
 import { extract } from '../../../src/commands/extract.js';
 import { merge } from '../../../src/commands/merge.js';
+import { resolveTrainOptions } from '../../../src/commands/options/train.js';
+import type { PatchOptions } from '../../../src/commands/patch.js';
 import { patch } from '../../../src/commands/patch.js';
-import type { PatchOptions } from '../../../src/commands/patch-options.js';
 import { runTraining } from '../../../src/commands/train/run.js';
 import { unpatch } from '../../../src/commands/unpatch.js';
 import { fromFloat64 } from '../../../src/onnx/dtype.js';
 import { ExternalFiles } from '../../../src/onnx/external.js';
 import { openModel } from '../../../src/onnx/parse.js';
 import { TensorReader } from '../../../src/onnx/tensor.js';
-import { resolveOptions } from '../../../src/training/options.js';
 import { safetensors } from '../../data/data.js';
 import { patchFile, randomNumbers } from '../../support/adapters.js';
 import { failure, sameFiles, temporaryFolder } from '../../support/files.js';
@@ -209,7 +209,7 @@ describe('pissa', () => {
     );
     const trained = folder.fresh();
     const given = { data, loss: 'mse', provider: 'cpu', steps: 3, output: trained } as const;
-    const { loss } = await runTraining(output, resolveOptions(given));
+    const { loss } = await runTraining(output, resolveTrainOptions(given));
     expect(loss!.last).toBeLessThan(loss!.first);
     expect(numbersOf(trained, 'w')).toEqual(numbersOf(output, 'w'));
     const merged = await merge(trained, { output: folder.fresh() });
@@ -236,7 +236,7 @@ describe('an adapter that started in its weight', () => {
     const { output } = await started(matmul(), 'pissa', options);
     const trained = folder.fresh();
     const given = { data: data(), loss: 'mse', provider: 'cpu', output: trained } as const;
-    await runTraining(output, resolveOptions({ ...given, steps: 3, lr: 0.05 }));
+    await runTraining(output, resolveTrainOptions({ ...given, steps: 3, lr: 0.05 }));
     const folderOfPeft = folder.fresh('adapter');
     await extract(trained, { output: folderOfPeft });
     const { output: applied, adapters } = await apply(base, folderOfPeft, {
@@ -398,7 +398,7 @@ describe('gradient', () => {
       const { output } = await started(matmul(), init, given);
       const sgd = { optimizer: 'sgd', momentum: 0, clip: 0, schedule: 'constant', lr: 1 } as const;
       const course = { ...sgd, steps: 2, batchSize: SAMPLES, output: folder.fresh() } as const;
-      const { loss } = await runTraining(output, resolveOptions({ ...options(), ...course }));
+      const { loss } = await runTraining(output, resolveTrainOptions({ ...options(), ...course }));
       losses.push(loss!.last);
     }
     expect(losses[0]).toBeLessThan(losses[1]!);

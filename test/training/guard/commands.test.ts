@@ -5,7 +5,11 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { addAdaptersHere } from '../../../src/commands/add-adapters.js';
 import { adviseHere } from '../../../src/commands/advise.js';
 import { evaluateHere } from '../../../src/commands/evaluate.js';
+import { adviseOptions } from '../../../src/commands/options/advise.js';
+import { evalOptions } from '../../../src/commands/options/eval.js';
+import { type PatchOptions, patchOptions } from '../../../src/commands/options/patch.js';
 import type { GraphBuilder } from '../../../src/graph/builder.js';
+import { resolveOptions } from '../../../src/options/resolve.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { tinyData, tinyModel, tinyRun, trainTiny } from '../tiny.js';
 
@@ -50,18 +54,23 @@ type Setup = Awaited<ReturnType<typeof setup>>;
 
 const cpu = { loss: 'mse', provider: 'cpu', threads: 1 } as const;
 
+const patchHere = (path: string, options: PatchOptions) =>
+  addAdaptersHere(path, resolveOptions(patchOptions, options, 'patch'));
+
 const commands = {
   train: ({ run }: Setup, guard?: boolean) => trainTiny(files, run, { steps: 1, guard }),
   'train --emit-step-graph': ({ run }: Setup, guard?: boolean) =>
     trainTiny(files, run, { emitStepGraph: files.fresh('step.onnx'), output: undefined, guard }),
-  eval: ({ run, data }: Setup, guard?: boolean) => evaluateHere(run.model, { ...cpu, data, guard }),
-  advise: ({ base, data }: Setup, guard?: boolean) => adviseHere(base, { ...cpu, data, guard }),
+  eval: ({ run, data }: Setup, guard?: boolean) =>
+    evaluateHere(run.model, resolveOptions(evalOptions, { ...cpu, data, guard }, 'evaluate')),
+  advise: ({ base, data }: Setup, guard?: boolean) =>
+    adviseHere(base, resolveOptions(adviseOptions, { ...cpu, data, guard }, 'advise')),
   'patch --init gradient': ({ base, data }: Setup, guard?: boolean) =>
-    addAdaptersHere(base, {
+    patchHere(base, {
       ...{ ...cpu, data, init: 'gradient', rank: 2, blocks: 2, output: files.fresh(), guard },
     }),
   'patch --structure auto': ({ base, data }: Setup, guard?: boolean) =>
-    addAdaptersHere(base, {
+    patchHere(base, {
       ...{ ...cpu, data, structure: 'auto', rank: 2, output: files.fresh(), guard },
     }),
 };

@@ -101,17 +101,22 @@ describe('outputs that do not fit', () => {
 });
 
 test.each<[LossName, LossOptions, string]>([
-  ['cross-entropy', { labelSmoothing: 1 }, 'label smoothing'],
-  ['cross-entropy', { ignoreIndex: 0.5 }, 'ignored label'],
+  [
+    'cross-entropy',
+    { labelSmoothing: 1 },
+    '`labelSmoothing` is 1, expected a share from 0 to below 1',
+  ],
+  ['cross-entropy', { ignoreIndex: 0.5 }, '`ignoreIndex` is 0.5, expected a whole number'],
   ['cross-entropy', { classWeights: [1, 2] }, '2 class weights for the 3 classes'],
-  ['cross-entropy', { classWeights: [1, -2, 1] }, 'class weights are numbers from 0 on'],
-  ['focal', { focalGamma: -1 }, 'focalGamma is -1'],
+  ['cross-entropy', { classWeights: [1, -2, 1] }, '`classWeights`[1] is -2, expected 0 or more'],
+  ['focal', { focalGamma: -1 }, '`focalGamma` is -1'],
   ['focal', { classWeights: [1, 2] }, '2 class weights for the 3 classes'],
-  ['bce', { labelSmoothing: -0.1 }, 'label smoothing'],
+  ['bce', { labelSmoothing: -0.1 }, '`labelSmoothing` is -0.1'],
   ['bce', { posWeight: [1, 2] }, '2 weights of positive answers'],
-  ['bce', { posWeight: -1 }, 'from 0 on'],
+  ['bce', { posWeight: -1 }, '`posWeight` is -1, expected 0 or more'],
   ['kl', { temperature: 0 }, 'temperature'],
   ['mnr', { scale: -1 }, 'scale'],
+  ['mse', { blank: 1 }, 'unknown option `blank` of the loss mse'],
 ])('%s refuses the options %j', (loss, options, message) => {
   const error = refusal(loss, ['b', 3], options);
   expect(error.code).toBe('invalid-argument');

@@ -5,8 +5,8 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it, test } from 'vitest';
 import {
   losses,
-  lossesWith,
   lossNames,
+  lossTrainOptions,
   measuresOfLosses,
   metricsFor,
 } from '../../../src/training/losses/index.js';
@@ -52,6 +52,6 @@ test.each(lossNames)('%s has a file of its own and measures', (name) => {
 });
 
 test('help names the losses that an option and a measure belong to', () => {
-  expect(lossesWith('temperature')).toBe('kl');
+  expect(lossTrainOptions.temperature).toHaveProperty('only', { loss: ['kl'] });
   expect(measuresOfLosses()).toContain('perplexity for causal-lm, R² for mse');
 });

@@ -6,8 +6,9 @@ import { openSession } from '../../../src/runtime/session.js';
 import type { TensorValue } from '../../../src/runtime/tensor-value.js';
 import { clipped, normOf } from '../../../src/training/clip.js';
 import {
+  type Hyperparameters,
   momentsOf,
-  type OptimizerOptions,
+  type OptimizerName,
   optimizerUpdates,
   stepScalars,
 } from '../../../src/training/optimizers/index.js';
@@ -16,7 +17,8 @@ import { randomNumbers } from '../../support/adapters.js';
 const SIZE = 37;
 const STEPS = 6;
 
-interface Options extends OptimizerOptions {
+interface Options extends Hyperparameters {
+  readonly optimizer: OptimizerName;
   readonly clip: number;
 }
 
