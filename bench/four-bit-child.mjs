@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url';
 const { library, model, data, output, steps, batch } = JSON.parse(process.argv[2]);
 const part = (path) => import(pathToFileURL(join(library, 'dist/src', path)).href);
 const { patch } = await part('commands/patch.js');
-const { resolveOptions } = await part('training/options.js');
+const { resolveTrainOptions } = await part('commands/options/train.js');
 // `train` would run in yet another process.
 const { runTraining } = await part('commands/train/run.js');
 
@@ -28,7 +28,7 @@ await patch(model, { rank: 8, targets: ['all-linear'], output: patched, force: t
 const begin = seconds();
 const ends = [];
 const log = `${output}.jsonl`;
-const options = resolveOptions({
+const options = resolveTrainOptions({
   ...{ data, loss: 'causal-lm', steps, batchSize: batch, lr: 1e-3, guard: false },
   ...{ output, log, force: true, shuffle: false },
   onProgress: ({ phase, done }) => {

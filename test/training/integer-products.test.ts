@@ -6,9 +6,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { apply } from '../../src/commands/apply.js';
+import { resolveTrainOptions } from '../../src/commands/options/train.js';
 import { runTraining } from '../../src/commands/train/run.js';
 import { encodeSafetensors } from '../../src/formats/safetensors.js';
-import { resolveTrainOptions } from '../../src/commands/options/train.js';
 import { temporaryFolder } from '../support/files.js';
 import { ZOO, zooJson, zooModel, zooTensors } from '../support/zoo.js';
 

@@ -1,10 +1,10 @@
 /** A mixture of experts with a MatMul for each: the tokens of an expert are selected, and may be none. */
 import { expect, test } from 'vitest';
 import { inspect } from '../../../src/commands/inspect.js';
+import { resolveTrainOptions } from '../../../src/commands/options/train.js';
 import { patch } from '../../../src/commands/patch.js';
 import { runTraining } from '../../../src/commands/train/run.js';
 import { encodeSafetensors } from '../../../src/formats/safetensors.js';
-import { resolveOptions } from '../../../src/training/options.js';
 import { randomNumbers } from '../../support/adapters.js';
 import { temporaryFolder } from '../../support/files.js';
 import { model, node, tensor, value } from '../../support/models.js';
@@ -53,7 +53,7 @@ test.each([
   const data = files.write(samples, 'data.safetensors');
   const options = { data, loss: 'mse', lr: 1e-2, steps: 2, batchSize: 3, provider: 'cpu' } as const;
   const trained = files.fresh();
-  const result = await runTraining(output, resolveOptions({ ...options, output: trained }));
+  const result = await runTraining(output, resolveTrainOptions({ ...options, output: trained }));
   expect(result.loss!.last).toBeGreaterThan(0);
   const { targets } = await inspect(trained);
   const norm = (module: string) =>
