@@ -18,7 +18,7 @@ export function refuseFatal(label: string, node: Node, graph: Graph): void {
   );
 }
 
-/** What is wrong with a node, by operators. */
+/** Faults of a node, by operators. */
 const checks: Readonly<Record<string, (node: Node, graph: Graph) => string | undefined>> = {
   DepthToSpace: blockSize,
   OneHot: depthOf,

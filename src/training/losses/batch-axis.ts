@@ -40,7 +40,7 @@ export function batchFirst(
 }
 
 /**
- * Where a fixed batch has as many samples as there are frames, shapes do not tell samples from frames. Samples that
+ * If a fixed batch has as many samples as there are frames, shapes do not tell samples from frames. Samples that
  * are first in the inputs are so in the output, unless a Transpose on the way moves the first axis.
  * @throws OnnxLoraError `invalid-argument`
  */
