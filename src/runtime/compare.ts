@@ -46,7 +46,7 @@ export interface CompareOptions extends WorkOptions {
    * where the rest leaves a doubt.
    */
   readonly nudged?: (() => Promise<ModelSource | undefined>) | undefined;
-  /** The rounding of the candidate's weights, as a share of the outputs; see {@link roundedWeights}. */
+  /** The rounding of the candidate's weights, as a share of the outputs; see `roundedWeights`. */
   readonly lost?: number | undefined;
 }
 
