@@ -14,15 +14,8 @@ interface Text {
   readonly text: string;
 }
 
-// Without the files whose options are moving into tables.
-const library = textsIn('src').filter((text) => !isMoving(text));
-const texts = [...library, ...textsIn('cli').filter((text) => !isMoving(text))];
-
-function isMoving({ file }: Text): boolean {
-  return /^(src\/training\/options|src\/training\/losses\/loss|src\/commands\/patch-options|cli\/(training-)?options)\.ts$/.test(
-    file,
-  );
-}
+const library = textsIn('src');
+const texts = [...library, ...textsIn('cli')];
 
 function textsIn(folder: string): Text[] {
   return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })

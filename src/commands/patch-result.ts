@@ -18,7 +18,7 @@ export interface PatchResult {
   /** The parameters that train, and all. */
   readonly parameters: ParameterShare;
   /**
-   * Where `init: 'pissa'` split weights: the largest |W - (W' + ΔW)| / |W| of one, which is its rounding.
+   * If `init: 'pissa'` split weights: the largest |W - (W' + ΔW)| / |W| of one, which is its rounding.
    */
   readonly deviation?: number;
   /** With `adapter`, tensors of the model that got other numbers. */
