@@ -147,7 +147,7 @@ describe('random inputs', () => {
 
   it.each([
     ['string', 'string elements'],
-    [undefined, 'no tensor'],
+    [undefined, 'is not a tensor'],
   ] as const)('are not made of %s', async (dtype, problem) => {
     const error = await failure(() => sampleInputs(model, [{ name: 'text', dtype, shape: [] }], 0));
     expect(error).toMatchObject({
