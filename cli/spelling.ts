@@ -6,15 +6,13 @@ import { long } from './specs.js';
 export type Spelling = (text: string) => string;
 
 /** Commands whose function in the library has another name. */
-const otherNames: Readonly<Record<string, string>> = {
-  evaluate: 'eval',
-  listProviders: 'providers',
-};
+const otherNames = new Map([
+  ['evaluate', 'eval'],
+  ['listProviders', 'providers'],
+]);
 
 /** Calls that no rule makes a command of. */
-const otherCalls: Readonly<Record<string, string>> = {
-  '(await inspect(model)).targets': 'onnx-lora inspect MODEL --why',
-};
+const otherCalls = new Map([['(await inspect(model)).targets', 'onnx-lora inspect MODEL --why']]);
 
 /**
  * The library names options and calls as its callers write them, in backticks: `evalData`,
@@ -28,7 +26,7 @@ export function spelled(
   commands: readonly string[] = [],
 ): string {
   return text.replace(/`([^`]+)`/g, (whole, code: string) => {
-    const call = otherCalls[code] ?? callText(code, options, commands);
+    const call = otherCalls.get(code) ?? callText(code, options, commands);
     return call ?? flagsText(code, options) ?? whole;
   });
 }
@@ -38,7 +36,7 @@ const CALL = /^(\w+)\(([^{]*?)(?:, )?(?:\{ (.+) \})?\)$/;
 /** `merge(model, { name: 'german' })` -> `onnx-lora merge MODEL --name german` */
 function callText(code: string, options: OptionSpecs, commands: readonly string[]) {
   const [, called, operands, settings] = CALL.exec(code) ?? [];
-  const command = called === undefined ? undefined : (otherNames[called] ?? called);
+  const command = called === undefined ? undefined : (otherNames.get(called) ?? called);
   if (command === undefined || !commands.includes(command)) return undefined;
   const flags = settings === undefined ? [] : [flagsText(settings, options)];
   const names = operands!.split(', ').filter(Boolean);
