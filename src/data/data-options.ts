@@ -21,4 +21,5 @@ export const dataOption = {
 /** The way they are read. */
 export const dataOptions = { ...rowOptions, ...textOptions, ...imageOptions };
 
+/** Options of reading samples, of any kind. */
 export interface DataOptions extends RowOptions, TextOptions, ImageOptions {}

@@ -26,6 +26,7 @@ export const modelOutputOption = {
 /** The loss, and what is the same whether it is to become small or is only measured. */
 export const lossSettings = { ...lossChoice, ...ownLossOptions, ...modelOutputOption };
 
+/** Options of a loss that is computed on data. */
 export interface LossSettings extends OptionsOf<typeof lossSettings> {}
 
 export const guardOption = {
@@ -38,6 +39,7 @@ export const guardOption = {
   }),
 };
 
+/** The option of the guard. */
 export interface GuardSetting extends OptionsOf<typeof guardOption> {}
 
 export const batchSizeOption = {

@@ -260,7 +260,7 @@ describe('a failure', () => {
 
   it.each([
     ['no such model', ['inspect', 'none.onnx'], /none\.onnx does not exist/],
-    ['a folder', ['inspect', '.'], /a directory, expected a file/],
+    ['a folder', ['inspect', '.'], /is not a model's folder/],
     ['no model at all', ['inspect', 'text.onnx'], /text\.onnx/],
     ['nothing to unpatch', ['unpatch', 'model.onnx'], /carries no adapters/],
     [

@@ -88,4 +88,5 @@ export const imageOptions = {
   }),
 };
 
+/** Options of images: where rows name them, and how they become arrays. */
 export interface ImageOptions extends OptionsOf<typeof imageOptions> {}

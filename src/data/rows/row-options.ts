@@ -28,4 +28,5 @@ export const rowOptions = {
   }),
 };
 
+/** Options of files of rows. */
 export interface RowOptions extends OptionsOf<typeof rowOptions> {}

@@ -53,6 +53,7 @@ export const textOptions = {
   }),
 };
 
+/** Options of texts, and of how they become tokens. */
 export interface TextOptions
   extends OptionsOf<typeof textOptions>,
     Pick<RowOptions, 'labelField'> {}

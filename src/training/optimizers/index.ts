@@ -51,7 +51,10 @@ export interface Hyperparameters {
 /** An optimizer with its numbers; those that are left out are as it has them by default. */
 export type OptimizerOptions = {
   readonly [K in keyof Hyperparameters]?: Hyperparameters[K] | undefined;
-} & { readonly optimizer: OptimizerName };
+} & {
+  /** The optimizer's name. */
+  readonly optimizer: OptimizerName;
+};
 
 /** A state vector by what it is, with its names in the graph before and after a step. */
 export interface StateUpdate {
