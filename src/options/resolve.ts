@@ -37,8 +37,11 @@ export function resolveOptions<T extends OptionTable>(
     const value = defaultBy?.defaults[String(resolved[defaultBy.key])];
     if (value !== undefined) resolved[key] ??= value;
   }
-  for (const [key, option] of Object.entries(table)) {
-    if (isTold(values[key], option)) checkEffect(key, option, resolved);
+  // Rivals first: one that has no effect itself is what is wrong.
+  const rivals = new Set(Object.values(table).flatMap(({ notWith }) => notWith ?? []));
+  for (const key of new Set([...rivals, ...Object.keys(table)])) {
+    const option = table[key];
+    if (option && isTold(values[key], option)) checkEffect(key, option, resolved);
   }
   return resolved as ResolvedOf<T>;
 }
