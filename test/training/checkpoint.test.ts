@@ -61,7 +61,7 @@ describe('a checkpoint', () => {
     [
       'of another program',
       (file) => replaced(file, 'onnx-lora-checkpoint', 'other-lora-checkpoint'.slice(1)),
-      'no checkpoint of onnx-lora',
+      'is not a checkpoint of onnx-lora',
     ],
     [
       'without a part of what a run needs',

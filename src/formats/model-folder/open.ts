@@ -13,7 +13,7 @@ const layouts: readonly Layout[] = [genaiLayout, transformersJsLayout];
 /**
  * The model of a folder: what `genai_config.json` names; else, beside a `config.json`, of the files in `onnx/`
  * or of those in the folder itself.
- * @throws OnnxLoraError `invalid-argument` for a folder that is not laid out as one of a model, or whose
+ * @throws OnnxLoraError `not-a-file` for a folder that is not laid out as one of a model; `invalid-argument` for one whose
  * files may any be meant; `invalid-data` for a damaged configuration, or one that leads out of the folder;
  * `file-not-found` for a file that it names and that is not there
  */
@@ -24,7 +24,7 @@ export function openModelFolder(path: string): ModelFolder {
   }
   const marks = layouts.map(({ mark }) => mark).join(', or ');
   const models = [...filesIn(path), ...filesIn(path, 'onnx')].filter((one) => /\.onnx$/.test(one));
-  throw new OnnxLoraError('invalid-argument', `${path} is not a model's folder: no ${marks}`, {
+  throw new OnnxLoraError('not-a-file', `${path} is not a model's folder: no ${marks}`, {
     hint:
       models.length > 0
         ? `Name the model's file: ${join(path, models[0]!)}`

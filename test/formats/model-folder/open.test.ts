@@ -115,7 +115,7 @@ describe('the model of a folder of ONNX Runtime GenAI', () => {
 
 it('a folder without a configuration is not one of a model', async () => {
   const folder = folderWith(files, { 'onnx/model.onnx': '', 'readme.md': '' });
-  const { message, hint } = await failure(() => openModelFolder(folder), 'invalid-argument');
+  const { message, hint } = await failure(() => openModelFolder(folder), 'not-a-file');
   expect(message).toContain("is not a model's folder: no genai_config.json, or config.json");
   expect(hint).toBe(`Name the model's file: ${join(folder, 'onnx/model.onnx')}`);
 });
