@@ -117,8 +117,14 @@ it('extract refuses adapters that are not finite', async () => {
 });
 
 describe('records in the model', () => {
-  it.each(['', 'n'.repeat(5000)])('refuse the name of a set that no reader takes', async (name) => {
-    const options = { rank: 4, blocks: 1, name, output: folder.fresh() };
+  it('refuse an empty name of a set', async () => {
+    const options = { rank: 4, blocks: 1, name: '', output: folder.fresh() };
+    const error = await failure(() => patch(layer('float32'), options), 'invalid-argument');
+    expect(error.message).toContain('`name`');
+  });
+
+  it('refuse the name of a set that no reader takes', async () => {
+    const options = { rank: 4, blocks: 1, name: 'n'.repeat(5000), output: folder.fresh() };
     const error = await failure(() => patch(layer('float32'), options), 'unsupported');
     expect(error).toMatchObject({
       code: 'unsupported',
