@@ -1,6 +1,6 @@
 /** The manifest of a step graph, read and checked; pages have no packages for that. */
 import { OnnxLoraError } from '../errors.js';
-import { type OptimizerName, optimizerNames } from '../training/optimizers/index.js';
+import { scalarsByName } from '../training/optimizers/scalars.js';
 import { STEP_MANIFEST_KEY, type StepManifest } from '../training/step-format.js';
 import { metadataOf } from './onnx-file.js';
 
@@ -73,7 +73,7 @@ const manifestCheck = object({
   scalars: recordOf(text),
   renamed: optional(recordOf(text)),
   optimizer: object({
-    name: is('an optimizer', (value) => optimizerNames.includes(value as OptimizerName)),
+    name: is('an optimizer', (value) => Object.keys(scalarsByName).includes(value as string)),
     betas: listOf(number),
     accumulate: is('1 or more', (value) => Number.isSafeInteger(value) && (value as number) > 0),
   }),

@@ -1,7 +1,7 @@
 /** Trains with an emitted step graph, in any build of ONNX Runtime. */
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
 import { OnnxLoraError } from '../errors.js';
-import { stepScalars } from '../training/optimizers/index.js';
+import { scalarsAt, scalarsByName } from '../training/optimizers/scalars.js';
 import type { StepManifest } from '../training/step-format.js';
 import { adapterBytes } from './adapter-bytes.js';
 import { float32Of } from './onnx-file.js';
@@ -143,7 +143,7 @@ export class StepTrainer {
     const { scalars } = this.manifest;
     const { name: optimizer, betas } = this.manifest.optimizer;
     const values = Object.entries({
-      ...stepScalars({ optimizer, betas }, lr, this.updates + 1),
+      ...scalarsAt(scalarsByName[optimizer]({ betas }), lr, this.updates + 1),
       accumulated_weight: this.weight,
     });
     const tensors: Record<string, Tensor> = {

@@ -33,7 +33,7 @@ describe('an operator without a rule', () => {
       'modulo (Mod) cannot be differentiated: it has no gradient rule. It lies between an adapter and the loss: double -> modulo',
     );
     expect(error.node).toBe('modulo');
-    expect(error.hint).toMatch(/Adapt only layers behind this node/);
+    expect(error.hint).toMatch(/Adapt only layers after this node/);
   });
 });
 

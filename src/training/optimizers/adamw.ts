@@ -1,6 +1,7 @@
 import { option } from '../../options/option.js';
 import { positive } from '../../options/schemas.js';
 import type { Optimizer } from './optimizer.js';
+import { scalarsByName } from './scalars.js';
 import { betasOption, lrOption, weightDecayOption } from './shared-options.js';
 
 const options = {
@@ -27,13 +28,7 @@ export const adamW: Optimizer<'adamw', 'm' | 'v', 'correction1' | 'correction2',
   summary: 'Adam with decoupled weight decay',
   options,
   moments: () => ['m', 'v'],
-  scalars: ({ betas }) => ({
-    correction1: {
-      meaning: `1 - ${betas[0]}^t, t = 1, 2, … counts updates`,
-      at: (t) => 1 - betas[0] ** t,
-    },
-    correction2: { meaning: `1 - ${betas[1]}^t`, at: (t) => 1 - betas[1] ** t },
-  }),
+  scalars: scalarsByName.adamw,
   update(math, x, { betas, eps, weightDecay }) {
     const { number, add, sub, mul, div, sqrt, scale, each, decayed } = math;
     const m = add(scale(x.m, betas[0]), scale(x.g, 1 - betas[0]));

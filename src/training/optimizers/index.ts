@@ -11,13 +11,14 @@ import { adamW } from './adamw.js';
 import { Arithmetic, type Factors } from './arithmetic.js';
 import { lion } from './lion.js';
 import type { Optimizer, StepScalar } from './optimizer.js';
+import { scalarsAt, type scalarsByName } from './scalars.js';
 import { sgd } from './sgd.js';
 
 /** The simplest first. */
 const list = [sgd, lion, adamW] as const;
 
 /** Name of an optimizer. */
-export type OptimizerName = (typeof list)[number]['name'];
+export type OptimizerName = (typeof list)[number]['name'] & keyof typeof scalarsByName;
 /** The optimizers, the simplest first. */
 export const optimizerNames: readonly OptimizerName[] = list.map(({ name }) => name);
 
@@ -106,8 +107,7 @@ export function stepScalars(
   lr: number,
   t: number,
 ): Readonly<Record<string, number>> {
-  const own = Object.entries(scalarsOf(options)).map(([name, { at }]) => [name, at(t)] as const);
-  return { lr, ...Object.fromEntries(own) };
+  return scalarsAt(scalarsOf(options), lr, t);
 }
 
 /**

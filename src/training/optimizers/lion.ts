@@ -1,4 +1,5 @@
 import type { Optimizer } from './optimizer.js';
+import { scalarsByName } from './scalars.js';
 import { betasOption, lrOption, weightDecayOption } from './shared-options.js';
 
 const options = {
@@ -18,7 +19,7 @@ export const lion: Optimizer<'lion', 'm', never, typeof options> = {
     'Lion, which moves every number by the learning rate and uses only the sign of the average gradient',
   options,
   moments: () => ['m'],
-  scalars: () => ({}),
+  scalars: scalarsByName.lion,
   update({ add, sub, mul, sign, scale, each, decayed }, x, { betas: [beta1, beta2], weightDecay }) {
     const mixed = add(scale(x.m, beta1), scale(x.g, 1 - beta1));
     return {
