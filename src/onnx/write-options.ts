@@ -41,7 +41,7 @@ export const writeOptions = {
     group: 'Output',
     default: false,
     summary: 'replace an existing output',
-    example: '-o model.onnx --force',
+    example: '--force',
   }),
   /** Other inputs that must not be overwritten, such as the file that the options came from. */
   alsoRead: handler(list(path, 0)),

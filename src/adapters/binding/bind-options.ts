@@ -16,7 +16,7 @@ export const bindOptions = {
     group: 'Adapters',
     default: false,
     summary: 'leave out and name adapters of the file that match no layer, instead of failing',
-    example: '--adapter peft-folder --allow-unmatched',
+    example: '--allow-unmatched',
   }),
 };
 

@@ -37,23 +37,34 @@ export const lossNames: readonly LossName[] = all.map(({ name }) => name);
 /** By name. */
 export const losses: Readonly<Record<LossName, Loss>> = byName(all);
 
+function choiceOf<const L extends readonly Loss[]>(list: L) {
+  const names: readonly L[number]['name'][] = list.map(({ name }) => name);
+  return {
+    /** The loss function. */
+    loss: option(choice(names), {
+      group: 'Loss',
+      value: 'NAME',
+      required: true,
+      summary: 'loss function',
+      example: '--loss cross-entropy',
+    }),
+  };
+}
+
+/** The tables of a list of losses. */
+interface LossTables<L extends readonly Loss[]> {
+  readonly choice: ReturnType<typeof choiceOf<L>>;
+  readonly options: ReturnType<typeof optionsByChoice<ReturnType<typeof byName<L>>>>;
+  readonly trainOptions: ReturnType<typeof optionsByChoice<TrainOptionsOf<L>>>;
+}
+
 /**
  * The choice of a loss as an option, with those that the losses bring.
  * @param list of losses
  */
-export function lossTables<const L extends readonly Loss[]>(list: L) {
-  const names: readonly L[number]['name'][] = list.map(({ name }) => name);
+export function lossTables<const L extends readonly Loss[]>(list: L): LossTables<L> {
   return {
-    choice: {
-      /** The loss function. */
-      loss: option(choice(names), {
-        group: 'Loss',
-        value: 'NAME',
-        required: true,
-        summary: 'loss function',
-        example: '--loss cross-entropy',
-      }),
-    },
+    choice: choiceOf(list),
     options: optionsByChoice('loss', byName(list)),
     trainOptions: optionsByChoice('loss', trainOptionsOf(list)),
   };

@@ -11,14 +11,14 @@ import { adamW } from './adamw.js';
 import { Arithmetic, type Factors } from './arithmetic.js';
 import { lion } from './lion.js';
 import type { Optimizer, StepScalar } from './optimizer.js';
-import { scalarsAt, type scalarsByName } from './scalars.js';
+import { scalarsAt } from './scalars.js';
 import { sgd } from './sgd.js';
 
 /** The simplest first. */
 const list = [sgd, lion, adamW] as const;
 
 /** Name of an optimizer. */
-export type OptimizerName = (typeof list)[number]['name'] & keyof typeof scalarsByName;
+export type OptimizerName = (typeof list)[number]['name'];
 /** The optimizers, the simplest first. */
 export const optimizerNames: readonly OptimizerName[] = list.map(({ name }) => name);
 

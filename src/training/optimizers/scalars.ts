@@ -1,5 +1,5 @@
 /**
- * What optimizers are fed at each step besides the learning rate. A page with a step graph computes it too, so
+ * The numbers that optimizers are fed at each step besides the learning rate. A page with a step graph computes it too, so
  * that nothing in here imports a package.
  */
 import type { StepScalar } from './optimizer.js';
