@@ -4,7 +4,7 @@
 export interface CodeRange {
   readonly low: number;
   readonly high: number;
-  /** The integer that stands for 0. */
+  /** The code of 0: an integer, or between two where zero points are stored as floats. */
   readonly zero: number;
   /** Whether the scale may be below 0: then the end of the range that is farther from 0 is that of any sign. */
   readonly signed: boolean;
@@ -39,8 +39,8 @@ export function bestScale(
 
 /** The integer that stands for a number. */
 export function codeOf(value: number, scale: number, { low, high, zero }: CodeRange): number {
-  if (scale === 0) return zero;
-  return Math.min(high, Math.max(low, Math.round(value / scale) + zero));
+  const code = scale === 0 ? zero : value / scale + zero;
+  return Math.min(high, Math.max(low, Math.round(code)));
 }
 
 function startsFor(values: Float64Array, { low, high, zero, signed }: CodeRange): number[] {

@@ -55,9 +55,13 @@ interface Layout {
   readonly blockSize?: number;
 }
 
-function partsOfProduct({ product, weight }: LinearLayer): Parts {
+function partsOfProduct({ product, weight }: LinearLayer): Parts | string {
   const { node, integers, scale, zeroPoint } = product!;
   const axis = weight.transposed ? 0 : 1;
+  // QGemm adds its C in units of the product's scale.
+  if (node.opType === 'QGemm' && (node.inputs[6] ?? '') !== '') {
+    return 'has a bias that is stored in units of the scale of its weight';
+  }
   const layout = { transposed: weight.transposed, axis };
   return { reader: node, codes: integers, scales: scale, zeros: zeroPoint, layout };
 }
@@ -105,6 +109,8 @@ function assembled(
   const scaleDtype = findDataType(scales.tensor.dataType)!;
   const { in: rows, out: columns } = layers[0]!.weight;
   const size = { rows, columns };
+  const dtype = findDataType(codes.tensor.dataType)!;
+  if (!layout.blocks && !RANGES[dtype]) return `is stored as ${dtype}`;
   const bytesOf = ({ tensor }: TensorPlace) => reader.bytes(tensor);
   const shared = { codes, scales, scaleDtype };
   const { blocks } = layout;
@@ -144,7 +150,8 @@ function inBlocks(
       for (let column = 0; column < columns; column++) {
         for (let row = 0; row < count * size; row++) {
           const block = Math.floor(row / size);
-          const code = row < rows ? codes[row * columns + column]! : zeroOf(column, block);
+          const code =
+            row < rows ? codes[row * columns + column]! : Math.round(zeroOf(column, block));
           const bit = (row % size) * bits;
           bytes[(column * count + block) * blob + (bit >> 3)]! |= code << (bit & 7);
         }

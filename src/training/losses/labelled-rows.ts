@@ -76,30 +76,33 @@ const keyOfNode = ({ domain = '', opType }: NewNode) =>
 /** Whether a node takes each row of its batch-dependent inputs by itself, as far as this can be told. */
 function takesRows(node: NewNode, types: ValueTypes, varies: ReadonlySet<string>): boolean {
   const key = keyOfNode(node);
-  if (PRODUCTS.has(key)) return isRowProduct(node, varies);
+  if (PRODUCTS.has(key)) return isRowProduct(node, types, varies);
   if (!ELEMENTWISE.has(key)) return false;
-  const rank = (name: string) => types.get(name)?.shape?.length;
-  const size = (name: string) => types.get(name)?.shape ?? [null];
+  const shape = (name: string) => types.get(name)?.shape;
   return node.inputs.every((name) => {
     if (name === '') return true;
-    if (varies.has(name)) return rank(name) === 3;
+    if (varies.has(name)) return shape(name)?.length === 3;
     // A constant that has rows of its own would have to lose some too.
     return (
-      (rank(name) ?? 3) <= 1 ||
-      size(name)
-        .slice(0, -1)
-        .every((dim) => dim === 1)
+      shape(name)
+        ?.slice(0, -1)
+        .every((dim) => dim === 1) ?? false
     );
   });
 }
 
-function isRowProduct({ inputs, attributes = {} }: NewNode, varies: ReadonlySet<string>): boolean {
+function isRowProduct(node: NewNode, types: ValueTypes, varies: ReadonlySet<string>): boolean {
+  const { inputs, attributes = {} } = node;
   const [, ...others] = inputs;
+  // One matrix for all samples: packed weights are one, and those that adapters were added to have no type yet.
+  const weight = types.get(others[0]!);
+  const isPacked = keyOfNode(node) === 'com.microsoft:MatMulNBits';
+  const isMatrix = isPacked || weight === undefined || weight.shape?.length === 2;
   const moved = ['transA', 'transBatchA'].some((name) => {
     const value = attributes[name];
     return value !== undefined && 'int' in value && Number(value.int) !== 0;
   });
-  return !moved && !others.some((name) => varies.has(name));
+  return isMatrix && !moved && !others.some((name) => varies.has(name));
 }
 
 interface Walk {

@@ -35,3 +35,15 @@ test('a scale below 0 is left to those that may have one', () => {
   expect(bestScale(values, range, 1.1, exact)).toBeLessThan(0);
   expect(bestScale(values, { ...range, signed: false }, 1.1, exact)).toBeGreaterThan(0);
 });
+
+test('codes are integers where the zero point is none, and no farther off than half a step', () => {
+  const between = { low: 0, high: 15, zero: 7.3, signed: true };
+  for (const value of randomNumbers(3, 32)) {
+    const code = codeOf(value, 0.4, between);
+    expect(Number.isInteger(code)).toBe(true);
+    if (code > 0 && code < 15) {
+      expect(Math.abs(value - 0.4 * (code - 7.3))).toBeLessThanOrEqual(0.2 + 1e-12);
+    }
+  }
+  expect(codeOf(0, 0, between)).toBe(7);
+});

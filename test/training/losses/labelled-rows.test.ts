@@ -22,7 +22,11 @@ const IGNORED = -100;
 type Nodes = Parameters<typeof model>[0]['nodes'];
 
 /** h = tanh(table[ids]·W1), then logits of h. */
-function decoder(head: Nodes, more: readonly ReturnType<typeof value>[] = []): Uint8Array {
+function decoder(
+  head: Nodes,
+  more: readonly ReturnType<typeof value>[] = [],
+  weights: readonly ReturnType<typeof tensor>[] = [],
+): Uint8Array {
   return model({
     nodes: [
       node('Gather', ['table', 'input_ids'], 'tokens'),
@@ -32,7 +36,7 @@ function decoder(head: Nodes, more: readonly ReturnType<typeof value>[] = []): U
     ],
     initializers: [
       ...[tensor('table', [VOCABULARY, 6]), tensor('w1', [6, 8]), tensor('w', [8, VOCABULARY])],
-      ...[tensor('cap', [], [3]), tensor('bias', [VOCABULARY])],
+      ...[tensor('cap', [], [3]), tensor('bias', [VOCABULARY]), ...weights],
     ],
     inputs: [value('input_ids', ['batch', 'sequence'], 'int64')],
     outputs: [value('logits', ['batch', 'sequence', VOCABULARY]), ...more],
@@ -179,4 +183,11 @@ describe('the guard', () => {
     });
     await failure(() => shifted, 'verification');
   });
+});
+
+test('all rows stay where a constant has rows of its own', async () => {
+  const product = node('MatMul', ['h', 'w'], 'product', {}, 'head');
+  const places = node('Add', ['product', 'places'], 'logits');
+  const bytes = decoder([product, places], [], [tensor('places', [1, 5, VOCABULARY])]);
+  expect(skips(await stepOf(bytes, LABELS, true, {}))).toBe(false);
 });
