@@ -160,6 +160,7 @@ export { type OpenSessionOptions, openSession, type Session } from './runtime/se
 export type { TensorArray } from './runtime/tensor-value.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 export type { Verification } from './runtime/verification.js';
+export type { GradientOptions } from './training/gradient-options.js';
 export type { GuardReport } from './training/guard/guard.js';
 export type { GuardSetting, LossSettings } from './training/loss-settings.js';
 export { type LossName, type LossOptions, lossNames } from './training/losses/index.js';
@@ -173,5 +174,4 @@ export {
 } from './training/optimizers/index.js';
 export type { EvalRecord, LogRecord, StepRecord } from './training/records.js';
 export { type Schedule, type ScheduleName, schedules } from './training/schedule.js';
-export type { GradientOptions } from './training/weight-gradients.js';
 export { version } from './version.js';

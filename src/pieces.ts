@@ -123,6 +123,7 @@ export type { TensorArray } from './runtime/tensor-value.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
 export type { LossGraph, LossGraphOptions, LossOutput } from './training/forward.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
+export type { GradientOptions } from './training/gradient-options.js';
 export type { GuardReport } from './training/guard/guard.js';
 export type { Renamed } from './training/input-names.js';
 export type { Noise } from './training/layers/dropout.js';
@@ -143,7 +144,6 @@ export type { ScheduleName } from './training/schedule.js';
 export { learningRate, type Schedule } from './training/schedule.js';
 export { buildStepGraph, type StepGraph, type StepOptions } from './training/step-graph.js';
 export {
-  type GradientOptions,
   type GuardListener,
   type RefusedGradient,
   type WeightGradient,

@@ -11,7 +11,6 @@ import type { LinearLayer } from '../adapters/targets/index.js';
 import { differentiate } from '../autodiff/differentiate.js';
 import { OpBuilder } from '../autodiff/op-builder.js';
 import { Refusal } from '../autodiff/refusal.js';
-import { dataOption, dataOptions } from '../data/data-options.js';
 import type { Dataset } from '../data/dataset.js';
 import { modelInputs } from '../data/model-inputs.js';
 import { openDataset } from '../data/open-dataset.js';
@@ -22,55 +21,24 @@ import type { NodePlaces } from '../graph/inline.js';
 import { prune } from '../graph/prune.js';
 import { collect } from '../onnx/edit.js';
 import type { TensorReader } from '../onnx/tensor.js';
-import { noteOption, type WorkOptions, workOptions } from '../onnx/write-options.js';
-import { seedOption } from '../options/common.js';
-import { handler, type OptionsOf, option, type ResolvedOf } from '../options/option.js';
+import type { WorkOptions } from '../onnx/write-options.js';
+import type { ResolvedOf } from '../options/option.js';
 import { resolveOptions } from '../options/resolve.js';
-import { whole } from '../options/schemas.js';
 import { inferTypes } from '../runtime/infer-types.js';
-import { providerOption, threadsOption } from '../runtime/options.js';
 import type { ProviderName } from '../runtime/provider-names.js';
 import { resolveProvider } from '../runtime/providers.js';
 import { openSession, type Session } from '../runtime/session.js';
 import { Batches } from './batches.js';
 import { folderOf } from './evaluator.js';
 import { buildLossGraph, type LossGraph } from './forward.js';
+import { type GradientOptions, gradientOptions } from './gradient-options.js';
 import { guardFirstBatch } from './guard/first-batch.js';
 import type { GuardReport } from './guard/guard.js';
 import { feedsIn } from './input-names.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { deltaGradient } from './layers/delta-gradient.js';
-import { batchSizeOption, guardOption, lossOptions, lossSettings } from './loss-settings.js';
+import { lossOptions } from './loss-settings.js';
 import { labelRequest } from './losses/index.js';
-
-/** Options of the gradients of weights: the data, and the loss. */
-export const gradientOptions = {
-  ...dataOption,
-  ...dataOptions,
-  ...lossSettings,
-  ...guardOption,
-  /** Batches to look at; default 8. */
-  batches: option(whole(1), {
-    group: 'Training',
-    value: 'N',
-    default: 8,
-    summary: 'batches that the gradient is the mean of, drawn at random',
-    example: '--batches 32',
-  }),
-  /** Default 8; less where the data would not make two batches. */
-  batchSize: batchSizeOption.batchSize,
-  /** Which batches. */
-  ...seedOption,
-  /** Bytes that gradients may take at a time; default 512 MB. */
-  memory: handler(whole(1)),
-  ...providerOption,
-  ...threadsOption,
-  ...noteOption,
-  ...workOptions,
-};
-
-/** Options of `weightGradients`. */
-export interface GradientOptions extends OptionsOf<typeof gradientOptions> {}
 
 type Resolved = ResolvedOf<typeof gradientOptions> & GuardListener;
 

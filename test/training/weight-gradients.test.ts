@@ -5,11 +5,8 @@ import { chooseLayers } from '../../src/commands/chosen-layers.js';
 import { ExternalFiles } from '../../src/onnx/external.js';
 import { openModel } from '../../src/onnx/parse.js';
 import { TensorReader } from '../../src/onnx/tensor.js';
-import {
-  type GradientOptions,
-  type WeightGradient,
-  weightGradients,
-} from '../../src/training/weight-gradients.js';
+import type { GradientOptions } from '../../src/training/gradient-options.js';
+import { type WeightGradient, weightGradients } from '../../src/training/weight-gradients.js';
 import { safetensors } from '../data/data.js';
 import { randomNumbers } from '../support/adapters.js';
 import { failure, temporaryFolder } from '../support/files.js';

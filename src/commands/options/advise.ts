@@ -4,7 +4,7 @@ import { dataOption } from '../../data/data-options.js';
 import { noteOption, writeOptions } from '../../onnx/write-options.js';
 import { type OptionsOf, option, optional, restricted, varied } from '../../options/option.js';
 import { path, whole } from '../../options/schemas.js';
-import { gradientOptions } from '../../training/weight-gradients.js';
+import { gradientOptions } from '../../training/gradient-options.js';
 
 const { data: _data, loss, seed, memory, signal, onProgress, onNote, ...ofData } = gradientOptions;
 

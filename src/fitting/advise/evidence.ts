@@ -9,12 +9,8 @@ import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import type { WorkOptions } from '../../onnx/write.js';
 import { pickOptions } from '../../options/resolve.js';
-import {
-  type GradientOptions,
-  type GuardListener,
-  gradientOptions,
-  weightGradients,
-} from '../../training/weight-gradients.js';
+import { type GradientOptions, gradientOptions } from '../../training/gradient-options.js';
+import { type GuardListener, weightGradients } from '../../training/weight-gradients.js';
 import { findChanges } from '../fit/changes.js';
 import { weightDelta } from '../fit/weight-delta.js';
 import { checkWithoutAdapters } from '../fit/without-adapters.js';

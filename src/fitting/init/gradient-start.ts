@@ -19,10 +19,9 @@ import {
 import { OnnxLoraError } from '../../errors.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import { pickOptions } from '../../options/resolve.js';
+import { type GradientOptions, gradientOptions } from '../../training/gradient-options.js';
 import {
-  type GradientOptions,
   type GuardListener,
-  gradientOptions,
   type WeightGradient,
   weightGradients,
 } from '../../training/weight-gradients.js';

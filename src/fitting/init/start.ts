@@ -6,7 +6,8 @@ import type { InitName } from '../../adapters/structure/choices.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { NewTensor } from '../../onnx/encode.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import type { GradientOptions, GuardListener } from '../../training/weight-gradients.js';
+import type { GradientOptions } from '../../training/gradient-options.js';
+import type { GuardListener } from '../../training/weight-gradients.js';
 import type { PrincipalStart } from './principal-start.js';
 
 type GradientOf = Omit<GradientOptions, 'data' | 'loss'> & {
