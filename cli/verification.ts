@@ -21,13 +21,20 @@ export async function chosenProvider(
 /** The numbers in one line, and what they leave open in a second one; none where nothing was checked. */
 export function verificationLines(verification: Verification | undefined): string[] {
   if (!verification) return [];
-  const { samples, maxAbsDiff, maxRelDiff, tolerance, moved, passed } = verification;
+  const { samples, maxAbsDiff, maxRelDiff, tolerance, moved, passed, weights } = verification;
   const difference = `max |Δ| ${measure(maxAbsDiff)}, relative ${measure(maxRelDiff)}`;
   const effect = moved ? ` where the adapters move ${measure(moved.maxRelDiff)}` : '';
+  const compared = `${plural(samples, 'sample')}${weights ? ' beside floats of the same numbers' : ''}`;
   return [
-    `verification: ${plural(samples, 'sample')}, ${difference}${effect}, tolerance ${measure(tolerance)}, ${passed ? 'passed' : 'FAILED'}`,
+    `verification: ${readBackText(weights)}${compared}, ${difference}${effect}, tolerance ${measure(tolerance)}, ${passed ? 'passed' : 'FAILED'}`,
     ...doubtLines(verification),
   ];
+}
+
+/** The weights that were read back, which prove the fold where rounding hides it from the outputs. */
+function readBackText(weights: Verification['weights']): string {
+  if (!weights) return '';
+  return `${plural(weights.count, 'weight')} in integers read back, off from W + ΔW by ${measure(weights.worst)} of plain rounding at most; `;
 }
 
 function doubtLines({ passed, proven, reason }: Verification): string[] {

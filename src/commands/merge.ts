@@ -1,30 +1,14 @@
-import { basename } from 'node:path';
-import { originalPlaces, originalsOf, settleTensors } from '../adapters/edit/replaced.js';
-import { readFactors } from '../adapters/factors/factors.js';
 import type { FoldNorms } from '../adapters/fold/folded-weight.js';
-import { Folding, type FoldKind, type FoldSite } from '../adapters/fold/folding.js';
-import { kindOf } from '../adapters/kinds/index.js';
-import { ownNumbers } from '../adapters/kinds/tensors.js';
-import { keepHeadOutputs } from '../adapters/model/head-outputs.js';
-import { keepLabels } from '../adapters/model/labels.js';
-import { findLayers } from '../adapters/model/layers.js';
-import { invalidManifest, type ModelManifest } from '../adapters/model/manifest.js';
-import type { PatchedModel } from '../adapters/model/patched.js';
-import { layerColumns } from '../adapters/structure/structure.js';
-import type { LinearLayer } from '../adapters/targets/index.js';
-import { NameAuthority } from '../graph/names.js';
-import { NewDataFile } from '../onnx/data-file.js';
+import type { Folded, FoldKind } from '../adapters/fold/folding.js';
 import type { FloatName } from '../onnx/dtype.js';
-import { MessageEdit } from '../onnx/edit.js';
 import { nodeLabel } from '../onnx/model.js';
-import type { TensorReader } from '../onnx/tensor.js';
 import { resolveOptions } from '../options/resolve.js';
 import type { Verification } from '../runtime/verification.js';
+import { foldInto } from './fold-adapters.js';
 import { onModel } from './model-folder.js';
 import { mergeOptions } from './options/merge.js';
-import { defaultOutput, writeWithData } from './output.js';
+import { defaultOutput } from './output.js';
 import { type MergeOptions, type Unmerged, withUnmerged } from './unmerged.js';
-import { removeAdapters } from './unpatch.js';
 
 /** A weight that adapters were folded into. */
 export interface MergedWeight {
@@ -93,22 +77,11 @@ async function mergeFile(path: string, options: MergeOptions): Promise<MergeResu
     const result = await fold(unmerged, path, options);
     if (options.verify === false) return result;
     const { verifyMerged } = await import('./references.js');
-    const lost = lostShare(result.merged);
-    const verification = await verifyMerged(unmerged, path, result.output, { ...options, lost });
+    const requantized = result.merged.some(({ kind }) => kind === 'requantized');
+    const check = { ...options, requantized };
+    const verification = await verifyMerged(unmerged, path, result.output, check);
     return { ...result, verification };
   });
-}
-
-/**
- * The change by rounding folded weights to integers again, as a share of the outputs: every such layer is off by
- * e = |Q(W + ΔW) - W - ΔW| of its weight's norm, in directions that have nothing to do with each other, so that
- * the errors of L layers add up like their squares: √(Σ e²).
- */
-function lostShare(merged: readonly MergedWeight[]): number {
-  const shares = merged.map(({ lost = 0, deltaNorm, weightNorm }) =>
-    weightNorm > 0 ? (lost * deltaNorm) / weightNorm : 0,
-  );
-  return Math.hypot(...shares);
 }
 
 /** The fold alone, which makes floats of quantized weights where nothing else is said. */
@@ -117,41 +90,18 @@ export async function foldAdapters(path: string, options: MergeOptions = {}): Pr
 }
 
 async function fold(
-  { opened, name, unmatched }: Unmerged,
+  unmerged: Unmerged,
   path: string,
-  options: MergeOptions,
+  { output = defaultOutput(path, 'merged'), quantized = 'dequantize', ...options }: MergeOptions,
 ): Promise<MergeResult> {
-  const { model, files, patched, reader } = opened;
-  const output = options.output ?? defaultOutput(path, 'merged');
-  const edit = new MessageEdit(model.source, model.range);
-  const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
-  const sets = patched.chosenSets(name);
-  const context = { model, values: patched.values, reader };
-  const leaving = {
-    nodes: patched.sites.filter(({ set }) => sets.includes(set)).flatMap(({ nodes }) => nodes),
-    places: originalPlaces(patched, sets),
-    originals: originalsOf(patched, sets),
-  };
-  const { quantized = 'dequantize' } = options;
-  const names = new NameAuthority(model);
-  const folding = new Folding(context, edit, dataFile, names, leaving, quantized);
-  removeAdapters(patched, sets, edit);
-  keepLabels(edit, model, sets);
-  keepHeadOutputs(edit, model, sets);
-  folding.plan(sitesOf(patched, sets, reader));
-  const added = sets.flatMap(({ biases = [] }) => biases.map(({ tensor }) => tensor));
-  const replaced = [...settleTensors(patched, sets, edit, reader, folding), ...added];
-  const naming = sets.length === patched.sets.length ? 'forget' : 'remember';
-  await writeWithData(model, edit, output, options, dataFile, naming);
+  const { unmatched } = unmerged;
+  const { folded, replaced } = await foldInto(unmerged, { ...options, output, quantized });
   const isUndoing = (options.scale ?? 1) < 0;
-  const merged = folding.folded.map((one) => describe(one, isUndoing));
+  const merged = folded.map((one) => describe(one, isUndoing));
   return { output, merged, replaced, ...(unmatched ? { unmatched } : {}) };
 }
 
-function describe(
-  { sites, weight, kind, norms }: Folding['folded'][number],
-  isUndoing: boolean,
-): MergedWeight {
+function describe({ sites, weight, kind, norms }: Folded, isUndoing: boolean): MergedWeight {
   const nodes = sites.map(({ layer }) => nodeLabel(layer.node));
   const { module, layer } = sites[0]!;
   const { storedDtype, dtype } = layer.weight;
@@ -180,37 +130,4 @@ const ROUNDOFF: Readonly<Record<FloatName, number>> = {
 /** Two roundings: of W + ΔW, the weight now, when it was folded, and of W, at most |W + ΔW| + |ΔW|. */
 function undoneWithin({ weight, delta }: FoldNorms, dtype: FloatName): number {
   return ROUNDOFF[dtype] * (weight + (weight + delta));
-}
-
-/** Every adapted layer of the model with the adapters to fold. */
-function sitesOf(
-  patched: PatchedModel,
-  sets: readonly ModelManifest[],
-  reader: TensorReader,
-): FoldSite[] {
-  const { model } = patched;
-  const layers = new Map<unknown, { layer: LinearLayer; module: string }>();
-  for (const { linear, module } of findLayers(patched)) {
-    for (const layer of linear) layers.set(layer.node, { layer, module });
-  }
-  const sites = new Map<unknown, FoldSite & { deltas: FoldSite['deltas'][number][] }>();
-  for (const { set, adapter, target } of patched.sites) {
-    if (!sets.includes(set)) continue;
-    const found = layers.get(target);
-    const { weight } = found?.layer ?? {};
-    if (!found || weight?.in !== adapter.in || weight.out !== layerColumns(adapter)) {
-      const problem = `${nodeLabel(target)} is not a layer of ${adapter.in} to ${layerColumns(adapter)} features`;
-      throw invalidManifest(model.source.label, problem);
-    }
-    const site = sites.get(target) ?? { ...found, deltas: [] };
-    site.deltas.push({
-      id: `${set.set}/${adapter.name}`,
-      record: adapter,
-      factors: () => readFactors(patched, reader, adapter),
-      own: ownNumbers(patched, reader, adapter),
-      fold: kindOf(adapter).fold,
-    });
-    sites.set(target, site);
-  }
-  return [...sites.values()];
 }

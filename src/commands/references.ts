@@ -8,14 +8,15 @@ import { floatTypeOf } from '../onnx/tensor.js';
 import type { ModelSource } from '../runtime/compare.js';
 import type { Verification } from '../runtime/verification.js';
 import { apart, runsApart } from './apart.js';
+import { withReadBack, withWeights } from './read-back.js';
 import { type MergeOptions, rescaling, type Unmerged, withUnmerged } from './unmerged.js';
 import { removeAdapters, removeBiases } from './unpatch.js';
 import { verifyOn } from './verify.js';
 
 /** A fold to check. */
 export interface CheckOfFold extends MergeOptions {
-  /** The change by rounding weights to integers again, as a share of the outputs; default 0. */
-  readonly lost?: number;
+  /** Whether weights were rounded to integers again; default false. */
+  readonly requantized?: boolean;
 }
 
 /**
@@ -55,6 +56,7 @@ async function runMerged(
   output: string,
   options: CheckOfFold,
 ): Promise<Verification> {
+  if (options.requantized) return await runRequantized(unmerged, output, options);
   const { model } = unmerged.opened;
   const isUnchanged = options.adapter === undefined && (options.scale ?? 1) === 1;
   const whole = [{ source: model.source, ...model.range }];
@@ -62,6 +64,22 @@ async function runMerged(
   const base = await sourceOf(withoutAdapters(unmerged).pieces(), path);
   const runs = { base, nudged: () => nudged(unmerged, path) };
   return await verifyOn(model, reference, { path: output }, { ...options, ...runs });
+}
+
+/**
+ * As `runMerged`, for weights in integers: they are read back from the file, and the reference multiplies
+ * with what was read, in floats. Its difference from the file is rounding alone.
+ */
+async function runRequantized(
+  unmerged: Unmerged,
+  output: string,
+  options: CheckOfFold,
+): Promise<Verification> {
+  const { model } = unmerged.opened;
+  return await withReadBack(unmerged, output, options, async (reference, weights) => {
+    const found = await verifyOn(model, { path: reference }, { path: output }, options);
+    return withWeights(found, weights);
+  });
 }
 
 /** The same model with nothing in the place of what is to be folded: heads stay, they are nodes. */

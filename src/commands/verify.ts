@@ -20,7 +20,7 @@ import type { VerifyOptions } from './options/check.js';
 export type { VerifyOptions };
 
 /** The change by the adapters of the two models, and how their rounding may be known. */
-export type AdapterRuns = Pick<CompareOptions, 'base' | 'nudged' | 'lost'>;
+export type AdapterRuns = Pick<CompareOptions, 'base' | 'nudged'>;
 
 /**
  * Runs `reference` and `candidate` and compares their outputs.

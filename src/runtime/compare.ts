@@ -10,7 +10,7 @@ import { Findings, type Rounding } from './findings.js';
 import type { ProviderName } from './provider-names.js';
 import { openSession, type Session } from './session.js';
 import type { Feeds } from './tensor-value.js';
-import { defaultTolerance, roundedWeights, roundingLevel } from './tolerance.js';
+import { defaultTolerance, roundingLevel } from './tolerance.js';
 import type { Verification } from './verification.js';
 
 /**
@@ -46,8 +46,6 @@ export interface CompareOptions extends WorkOptions {
    * where the rest leaves a doubt.
    */
   readonly nudged?: (() => Promise<ModelSource | undefined>) | undefined;
-  /** The rounding of the candidate's weights, as a share of the outputs; see `roundedWeights`. */
-  readonly lost?: number | undefined;
 }
 
 /**
@@ -194,7 +192,7 @@ function roundingBetween(
   reference: ModelSource,
   candidate: ModelSource,
   outputs: readonly DataTypeName[],
-  { tolerance, lost = 0 }: CompareOptions,
+  { tolerance }: CompareOptions,
 ): Rounding {
   const models: Model[] = [];
   try {
@@ -203,8 +201,7 @@ function roundingBetween(
     const byDefault = tolerance ?? defaultTolerance(models, outputs);
     const isGiven = tolerance !== undefined;
     const level = roundingLevel(before, after, outputs);
-    const found = { tolerance: byDefault, isGiven, ...level };
-    return lost > 0 ? roundedWeights(found, lost) : found;
+    return { tolerance: byDefault, isGiven, ...level };
   } finally {
     for (const model of models) model.close();
   }

@@ -90,22 +90,6 @@ export function roundingLevel(
     : { level, inSteps: false };
 }
 
-/**
- * The rounding to expect where the candidate's weights were rounded to integers again. An output is off by
- * about the share `lost` in the Euclidean norm; of normally distributed errors the greatest of thousands is
- * four times their root mean square, and outputs are some two to four times as great at most as they are on
- * the whole, so that four times the share is a bound for the greatest difference.
- */
-export function roundedWeights<R extends RoundingLevel & { tolerance: number; isGiven: boolean }>(
-  rounding: R,
-  lost: number,
-): R {
-  const tolerance = rounding.isGiven ? rounding.tolerance : rounding.tolerance + GREATEST * lost;
-  return { ...rounding, tolerance, level: rounding.level + lost, inSteps: true };
-}
-
-const GREATEST = 4;
-
 /** The distance between the smallest numbers of a type, which no rounding is finer than. */
 export function smallestStep(dtype: DataTypeName): number {
   return SMALLEST[dtype] ?? 0;

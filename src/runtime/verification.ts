@@ -23,8 +23,21 @@ export interface Verification {
     readonly maxRelDiff: number;
   };
   /**
+   * Weights that were rounded to integers, read back from the file; then the reference multiplies with what was
+   * read, in floats.
+   */
+  readonly weights?: {
+    /** Number of them. */
+    readonly count: number;
+    /**
+     * The greatest error of numbers that share a scale, over that of the least scale that cuts off nothing: at
+     * most 1 where passed, and every number is the nearest that its integer can say.
+     */
+    readonly worst: number;
+  };
+  /**
    * Whether the samples prove the fold: the adapters move the outputs by so much more than rounding that
-   * half of them could not be missing unseen.
+   * half of them could not be missing unseen; of `weights`, whether their numbers do.
    */
   readonly proven?: boolean;
   /** Why it was not passed, or proves nothing. */

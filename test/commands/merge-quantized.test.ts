@@ -1,8 +1,9 @@
 /** Folds into weights that are stored as integers: refused, as floats, or as integers again. */
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { extract } from '../../src/commands/extract.js';
 import { merge } from '../../src/commands/merge.js';
+import { verifyMergedHere } from '../../src/commands/references.js';
 import type { Model } from '../../src/onnx/model.js';
 import { openModel } from '../../src/onnx/parse.js';
 import { patchFile, randomNumbers, trained } from '../support/adapters.js';
@@ -137,6 +138,46 @@ describe.each(Object.entries(forms))('%s', (_, bytes) => {
     expect(existsSync(output)).toBe(false);
     const { merged } = await merge(path, { output, quantized: 'dequantize' });
     expect(merged).toMatchObject([{ kind: 'dequantized' }]);
+  });
+});
+
+describe('the proof', () => {
+  const check = (path: string, output: string) =>
+    verifyMergedHere(path, output, { requantized: true });
+
+  test('reads the weights back, and multiplies with floats of them', async () => {
+    const path = await patched(blocks(4, true));
+    const { verification } = await merge(path, { output: folder.fresh(), quantized: 'requantize' });
+    expect(verification).toMatchObject({ passed: true, proven: true, weights: { count: 1 } });
+    // No scale is worse than the one that cuts off nothing, and the outputs differ by the order of sums.
+    expect(verification!.weights!.worst).toBeLessThan(1);
+    expect(verification!.maxRelDiff).toBeLessThan(2e-6);
+  });
+
+  test.each([
+    ['4 bits', blocks(4, false)],
+    ['8 bits', blocks(8, false)],
+    ['one scale', dequantized(false, -1)],
+  ])('fails for one integer that is another one: %s', async (_, bytes) => {
+    const path = await patched(bytes);
+    const output = folder.fresh();
+    await merge(path, { output, quantized: 'requantize' });
+    const file = readFileSync(output);
+    const at = read(output, ({ graph }) => {
+      const { data } = graph.initializers.get('w')!;
+      return data.kind === 'raw' ? data.field.value : 0;
+    });
+    file[at + 3]! ^= 3;
+    const damaged = await check(path, folder.write(file));
+    expect(damaged.passed).toBe(false);
+    expect(damaged.reason).toMatch(/^[12] numbers of w are not the nearest to W \+ ΔW/);
+  });
+
+  test('fails where ΔW is not in the file', async () => {
+    const bytes = blocks(4, false);
+    const { passed, reason } = await check(await patched(bytes), folder.write(bytes));
+    expect(passed).toBe(false);
+    expect(reason).toMatch(/numbers of w are not the nearest to W \+ ΔW/);
   });
 });
 

@@ -23,10 +23,10 @@ import type { AdapterShape } from '../model/manifest.js';
 import { structureOf } from '../structure/structure.js';
 import type { Addend, LinearLayer } from '../targets/index.js';
 import { type BaseWeight, storedWeight } from './base-weight.js';
-import { type WeightContext, weightByIdentity, weightOfIntegers } from './dequantize.js';
+import type { WeightContext } from './dequantize.js';
 import { addendsOf, becomeProduct } from './float-product.js';
 import type { FoldNorms, FoldRule } from './folded-weight.js';
-import { isQuantized, layerWeight } from './layer-weight.js';
+import { isQuantized, layerWeight, numbersOfLayer } from './layer-weight.js';
 import { isInIntegers, type QuantizedPolicy, refuseGrowth } from './quantized-policy.js';
 import { requantized } from './requantize.js';
 import { RowFactors } from './row-factors.js';
@@ -136,10 +136,7 @@ export class Folding {
     const stored = isOne ? storedCodes(this.context, layers) : 'has adapters that differ';
     if (typeof stored === 'string') throw notRequantized(layers[0]!, stored);
     const { reader } = this.context;
-    const { constant } = layers[0]!.weight;
-    const { base, transposed } = constant
-      ? layerWeight(this.context, layers[0]!, constant)
-      : { base: this.weightInside(layers[0]!), transposed: false };
+    const { base, transposed } = numbersOfLayer(this.context, layers[0]!);
     const data = this.fold(group, base, transposed, 'requantized');
     const { norms } = this.folded.at(-1)!;
     const bytes = (place: TensorPlace) => reader.bytes(place.tensor);
@@ -149,13 +146,6 @@ export class Folding {
     const made = requantized({ base, transposed, data, norms }, stored, sizes, old);
     this.put(stored.codes, made.codes);
     this.put(stored.scales, made.scales);
-  }
-
-  /** The weight [in, out] of a layer that is quantized inside its operator, or multiplies integers. */
-  private weightInside(layer: LinearLayer): BaseWeight {
-    return layer.product
-      ? weightOfIntegers(this.context, layer, layer.product)
-      : weightByIdentity(this.context, layer);
   }
 
   /** Gives a stored tensor other numbers. */
@@ -244,7 +234,8 @@ export class Folding {
   private replaceOperator(group: readonly FoldSite[]): void {
     for (const site of group) {
       const { node, weight, input, product } = site.layer;
-      const data = this.fold([site], this.weightInside(site.layer), false, 'dequantized');
+      const { base } = numbersOfLayer(this.context, site.layer);
+      const data = this.fold([site], base, false, 'dequantized');
       const name = this.names.fresh(`${weight.name}_merged`);
       const dims = [weight.in, weight.out];
       this.addBeside(site.layer, { name, dtype: weight.dtype, dims, data });
@@ -288,12 +279,7 @@ export class Folding {
     const label = nodeLabel(group[0]!.layer.node);
     const rowFactors = ({ record, factors }: Delta, divisor: number) =>
       new RowFactors(structureOf(record), factors(), record.scale / divisor, transposed);
-    this.folded.push({
-      sites: group,
-      weight: weight.constant?.tensor.name || weight.name,
-      kind,
-      norms,
-    });
+    this.folded.push({ sites: group, weight: tensorName(weight), kind, norms });
     const { fold, own = {} } = deltas[0]!;
     return fold({
       ...{ weight: base, own, factor: weight.factor, transposed, norms, label },
@@ -361,6 +347,11 @@ export class Folding {
       );
     });
   }
+}
+
+/** Name of the tensor that holds a weight, or of what the node reads. */
+export function tensorName({ constant, name }: LinearLayer['weight']): string {
+  return constant?.tensor.name || name;
 }
 
 /** Whether a node is one of those that stand around a product of integers, or that product. */

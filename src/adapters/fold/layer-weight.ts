@@ -5,7 +5,12 @@ import { type FloatName, isConvertible } from '../../onnx/dtype.js';
 import { type Node, nodeLabel } from '../../onnx/model.js';
 import type { LinearLayer } from '../targets/index.js';
 import { type BaseWeight, storedWeight } from './base-weight.js';
-import { dequantizedTensor, type WeightContext } from './dequantize.js';
+import {
+  dequantizedTensor,
+  type WeightContext,
+  weightByIdentity,
+  weightOfIntegers,
+} from './dequantize.js';
 
 /** A weight as floats, and the steps that still stand between it and its node. */
 export interface LayerWeight {
@@ -36,6 +41,19 @@ export function layerWeight(
       ? storedWeight(context.reader, tensor, layer.weight.storedDtype as FloatName)
       : dequantizedTensor(context, steps[at]!, dims, typeAfter(constant, at, layer));
   return { base, transposed, dims, steps: steps.slice(at + 1) };
+}
+
+/** The numbers that a layer multiplies with, also where its operator holds them in integers: then [in, out]. */
+export function numbersOfLayer(
+  context: WeightContext,
+  layer: LinearLayer,
+): Pick<LayerWeight, 'base' | 'transposed'> {
+  const { constant } = layer.weight;
+  if (constant) return layerWeight(context, layer, constant);
+  const base = layer.product
+    ? weightOfIntegers(context, layer, layer.product)
+    : weightByIdentity(context, layer);
+  return { base, transposed: false };
 }
 
 /** Whether a weight is computed from quantized numbers. */

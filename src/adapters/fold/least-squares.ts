@@ -37,13 +37,29 @@ export function bestScale(
   return best;
 }
 
+/** The sum of squared errors with the least scale that cuts off nothing. */
+export function nearestError(
+  values: Float64Array,
+  range: CodeRange,
+  rounded: (scale: number) => number,
+): number {
+  const errors = coveringScales(values, range).map((scale) =>
+    squaredError(values, range, rounded(scale)),
+  );
+  return Math.min(...errors);
+}
+
 /** The integer that stands for a number. */
 export function codeOf(value: number, scale: number, { low, high, zero }: CodeRange): number {
   const code = scale === 0 ? zero : value / scale + zero;
   return Math.min(high, Math.max(low, Math.round(code)));
 }
 
-function startsFor(values: Float64Array, { low, high, zero, signed }: CodeRange): number[] {
+function startsFor(values: Float64Array, range: CodeRange): number[] {
+  return coveringScales(values, range).flatMap((scale) => SHARES.map((share) => scale * share));
+}
+
+function coveringScales(values: Float64Array, { low, high, zero, signed }: CodeRange): number[] {
   let [least, greatest] = [0, 0];
   for (const value of values) {
     if (value < least) least = value;
@@ -51,8 +67,7 @@ function startsFor(values: Float64Array, { low, high, zero, signed }: CodeRange)
   }
   const covering = (from: number, to: number) =>
     Math.max(high > zero ? to / (high - zero) : 0, low < zero ? from / (low - zero) : 0);
-  const scales = [covering(least, greatest), ...(signed ? [-covering(-greatest, -least)] : [])];
-  return scales.flatMap((scale) => SHARES.map((share) => scale * share));
+  return [covering(least, greatest), ...(signed ? [-covering(-greatest, -least)] : [])];
 }
 
 function squaredError(values: Float64Array, range: CodeRange, scale: number): number {
