@@ -2,7 +2,6 @@
  * A graph in memory that grows: what step graphs and other new models are built with. Weights stay
  * where they are, as pieces; `modelPieces` is the whole as an ONNX file.
  */
-import { isAbsolute, relative, resolve } from 'node:path';
 import {
   type DataTypeName,
   dataTypeNumber,
@@ -24,6 +23,7 @@ import {
 } from '../onnx/encode.js';
 import { GraphField, ModelField } from '../onnx/fields.js';
 import type { Dim, OpsetImport } from '../onnx/model.js';
+import { placeIn } from '../onnx/place-in.js';
 import { onnx } from '../onnx/proto.js';
 
 /** A graph input or output; a null shape leaves even the rank open. */
@@ -205,7 +205,7 @@ export class GraphBuilder {
     };
     for (const node of this.nodes) add(nodeRecord(node));
     for (const tensor of this.initializers.values()) {
-      const place = placeIn(folder, tensor);
+      const place = placeIn(folder, tensor.data);
       add(place ? externalInitializerRecord(tensor, place) : initializerRecord(tensor));
     }
     for (const input of this.inputs) add(record(GraphField.input, valueInfo(input)));
@@ -222,22 +222,6 @@ export function copyOf(graph: GraphBuilder): GraphBuilder {
   for (const input of graph.inputs) copy.inputs.push(input);
   for (const output of graph.outputs) copy.outputs.push(output);
   return copy;
-}
-
-// Small tensors, shapes and axes above all, have to be in the model: runtimes compute with them while
-// they load it.
-const MIN_EXTERNAL_BYTES = 16 * 1024;
-
-/** A tensor's place in a file of the folder. */
-function placeIn(folder: string | undefined, { data }: NewTensor) {
-  if (folder === undefined || !('start' in data)) return undefined;
-  const length = data.end - data.start;
-  if (length < MIN_EXTERNAL_BYTES) return undefined;
-  const place = data.source.placeOf(data.start, data.end);
-  if (place === undefined) return undefined;
-  const location = relative(resolve(folder), resolve(place.path));
-  if (location.startsWith('..') || isAbsolute(location)) return undefined;
-  return { location, offset: place.start, length };
 }
 
 function bytesOf(dtype: DataTypeName, values: readonly Integer[]): Uint8Array {

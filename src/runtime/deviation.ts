@@ -18,7 +18,7 @@ export interface Deviation {
  * runtime leaves out, so that a number in the place of one that is not finite is not a difference there.
  */
 export function deviationOf(expected: TensorValue, found: TensorValue): Deviation {
-  const [a, b] = [tensorToFloat64(expected), tensorToFloat64(found)];
+  const [a, b] = [numbersOf(expected), numbersOf(found)];
   const overflows = isHalf(expected) || isHalf(found);
   let [most, at, magnitude] = [0, 0, 0];
   for (let i = 0; i < a.length; i++) {
@@ -32,6 +32,11 @@ export function deviationOf(expected: TensorValue, found: TensorValue): Deviatio
   }
   const share = most === 0 ? 0 : most / magnitude;
   return { share, index: indexOf(at, expected.dims), expected: a[at]!, found: b[at]! };
+}
+
+/** Floats as they are: an output of a language model has millions, and copies of them take long. */
+function numbersOf(tensor: TensorValue): Float32Array | Float64Array {
+  return tensor.data instanceof Float32Array ? tensor.data : tensorToFloat64(tensor);
 }
 
 function isHalf({ dtype }: TensorValue): boolean {

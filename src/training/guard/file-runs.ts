@@ -1,9 +1,11 @@
 /** Runs of a model's file as it is, on one batch. */
 import { OnnxLoraError } from '../../errors.js';
+import { findDataType } from '../../onnx/dtype.js';
 import { collect, MessageEdit } from '../../onnx/edit.js';
-import { record, stringRecord } from '../../onnx/encode.js';
+import { externalInitializerRecord, record, stringRecord } from '../../onnx/encode.js';
 import { GraphField, ValueInfoField } from '../../onnx/fields.js';
-import type { Model } from '../../onnx/model.js';
+import type { Model, Tensor } from '../../onnx/model.js';
+import { placeIn } from '../../onnx/place-in.js';
 import { deviationOf } from '../../runtime/deviation.js';
 import type { Outputs } from '../../runtime/difference.js';
 import { openSession, type Session } from '../../runtime/session.js';
@@ -64,20 +66,21 @@ export class FileRuns {
     const { model, threads } = this;
     // One run: laying weights out for many would take longer than it saves, and copies them.
     const options = { threads, optimization, prepacking: false } as const;
-    const path = inner.length === 0 ? pathOf(model) : undefined;
-    if (path !== undefined) return openSession(path, options);
-    const whole = await withOutputs(model, inner);
-    return openSession(whole, { ...options, externalFolder: folderOf(model) });
+    const externalFolder = folderOf(model);
+    const bytes = await withOutputs(model, inner, externalFolder);
+    return openSession(bytes, { ...options, externalFolder });
   }
 }
 
-/** The file that the model is, byte for byte. */
-function pathOf({ source }: Model): string | undefined {
-  const place = source.placeOf(0, source.size);
-  return place?.start === 0 && place.path === source.path ? place.path : undefined;
-}
-
-async function withOutputs(model: Model, inner: readonly string[]): Promise<Uint8Array> {
+/**
+ * The file with these values as outputs too, and its large weights as external data in the file itself:
+ * ONNX Runtime maps them, where it would read and copy the whole file.
+ */
+async function withOutputs(
+  model: Model,
+  inner: readonly string[],
+  folder: string | undefined,
+): Promise<Uint8Array> {
   const edit = new MessageEdit(model.source, model.range);
   const known = new Set(model.graph.outputs.map(({ name }) => name));
   const graph = edit.child(model.graph.field);
@@ -85,7 +88,20 @@ async function withOutputs(model: Model, inner: readonly string[]): Promise<Uint
     if (known.has(name)) continue;
     graph.append(...record(GraphField.output, stringRecord(ValueInfoField.name, name)));
   }
+  for (const tensor of model.graph.initializers.values()) {
+    const mapped = mappedRecord(model, tensor, folder);
+    if (mapped) graph.replace(tensor.field, ...mapped);
+  }
   return collect(edit.pieces());
+}
+
+/** The record of a tensor that stays in its file; undefined for one that has to be in the model. */
+function mappedRecord({ source }: Model, tensor: Tensor, folder: string | undefined) {
+  const { name, dims, data } = tensor;
+  const dtype = findDataType(tensor.dataType);
+  if (data.kind !== 'raw' || dtype === undefined) return undefined;
+  const place = placeIn(folder, { source, start: data.field.value, end: data.field.end });
+  return place && externalInitializerRecord({ name, dtype, dims }, place);
 }
 
 /** The feeds in the types that the file takes: a graph for GPUs takes integers as int32. */
