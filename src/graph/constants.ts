@@ -2,6 +2,7 @@
 import { type DataTypeName, findDataType } from '../onnx/dtype.js';
 import type { TensorPlace } from '../onnx/external.js';
 import { elementCount, type Graph, type Node, type Tensor } from '../onnx/model.js';
+import { isReshaping, reshaped } from './reshaped.js';
 import type { ValueIndex } from './uses.js';
 
 /** A constant value: a stored tensor, and the nodes that turn it into the value. */
@@ -19,14 +20,21 @@ export interface Constant {
    * those that compute with other constants too.
    */
   readonly steps: readonly Node[];
+  /** Number of steps up to the last one that does more than pass numbers on, swap a matrix or cast. */
+  readonly computed: number;
+  /** Number of steps up to the last one after which an axis is not one of the axes before. */
+  readonly laidOut: number;
   /** Shape and type of the value after the last step. */
   readonly dims: readonly number[];
   /** Type of the value; undefined where the nodes between leave it open. */
   readonly dtype: DataTypeName | undefined;
 }
 
-// Exporters put one to three nodes between a weight and its use.
+// Exporters put one to three nodes between a constant and its use.
 const MAX_STEPS = 16;
+
+/** Of a weight: tools that edit graphs leave chains of nodes that nobody folded. */
+export const MAX_WEIGHT_STEPS = 64;
 
 // Scales and zero points come as they are or through a Cast. A hostile file must not make every step
 // of a chain the start of further ones: their number grows with the power of this.
@@ -47,7 +55,7 @@ export function traceConstant(
  * integers times a scale. The tensor is then the one that holds the matrix.
  */
 export function traceWeight(values: ValueIndex, graph: Graph, name: string): Constant | undefined {
-  return trace(values, graph, name, MAX_STEPS, true);
+  return trace(values, graph, name, MAX_WEIGHT_STEPS, true);
 }
 
 function trace(
@@ -66,8 +74,8 @@ function trace(
     if (stored) {
       const origin = { tensor: stored, graph: value.graph, overridable: value.isInput };
       const node = initializer ? undefined : producer;
-      const shape = shapeAfter(stored, steps, sides);
-      return shape && { ...origin, node, steps, ...shape };
+      const form = formAfter(values, stored, steps, sides);
+      return form && { ...origin, node, steps, ...form };
     }
     const step = producer && stepOf(values, producer, maxSteps, computes);
     if (!step) return undefined;
@@ -85,7 +93,7 @@ function stepOf(
   maxSteps: number,
   computes: boolean,
 ): { main: string; sides: readonly Constant[] } | undefined {
-  if (isStep(node) || (computes && node.opType === 'QuantizeLinear' && node.domain === '')) {
+  if (isStep(node) || (computes && isRearranging(node))) {
     const sides = sideInputs(values, node, maxSteps);
     return sides && { main: node.inputs[0]!, sides };
   }
@@ -118,10 +126,21 @@ export function isMadeOfConstants(values: ValueIndex, graph: Graph, name: string
   return true;
 }
 
-/** Whether a node computes with constants and does not only pass one on. */
+/** Whether a node computes with constants, or lays one out anew, and does not only pass one on. */
 export function isComputing(node: Node): boolean {
+  return givesOtherNumbers(node) || (isRearranging(node) && !isStep(node));
+}
+
+/** Whether a node gives other numbers than its constant has, other than by rounding. */
+export function givesOtherNumbers(node: Node): boolean {
+  return (node.domain === '' && QUANTIZING.has(node.opType)) || isArithmetic(node);
+}
+
+/** Whether a node only changes the order or the type of a weight's numbers, where it is not a step too. */
+function isRearranging(node: Node): boolean {
   const { opType, domain } = node;
-  return domain === '' && (QUANTIZING.has(opType) || isArithmetic(node));
+  if (isReshaping(node)) return true;
+  return domain === '' && (opType === 'Transpose' || opType === 'QuantizeLinear');
 }
 
 const QUANTIZING = new Set(['QuantizeLinear', 'DequantizeLinear']);
@@ -184,24 +203,46 @@ function sideInputs(values: ValueIndex, node: Node, maxSteps: number): Constant[
   return constants;
 }
 
+type Form = Pick<Constant, 'dims' | 'dtype' | 'computed' | 'laidOut'>;
+
 /** undefined where a step makes more numbers than it takes, which a small file could do without end. */
-function shapeAfter(
+function formAfter(
+  values: ValueIndex,
   tensor: Tensor,
   steps: readonly Node[],
   sides: ReadonlyMap<Node, readonly Constant[]>,
-): { dims: readonly number[]; dtype: DataTypeName | undefined } | undefined {
-  let dims: readonly number[] = tensor.dims;
+): Form | undefined {
+  let dims: readonly number[] | undefined = tensor.dims;
   let dtype = findDataType(tensor.dataType);
-  for (const step of steps) {
+  let [computed, laidOut] = [0, 0];
+  for (const [i, step] of steps.entries()) {
     const [side, zeroPoint] = sides.get(step) ?? [];
-    if (step.opType === 'Transpose') dims = [...dims].reverse();
+    if (isReshaping(step) || (step.opType === 'Transpose' && dims.length !== 2)) laidOut = i + 1;
+    if (laidOut > i || isComputing(step)) computed = i + 1;
     if (step.opType === 'Cast') dtype = findDataType(step.attributes.get('to')?.i ?? 0);
     // The output has the type of the scale.
     if (step.opType === 'DequantizeLinear') dtype = side?.dtype;
     if (step.opType === 'QuantizeLinear') dtype = quantizedType(step, zeroPoint);
     if (isArithmetic(step) && !isStretchedTo(side!.dims, dims)) return undefined;
+    dims = dimsAfter(values, step, dims);
+    if (!dims) return undefined;
   }
-  return { dims, dtype };
+  return { dims, dtype, computed, laidOut };
+}
+
+function dimsAfter(values: ValueIndex, step: Node, dims: readonly number[]) {
+  if (isReshaping(step)) return reshaped(values, step, dims);
+  if (step.opType !== 'Transpose') return dims;
+  const perm = step.attributes.get('perm')?.ints ?? [];
+  if (perm.length === 0) return [...dims].reverse();
+  const sizes = perm.map((axis) => dims[axis]);
+  const isOrder = perm.length === dims.length && new Set(perm).size === perm.length;
+  return isOrder && !sizes.includes(undefined) ? (sizes as number[]) : undefined;
+}
+
+/** The swaps of a matrix among the steps after the axes are what the weight's are. */
+export function swapsOf({ steps, laidOut }: Constant, end = steps.length): number {
+  return steps.slice(laidOut, end).filter(({ opType }) => opType === 'Transpose').length;
 }
 
 function quantizedType({ attributes }: Node, zeroPoint: Constant | undefined) {

@@ -1,4 +1,4 @@
-/** Where a model in memory refers to bytes that are in a file on the disk already. */
+/** The place of bytes in a file on the disk, for a model in memory that refers to them. */
 import { isAbsolute, relative, resolve } from 'node:path';
 import type { Piece } from './edit.js';
 

@@ -4,7 +4,7 @@
  */
 
 import { OnnxLoraError } from '../../errors.js';
-import { isComputing, isStep, storedTensor } from '../../graph/constants.js';
+import { isComputing, isStep, MAX_WEIGHT_STEPS, storedTensor } from '../../graph/constants.js';
 import type { Value, ValueIndex } from '../../graph/uses.js';
 import { dataTypeNumber, type FloatName } from '../../onnx/dtype.js';
 import { type Piece, totalLength } from '../../onnx/edit.js';
@@ -201,8 +201,8 @@ function attributeValue(attribute: {
   return attribute.f !== undefined ? { float: attribute.f } : { ints: attribute.ints };
 }
 
-// Exporters put a few nodes between a stored tensor and what reads it.
-const MAX_NODES = 64;
+// Every node of a weight may read a scale and a zero point, each through a Cast.
+const MAX_VALUES = 4 * MAX_WEIGHT_STEPS;
 
 /** The constants of these names, with the nodes that make them of stored tensors. */
 function constantRecords(context: WeightContext, node: Node, names: readonly string[]): Piece[] {
@@ -211,7 +211,7 @@ function constantRecords(context: WeightContext, node: Node, names: readonly str
   const add = (reading: Node, name: string): Piece[] => {
     const value = values.resolve(reading.graph, name);
     if (done.has(name) && done.get(name) === value) return [];
-    if (done.has(name) || done.size >= MAX_NODES) throw notStored(node, name);
+    if (done.has(name) || done.size >= MAX_VALUES) throw notStored(node, name);
     done.set(name, value);
     const stored = storedTensor(values, reading.graph, name);
     if (stored) {
@@ -220,7 +220,8 @@ function constantRecords(context: WeightContext, node: Node, names: readonly str
       return initializerRecord({ name, dtype, dims: tensor.dims, data: reader.bytes(tensor) });
     }
     const made = value?.producer;
-    if (!made || !(isStep(made) || isComputing(made))) throw notStored(node, name);
+    const isKnown = made && (isStep(made) || isComputing(made) || made.opType === 'Constant');
+    if (!isKnown) throw notStored(node, name);
     const inputs = made.inputs.filter((input) => input !== '');
     const attributes = Object.fromEntries(
       [...made.attributes].map(([key, { field }]) => [

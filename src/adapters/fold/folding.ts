@@ -5,7 +5,13 @@
  */
 
 import { OnnxLoraError } from '../../errors.js';
-import { type Constant, isComputing, isStep, storedTensor } from '../../graph/constants.js';
+import {
+  type Constant,
+  givesOtherNumbers,
+  isComputing,
+  isStep,
+  storedTensor,
+} from '../../graph/constants.js';
 import type { NameAuthority } from '../../graph/names.js';
 import { finalReaders } from '../../graph/readers.js';
 import type { Value } from '../../graph/uses.js';
@@ -22,11 +28,12 @@ import type { Factors } from '../factors/norms.js';
 import type { AdapterShape } from '../model/manifest.js';
 import { structureOf } from '../structure/structure.js';
 import type { Addend, LinearLayer } from '../targets/index.js';
+import { isComputed } from '../targets/weight.js';
 import { type BaseWeight, storedWeight } from './base-weight.js';
 import type { WeightContext } from './dequantize.js';
 import { addendsOf, becomeProduct } from './float-product.js';
 import type { FoldNorms, FoldRule } from './folded-weight.js';
-import { isQuantized, layerWeight, numbersOfLayer } from './layer-weight.js';
+import { layerWeight, numbersOfLayer } from './layer-weight.js';
 import { isInIntegers, type QuantizedPolicy, refuseGrowth } from './quantized-policy.js';
 import { requantized } from './requantize.js';
 import { RowFactors } from './row-factors.js';
@@ -111,8 +118,9 @@ export class Folding {
   }
 
   private canReplace(group: readonly FoldSite[]): boolean {
-    const { constant, storedDtype } = group[0]!.layer.weight;
-    if (!constant || !isConvertible(storedDtype) || isQuantized(constant)) return false;
+    const { weight } = group[0]!.layer;
+    const { constant, storedDtype } = weight;
+    if (!constant || !isConvertible(storedDtype) || isComputed(weight)) return false;
     if (this.originals.has(constant.tensor)) return false;
     const adapted = new Map(group.map(({ layer }) => [layer.node, layer.weight.input]));
     const readers = finalReaders(this.context.values, constant);
@@ -181,8 +189,8 @@ export class Folding {
       return;
     }
     const { base, transposed, dims, steps } = layerWeight(this.context, layer, constant);
-    const quantized = isQuantized(constant);
-    const data = this.fold(group, base, transposed, quantized ? 'dequantized' : 'split');
+    const isSplit = !isInIntegers(layer) && !constant.steps.some(givesOtherNumbers);
+    const data = this.fold(group, base, transposed, isSplit ? 'split' : 'dequantized');
     const name = this.addWeight(constant, base.dtype, dims, data);
     for (const { layer: site } of group) {
       const value = this.copySteps(site, steps, name);

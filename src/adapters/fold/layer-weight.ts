@@ -1,8 +1,7 @@
 /** The numbers that a layer's weight has, whatever stands between the file and its node. */
-import { OnnxLoraError } from '../../errors.js';
-import { type Constant, isComputing } from '../../graph/constants.js';
+import { type Constant, swapsOf } from '../../graph/constants.js';
 import { type FloatName, isConvertible } from '../../onnx/dtype.js';
-import { type Node, nodeLabel } from '../../onnx/model.js';
+import type { Node } from '../../onnx/model.js';
 import type { LinearLayer } from '../targets/index.js';
 import { type BaseWeight, storedWeight } from './base-weight.js';
 import {
@@ -21,26 +20,25 @@ export interface LayerWeight {
   readonly steps: readonly Node[];
 }
 
-/** @throws OnnxLoraError `unsupported` for a weight whose numbers cannot be had */
+/** A weight that is computed is run when its first row is asked for. */
 export function layerWeight(
   context: WeightContext,
   layer: LinearLayer,
   constant: Constant,
 ): LayerWeight {
   const { tensor, steps } = constant;
-  const at = steps.findLastIndex(isComputing);
-  const turns = steps.slice(0, at + 1).filter((step) => step.opType === 'Transpose').length;
-  const isTransposed = turns % 2 === 1;
-  const dims = isTransposed ? [...tensor.dims].reverse() : tensor.dims;
-  const transposed = layer.weight.transposed !== isTransposed;
-  if (at < 0 && !isConvertible(layer.weight.storedDtype)) {
-    throw unfoldable(layer, `is stored as ${layer.weight.storedDtype} before a Cast`);
+  const end = evaluatedSteps(layer, constant);
+  if (end === 0) {
+    const base = storedWeight(context.reader, tensor, layer.weight.storedDtype as FloatName);
+    return { base, transposed: layer.weight.transposed, dims: tensor.dims, steps };
   }
-  const base =
-    at < 0
-      ? storedWeight(context.reader, tensor, layer.weight.storedDtype as FloatName)
-      : dequantizedTensor(context, steps[at]!, dims, typeAfter(constant, at, layer));
-  return { base, transposed, dims, steps: steps.slice(at + 1) };
+  const after = steps.slice(end);
+  const isTurned = after.filter(({ opType }) => opType === 'Transpose').length % 2 === 1;
+  // An odd number of swaps is left: the value before them has the axes the other way round.
+  const dims = isTurned ? [...constant.dims].reverse() : constant.dims;
+  const transposed = layer.weight.transposed !== (swapsOf(constant, end) % 2 === 1);
+  const base = dequantizedTensor(context, steps[end - 1]!, dims, layer.weight.dtype);
+  return { base, transposed, dims, steps: after };
 }
 
 /** The numbers that a layer multiplies with, also where its operator holds them in integers: then [in, out]. */
@@ -56,22 +54,11 @@ export function numbersOfLayer(
   return { base, transposed: false };
 }
 
-/** Whether a weight is computed from quantized numbers. */
-export function isQuantized({ steps }: Constant): boolean {
-  return steps.some(isComputing);
-}
-
-function typeAfter(constant: Constant, at: number, layer: LinearLayer): FloatName {
-  const casts = constant.steps.slice(at + 1).some((step) => step.opType === 'Cast');
-  if (!casts) return layer.weight.dtype;
-  throw unfoldable(layer, 'is cast after it is dequantized');
-}
-
-function unfoldable({ node }: LinearLayer, problem: string): OnnxLoraError {
-  const label = nodeLabel(node);
-  return new OnnxLoraError(
-    'unsupported',
-    `${label}: its weight ${problem}, which cannot be folded into`,
-    { node: label, hint: 'Merge into the model before quantization instead.' },
-  );
+/**
+ * The number of steps that are run to have the weight as floats: those that compute, and a Cast after them. Of
+ * integers that are only cast, the Casts.
+ */
+function evaluatedSteps({ weight }: LinearLayer, { steps, computed }: Constant): number {
+  if (computed === 0 && isConvertible(weight.storedDtype)) return 0;
+  return Math.max(computed, steps.findLastIndex(({ opType }) => opType === 'Cast') + 1);
 }

@@ -1,4 +1,5 @@
 /** `s·A·B` as a matrix: nodes on constants, which a runtime folds when it loads. */
+import { swapsOf } from '../../graph/constants.js';
 import { isPlain, type Structure } from '../structure/structure.js';
 import type { LinearLayer } from '../targets/index.js';
 import { stackedA, stackedB } from './stacked.js';
@@ -7,7 +8,7 @@ import type { AdapterTensors } from './tensors.js';
 
 /** Whether the node reads its weight as [out, in]. */
 export function isReadTransposed({ transposed, constant }: LinearLayer['weight']): boolean {
-  const turns = constant?.steps.filter(({ opType }) => opType === 'Transpose').length ?? 0;
+  const turns = constant ? swapsOf(constant) : 0;
   return transposed !== (turns % 2 === 1);
 }
 

@@ -2,7 +2,7 @@ import { isMadeOfConstants } from '../../graph/constants.js';
 import type { ValueIndex } from '../../graph/uses.js';
 import type { Node } from '../../onnx/model.js';
 import type { Finding, Geometry } from './target.js';
-import { findWeight, weightInput } from './weight.js';
+import { findWeight, notTraced, weightInput } from './weight.js';
 
 /** MatMul with a constant matrix on either side: `Y = X · W`, or `Y = Wᵀ · X`. */
 export function matMul(values: ValueIndex, node: Node): Finding {
@@ -55,8 +55,9 @@ export function product(values: ValueIndex, node: Node, operands: Operands): Fin
   return { node, input, output: node.outputs[0]!, weight, geometry };
 }
 
-function withoutWeight(values: ValueIndex, { graph, inputs }: Node): string {
+function withoutWeight(values: ValueIndex, node: Node): string {
+  const { graph, inputs } = node;
   const constant = inputs.slice(0, 2).find((name) => isMadeOfConstants(values, graph, name));
   if (constant === undefined) return 'both its operands are computed: there is no weight to adapt';
-  return `its weight ${constant} is computed of constants, expected one stored matrix that is at most cast, transposed, quantized, or scaled and shifted by smaller constants, in 16 nodes`;
+  return notTraced(values, node, constant);
 }

@@ -1,4 +1,11 @@
-import { type Constant, isComputing, traceConstant, traceWeight } from '../../graph/constants.js';
+import {
+  type Constant,
+  isMadeOfConstants,
+  MAX_WEIGHT_STEPS,
+  swapsOf,
+  traceConstant,
+  traceWeight,
+} from '../../graph/constants.js';
 import type { ValueIndex } from '../../graph/uses.js';
 import { findDataType, isConvertible } from '../../onnx/dtype.js';
 import type { Node } from '../../onnx/model.js';
@@ -19,7 +26,7 @@ export interface WeightUse {
 export function findWeight(values: ValueIndex, node: Node, use: WeightUse): Weight | string {
   const name = node.inputs[use.input]!;
   const constant = traceWeight(values, node.graph, name);
-  if (!constant) return `its weight ${name} is computed, not constant`;
+  if (!constant) return notTraced(values, node, name);
   const { tensor, dims, dtype } = constant;
   const matrix = dims.slice(0, 2);
   if (dims.length !== 2 + (use.kernelAxes ?? 0)) {
@@ -35,7 +42,7 @@ export function findWeight(values: ValueIndex, node: Node, use: WeightUse): Weig
   }
   if (use.factor === 0) return 'its alpha is 0, so the weight has no effect';
   const [rows, columns] = matrix as [number, number];
-  const swaps = constant.steps.filter((step) => step.opType === 'Transpose').length;
+  const swaps = swapsOf(constant);
   return {
     name,
     input: use.input,
@@ -49,6 +56,14 @@ export function findWeight(values: ValueIndex, node: Node, use: WeightUse): Weig
   };
 }
 
+/** Why a value is not a weight that can be traced to a stored tensor. */
+export function notTraced(values: ValueIndex, { graph }: Node, name: string): string {
+  if (!isMadeOfConstants(values, graph, name)) {
+    return `its weight ${name} is computed, not constant`;
+  }
+  return `its weight ${name} is computed of constants, expected one stored matrix that is at most cast, transposed, reshaped, quantized, or scaled and shifted by smaller constants, in ${MAX_WEIGHT_STEPS} nodes`;
+}
+
 /** Whether an input of the node is constant. */
 export function constantInput(values: ValueIndex, node: Node, input: number): Constant | undefined {
   return traceConstant(values, node.graph, node.inputs[input] ?? '');
@@ -59,9 +74,9 @@ export function weightInput(values: ValueIndex, node: Node, input: number): Cons
   return traceWeight(values, node.graph, node.inputs[input] ?? '');
 }
 
-/** Whether a weight is computed of what is stored: dequantized, or scaled. */
+/** Whether a weight is computed of what is stored: dequantized, scaled, laid out anew. */
 export function isComputed({ constant }: Weight): boolean {
-  return constant?.steps.some(isComputing) ?? false;
+  return constant !== undefined && constant.computed > 0;
 }
 
 /** Whether the operator reads its weight from a DequantizeLinear. */
