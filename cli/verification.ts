@@ -34,7 +34,7 @@ export function verificationLines(verification: Verification | undefined): strin
 /** The weights that were read back, which prove the fold where rounding hides it from the outputs. */
 function readBackText(weights: Verification['weights']): string {
   if (!weights) return '';
-  return `${plural(weights.count, 'weight')} in integers read back, off from W + ΔW by ${measure(weights.worst)} of plain rounding at most; `;
+  return `${plural(weights.count, 'weight')} in integers read back, at most ${measure(weights.worst)} of the rounding allowed; `;
 }
 
 function doubtLines({ passed, proven, reason }: Verification): string[] {

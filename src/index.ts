@@ -69,6 +69,7 @@ export {
   type CombineResult,
   combine,
 } from './commands/combine.js';
+export type { QuantizedWeight } from './commands/convert-blocks.js';
 export { type EvaluateOptions, type EvaluateResult, evaluate } from './commands/evaluate.js';
 export type { Expectation } from './commands/expectations.js';
 export { type ExtractOptions, type ExtractResult, extract } from './commands/extract.js';
@@ -94,7 +95,12 @@ export {
 export type { GeneratorOptions, SamplingOptions } from './commands/generate/options.js';
 export type { Prompt } from './commands/generate/prompt.js';
 export { type InspectOptions, inspect } from './commands/inspect.js';
-export { type MergedWeight, type MergeResult, merge } from './commands/merge.js';
+export {
+  type MergedWeight,
+  type MergeResult,
+  merge,
+  type QuantizedResult,
+} from './commands/merge.js';
 export type { TrainOptions } from './commands/options/train.js';
 export { type PatchOptions, patch } from './commands/patch.js';
 export type { PatchResult } from './commands/patch-result.js';

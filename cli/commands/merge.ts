@@ -1,4 +1,4 @@
-import type { MergedWeight } from '../../src/commands/merge.js';
+import type { MergedWeight, QuantizedResult } from '../../src/commands/merge.js';
 import { mergeOptions } from '../../src/commands/options/merge.js';
 import { noteUnmatched, replacedText } from '../adapters.js';
 import { defineCommand } from '../command.js';
@@ -32,6 +32,10 @@ export const mergeCommand = defineCommand({
       summary: 'a quantized model of the same size; what rounding loses of each layer is told',
     },
     {
+      command: 'onnx-lora merge model.lora.onnx --to q4 -o model_q4.onnx',
+      summary: 'the result in 4 bits, with what each layer keeps of its change',
+    },
+    {
       command: 'onnx-lora merge merged.onnx --adapter adapter.safetensors --scale -1 -o base.onnx',
       summary: 'the base again, to rounding; the way back bit for bit is to keep it',
     },
@@ -40,7 +44,7 @@ export const mergeCommand = defineCommand({
     const { merge } = await import('../../src/commands/merge.js');
     const used = await chosenProvider(provider, ui);
     const result = await merge(model, { ...options, provider: used, ...ui.work, onNote: ui.note });
-    const { output, merged, replaced, unmatched, verification } = result;
+    const { output, merged, replaced, unmatched, verification, quantized } = result;
     noteUnmatched(unmatched, ui);
     const text = () =>
       [
@@ -49,10 +53,11 @@ export const mergeCommand = defineCommand({
         ...lostLines(merged),
         ...undoneLines(merged),
         ...verificationLines(verification),
+        ...quantizedLines(quantized),
         `wrote ${printable(output)}: ${plural(merged.length, 'weight')} changed${replacedText(replaced, 'other tensor')}\n`,
       ].join('\n');
     const failure = verificationFailure(
-      verification,
+      verification?.passed === false ? verification : quantized?.verification,
       output,
       'Do not use the file. With --samples the models are compared on inputs of your own.',
     );
@@ -79,6 +84,21 @@ function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
       align: 'right',
     },
     ...(merged.some((weight) => weight.lost !== undefined) ? [lost] : []),
+  ];
+}
+
+/** The products in integers, and the check of them. */
+function quantizedLines(quantized: QuantizedResult | undefined): string[] {
+  if (!quantized) return [];
+  const { to, nodes, weights = [], verification } = quantized;
+  const squares = (sum: number, value: number) => sum + value * value;
+  const [error, norm] = [weights.map((one) => one.error), weights.map((one) => one.norm)].map(
+    (list) => Math.sqrt(list.reduce(squares, 0)),
+  );
+  const share = norm ? `, |Q(W) - W| / ||W|| ${measure(error! / norm)}` : '';
+  return [
+    `${to}: ${plural(nodes, 'product')} in integers${share}`,
+    ...verificationLines(verification),
   ];
 }
 

@@ -1,10 +1,16 @@
+import { rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import type { FoldNorms } from '../adapters/fold/folded-weight.js';
 import type { Folded, FoldKind } from '../adapters/fold/folding.js';
 import type { FloatName } from '../onnx/dtype.js';
 import { nodeLabel } from '../onnx/model.js';
+import { temporaryFolder } from '../onnx/temporary.js';
+import { checkOutput } from '../onnx/write.js';
 import { resolveOptions } from '../options/resolve.js';
 import type { Verification } from '../runtime/verification.js';
+import type { QuantizedWeight } from './convert-blocks.js';
 import { foldInto } from './fold-adapters.js';
+import { filesOfModel } from './inputs.js';
 import { onModel } from './model-folder.js';
 import { mergeOptions } from './options/merge.js';
 import { defaultOutput } from './output.js';
@@ -50,6 +56,20 @@ export interface MergeResult {
   readonly unmatched?: readonly string[];
   /** The comparison with the model before, unless that was left out. */
   readonly verification?: Verification;
+  /** The rounding to integers of `to`. */
+  readonly quantized?: QuantizedResult;
+}
+
+/** The result's weights in integers. */
+export interface QuantizedResult {
+  /** As asked for. */
+  readonly to: 'q4' | 'q8';
+  /** Products that read integers now. */
+  readonly nodes: number;
+  /** Their weights, unless the check was left out. */
+  readonly weights?: readonly QuantizedWeight[];
+  /** The comparison with the folded model in floats, unless that was left out. */
+  readonly verification?: Verification;
 }
 
 /**
@@ -73,6 +93,46 @@ export async function merge(path: string, given: MergeOptions = {}): Promise<Mer
 }
 
 async function mergeFile(path: string, options: MergeOptions): Promise<MergeResult> {
+  const { to, ...rest } = options;
+  return await (to ? mergeTo(path, to, rest) : mergeAsIs(path, rest));
+}
+
+/** Folds into floats beside the output, which the result is made of. */
+async function mergeTo(
+  path: string,
+  to: NonNullable<MergeOptions['to']>,
+  options: MergeOptions,
+): Promise<MergeResult> {
+  const { output = defaultOutput(path, 'merged') } = options;
+  const format = {
+    bits: to === 'q4' ? 4 : 8,
+    blockSize: 32,
+    symmetric: options.symmetric ?? true,
+  } as const;
+  checkOutput(output, filesOfModel(path), options.force ?? false);
+  const { checkBlocks, writeInBlocks } = await import('./convert-blocks.js');
+  const folder = temporaryFolder('onnx-lora-merge-');
+  try {
+    const floats = join(folder, basename(output));
+    const folded = await mergeAsIs(path, { ...options, output: floats, quantized: 'dequantize' });
+    const nodes = await writeInBlocks(floats, output, format, options);
+    const result = { ...folded, output, quantized: { to, nodes: nodes.length } };
+    if (options.verify === false) return result;
+    const { weights, verification } = await checkBlocks(floats, output, format, options);
+    const lost = new Map(weights.map(({ node, error }) => [node, error]));
+    const merged = folded.merged.map((one) => withLost(one, lost));
+    return { ...result, merged, quantized: { to, nodes: nodes.length, weights, verification } };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function withLost(one: MergedWeight, errors: ReadonlyMap<string, number>): MergedWeight {
+  const error = one.nodes.map((node) => errors.get(node)).find((found) => found !== undefined);
+  return error === undefined || one.deltaNorm === 0 ? one : { ...one, lost: error / one.deltaNorm };
+}
+
+async function mergeAsIs(path: string, options: MergeOptions): Promise<MergeResult> {
   return await withUnmerged(path, options, async (unmerged) => {
     const result = await fold(unmerged, path, options);
     if (options.verify === false) return result;

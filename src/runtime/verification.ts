@@ -30,8 +30,9 @@ export interface Verification {
     /** Number of them. */
     readonly count: number;
     /**
-     * The greatest error of numbers that share a scale, over that of the least scale that cuts off nothing: at
-     * most 1 where passed, and every number is the nearest that its integer can say.
+     * The greatest error, over what is allowed; at most 1 where passed. Of sums that were rounded again: over
+     * that of the least scale that cuts off nothing, of numbers that share one; and every number is the nearest that
+     * its integer can say. Of `to`: over one step of the block.
      */
     readonly worst: number;
   };

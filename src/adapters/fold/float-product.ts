@@ -2,7 +2,7 @@
 import type { NameAuthority } from '../../graph/names.js';
 import { dataTypeNumber, fromFloat64 } from '../../onnx/dtype.js';
 import type { MessageEdit } from '../../onnx/edit.js';
-import { attributeRecord, type NewNode, nodeRecord } from '../../onnx/encode.js';
+import { attributeRecord, type NewNode, nodeRecord, record } from '../../onnx/encode.js';
 import { NodeField } from '../../onnx/fields.js';
 import { type Model, type Node, nodeLabel } from '../../onnx/model.js';
 import { addInitializer, graphEdit } from '../../onnx/rewrite.js';
@@ -42,7 +42,8 @@ export function addendsOf({ node, product }: LinearLayer): readonly Addend[] {
 
 const BIAS = 5;
 
-type Operation = Pick<NewNode, 'opType' | 'inputs' | 'attributes'>;
+/** An operator and its operands. */
+export type Operation = Pick<NewNode, 'opType' | 'domain' | 'inputs' | 'attributes'>;
 
 function productOf(
   { input, geometry, weight: { factor } }: LinearLayer,
@@ -101,7 +102,11 @@ class Before {
 }
 
 /** Makes another operation of a node, whose name becomes that of the node that multiplied. */
-function change({ root, model }: Edited, { node, product }: LinearLayer, to: Operation): void {
+export function change(
+  { root, model }: Pick<Edited, 'root' | 'model'>,
+  { node, product }: Pick<LinearLayer, 'node' | 'product'>,
+  to: Operation,
+): void {
   const edit = graphEdit(root, node.graph).child(node.field);
   const name = product?.node.name;
   for (const field of fieldsOf(model.source, { start: node.field.value, end: node.field.end })) {
@@ -111,6 +116,7 @@ function change({ root, model }: Edited, { node, product }: LinearLayer, to: Ope
     if (number === NodeField.domain || number === NodeField.attribute) edit.remove(field);
   }
   setInputs(edit, node, to.inputs);
+  if (to.domain) edit.append(...record(NodeField.domain, encodeString(to.domain)));
   for (const [key, value] of Object.entries(to.attributes ?? {})) {
     edit.append(...attributeRecord(key, value));
   }
@@ -121,5 +127,8 @@ function setInputs(edit: MessageEdit, { inputFields }: Node, inputs: readonly st
     const input = inputs[i];
     if (input === undefined) edit.remove(field);
     else edit.setPayload(field, encodeString(input));
+  }
+  for (const input of inputs.slice(inputFields.length)) {
+    edit.append(...record(NodeField.input, encodeString(input)));
   }
 }

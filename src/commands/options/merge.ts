@@ -11,6 +11,8 @@ import { choice, number, path, toggle } from '../../options/schemas.js';
 import { checkOptions, toleranceOption, type VerifyOptions } from './check.js';
 import { nameOption } from './name.js';
 
+export const foldTargets = ['q4', 'q8'] as const;
+
 export const mergeOptions = {
   /** Folds the adapters of this file instead of those in the model. */
   adapter: option(path, {
@@ -37,6 +39,22 @@ export const mergeOptions = {
     summary:
       'weights stored as integers: refuse to fold into them (keep), make floats of them (dequantize), or round the sum to the same bits (requantize)',
     example: '--quantized requantize',
+  }),
+  /** Numbers of the result: MatMul in blocks of 4 or 8 bits. Adapted weights become floats first. */
+  to: option(choice(foldTargets), {
+    group: 'Output',
+    except: { quantized: ['requantize'] },
+    summary:
+      'store the result in 4 or 8 bits: every MatMul becomes MatMulNBits, in blocks of 32, with the bytes of the quantizer of ONNX Runtime',
+    example: '--to q4',
+  }),
+  /** With `to`: no zero points; default true. */
+  symmetric: option(toggle, {
+    group: 'Output',
+    default: true,
+    needs: ['to'],
+    summary: 'store a zero point for each block, too',
+    example: '--to q4 --no-symmetric',
   }),
   /** Run both models and compare; default true. */
   verify: option(toggle, {
