@@ -40,10 +40,10 @@ export interface DifferentiateOptions {
   /** Groups of nodes that have a gradient rule of their own. */
   readonly composites?: readonly Composite[];
   /**
-   * The gradient of the loss with respect to a value, where nodes of the graph compute it already:
-   * reverse mode starts there, and not at the loss.
+   * Gradients of the loss with respect to values that it depends on by ways of their own, where nodes of the
+   * graph compute them already: reverse mode starts there, and not at the loss.
    */
-  readonly seed?: GradientSeed | undefined;
+  readonly seeds?: readonly GradientSeed[] | undefined;
   /** Values that count as constants, whatever they are computed from. */
   readonly constants?: ReadonlySet<string>;
 }
@@ -61,16 +61,17 @@ export function differentiate(
   types: ValueTypes,
   loss: string,
   wrt: readonly string[],
-  { composites = [], seed, constants = new Set() }: DifferentiateOptions = {},
+  { composites = [], seeds, constants = new Set() }: DifferentiateOptions = {},
 ): Map<string, string> {
   const calculus = new OpBuilder(graph, new Map(types));
   decomposeActive(calculus, wrt, constants);
   const { forward, rules } = withComposites(graph.nodes, composites);
   const active = activeValues(forward, calculus.types, wrt, constants);
-  const start = seed ?? { value: loss, gradient: calculus.number(loss, 1) };
+  const starts = seeds ?? [{ value: loss, gradient: calculus.number(loss, 1) }];
   const gradients = new Gradients(calculus);
-  gradients.add(start.value, calculus.widened(start.gradient));
-  for (const node of nodesTowards(forward, active, start.value).reverse()) {
+  for (const { value, gradient } of starts) gradients.add(value, calculus.widened(gradient));
+  const values = starts.map(({ value }) => value);
+  for (const node of nodesTowards(forward, active, values).reverse()) {
     backward(node, rules.get(node) ?? ruleFor(node), calculus, gradients, active, forward);
   }
   const zeros = (value: string) => calculus.widened(calculus.zeros(value));
@@ -212,13 +213,13 @@ const CONSTANT_FUNCTIONS = new Set([
   'Size',
 ]);
 
-/** The active nodes that the loss depends on, in the order of the graph. */
+/** The active nodes that values depend on, in the order of the graph. */
 function nodesTowards(
   nodes: readonly NewNode[],
   active: ReadonlySet<string>,
-  loss: string,
+  values: readonly string[],
 ): NewNode[] {
-  const wanted = new Set([loss]);
+  const wanted = new Set(values);
   const tape: NewNode[] = [];
   for (const node of [...nodes].reverse()) {
     if (!node.outputs.some((name) => wanted.has(name) && active.has(name))) continue;

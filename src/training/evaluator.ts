@@ -49,9 +49,9 @@ export class Evaluator {
     forward: Evaluated,
     options: Pick<OpenSessionOptions, 'provider' | 'threads' | 'optimization'>,
   ): Promise<Evaluator> {
-    const { graph, loss, weight, seed, doubt } = forward;
+    const { graph, loss, weight, logits, doubt } = forward;
     graph.outputs.length = 0;
-    for (const name of [loss, weight, seed.value, ...(doubt ? [doubt.distance] : [])]) {
+    for (const name of [loss, weight, logits, ...(doubt ? [doubt.distance] : [])]) {
       graph.outputs.push({ name, dtype: undefined, shape: null });
     }
     prune(graph);
@@ -73,7 +73,7 @@ export class Evaluator {
     theta: TensorValue | undefined,
     onBatch: (done: number, total: number) => void | Promise<void>,
   ): Promise<Evaluation> {
-    const { loss, weight, seed } = this.forward;
+    const { loss, weight, logits } = this.forward;
     const sum = { loss: 0, weight: 0 };
     const warnings: string[] = [];
     for (let i = 0; i < batches.perEpoch; i++) {
@@ -89,7 +89,7 @@ export class Evaluator {
       if (i === 0) warnings.push(...this.doubts(results, count));
       if (!Number.isFinite(sum.loss)) return without(mean, batches.describe(i));
       // Logits, also of models that end in probabilities.
-      metrics.add(results.get(seed.value)!, feeds);
+      metrics.add(results.get(logits)!, feeds);
     }
     if (sum.weight === 0) return without(Number.NaN, 'no label of any sample counts');
     return { ...evaluationOf(sum.loss / sum.weight, metrics.result()), warnings };

@@ -71,8 +71,10 @@ export interface LossGraph {
   readonly loss: string;
   /** Number of elements that the loss is the mean of, a scalar. */
   readonly weight: string;
-  /** The gradient of the loss with respect to a value of the graph. */
-  readonly seed: GradientSeed;
+  /** Name of the value that the loss is defined on. */
+  readonly logits: string;
+  /** Gradients of the loss with respect to the logits, or to parts of them. */
+  readonly seeds: readonly GradientSeed[];
   /** Set where the output looks like probabilities and the loss wants logits. */
   readonly doubt: Doubt | undefined;
   /** The rows of the output that are computed, where it is not all. */
@@ -161,7 +163,7 @@ export async function buildForward(
   const probe = new SizeProbe(options.sizes ?? new Map());
   const raised = await inTrainingOpset(graph, probe);
   const layers = layersIn(raised, patched, set, probe, options);
-  const filter = options.labelledRowsOnly ? rowFilter(patched, theta, layers) : undefined;
+  const filter = options.labelledRowsOnly ? rowFilter(patched, theta, layers, probe) : undefined;
   const lossGraph = withLoss(patched, raised, probe, { ...options, modelOutput }, filter);
   const moved = new Set([...layers.moved, ...(lossGraph.rows?.values ?? [])]);
   return {
@@ -208,11 +210,14 @@ function rowFilter(
   { sites }: PatchedModel,
   theta: string,
   { composites }: Pick<ForwardGraph, 'composites'>,
+  probe: SizeProbe,
 ): RowFilter {
   return {
     theta,
     rowwise: new Set(sites.flatMap(({ site }) => site.nodes)),
     fixed: new Set(composites.map(({ output }) => output)),
+    single: new Set(composites.flatMap(({ nodes }) => [...nodes])),
+    elements: (shape) => probe.elements(shape),
   };
 }
 
@@ -268,15 +273,26 @@ function withLoss(
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
   const byBatch = batchFirst(graph, own, inputs, losses[options.loss].labels);
   const added = addLoss(graph, options.loss, byBatch, options.lossOptions, types, filter);
-  const { loss, weight, gradient, inputs: lossInputs, renamed, doubt, rows } = added;
+  const { loss, weight, logits, gradients, inputs: lossInputs, renamed, doubt, rows } = added;
   const output = { ...own, shape: byBatch.shape };
   if (options.forGpu) replaceBooleans(graph, types);
   const narrow = options.forGpu ? narrowInputs(graph) : new Set<string>();
   const called = new Map([...renamed].map(([name, own]) => [own, name]));
   const narrowed = new Set([...narrow].map((name) => called.get(name) ?? name));
-  const seed = { value: gradient.of, gradient: gradient.value };
+  const seeds = gradients.map(({ of: value, value: gradient }) => ({ value, gradient }));
   const whole = copyOf(graph);
-  const parts = { graph, inputs, lossInputs, renamed, narrowed, output, loss, weight, seed };
+  const parts = {
+    graph,
+    inputs,
+    lossInputs,
+    renamed,
+    narrowed,
+    output,
+    loss,
+    weight,
+    logits,
+    seeds,
+  };
   return { ...parts, doubt, rows, probe, whole };
 }
 

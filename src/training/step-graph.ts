@@ -71,22 +71,26 @@ export async function buildStepGraph(
   forward: ForwardGraph,
   options: StepOptions,
 ): Promise<StepGraph> {
-  const { graph, loss, weight, seed, doubt, composites } = forward;
+  const { graph, loss, weight, seeds, doubt, composites } = forward;
   const { parameters, trained, constants, renamed } = forward;
   const reached = parameters.filter(({ offset }) => offset < trained);
   const size = sizeOf(parameters);
   graph.outputs.length = 0;
   graph.outputs.push(untyped(loss));
-  for (const name of [weight, seed.gradient, seed.value]) graph.outputs.push(untyped(name));
+  const starts = seeds.flatMap(({ gradient, value }) => [gradient, value]);
+  for (const name of [weight, ...starts]) graph.outputs.push(untyped(name));
   if (doubt) graph.outputs.push(untyped(doubt.distance));
   prune(graph);
   const names = reached.map(({ name }) => name);
   const types = await inferTypes(graph, forward.probe);
   const computed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
   const { lossScale = 1 } = options;
-  const start = { ...seed, gradient: multiplied(graph, types, seed.gradient, lossScale) };
+  const scaled = seeds.map(({ value, gradient }) => ({
+    value,
+    gradient: multiplied(graph, types, gradient, lossScale),
+  }));
   const gradients = differentiate(graph, types, loss, names, {
-    ...{ seed: start, composites, constants },
+    ...{ seeds: scaled, composites, constants },
   });
   const inputs = { theta: forward.theta, ...declareInputs(graph, size, options) };
   dequantizeAgain(graph, computed);

@@ -195,9 +195,9 @@ async function addGradients(
   forward: PlacedLoss,
   layers: readonly Layer[],
 ): Promise<Gradients> {
-  const { graph, loss, weight, seed, probe } = forward;
+  const { graph, loss, weight, seeds, probe } = forward;
   const placed = [...layers].reverse().map((layer) => placedIn(forward.places, patched, layer));
-  setOutputs(graph, [loss, weight, seed.gradient, seed.value]);
+  setOutputs(graph, [loss, weight, ...seeds.flatMap(({ gradient, value }) => [gradient, value])]);
   prune(graph);
   const needed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
   const outputs = [
@@ -205,7 +205,7 @@ async function addGradients(
   ];
   const wanted = outputs.filter((name) => needed.has(name));
   const types = new Map(await inferTypes(graph, probe));
-  const dy = differentiate(graph, types, loss, wanted, { seed });
+  const dy = differentiate(graph, types, loss, wanted, { seeds });
   for (const [output, gradient] of dy) types.set(gradient, types.get(output)!);
   const c = new OpBuilder(graph, types);
   const results = placed.map(({ layer, linear }) =>

@@ -4,8 +4,8 @@ import { classification } from '../metrics/classification.js';
 import { type ClassOptions, classOptions, smoothingOption } from './class-options.js';
 import { countedLabels, divisorOf } from './counting.js';
 import { labelledOnly } from './labelled-rows.js';
-import type { Logits, Loss, Term } from './loss.js';
-import { cast, reduce, sizeOf } from './operators.js';
+import type { Logits, LogitsGradient, Loss, Term } from './loss.js';
+import { cast, reduce, sizeOf, sumOf } from './operators.js';
 import { softmax } from './softmax.js';
 
 /** Logits [.., C] against `labels` [..]. */
@@ -38,15 +38,46 @@ export function meanCrossEntropy(
   wholeLogits: Logits,
   wholeLabels: string,
   options: ClassOptions,
-): Term {
+): Term & { readonly gradient: readonly LogitsGradient[] } {
   checkClassWeights(wholeLogits, options);
-  const { labelSmoothing, classWeights, ignoreIndex } = options;
-  const { logits, labels } = labelledOnly(graph, wholeLogits, wholeLabels, ignoreIndex);
-  const { name: z, dtype } = logits;
-  const { index, counted } = countedLabels(graph, labels, dtype, ignoreIndex);
-  const rowWeight = weightsOfRows(graph, classWeights, index, counted, dtype);
-  const weight = reduce(graph, 'ReduceSum', rowWeight);
+  const { classWeights, ignoreIndex } = options;
+  const parts = labelledOnly(graph, wholeLogits, wholeLabels, ignoreIndex).map((part) => {
+    const { dtype } = part.logits;
+    const { index, counted } = countedLabels(graph, part.labels, dtype, ignoreIndex);
+    const rowWeight = weightsOfRows(graph, classWeights, index, counted, dtype);
+    return { logits: part.logits, index, counted, rowWeight };
+  });
+  const { dtype } = wholeLogits;
+  const weights = parts.map(({ rowWeight }) => reduce(graph, 'ReduceSum', rowWeight));
+  const weight = sumOf(graph, weights);
   const divisor = divisorOf(graph, weight, dtype);
+  const terms = parts.map((part) => meanOverRows(graph, part, divisor, options));
+  const loss = sumOf(
+    graph,
+    terms.map((term) => term.loss),
+  );
+  const gradient = terms.map(({ gradient: value }, i) => ({ of: parts[i]!.logits.name, value }));
+  return { loss, weight, gradient };
+}
+
+/** Logits whose labels are known, with the weight of each row. */
+interface WeighedRows {
+  readonly logits: Logits;
+  /** int32 [.., 1] */
+  readonly index: string;
+  readonly counted: string;
+  readonly rowWeight: string;
+}
+
+/** The sum of rows' losses over a divisor, and its gradient. */
+function meanOverRows(
+  graph: GraphBuilder,
+  { logits, index, counted, rowWeight }: WeighedRows,
+  divisor: string,
+  options: ClassOptions,
+): { loss: string; gradient: string } {
+  const { labelSmoothing } = options;
+  const { name: z, dtype } = logits;
   const { probabilities, logSumExp } = softmax(graph, z);
   const atLabel = (value: string) =>
     graph.op('GatherElements', [value, index], { axis: { int: -1 } });
@@ -68,7 +99,7 @@ export function meanCrossEntropy(
   const there = graph.op('Sub', [atLabel(slope), graph.op('Div', [sharp, divisor])]);
   const inputs = [slope, index, there];
   const gradient = graph.op('ScatterElements', inputs, { axis: { int: -1 } }, 'grad/loss');
-  return { loss, weight, gradient };
+  return { loss, gradient };
 }
 
 /** The weight of each row's class; 0 for rows that do not count. */

@@ -23,6 +23,7 @@ import type { AddInput, KeptRows, Logits, Loss, LossData, LossInGraph } from './
 import { mnr } from './mnr.js';
 import { mse } from './mse.js';
 import { addDistance } from './probabilities.js';
+import { splitRows } from './row-parts.js';
 
 export type { Loss, LossInGraph } from './loss.js';
 
@@ -155,20 +156,30 @@ export function addLoss(
   };
   let rows: KeptRows | undefined;
   const source = filter && rowSource(graph, types ?? new Map(), logits, filter);
+  const parts = source?.parts ?? 1;
   const only =
     source &&
-    ((index: string): Logits => {
-      keepRows(graph, source, index);
+    ((index: string): readonly Logits[] => {
       const values = [source.rows, ...[...source.nodes].flatMap((node) => node.outputs)];
       rows = { index, values: new Set(values) };
-      return { ...logits, shape: [1, null, ...(logits.shape?.slice(2) ?? [])] };
+      keepRows(graph, source, index);
+      const shape = [1, null, ...(logits.shape?.slice(2) ?? [])];
+      const names = parts === 1 ? [logits.name] : splitRows(graph, source, logits.name, parts);
+      return names.map((name) => ({ ...logits, name, shape }));
     });
-  const seen = only ? { ...logits, only } : logits;
+  const mayBeShares = before === output && mayBeProbabilities(graph, output);
+  const seen = only ? { ...logits, only, parts } : logits;
   const term = loss.add(graph, seen, addInput, resolvedFor(loss, options));
-  const gradient = { of: logits.name, value: term.gradient };
-  const doubt =
-    before === output && loss.contains ? doubtOf(graph, output, logits, loss) : undefined;
-  return { loss: term.loss, weight: term.weight, inputs, renamed, gradient, doubt, rows };
+  const { gradient } = term;
+  const gradients =
+    typeof gradient === 'string' ? [{ of: logits.name, value: gradient }] : gradient;
+  const shown = { ...logits, name: gradients[0]!.of };
+  const doubt = mayBeShares ? doubtOf(graph, output, shown, loss) : undefined;
+  const { loss: value, weight } = term;
+  return {
+    ...{ loss: value, weight, logits: logits.name, gradients },
+    ...{ inputs, renamed, doubt, rows },
+  };
 }
 
 /** @throws OnnxLoraError `invalid-argument` for an option that the loss does not have, or out of range */
@@ -185,7 +196,7 @@ function doubtOf(
   { contains: last }: Loss,
 ): LossInGraph['doubt'] {
   const isOneClass = last === 'Softmax' && output.shape?.at(-1) === 1;
-  if (!last || isOneClass || !mayBeProbabilities(graph, output)) return undefined;
+  if (!last || isOneClass) return undefined;
   return { output: output.name, last, distance: addDistance(graph, logits, last) };
 }
 

@@ -7,17 +7,13 @@ import type { GraphBuilder } from '../../graph/builder.js';
 import { capturedBy } from '../../graph/prune.js';
 import type { ValueTypes } from '../../graph/value-type.js';
 import type { NewNode } from '../../onnx/encode.js';
+import type { Dim } from '../../onnx/model.js';
 import type { Logits } from './loss.js';
-import { unsqueeze } from './operators.js';
+import { sizeOf, unsqueeze } from './operators.js';
+import { partsOf, type RowSource, splitIn } from './row-parts.js';
 
 // Below it the product is not what a step spends its time on.
 const FEWEST_CLASSES = 1024;
-
-/** A value of rows [batch, length, features], and the nodes that make logits of it row by row. */
-export interface RowSource {
-  readonly rows: string;
-  readonly nodes: ReadonlySet<NewNode>;
-}
 
 /** Facts on a graph that are needed to leave rows out. */
 export interface RowFilter {
@@ -27,6 +23,10 @@ export interface RowFilter {
   readonly rowwise: ReadonlySet<string>;
   /** Values that have to keep their producers. */
   readonly fixed: ReadonlySet<string>;
+  /** Names of nodes that go by their names, and cannot stand in the graph several times. */
+  readonly single: ReadonlySet<string>;
+  /** The number of elements of a shape in the data; undefined where it is not known. */
+  elements(shape: readonly Dim[]): number | undefined;
 }
 
 /**
@@ -38,7 +38,7 @@ export function rowSource(
   graph: GraphBuilder,
   types: ValueTypes,
   { name: logits, shape }: Pick<Logits, 'name' | 'shape'>,
-  { theta, rowwise, fixed }: RowFilter,
+  { theta, rowwise, fixed, single, elements }: RowFilter,
 ): RowSource | undefined {
   const classes = shape?.at(-1);
   if (shape?.length !== 3 || typeof classes !== 'number' || classes < FEWEST_CLASSES) {
@@ -52,7 +52,10 @@ export function rowSource(
     const isRows = types.get(rows)?.shape?.length === 3;
     if (!isRows || !nodes) continue;
     const isFree = producers.has(rows) && !fixed.has(rows);
-    if (isFree) return { rows, nodes };
+    if (!isFree) continue;
+    const isSingle = [...nodes].some(({ name }) => single.has(name));
+    const parts = isSingle ? 1 : partsOf(elements(shape.slice(0, -1)), classes);
+    return { rows, nodes, parts };
   }
   return undefined;
 }
@@ -178,9 +181,16 @@ function dependentNodes({ nodes }: GraphBuilder, value: string): ReadonlySet<New
   return found;
 }
 
+/** Logits with the labels of their rows. */
+export interface LabelledRows {
+  readonly logits: Logits;
+  /** int32, the shape of the logits without their last axis. */
+  readonly labels: string;
+}
+
 /**
- * Labels and logits of the rows that have a label, and of one row that has none, so that there is a row in any
- * batch; as they are where rows are not to be left out.
+ * Labels and logits of the rows that have a label, and of some that have none, so that there is a row in any
+ * batch, and equally many in each part; as they are where rows are not to be left out.
  * @param labels int32 [batch, length]
  */
 export function labelledOnly(
@@ -188,15 +198,26 @@ export function labelledOnly(
   logits: Logits,
   labels: string,
   ignoreIndex: number,
-): { logits: Logits; labels: string } {
-  if (!logits.only) return { logits, labels };
+): readonly LabelledRows[] {
+  if (!logits.only) return [{ logits, labels }];
+  const { parts = 1 } = logits;
   const ignored = graph.constant('int32', [1], [ignoreIndex]);
   const flat = graph.op('Reshape', [labels, graph.integers([-1])]);
   const places = graph.op('NonZero', [graph.op('Not', [graph.op('Equal', [flat, ignored])])]);
   const index = graph.op('Reshape', [places, graph.integers([-1])]);
+  const missing = missingRows(graph, index, parts);
   const joined = (values: string, one: string) =>
-    graph.op('Concat', [values, one], { axis: { int: 0 } });
+    graph.op('Concat', [values, graph.op('Expand', [one, missing])], { axis: { int: 0 } });
   const found = graph.op('Gather', [flat, index], { axis: { int: 0 } });
-  const own = unsqueeze(graph, joined(found, ignored), 0);
-  return { logits: logits.only(joined(index, graph.integers([0]))), labels: own };
+  const own = splitIn(graph, joined(found, ignored), 0, parts);
+  const kept = logits.only(joined(index, graph.integers([0])));
+  return kept.map((part, i) => ({ logits: part, labels: unsqueeze(graph, own[i]!, 0) }));
+}
+
+/** How many rows, one at least, make the length of `index` a multiple of `parts`: int64 [1]. */
+function missingRows(graph: GraphBuilder, index: string, parts: number): string {
+  if (parts === 1) return graph.integers([1]);
+  const whole = graph.integers([parts]);
+  const count = unsqueeze(graph, sizeOf(graph, index, 0), 0);
+  return graph.op('Sub', [whole, graph.op('Mod', [count, whole])]);
 }

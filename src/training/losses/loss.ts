@@ -24,9 +24,12 @@ export interface Logits extends ModelOutput {
   readonly dtype: 'float32' | 'float64';
   /**
    * If rows of [batch, length, classes] may be left out: the logits [1, kept, classes] of those in `index`,
-   * int64 [kept], batch and length taken as one axis. To be called before another node reads the logits.
+   * int64 [kept], batch and length taken as one axis; in parts of equal length. To be called before another
+   * node reads the logits.
    */
-  readonly only?: (index: string) => Logits;
+  readonly only?: (index: string) => readonly Logits[];
+  /** In how many parts `only` gives them: the length of `index` has to be a multiple of it. */
+  readonly parts?: number;
 }
 
 /** A loss without its inputs. */
@@ -38,8 +41,19 @@ export interface Term {
    * mean over several batches is Σ loss·weight / Σ weight.
    */
   readonly weight: string;
-  /** Name of d loss / d logits, so that no operator of the loss has to be differentiated. */
-  readonly gradient: string;
+  /**
+   * d loss / d logits, so that no operator of the loss has to be differentiated. Where the loss took its rows from
+   * `only`, one for each part.
+   */
+  readonly gradient: string | readonly LogitsGradient[];
+}
+
+/** The gradient of a loss with respect to a value. */
+export interface LogitsGradient {
+  /** Name of the value. */
+  readonly of: string;
+  /** Name of the gradient. */
+  readonly value: string;
 }
 
 /** A loss in a graph. */
@@ -52,17 +66,10 @@ export interface LossInGraph {
   readonly inputs: readonly ValueSpec[];
   /** Those that have another name in the graph, because the model has a value of theirs. */
   readonly renamed: ReadonlyMap<string, string>;
-  /**
-   * The start of reverse mode: `value` is the gradient of the loss with respect to the value `of`,
-   * which is the model's output or a value just before or after it. A graph that is not trained
-   * prunes it.
-   */
-  readonly gradient: {
-    /** Name of the value that the gradient is with respect to. */
-    readonly of: string;
-    /** Name of the gradient. */
-    readonly value: string;
-  };
+  /** Name of the value that the loss is defined on: the model's output, or a value just before or after it. */
+  readonly logits: string;
+  /** The starts of reverse mode: gradients with respect to the logits or to parts of them. Not kept where nothing trains. */
+  readonly gradients: readonly LogitsGradient[];
   /** The rows that are kept, if rows of the output are left out. */
   readonly rows?: KeptRows | undefined;
   /**

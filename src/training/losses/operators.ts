@@ -16,6 +16,11 @@ export function reduce(
   return graph.op(opType, [value], { keepdims, axes: { ints: axes } });
 }
 
+/** The sum of scalars. */
+export function sumOf(graph: GraphBuilder, values: readonly string[]): string {
+  return values.reduce((a, b) => graph.op('Add', [a, b]));
+}
+
 /** A new axis of size 1. */
 export function unsqueeze(graph: GraphBuilder, value: string, axis: number): string {
   return withAxis(graph, 'Unsqueeze', value, axis);

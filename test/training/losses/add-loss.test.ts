@@ -131,7 +131,7 @@ describe('models that end in probabilities', () => {
   const seedOf = (nodes: (graph: GraphBuilder) => string, loss: LossName, opset = 17) => {
     const graph = graphWith('float32', opset);
     const name = nodes(graph);
-    return addLoss(graph, loss, { name, dtype: 'float32', shape: ['b', 't', 5] }).gradient.of;
+    return addLoss(graph, loss, { name, dtype: 'float32', shape: ['b', 't', 5] }).logits;
   };
   const axis = (value: number) => ({ axis: { int: value } });
 

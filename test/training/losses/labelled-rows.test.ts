@@ -56,7 +56,11 @@ interface Setup {
   readonly loss?: 'causal-lm' | 'cross-entropy';
   readonly rewrite?: boolean;
   readonly options?: Parameters<typeof buildForward>[2]['lossOptions'];
+  /** What the data are said to have at most: logits of many rows are computed in parts. */
+  readonly sizes?: readonly [batch: number, sequence: number];
 }
+
+const IN_THREE_PARTS = [64, 256] as const;
 
 const LABELS = [
   [IGNORED, 3, IGNORED, 1199, 7],
@@ -68,13 +72,13 @@ async function stepOf(bytes: Uint8Array, labels: number[][], only: boolean, setu
   const opened = parse(await insertInto(bytes, { rank: 2, blocks: 1, factors: trained }));
   const patched = new PatchedModel(opened);
   const reader = new TensorReader(opened, new ExternalFiles(opened));
-  const { loss = 'causal-lm', rewrite = true, options } = setup;
+  const { loss = 'causal-lm', rewrite = true, options, sizes = [2, 5] } = setup;
   const forward = await buildForward(patched, reader, {
     ...{ loss, modelOutput: 'logits', lossOptions: options, labelledRowsOnly: only },
     ...(rewrite ? { rewrite: { fused: true } } : {}),
     sizes: new Map([
-      ['batch', 2],
-      ['sequence', 5],
+      ['batch', sizes[0]],
+      ['sequence', sizes[1]],
     ]),
   });
   const sgd = { optimizer: 'sgd', momentum: 0, weightDecay: 0, clip: 0 } as const;
@@ -109,10 +113,16 @@ async function resultsOf({ step, feeds }: Awaited<ReturnType<typeof stepOf>>) {
 const skips = ({ step }: { step: { graph: { nodes: readonly { opType: string }[] } } }) =>
   step.graph.nodes.some(({ opType }) => opType === 'NonZero');
 
+/** How often the softmax over the vocabulary stands in a step. */
+const partsIn = ({ step }: { step: { graph: { nodes: readonly { opType: string }[] } } }) =>
+  step.graph.nodes.filter(({ opType }) => opType === 'Softmax').length;
+
 async function expectSame(bytes: Uint8Array, labels: number[][], setup: Setup = {}) {
   const some = await stepOf(bytes, labels, true, setup);
   const all = await stepOf(bytes, labels, false, setup);
   expect([skips(some), skips(all)]).toEqual([true, false]);
+  const inParts = setup.sizes !== undefined && setup.rewrite === false;
+  expect([partsIn(some), partsIn(all)]).toEqual([inParts ? 3 : 1, 1]);
   const [found, expected] = [await resultsOf(some), await resultsOf(all)];
   expect(Math.abs(found.loss - expected.loss)).toBeLessThanOrEqual(1e-6 * expected.loss);
   const largest = Math.max(...expected.theta.map(Math.abs));
@@ -120,36 +130,44 @@ async function expectSame(bytes: Uint8Array, labels: number[][], setup: Setup = 
   expect(Math.max(...apart)).toBeLessThanOrEqual(1e-6 * largest);
 }
 
-describe('the step is the same', () => {
-  it('where few rows have a label', () => expectSame(decoder(plain), LABELS));
-  it('where all have one', () =>
-    expectSame(decoder(plain), [
-      [1, 2, 3, 4, 5],
-      [6, 7, 8, 9, 10],
-    ]));
-  it('where none has one', () =>
-    expectSame(
-      decoder(plain),
-      LABELS.map((row) => row.map(() => IGNORED)),
-    ));
-  it('behind a bias and bounded logits', () => expectSame(decoder(capped), LABELS));
-  it('with adapters in their own form', () =>
-    expectSame(decoder(capped), LABELS, { rewrite: false }));
+const NONE = LABELS.map((row) => row.map(() => IGNORED));
+const ALL = [
+  [1, 2, 3, 4, 5],
+  [6, 7, 8, 9, 10],
+];
+const WEIGHED = {
+  labelSmoothing: 0.1,
+  classWeights: Array.from({ length: VOCABULARY }, (_, i) => 1 + (i % 3)),
+};
+
+describe.each<[string, Setup]>([
+  ['at once', {}],
+  ['in parts', { rewrite: false, sizes: IN_THREE_PARTS }],
+])('the step is the same, logits %s,', (_, setup) => {
+  it('where few rows have a label', () => expectSame(decoder(plain), LABELS, setup));
+  it('where all have one', () => expectSame(decoder(plain), ALL, setup));
+  it('where none has one', () => expectSame(decoder(plain), NONE, setup));
+  it('behind a bias and bounded logits', () => expectSame(decoder(capped), LABELS, setup));
   it('with class weights and smoothing', () =>
-    expectSame(decoder(plain), LABELS, {
-      options: {
-        labelSmoothing: 0.1,
-        classWeights: Array.from({ length: VOCABULARY }, (_, i) => 1 + (i % 3)),
-      },
-    }));
+    expectSame(decoder(plain), LABELS, { ...setup, options: WEIGHED }));
   it('beside another output of all rows', () => {
     const hidden = node('Neg', ['h'], 'hidden');
     const shown = value('hidden', ['batch', 'sequence', 8]);
-    return expectSame(decoder([...plain, hidden], [shown]), LABELS);
+    return expectSame(decoder([...plain, hidden], [shown]), LABELS, setup);
+  });
+  it('beside an output on the way to the logits', () => {
+    const shown = value('biased', ['batch', 'sequence', VOCABULARY]);
+    return expectSame(decoder(capped, [shown]), LABELS, setup);
   });
   it('for classes of each token', () =>
-    expectSame(decoder(plain), LABELS, { loss: 'cross-entropy' }));
+    expectSame(decoder(plain), LABELS, { ...setup, loss: 'cross-entropy' }));
 });
+
+it('with adapters in their own form', () =>
+  expectSame(decoder(capped), LABELS, { rewrite: false }));
+
+it('at once where the product with the vocabulary has a gradient rule with its adapter', () =>
+  expectSame(decoder(plain), LABELS, { rewrite: true, sizes: IN_THREE_PARTS }));
 
 test('all rows stay where a node puts them together', async () => {
   const product = node('MatMul', ['h', 'w'], 'product', {}, 'head');
@@ -159,8 +177,8 @@ test('all rows stay where a node puts them together', async () => {
 });
 
 describe('the guard', () => {
-  const guarded = async (plant: (graph: GraphBuilder) => void = () => {}) => {
-    const { forward, step, feeds, opened } = await stepOf(decoder(plain), LABELS, true, {});
+  const guarded = async (plant: (graph: GraphBuilder) => void = () => {}, setup: Setup = {}) => {
+    const { forward, step, feeds, opened } = await stepOf(decoder(plain), LABELS, true, setup);
     plant(step.graph);
     const parts: Guarded = {
       graphs: [step.graph, forward.whole],
@@ -172,6 +190,11 @@ describe('the guard', () => {
 
   it('compares the rows that are there', async () => {
     expect(await guarded()).toMatchObject({ passed: true });
+  });
+
+  it('compares them part by part', async () => {
+    const inParts = { rewrite: false, sizes: IN_THREE_PARTS };
+    expect(await guarded(undefined, inParts)).toMatchObject({ passed: true });
   });
 
   it('sees that they are others', async () => {

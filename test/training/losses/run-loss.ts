@@ -37,13 +37,14 @@ export async function runLoss(
   const graph = new GraphBuilder([{ domain: '', version: opset }]);
   graph.reserve('z');
   graph.inputs.push({ name: 'z', dtype, shape });
-  const { loss, weight, inputs, gradient } = addLoss(
+  const { loss, weight, inputs, gradients } = addLoss(
     graph,
     name,
     { name: 'z', dtype, shape },
     options,
   );
-  for (const output of new Set([loss, weight, gradient.value])) {
+  const gradient = gradients[0]!.value;
+  for (const output of new Set([loss, weight, gradient])) {
     graph.outputs.push({ name: output, dtype: undefined, shape: null });
   }
   const feeds = new Map([['z', tensorOf(dtype, logits)]]);
@@ -53,8 +54,8 @@ export async function runLoss(
   return {
     loss: values(loss)[0]!,
     weight: values(weight)[0]!,
-    gradient: values(gradient.value),
-    gradientDims: found.get(gradient.value)!.dims,
+    gradient: values(gradient),
+    gradientDims: found.get(gradient)!.dims,
   };
 }
 
