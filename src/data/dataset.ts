@@ -31,7 +31,7 @@ export interface Dataset {
   /** The classes that `labels` count, by their numbers, where they have names. */
   readonly classes?: readonly string[] | undefined;
   /** Rows of the file that are left out because something is wrong with them. */
-  readonly skipped?: number;
+  readonly skipped?: number | undefined;
   /** Settings that the arrays depend on besides the file, in words. */
   readonly recipe?: string;
   /** The place of a sample where its number is not enough: a line of the file, an image. */

@@ -40,7 +40,9 @@ export async function openDataset(path: string, request?: DataRequest): Promise<
   const extension = extname(path).toLowerCase();
   const open = Object.hasOwn(openers, extension) ? openers[extension] : undefined;
   if (open) {
-    const dataset = await tensorDataset(path, () => open(path));
+    // Only spelling has samples that are bad for what they hold.
+    const mayLeaveOut = request?.labelKind === 'spelling' && request.skipBadRows;
+    const dataset = await tensorDataset(path, () => open(path), mayLeaveOut);
     return request ? withMadeInputs(dataset, request.inputs) : dataset;
   }
   if (request && isFolder(path)) return (await images()).openImageFolder(path, request);

@@ -93,13 +93,15 @@ export async function scan(
 const NAMED = 3;
 
 /**
- * Leaves out bad rows.
- * @returns what is said of them; undefined where samples are not rows of a file
+ * Leaves out bad rows, and samples of arrays where that was asked for.
+ * @returns what is said of them; undefined for arrays that stay whole
  */
 function leftOut(dataset: Dataset, bad: readonly BadSample[]): string | undefined {
   const [first] = bad;
-  if (!first || !dataset.placeOf) return undefined;
-  const places = bad.slice(0, NAMED).map(({ sample }) => dataset.placeOf!(sample));
+  const areRows = dataset.placeOf !== undefined;
+  if (!first || (!areRows && !dataset.leaveOut)) return undefined;
+  const placeOf = (sample: number) => dataset.placeOf?.(sample) ?? `sample ${sample}`;
+  const places = bad.slice(0, NAMED).map(({ sample }) => placeOf(sample));
   if (!dataset.leaveOut) {
     throw new OnnxLoraError(
       'invalid-data',

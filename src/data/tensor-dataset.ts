@@ -15,15 +15,19 @@ export interface TensorFile {
   close(): void;
 }
 
-/** @throws OnnxLoraError as `openDataset` does */
+/**
+ * @param mayLeaveOut whether samples may be left out
+ * @throws OnnxLoraError as `openDataset` does
+ */
 export async function tensorDataset(
   label: string,
   open: () => TensorFile | Promise<TensorFile>,
+  mayLeaveOut = false,
 ): Promise<Dataset> {
   const file = await inTermsOfData(open);
   try {
     checkTypes(label, file);
-    return new TensorDataset(label, commonSize(label, file), file);
+    return new TensorDataset(label, commonSize(label, file), file, mayLeaveOut);
   } catch (error) {
     file.close();
     throw error;
@@ -32,12 +36,17 @@ export async function tensorDataset(
 
 class TensorDataset implements Dataset {
   readonly keys: ReadonlyMap<string, SampleSpec>;
+  readonly leaveOut: ((samples: readonly number[]) => void) | undefined;
+  /** The samples of the file that count, where some are left out. */
+  private kept: readonly number[] | undefined;
 
   constructor(
     readonly label: string,
-    readonly size: number,
+    private readonly stored: number,
     private readonly file: TensorFile,
+    mayLeaveOut: boolean,
   ) {
+    if (mayLeaveOut) this.leaveOut = (out) => this.without(new Set(out));
     this.keys = new Map(
       [...file.tensors].map(([key, { dtype, shape }]) => [
         key,
@@ -46,19 +55,34 @@ class TensorDataset implements Dataset {
     );
   }
 
+  get size(): number {
+    return this.kept?.length ?? this.stored;
+  }
+
+  get skipped(): number | undefined {
+    return this.leaveOut && this.stored - this.size;
+  }
+
   async batch(
     indices: ArrayLike<number>,
     keys: Iterable<string> = this.keys.keys(),
   ): Promise<Map<string, TensorValue>> {
+    const { kept } = this;
+    const places = kept ? Array.from(indices, (sample) => kept[sample]!) : indices;
     const batch = new Map<string, TensorValue>();
     for (const key of keys) {
-      batch.set(key, await inTermsOfData(() => this.rows(key, indices)));
+      batch.set(key, await inTermsOfData(() => this.rows(key, places)));
     }
     return batch;
   }
 
   close(): void {
     this.file.close();
+  }
+
+  private without(samples: ReadonlySet<number>): void {
+    const kept = this.kept ?? Array.from({ length: this.stored }, (_, sample) => sample);
+    this.kept = kept.filter((_, sample) => !samples.has(sample));
   }
 
   private rows(key: string, indices: ArrayLike<number>): TensorValue {

@@ -115,8 +115,9 @@ function spellingRules({ feeds }: FeedPlan, needs: DataNeeds): Rule[] {
 
 /**
  * Frames enough to spell the labels: one for each, and a blank between two that are the same. Without them
- * no way spells the row. Among rows of a file it is a bad one; in arrays its loss counts as 0 (PyTorch's
- * zero_infinity): that is told, and an error where no sample is left.
+ * no way spells the row. Among rows of a file it is a bad one. In arrays, which other programs train on too,
+ * its loss counts as 0 as it does there (PyTorch's zero_infinity): that is told, and an error where no sample is
+ * left. `skipBadRows` leaves it out of both.
  */
 function roomRule(labels: Feed, lengths: Feed, frames: Feed | undefined, needs: DataNeeds): Rule {
   const fixed = needs.output.shape?.[1];
@@ -146,7 +147,7 @@ function roomRule(labels: Feed, lengths: Feed, frames: Feed | undefined, needs: 
         : `no sample has frames enough to spell its labels: ${firstOf(bad)}`,
     remark: () =>
       bad.length > 0
-        ? `${bad.length} of ${all} samples have too few frames to spell their labels, and a loss of 0; ${firstOf(bad)}`
+        ? `${bad.length} of ${all} samples have too few frames to spell their labels, and a loss of 0 (\`skipBadRows\` leaves them out); ${firstOf(bad)}`
         : undefined,
   };
 }

@@ -525,6 +525,25 @@ describe('labels of ctc that the frames cannot spell', () => {
     expect(await notesOf(spoken([1, 2, 3, 1, 1, 2], [3, 4]))).toBe('');
   });
 
+  it('are left out where bad rows are to be, and are counted', async () => {
+    const columns = spoken([1, 2, 3, 1, 1, 2], [3, 3]);
+    const path = folder.write(safetensors(columns), 'data.safetensors');
+    const dataset = await openDataset(path, {
+      inputs: [],
+      labelKind: 'spelling',
+      skipBadRows: true,
+    });
+    const notes: string[] = [];
+    await checkDataset(dataset, ctc, { onNote: (note) => notes.push(note) });
+    expect(notes.join()).toMatch(
+      /1 bad row is left out, for the frames cannot spell .*: sample 1$/,
+    );
+    expect([dataset.size, dataset.skipped]).toEqual([1, 1]);
+    const { data } = (await dataset.batch([0], ['labels'])).get('labels')!;
+    expect(data).toEqual(BigInt64Array.of(1n, 2n, 3n));
+    dataset.close();
+  });
+
   it('are an error where nothing else is left, as where the model has fewer frames', async () => {
     const needs = { ...ctc, frames: 2 };
     const run = () => notesOf(spoken([1, 2, 3, 1, 2, 3], [4, 4]), needs);

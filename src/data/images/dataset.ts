@@ -18,7 +18,7 @@ export interface ImageSamples {
   /** Images that were left out. */
   readonly skipped: number;
   /** Whether further ones may be. */
-  readonly skipBadRows?: boolean | undefined;
+  readonly mayLeaveOut?: boolean | undefined;
 }
 
 export class ImageDataset implements Dataset {
@@ -28,9 +28,9 @@ export class ImageDataset implements Dataset {
   private kept: readonly number[];
 
   constructor(private readonly samples: ImageSamples) {
-    const { input, pixels, targets, paths, skipBadRows } = samples;
+    const { input, pixels, targets, paths, mayLeaveOut } = samples;
     this.kept = paths.map((_, i) => i);
-    if (skipBadRows) this.leaveOut = (out) => this.without(new Set(out));
+    if (mayLeaveOut) this.leaveOut = (out) => this.without(new Set(out));
     const image: SampleSpec = { dtype: 'float32', shape: shapeOf(pixels) };
     this.keys = new Map([[input, image], ...targets.keys]);
   }

@@ -115,7 +115,8 @@ class ImageSamples {
       ...{ label, input: plan.input, pixels: plan.pixels, targets },
       paths: kept.map((i) => paths[i]!),
       skipped: skipped + this.skipped + paths.length - kept.length,
-      skipBadRows: this.request.skipBadRows,
+      // Only spelling has images that are bad for what they hold.
+      mayLeaveOut: this.request.skipBadRows && this.request.labelKind === 'spelling',
     });
   }
 

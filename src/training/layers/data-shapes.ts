@@ -34,11 +34,13 @@ export function symbolSizes(
  */
 export function batchShapes(
   inputs: readonly Pick<ValueInfo, 'name' | 'shape'>[],
-  { keys, size }: Dataset,
+  { keys, size, leaveOut }: Dataset,
   batchSize: number,
   keepPadding: boolean,
 ): Map<string, readonly Dim[]> {
-  const areAlike = size % batchSize === 0 && (keepPadding || !keys.has(PADDING_MASK));
+  // The check of the data comes later, and may leave samples out.
+  const isWhole = size % batchSize === 0 && leaveOut === undefined;
+  const areAlike = isWhole && (keepPadding || !keys.has(PADDING_MASK));
   const shapes = inputs.flatMap(({ name, shape }) => {
     const sample = keys.get(name);
     if (!shape || !sample) return [];

@@ -34,6 +34,11 @@ describe('shapes that all batches have', () => {
     expect(batchShapes(inputs, sequences, 5, true)).toEqual(new Map());
   });
 
+  it('do not exist where samples may be left out later', () => {
+    const fewer = { ...sequences, leaveOut: () => undefined };
+    expect(batchShapes(inputs, fewer, 4, true)).toEqual(new Map());
+  });
+
   it('count both halves of pairs', () => {
     const pairs = datasetOf({ input_ids: [2, 16], attention_mask: [2, 16] });
     expect(batchShapes(inputs, pairs, 4, true).get('input_ids')).toEqual([8, 16]);
