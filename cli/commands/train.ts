@@ -53,6 +53,7 @@ function reportOf(result: TrainResult, verbose: boolean): string {
     `${plural(steps, 'step')} in ${duration(seconds)}, ${bytes(peakMemoryBytes)} of memory at most`,
     `loss ${measure(first)} -> ${measure(last)}, best ${measure(best)}`,
     ...evaluationLines(result),
+    ...scaleLines(result),
     ...(result.skippedRows ? [`${plural(result.skippedRows, 'bad row')} left out`] : []),
     ...(provider ? providerLines(provider, verbose) : []),
     ...(verbose ? guardLines(result.guard) : []),
@@ -61,6 +62,12 @@ function reportOf(result: TrainResult, verbose: boolean): string {
     ...(adapter === undefined ? [] : [`wrote ${printable(adapter)}: the adapters alone`]),
   ];
   return `${lines.join('\n')}\n`;
+}
+
+function scaleLines({ lossScale }: TrainResult): string[] {
+  if (!lossScale?.skipped) return [];
+  const { skipped, last } = lossScale;
+  return [`${plural(skipped, 'update')} left out: the gradient overflowed; loss scale ${last} now`];
 }
 
 function evaluationLines({ eval: metrics, best }: TrainResult): string[] {

@@ -27,6 +27,8 @@ const progress = v.object({
   /** The options of the run that its numbers depend on. */
   settings: v.record(v.string(), v.union([v.string(), v.number(), v.boolean(), v.null()])),
   losses: v.optional(losses),
+  /** The scale of the loss, where one was asked for. */
+  lossScale: v.optional(v.object({ value: v.number(), good: v.number(), skipped: v.number() })),
   /** The best evaluation, and how many followed it. */
   best: v.optional(v.object({ step: v.number(), loss: v.number(), since: v.number() })),
   /** The last evaluation. */

@@ -11,6 +11,7 @@ import { feedsIn } from './input-names.js';
 import { type Noise, noiseOf } from './layers/dropout.js';
 import type { RunLog } from './log.js';
 import { LossMeans } from './loss-means.js';
+import { LossScale } from './loss-scale.js';
 import { metricsFor } from './losses/index.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
@@ -36,6 +37,9 @@ export interface LoopParts {
   readonly rescueFolder: string;
 }
 
+/** In the place of a norm that is not finite because of the scale of the loss. */
+const OVERFLOW = Number.POSITIVE_INFINITY;
+
 type Losses = NonNullable<RunProgress['losses']>;
 type Best = NonNullable<RunProgress['best']>;
 
@@ -56,17 +60,22 @@ export class TrainingLoop {
   /** Steps in which nothing counted. */
   private idle = 0;
   private bestTheta: Float32Array | undefined;
+  /** The factor of the loss in the backward pass. */
+  readonly scale: LossScale;
   /** The folder of the last checkpoint, and the step after which it was taken. */
   private kept: { readonly step: number; readonly folder: string } | undefined;
 
   constructor(
     private readonly parts: LoopParts,
     private readonly options: RunOptions,
-  ) {}
+  ) {
+    this.scale = new LossScale(options.lossScale);
+  }
 
   /** Goes on from where a checkpoint was taken. */
   restore(progress: RunProgress, bestTheta: Float32Array | undefined): void {
-    const { step, updates = step, losses, best, evaluation } = progress;
+    const { step, updates = step, losses, best, evaluation, lossScale } = progress;
+    if (lossScale) this.scale.restore(lossScale);
     Object.assign(this, { step, updates, losses, best, evaluation });
     this.kept = { step, folder: this.options.checkpoint! };
     this.bestTheta = bestTheta;
@@ -100,7 +109,7 @@ export class TrainingLoop {
     const lr = learningRate({ ...this.schedule(), kind: this.options.schedule }, this.step);
     const start = performance.now();
     const sum = { loss: 0, weight: 0, samples: 0, norm: 0 };
-    for (let i = 0; i < accumulate; i++) {
+    for (let i = 0; i < accumulate && sum.norm !== OVERFLOW; i++) {
       await this.breathe();
       const batch = this.step * accumulate + i;
       const result = await this.batch(batch, lr, sum.weight, i === accumulate - 1);
@@ -111,16 +120,22 @@ export class TrainingLoop {
     }
     this.step++;
     if (sum.weight === 0) return this.noteIdle();
-    this.updates++;
+    const isSkipped = sum.norm === OVERFLOW;
+    if (isSkipped) this.noteOverflow();
+    else {
+      this.updates++;
+      this.scale.grow();
+    }
     const ms = performance.now() - start;
     return {
       step: this.step,
       epoch: round((this.step * accumulate) / batches.perEpoch),
       loss: sum.loss / sum.weight,
-      gradNorm: sum.norm,
+      gradNorm: isSkipped ? Number.NaN : sum.norm,
       lr,
       ms: round(ms),
       samplesPerSecond: round((sum.samples / ms) * 1000),
+      ...(isSkipped ? { lossScale: this.scale.value } : {}),
     };
   }
 
@@ -146,6 +161,9 @@ export class TrainingLoop {
       // If nothing counts, weight decay and momentum alone would move the adapters.
       return Number.isFinite(loss) && Number.isFinite(norm) && before + weight > 0;
     });
+    if (Number.isFinite(loss) && !Number.isFinite(norm) && this.scale.shrink()) {
+      return { loss, norm: OVERFLOW, weight };
+    }
     if (!Number.isFinite(loss) || !Number.isFinite(norm)) {
       const what = Number.isFinite(loss) ? `gradient's norm is ${norm}` : `loss is ${loss}`;
       const found = `the ${what}, expected a finite number (${batches.describe(batch)})`;
@@ -165,6 +183,14 @@ export class TrainingLoop {
     this.options.onNote(`warning: ${found}`);
   }
 
+  private noteOverflow(): void {
+    const { skipped, value } = this.scale;
+    if (skipped > 1) return;
+    this.options.onNote(
+      `step ${this.step}: the gradient overflows with the loss scale ${2 * value}, so the update is left out; the scale is ${value} now`,
+    );
+  }
+
   private noteIdle(): undefined {
     const problem = `step ${this.step}: no label of its samples counts, so it moves nothing`;
     if (this.idle++ === 0) this.options.onNote(problem);
@@ -175,6 +201,7 @@ export class TrainingLoop {
     const numbers = {
       ...stepScalars(this.options, lr, this.updates + 1),
       accumulated_weight: before,
+      loss_scale: this.scale.value,
     };
     const values = Object.entries(numbers).map(([name, value]) => [name, float32(value)] as const);
     const flag = { dtype: 'bool', dims: [], data: Uint8Array.of(apply ? 1 : 0) } as const;
@@ -336,10 +363,14 @@ export class TrainingLoop {
     vectors.get('accumulated')?.fill(0);
     if (bestTheta) vectors.set('best', bestTheta);
     await writeCheckpoint(folder, {
-      progress: { version: 1, step, updates, settings, losses, best, evaluation },
+      progress: { version: 1, step, updates, settings, losses, best, evaluation, ...this.scaled() },
       vectors,
     });
     this.kept = { step, folder };
+  }
+
+  private scaled(): Pick<RunProgress, 'lossScale'> {
+    return this.options.lossScale === 1 ? {} : { lossScale: this.scale.state };
   }
 
   private perEpoch(): number {

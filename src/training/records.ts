@@ -8,7 +8,7 @@ export interface StepRecord {
   readonly epoch: number;
   /** Mean over the batches of the step. */
   readonly loss: number;
-  /** Before clipping. */
+  /** Before clipping; not a number, null in JSON, where it overflowed. */
   readonly gradNorm: number;
   /** Learning rate of the step. */
   readonly lr: number;
@@ -16,6 +16,8 @@ export interface StepRecord {
   readonly ms: number;
   /** Samples per second. */
   readonly samplesPerSecond: number;
+  /** The scale of the loss from the next update on, where the gradient overflowed and this one was left out. */
+  readonly lossScale?: number;
 }
 
 /** The record of one evaluation. */

@@ -16,6 +16,7 @@ import {
   whole,
 } from '../options/schemas.js';
 import { providerOption, threadsOption } from '../runtime/options.js';
+import { MAX_LOSS_SCALE } from './loss-scale.js';
 import { batchSizeOption, guardOption, lossSettings } from './loss-settings.js';
 import { lossTrainOptions } from './losses/index.js';
 import { optimizerChoice, ownOptimizerOptions } from './optimizers/index.js';
@@ -68,21 +69,21 @@ export const lengthOptions = {
   }),
 };
 
-// Beyond it float32 itself would overflow.
-const MAX_LOSS_SCALE = 2 ** 64;
-
 /** The backward pass of half precision is float32, where nothing that training has a use for is lost. */
-const scaleOf = (given: string | number) => (given === 'auto' ? 1 : Number(given));
+const scaleOf = (given: string | number) =>
+  given === 'auto' || given === 'off' ? 1 : Number(given);
 
 function isScale(given: string | number): boolean {
   const scale = scaleOf(given);
   return scale >= 1 && scale <= MAX_LOSS_SCALE && Number.isInteger(Math.log2(scale));
 }
 
+const SCALES = 'auto, off or a power of two from 1 to 2^120';
+
 /** Other numbers would round the gradient. */
 const lossScale = v.pipe(
-  union([text, number], 'auto or a power of two from 1 to 2^64'),
-  v.check(isScale, 'auto or a power of two from 1 to 2^64'),
+  union([text, number], SCALES),
+  v.check(isScale, SCALES),
   v.transform(scaleOf),
 );
 
@@ -131,14 +132,16 @@ export const stepOptions = {
     example: '--dropout 0.05',
   }),
   /**
-   * A power of two that the loss is multiplied by for the backward pass, and the gradient divided by
-   * behind it. Default `auto`, which is 1.
+   * A power of two that the loss is multiplied by for the backward pass, and the gradient divided by after it:
+   * halved where the gradient overflows, whose update is left out, and doubled after 2000 updates that did not.
+   * Default `auto`, which is `off`: the backward pass is float32.
    */
   lossScale: option(lossScale, {
     group: 'Optimizer',
-    value: 'N|auto',
+    value: 'N|auto|off',
     default: 'auto',
-    summary: 'a power of two that the loss is multiplied by for the backward pass',
+    summary:
+      'a power of two that the loss is multiplied by for the backward pass, to begin with: an overflow halves it and skips the update, 2000 updates without one double it',
     example: '--loss-scale 1024',
   }),
 };

@@ -35,6 +35,8 @@ export interface StepOptions extends OptimizerOptions {
   readonly lrRatio?: number;
   /** A power of two that the loss is multiplied by for the backward pass; default 1. */
   readonly lossScale?: number;
+  /** Whether the scale is an input, `loss_scale`, of which `lossScale` is the first; default false. */
+  readonly feedsLossScale?: boolean;
   /** Batches that make one update, as if they were one: each counts by the weight of its loss. */
   readonly accumulate: number;
   /** Whether com.microsoft operators may be used: they have kernels on the CPU only. */
@@ -84,17 +86,21 @@ export async function buildStepGraph(
   const names = reached.map(({ name }) => name);
   const types = await inferTypes(graph, forward.probe);
   const computed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
-  const { lossScale = 1 } = options;
+  const scale = lossScaleIn(graph, options);
   const scaled = seeds.map(({ value, gradient }) => ({
     value,
-    gradient: multiplied(graph, types, gradient, lossScale),
+    gradient: multiplied(graph, types, gradient, scale),
   }));
   const gradients = differentiate(graph, types, loss, names, {
     ...{ seeds: scaled, composites, constants },
   });
-  const inputs = { theta: forward.theta, ...declareInputs(graph, size, options) };
+  const inputs = {
+    theta: forward.theta,
+    ...declareInputs(graph, size, options),
+    ...(scale.input === undefined ? {} : { loss_scale: scale.input }),
+  };
   dequantizeAgain(graph, computed);
-  const flat = unscaled(graph, flatGradient(graph, reached, gradients), lossScale);
+  const flat = unscaled(graph, flatGradient(graph, reached, gradients), scale);
   const gradient = withZeros(graph, flat, size - trained);
   const factors = lrFactors(graph, forward, options.lrRatio ?? 1);
   const { norm, ...updated } = update(graph, gradient, { weight, inputs, factors }, options);
@@ -147,24 +153,44 @@ function onlyUpTo(
 // "To the end", in a size that every runtime takes.
 const MAX_INT32 = 2 ** 31 - 1;
 
-/** A value of the graph times a number, with its type. */
+/** The factor of the loss: a number, or an input of the graph. */
+interface Scale {
+  readonly value: number;
+  readonly input: string | undefined;
+}
+
+function lossScaleIn(
+  graph: GraphBuilder,
+  { lossScale = 1, feedsLossScale = false }: StepOptions,
+): Scale {
+  if (!feedsLossScale) return { value: lossScale, input: undefined };
+  const input = graph.fresh('loss_scale');
+  graph.inputs.push({ name: input, dtype: 'float32', shape: [] });
+  return { value: lossScale, input };
+}
+
+/** A value of the graph times the scale, with its type. */
 function multiplied(
   graph: GraphBuilder,
   types: Map<string, ValueType>,
   value: string,
-  factor: number,
+  { value: factor, input }: Scale,
 ): string {
   const type = types.get(value);
-  if (factor === 1 || !type) return value;
-  const product = graph.op('Mul', [value, graph.scalar(type.dtype, factor)], {}, 'scaled_loss');
+  if (!type || (factor === 1 && input === undefined)) return value;
+  const to = { to: { int: dataTypeNumber(type.dtype) } };
+  const by = input ? graph.op('Cast', [input], to) : graph.scalar(type.dtype, factor);
+  const product = graph.op('Mul', [value, by], {}, 'scaled_loss');
+  if (input) types.set(by, { dtype: type.dtype, shape: [] });
   types.set(product, type);
   return product;
 }
 
 /** The flat gradient of what the loss was before it was scaled: float32, where clipping starts. */
-function unscaled(graph: GraphBuilder, flat: string, scale: number): string {
-  if (scale === 1) return flat;
-  return graph.op('Mul', [flat, graph.scalar('float32', 1 / scale)], {}, 'unscaled');
+function unscaled(graph: GraphBuilder, flat: string, { value, input }: Scale): string {
+  if (input) return graph.op('Div', [flat, input], {}, 'unscaled');
+  if (value === 1) return flat;
+  return graph.op('Mul', [flat, graph.scalar('float32', 1 / value)], {}, 'unscaled');
 }
 
 /** The graph inputs besides theta, by what they are. */
@@ -224,9 +250,18 @@ function update(
 function accumulated(graph: GraphBuilder, gradient: string, weight: string, inputs: Inputs) {
   const own = graph.op('Cast', [weight], { to: { int: dataTypeNumber('float32') } });
   const part = graph.op('Mul', [gradient, own]);
-  const sum = graph.op('Add', [inputs.accumulated!, part], {}, 'accumulated_gradient');
+  const sum = graph.op('Add', [earlierSum(graph, inputs), part], {}, 'accumulated_gradient');
   const total = graph.op('Add', [inputs.accumulated_weight!, own], {}, 'total_weight');
   return { sum, mean: graph.op('Div', [sum, divisorOf(graph, total, 'float32')]) };
+}
+
+/** The sum so far. An update that was broken off by an overflow may have left one that does not count. */
+function earlierSum(graph: GraphBuilder, inputs: Inputs): string {
+  const { accumulated, accumulated_weight: weight, loss_scale: scale } = inputs;
+  if (scale === undefined) return accumulated!;
+  const zero = graph.scalar('float32', 0);
+  const isFirst = graph.op('Equal', [weight!, zero]);
+  return graph.op('Where', [isFirst, zero, accumulated!]);
 }
 
 function vector(name: string, size: number): ValueSpec {

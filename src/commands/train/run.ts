@@ -72,6 +72,13 @@ export interface TrainResult {
     /** The smallest. */
     readonly best: number;
   };
+  /** The scale of the loss, where one was asked for. */
+  readonly lossScale?: {
+    /** At the end. */
+    readonly last: number;
+    /** Updates that were left out because their gradient overflowed. */
+    readonly skipped: number;
+  };
   /** The last evaluation; with `keepBest` the best one's step and loss are in `best`. */
   readonly eval?: Readonly<Record<string, number>>;
   /** The best evaluation. */
@@ -235,7 +242,10 @@ class Run {
     }
     if (options.trainBias) this.noteLayersWithoutBias(forward);
     this.noteWithoutGradient(forward);
-    const graph = await buildStepGraph(forward, { ...options, fused });
+    const graph = await buildStepGraph(forward, {
+      ...{ ...options, fused },
+      feedsLossScale: options.lossScale !== 1,
+    });
     const settings = settingsOf(options, forward, this.datasets, patched.model.source.size);
     const total = this.updates(batches);
     const checkpoint = this.checkpoint(graph, settings);
@@ -288,6 +298,7 @@ class Run {
         ...(data.skipped === undefined ? {} : { skippedRows: data.skipped }),
         ...(data.classes === undefined ? {} : { classes: data.classes }),
         ...(loop.losses ? { loss: loop.losses } : {}),
+        ...(options.lossScale === 1 ? {} : { lossScale: scaleOf(loop) }),
         ...(loop.evaluation ? { eval: loop.evaluation.eval } : {}),
         ...(loop.best ? { best: { step: loop.best.step, loss: loop.best.loss } } : {}),
         ...(guarded === undefined ? {} : { guard: guarded }),
@@ -470,4 +481,10 @@ function tensors(
 async function writePlot(path: string, records: readonly LogRecord[], force: boolean) {
   const svg = lossCurveSvg(curveOf(records));
   await writeFiles([{ path, pieces: [Buffer.from(svg)] }], [], { force });
+}
+
+function scaleOf({
+  scale: { value, skipped },
+}: TrainingLoop): NonNullable<TrainResult['lossScale']> {
+  return { last: value, skipped };
 }
