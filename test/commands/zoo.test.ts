@@ -41,6 +41,7 @@ const foldTolerance: Record<string, number> = {
   'bert-fp16': 2e-3,
   'bert-int8-channel': 0.05,
   'bert-int8-dynamic': 0.05,
+  'bert-qdq': 0.05,
   'llama-q4': 0.05,
 };
 

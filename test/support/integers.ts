@@ -1,4 +1,4 @@
-/** Models of one layer that multiplies integers, in every form that quantizers give it. */
+/** Models of one layer that multiplies integers, or floats that stand for them, in every form that quantizers give it. */
 import type { Tensor } from 'onnxruntime-node';
 import { randomNumbers } from './adapters.js';
 import { model, type NodeProto, node, type TensorProto, tensor, value } from './models.js';
@@ -14,6 +14,8 @@ export const integerForms = [
   'QLinearMatMul, bias added',
   'QGemm',
   'QGemm, rounded',
+  'QDQ around MatMul',
+  'QDQ around Gemm, transposed',
 ] as const;
 export type IntegerForm = (typeof integerForms)[number];
 
@@ -143,9 +145,33 @@ function nodesOf(form: IntegerForm): Parts {
         ...{ initializers: [...scales, ...rounded, ...constants], bias: BIAS, step: 2 * Y_SCALE },
       };
     }
+    case 'QDQ around MatMul':
+      return { ...between(node('MatMul', ['xd', 'wd'], 'p', {}, 'layer')), step: Y_SCALE };
+    case 'QDQ around Gemm, transposed': {
+      const gemm = node('Gemm', ['xd', 'wd', 'b'], 'p', { transB: 1 }, 'layer');
+      const { nodes, initializers = [] } = between(gemm);
+      return {
+        nodes,
+        initializers: [...initializers, ...floatBias.initializers],
+        bias: BIAS,
+        step: Y_SCALE,
+      };
+    }
     case 'QGemm':
     case 'QGemm, rounded':
       return gemmOf(form === 'QGemm' ? [] : ['ys', 'yz']);
+  }
+
+  function between(product: NodeProto): Parts {
+    const nodes = [
+      quantize,
+      node('DequantizeLinear', ['xq', 'as', 'az'], 'xd'),
+      node('DequantizeLinear', ['w', 'ws', 'wz'], 'wd'),
+      product,
+      node('QuantizeLinear', ['p', 'ys', 'yz'], 'yq'),
+      dequantize,
+    ];
+    return { nodes, initializers: [...scales, ...rounded] };
   }
 
   function gemmOf(outputs: string[]): Parts {

@@ -21,41 +21,45 @@ interface Recorded {
   readonly grad_norm_per_step: readonly number[];
 }
 
-test.each(['bert-int8-dynamic', 'bert-int8-channel'])(
-  '%s trains as the float model',
-  async (name) => {
-    const recorded = zooJson<Recorded>(CASE, 'lora', 'expected.json');
-    const { output: base } = await apply(zooModel(name), join(ZOO, CASE, 'lora/init'), {
-      output: folder.fresh(),
-    });
-    const log = folder.fresh('log.jsonl');
-    const given = { data: samples(), loss: 'cross-entropy', shuffle: false, threads: 1 } as const;
-    const hyperparameters = { lr: 0.01, weightDecay: 0.01, clip: 1, schedule: 'constant' } as const;
-    const run = {
-      steps: STEPS,
-      batchSize: 8,
-      provider: 'cpu',
-      log,
-      output: folder.fresh(),
-    } as const;
-    const { guard } = await runTraining(
-      base,
-      resolveTrainOptions({ ...given, ...hyperparameters, ...run }),
+/** The greatest differences of loss and norm, as shares. Measured: 0.6 % and 4.5 %; with ranges that
+ * were fixed for the model before training, 6.5 % and 25 %. */
+const cases = [
+  ['bert-int8-dynamic', 0.01, 0.06],
+  ['bert-int8-channel', 0.01, 0.06],
+  ['bert-qdq', 0.08, 0.3],
+] as const;
+
+test.each(cases)('%s trains as the float model', async (name, ofLoss, ofNorm) => {
+  const recorded = zooJson<Recorded>(CASE, 'lora', 'expected.json');
+  const { output: base } = await apply(zooModel(name), join(ZOO, CASE, 'lora/init'), {
+    output: folder.fresh(),
+  });
+  const log = folder.fresh('log.jsonl');
+  const given = { data: samples(), loss: 'cross-entropy', shuffle: false, threads: 1 } as const;
+  const hyperparameters = { lr: 0.01, weightDecay: 0.01, clip: 1, schedule: 'constant' } as const;
+  const run = {
+    steps: STEPS,
+    batchSize: 8,
+    provider: 'cpu',
+    log,
+    output: folder.fresh(),
+  } as const;
+  const { guard } = await runTraining(
+    base,
+    resolveTrainOptions({ ...given, ...hyperparameters, ...run }),
+  );
+  expect(guard?.passed).toBe(true);
+  const steps = readFileSync(log, 'utf8').trim().split('\n');
+  for (const [i, line] of steps.entries()) {
+    const { loss, gradNorm } = JSON.parse(line) as { loss: number; gradNorm: number };
+    expect(Math.abs(loss / recorded.loss_per_step[i]! - 1), `loss of step ${i}`).toBeLessThan(
+      ofLoss,
     );
-    expect(guard?.passed).toBe(true);
-    const steps = readFileSync(log, 'utf8').trim().split('\n');
-    for (const [i, line] of steps.entries()) {
-      const { loss, gradNorm } = JSON.parse(line) as { loss: number; gradNorm: number };
-      // Measured: 0.6 % and 4.5 %.
-      expect(Math.abs(loss / recorded.loss_per_step[i]! - 1), `loss of step ${i}`).toBeLessThan(
-        0.01,
-      );
-      const norm = recorded.grad_norm_per_step[i]!;
-      expect(Math.abs(gradNorm / norm - 1), `norm of step ${i}`).toBeLessThan(0.06);
-    }
-    expect(steps).toHaveLength(STEPS);
-  },
-);
+    const norm = recorded.grad_norm_per_step[i]!;
+    expect(Math.abs(gradNorm / norm - 1), `norm of step ${i}`).toBeLessThan(ofNorm);
+  }
+  expect(steps).toHaveLength(STEPS);
+});
 
 /** The recorded batches one after the other. */
 function samples(): string {

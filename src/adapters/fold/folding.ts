@@ -177,14 +177,14 @@ export class Folding {
   private splitAll(variants: readonly FoldSite[][]): void {
     for (const variant of variants) this.split(variant);
     for (const { layer } of variants.flat()) {
-      if (layer.weight.constant) this.removeUnused(layer.weight.constant);
+      if (layer.weight.constant && !layer.product) this.removeUnused(layer.weight.constant);
     }
   }
 
   private split(group: readonly FoldSite[]): void {
     const { layer } = group[0]!;
     const { constant } = layer.weight;
-    if (!constant) {
+    if (!constant || layer.product) {
       this.replaceOperator(group);
       return;
     }
@@ -368,11 +368,15 @@ function isQuantizing({ opType }: Node): boolean {
 }
 
 const INTEGER_OPERATORS = new Set([
+  'DequantizeLinear',
   'DynamicQuantizeLinear',
+  'Gemm',
+  'MatMul',
   'MatMulInteger',
   'QGemm',
   'QLinearAdd',
   'QLinearMatMul',
+  'QuantizeLinear',
 ]);
 
 function notRequantized({ node, product }: LinearLayer, problem: string): OnnxLoraError {

@@ -47,7 +47,7 @@ export function numbersOfLayer(
   layer: LinearLayer,
 ): Pick<LayerWeight, 'base' | 'transposed'> {
   const { constant } = layer.weight;
-  if (constant) return layerWeight(context, layer, constant);
+  if (constant && !layer.product) return layerWeight(context, layer, constant);
   const base = layer.product
     ? weightOfIntegers(context, layer, layer.product)
     : weightByIdentity(context, layer);

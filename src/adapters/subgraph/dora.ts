@@ -108,7 +108,8 @@ function alongOutput(
 
 /** X·W: the layer's output without the bias that its operator adds. */
 function withoutBias(b: SubgraphBuilder, layer: LinearLayer, base: string): string {
-  const { node, geometry, weight } = layer;
+  const { geometry, weight } = layer;
+  const node = layer.product?.node ?? layer.node;
   const bias = node.opType === 'Gemm' || geometry.kind === 'channels' ? node.inputs[2] : undefined;
   if (!bias) return base;
   if (geometry.kind === 'channels') {

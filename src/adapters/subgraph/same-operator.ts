@@ -9,7 +9,8 @@ const OPTIONAL_BIAS = 11;
 
 /** @param weight laid out as the one that the layer's node reads, in its type */
 export function productWith(b: SubgraphBuilder, layer: LinearLayer, weight: string): string {
-  const { node, input } = layer;
+  const { input } = layer;
+  const node = layer.product?.node ?? layer.node;
   const operands = layer.weight.input === 0 ? [weight, input] : [input, weight];
   const needsBias = node.opType === 'Gemm' && b.opset < OPTIONAL_BIAS;
   const bias = needsBias ? [b.zeros('no_bias', [1], layer.weight.dtype)] : [];

@@ -13,6 +13,7 @@ import {
 import { fusedMatMul, matMul } from './matmul.js';
 import { matMulBnb4 } from './matmul-bnb4.js';
 import { matMulNBits } from './matmul-nbits.js';
+import { aroundRounding } from './rounded-product.js';
 import type { Finding } from './target.js';
 
 export type {
@@ -44,8 +45,8 @@ const experts = refuse(
 
 /** Every operator that multiplies with a weight matrix, by domain and type. */
 const analyzers: Readonly<Record<string, Analyzer>> = {
-  MatMul: matMul,
-  Gemm: gemm,
+  MatMul: (values, node) => aroundRounding(values, matMul(values, node)),
+  Gemm: (values, node) => aroundRounding(values, gemm(values, node)),
   Conv: pointwiseConv,
   MatMulInteger: matMulInteger,
   QLinearMatMul: qLinearMatMul,
