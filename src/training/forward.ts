@@ -273,13 +273,12 @@ function withLoss(
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
   const byBatch = batchFirst(graph, own, inputs, losses[options.loss].labels);
   const added = addLoss(graph, options.loss, byBatch, options.lossOptions, types, filter);
-  const { loss, weight, logits, gradients, inputs: lossInputs, renamed, doubt, rows } = added;
+  const { loss, weight, logits, seeds, inputs: lossInputs, renamed, doubt, rows } = added;
   const output = { ...own, shape: byBatch.shape };
   if (options.forGpu) replaceBooleans(graph, types);
   const narrow = options.forGpu ? narrowInputs(graph) : new Set<string>();
   const called = new Map([...renamed].map(([name, own]) => [own, name]));
   const narrowed = new Set([...narrow].map((name) => called.get(name) ?? name));
-  const seeds = gradients.map(({ of: value, value: gradient }) => ({ value, gradient }));
   const whole = copyOf(graph);
   const parts = {
     graph,

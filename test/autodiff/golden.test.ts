@@ -32,12 +32,13 @@ async function compare(name: string, kind: Kind) {
   const { output, loss: lossSpec, loss_per_step } = zooJson<Expected>(name, kind, 'expected.json');
   const outputType = (await inferTypes(graph)).get(output)!;
   const added = addLoss(graph, lossOf(lossSpec.kind), { name: output, ...outputType });
-  const seeds = added.gradients.map(({ of: value, value: gradient }) => ({ value, gradient }));
   const adapters = patched.sets[0]!.adapters;
   const wrt = adapters.flatMap(({ a, b, generalA, generalB }) =>
     [a, b, generalA, generalB].filter((x) => x !== undefined),
   );
-  const gradients = differentiate(graph, await inferTypes(graph), added.loss, wrt, { seeds });
+  const gradients = differentiate(graph, await inferTypes(graph), added.loss, wrt, {
+    seeds: added.seeds,
+  });
   graph.outputs.length = 0;
   graph.outputs.push({ name: added.loss, dtype: 'float32', shape: [] });
   for (const g of gradients.values())

@@ -1,10 +1,11 @@
+import type { GradientSeed } from '../../autodiff/differentiate.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { GraphBuilder } from '../../graph/builder.js';
 import { classification } from '../metrics/classification.js';
 import { type ClassOptions, classOptions, smoothingOption } from './class-options.js';
 import { countedLabels, divisorOf } from './counting.js';
 import { labelledOnly } from './labelled-rows.js';
-import type { Logits, LogitsGradient, Loss, Term } from './loss.js';
+import type { Logits, Loss, Term } from './loss.js';
 import { cast, reduce, sizeOf, sumOf } from './operators.js';
 import { softmax } from './softmax.js';
 
@@ -38,7 +39,7 @@ export function meanCrossEntropy(
   wholeLogits: Logits,
   wholeLabels: string,
   options: ClassOptions,
-): Term & { readonly gradient: readonly LogitsGradient[] } {
+): Term & { readonly gradient: readonly GradientSeed[] } {
   checkClassWeights(wholeLogits, options);
   const { classWeights, ignoreIndex } = options;
   const parts = labelledOnly(graph, wholeLogits, wholeLabels, ignoreIndex).map((part) => {
@@ -56,7 +57,7 @@ export function meanCrossEntropy(
     graph,
     terms.map((term) => term.loss),
   );
-  const gradient = terms.map(({ gradient: value }, i) => ({ of: parts[i]!.logits.name, value }));
+  const gradient = terms.map(({ gradient }, i) => ({ value: parts[i]!.logits.name, gradient }));
   return { loss, weight, gradient };
 }
 

@@ -171,13 +171,12 @@ export function addLoss(
   const seen = only ? { ...logits, only, parts } : logits;
   const term = loss.add(graph, seen, addInput, resolvedFor(loss, options));
   const { gradient } = term;
-  const gradients =
-    typeof gradient === 'string' ? [{ of: logits.name, value: gradient }] : gradient;
-  const shown = { ...logits, name: gradients[0]!.of };
+  const seeds = typeof gradient === 'string' ? [{ value: logits.name, gradient }] : gradient;
+  const shown = { ...logits, name: seeds[0]!.value };
   const doubt = mayBeShares ? doubtOf(graph, output, shown, loss) : undefined;
   const { loss: value, weight } = term;
   return {
-    ...{ loss: value, weight, logits: logits.name, gradients },
+    ...{ loss: value, weight, logits: logits.name, seeds },
     ...{ inputs, renamed, doubt, rows },
   };
 }

@@ -1,5 +1,6 @@
 /** A loss: its demands on the data, and nodes after a model's output with their own gradient. */
 
+import type { GradientSeed } from '../../autodiff/differentiate.js';
 import type { LabelKind } from '../../data/label-kind.js';
 import type { ModelOutput } from '../../data/needs.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
@@ -45,15 +46,7 @@ export interface Term {
    * d loss / d logits, so that no operator of the loss has to be differentiated. Where the loss took its rows from
    * `only`, one for each part.
    */
-  readonly gradient: string | readonly LogitsGradient[];
-}
-
-/** The gradient of a loss with respect to a value. */
-export interface LogitsGradient {
-  /** Name of the value. */
-  readonly of: string;
-  /** Name of the gradient. */
-  readonly value: string;
+  readonly gradient: string | readonly GradientSeed[];
 }
 
 /** A loss in a graph. */
@@ -69,7 +62,7 @@ export interface LossInGraph {
   /** Name of the value that the loss is defined on: the model's output, or a value just before or after it. */
   readonly logits: string;
   /** The starts of reverse mode: gradients with respect to the logits or to parts of them. Not kept where nothing trains. */
-  readonly gradients: readonly LogitsGradient[];
+  readonly seeds: readonly GradientSeed[];
   /** The rows that are kept, if rows of the output are left out. */
   readonly rows?: KeptRows | undefined;
   /**

@@ -54,7 +54,7 @@ export const mnr = {
       pairNumbers(graph, scores),
       plain,
     );
-    const slope = ranking.gradient[0]!.value;
+    const slope = ranking.gradient[0]!.gradient;
     const ofAnchors = graph.op('MatMul', [graph.op('Mul', [slope, factor]), candidates]);
     const ofCandidates = graph.op('MatMul', [transposed(graph, slope), scaled]);
     const g = graph.op('Concat', [ofAnchors, ofCandidates], { axis: { int: 0 } });

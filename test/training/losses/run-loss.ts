@@ -37,13 +37,13 @@ export async function runLoss(
   const graph = new GraphBuilder([{ domain: '', version: opset }]);
   graph.reserve('z');
   graph.inputs.push({ name: 'z', dtype, shape });
-  const { loss, weight, inputs, gradients } = addLoss(
+  const { loss, weight, inputs, seeds } = addLoss(
     graph,
     name,
     { name: 'z', dtype, shape },
     options,
   );
-  const gradient = gradients[0]!.value;
+  const gradient = seeds[0]!.gradient;
   for (const output of new Set([loss, weight, gradient])) {
     graph.outputs.push({ name: output, dtype: undefined, shape: null });
   }
