@@ -27,8 +27,9 @@ export interface QuantizedWeight {
   readonly node: string;
   /** Name of the tensor that it was. */
   readonly weight: string;
-  /** |Q(W) - W| and |W|, the Frobenius norms. */
+  /** |Q(W) - W|, the Frobenius norm. */
   readonly error: number;
+  /** |W|. */
   readonly norm: number;
 }
 

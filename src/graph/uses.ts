@@ -43,7 +43,10 @@ type MutableValue = Value & { readonly uses: Use[] };
 export class ValueIndex {
   private readonly scopes = new Map<Graph, Map<string, MutableValue>>();
 
-  constructor(readonly model: Model) {
+  constructor(
+    /** The model. */
+    readonly model: Model,
+  ) {
     for (const root of [model.graph, ...model.functions.map((f) => f.body)]) {
       for (const graph of allGraphs(root)) this.define(graph);
     }
