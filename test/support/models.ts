@@ -98,6 +98,12 @@ function integers(dtype: DataTypeName, values: Float64Array): Uint8Array {
       return new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
     case 'bool':
       return Uint8Array.from(values);
+    case 'int4':
+    case 'uint4':
+      return Uint8Array.from({ length: Math.ceil(values.length / 2) }, (_, i) => {
+        const [low, high] = [values[2 * i]!, values[2 * i + 1] ?? 0];
+        return (low & 15) | ((high & 15) << 4);
+      });
     default:
       throw new Error(`no test tensors of ${dtype}`);
   }

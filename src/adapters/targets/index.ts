@@ -32,16 +32,25 @@ const refuse =
   (refusal: string): Analyzer =>
   (_, node) => ({ node, refusal });
 
-const integerConv = refuse(
-  'it convolves integers: only products of matrices take adapters there; start from the model before quantization',
-);
-const packedAttention = refuse(
-  'its query, key and value weights are packed into one operator; start from the model before this fusion',
-);
+const integerConv =
+  'it convolves integers: only products of matrices take adapters there; start from the model before quantization';
+const packedAttention =
+  'its query, key and value weights are packed into one operator; start from the model before this fusion';
+const experts =
+  'it holds the weights of all experts in one operator, which adds no adapter between its products; export the model with a MatMul for each expert (a transformers export without this fusion), or adapt the other layers';
+const fused = 'an activation is fused into it, after the point where an adapter adds';
 
-const experts = refuse(
-  'it holds the weights of all experts in one operator, which adds no adapter between its products; export the model with a MatMul for each expert (a transformers export without this fusion), or adapt the other layers',
-);
+/** Operators with weights that take no adapter, and the reason. */
+export const refusedOperators: Readonly<Record<string, string>> = {
+  ConvInteger: integerConv,
+  QLinearConv: integerConv,
+  'com.microsoft:FusedGemm': fused,
+  'com.microsoft:FusedConv': fused,
+  'com.microsoft:Attention': packedAttention,
+  'com.microsoft:QAttention': packedAttention,
+  'com.microsoft:MoE': experts,
+  'com.microsoft:QMoE': experts,
+};
 
 /** Every operator that multiplies with a weight matrix, by domain and type. */
 const analyzers: Readonly<Record<string, Analyzer>> = {
@@ -50,24 +59,13 @@ const analyzers: Readonly<Record<string, Analyzer>> = {
   Conv: pointwiseConv,
   MatMulInteger: matMulInteger,
   QLinearMatMul: qLinearMatMul,
-  ConvInteger: integerConv,
-  QLinearConv: integerConv,
   'com.microsoft:FusedMatMul': fusedMatMul,
   'com.microsoft:MatMulNBits': matMulNBits,
   'com.microsoft:MatMulBnb4': matMulBnb4,
-  'com.microsoft:FusedGemm': refuse(
-    'an activation is fused into it, after the point where an adapter adds',
-  ),
-  'com.microsoft:FusedConv': refuse(
-    'an activation is fused into it, after the point where an adapter adds',
-  ),
-  'com.microsoft:Attention': packedAttention,
-  'com.microsoft:QAttention': packedAttention,
   'com.microsoft:DynamicQuantizeMatMul': dynamicQuantizeMatMul,
   'com.microsoft:MatMulIntegerToFloat': matMulIntegerToFloat,
   'com.microsoft:QGemm': qGemm,
-  'com.microsoft:MoE': experts,
-  'com.microsoft:QMoE': experts,
+  ...Object.fromEntries(Object.entries(refusedOperators).map(([name, why]) => [name, refuse(why)])),
 };
 
 /**
