@@ -122,11 +122,14 @@ function layerLines({ model, targets, sets, slots }: InspectResult, ui: Ui): str
   return [ui.table(columns, rows)];
 }
 
+/** The module of a part of a layer is its adapter's. */
 function weightColumns(): Column<Row>[] {
+  const part = ({ adapter }: Row) => (adapter?.part ? adapter : undefined);
+  const shapeOf = (row: Row) => part(row)?.shape ?? row.target.weight!.shape;
   return [
-    { title: 'module', value: ({ target }) => target.module, flexible: true },
+    { title: 'module', value: (row) => part(row)?.name ?? row.target.module, flexible: true },
     { title: 'op', value: ({ target }) => target.op.replace(/^.*:/, ''), optional: true },
-    { title: 'in x out', value: ({ target }) => by(target.weight!.shape), align: 'right' },
+    { title: 'in x out', value: (row) => by(shapeOf(row)), align: 'right' },
     { title: 'dtype', value: ({ target }) => target.weight!.dtype, optional: true },
   ];
 }

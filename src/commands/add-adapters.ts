@@ -9,10 +9,12 @@ import type { NewAdapter } from '../adapters/factors/factors.js';
 import { checkPlace } from '../adapters/kinds/check.js';
 import { kindOf, kinds } from '../adapters/kinds/index.js';
 import { describeAdapters } from '../adapters/kinds/summary.js';
+import { type Division, divideLayers } from '../adapters/model/layer-parts.js';
 import type { Layer } from '../adapters/model/layers.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import { OnnxLoraError } from '../errors.js';
 import { startAdapters } from '../fitting/init/start.js';
+import { hasPackedModules } from '../formats/model-folder/packed-modules.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { checkOutput } from '../onnx/write.js';
 import type { ResolvedOf } from '../options/option.js';
@@ -75,7 +77,11 @@ async function insertNew(
   const { model, files, patched, reader } = opened;
   const output = options.output ?? defaultOutput(path, 'lora');
   checkOutput(output, [...inputFiles(model), ...inputsOf(options)], options.force);
-  const { layers, skipped } = chooseLayers(patched, options);
+  const division = divisionOf(path, options);
+  const { layers, skipped } = chooseLayers(patched, options, (all) =>
+    divideLayers(patched, reader, all, division),
+  );
+  noteWhole(opened, layers, division, options);
   const found: { guard?: GuardReport } = {};
   const listening = {
     ...options,
@@ -95,6 +101,45 @@ async function insertNew(
   // Weights that were split are rounded.
   if (deviation) return { result: { ...described, deviation: deviation() }, isExact: false };
   return { result: described, isExact: adapters.every(startsExact) };
+}
+
+/** @throws OnnxLoraError `invalid-argument` for parts of what reads all of a layer's weight */
+function divisionOf(path: string, { parts, ...options }: NewAdapterOptions): Division {
+  const reading = readerOfAll(options);
+  if (reading === undefined) return { parts, isPackedModel: hasPackedModules(path) };
+  if (parts !== 'split') return { parts: 'whole' };
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `\`parts\` split makes adapters that know their own columns, and ${reading} reads the weight of the whole layer`,
+    { hint: 'Leave `parts` out for one adapter of the whole layer, or take plain LoRA.' },
+  );
+}
+
+/** The option that makes adapters of all columns of a weight at once. */
+function readerOfAll({
+  kind,
+  init,
+  structure,
+}: Pick<NewAdapterOptions, 'kind' | 'init' | 'structure'>): string | undefined {
+  if (kinds[kind].readsWeight) return `\`kind\` ${kind}`;
+  if (init === 'pissa' || init === 'gradient') return `\`init\` ${init}`;
+  return structure === 'auto' ? '`structure` auto' : undefined;
+}
+
+/** A note where modules get one adapter that would have their own otherwise. */
+function noteWhole(
+  { patched, reader }: OpenedModel,
+  layers: readonly Layer[],
+  { parts }: Division,
+  { parts: asked, onNote, ...options }: NewAdapterOptions,
+): void {
+  if (parts === asked || onNote === undefined) return;
+  const divided = divideLayers(patched, reader, layers, { parts: 'auto' });
+  const first = divided.find(({ part }) => part);
+  if (!first) return;
+  onNote(
+    `${first.whole![0]} and others compute several modules: ${readerOfAll(options)} gives them one adapter, which PEFT does not know`,
+  );
 }
 
 function startsExact({ record, layer }: NewAdapter): boolean {

@@ -17,14 +17,16 @@ export interface Skipped {
 
 /**
  * The layers that the options name and that can take an adapter, beside all that the model has.
+ * @param divide what makes several of a layer that computes several modules
  * @throws OnnxLoraError `no-target` where none can, naming the reasons; `no-match`
  */
 export function chooseLayers(
   patched: PatchedModel,
   options: Selection & Pick<AdapterOptions, 'perNode'>,
+  divide: (layers: Layer[]) => Layer[] = (layers) => layers,
 ): { layers: Layer[]; all: Layer[]; skipped: Skipped[] } {
   const { model } = patched;
-  const all = findLayers(patched, options.perNode);
+  const all = divide(findLayers(patched, options.perNode));
   const named = select(all, options);
   const layers = named.filter(({ refusal }) => refusal === undefined);
   const skipped = named.flatMap(({ nodes, refusal }) =>

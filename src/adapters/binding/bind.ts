@@ -12,10 +12,11 @@ import type { ModuleParameter } from '../files/module-parameter.js';
 import type { Layer } from '../model/layers.js';
 import type { PatchedModel } from '../model/patched.js';
 import { areApart, fitsLayer, layerColumns } from '../structure/structure.js';
+import { type FusedOutput, fusedOutput } from '../targets/fused-layout.js';
+import { type FusedPlace, needsProof } from '../targets/fusions.js';
 import { isFoldedIntoConv } from '../targets/weight-name.js';
 import type { BindOptions } from './bind-options.js';
-import { type FusedPlace, fuseAdapters, type Member, needsProof } from './fused.js';
-import { fusedLayout } from './fused-layout.js';
+import { fuseAdapters, type Member } from './fused.js';
 import { HomeFinder } from './home.js';
 import { addNodes, bindParameter } from './module-parameters.js';
 import { splitAdapter } from './split.js';
@@ -169,22 +170,19 @@ class Binder {
   }
 
   private fuse(layer: Layer, members: readonly Member[]): NewAdapter[] {
-    const result = this.interleaved(layer, members[0]!.place) ?? fuseAdapters(layer, members);
+    const shown = this.outputOf(layer);
+    const result =
+      interleaved(layer, members[0]!.place, shown) ?? fuseAdapters(layer, members, shown?.widths);
     if (typeof result !== 'string') return result;
     for (const { adapter } of members) this.misfit(adapter.record.name, result);
     return [];
   }
 
-  private interleaved(layer: Layer, place: FusedPlace): string | undefined {
+  private outputOf(layer: Layer): FusedOutput | undefined {
     const { model, values } = this.patched;
     const files = new ExternalFiles(model);
     try {
-      const layout = fusedLayout(values, new TensorReader(model, files), layer.linear[0]!);
-      if (layout === 'by head') {
-        return `${layer.module} keeps its parts head by head, where an adapter of one part has no columns of its own`;
-      }
-      if (layout === 'side by side' || !needsProof(place)) return undefined;
-      return `the graph does not show whether ${layer.module} keeps its parts side by side or head by head`;
+      return fusedOutput(values, new TensorReader(model, files), layer.linear[0]!);
     } finally {
       files.close();
     }
@@ -205,4 +203,16 @@ class Binder {
   private misfit(name: string, problem: string): void {
     this.problems.push({ name, problem, isMissing: false });
   }
+}
+
+function interleaved(
+  { module }: Layer,
+  place: FusedPlace,
+  shown: FusedOutput | undefined,
+): string | undefined {
+  if (shown?.layout === 'by head') {
+    return `${module} keeps its parts head by head, where an adapter of one part has no columns of its own`;
+  }
+  if (shown || !needsProof(place)) return undefined;
+  return `the graph does not show whether ${module} keeps its parts side by side or head by head`;
 }

@@ -15,67 +15,7 @@ import { kindEntry, kindOf } from '../kinds/index.js';
 import { numbersOf, ownTensors } from '../kinds/tensors.js';
 import type { Layer } from '../model/layers.js';
 import { structureOf } from '../structure/structure.js';
-
-const QUERY = ['q_proj', 'query', 'q', 'wq', 'to_q', 'q_lin'];
-const KEY = ['k_proj', 'key', 'k', 'wk', 'to_k', 'k_lin'];
-const VALUE = ['v_proj', 'value', 'v', 'wv', 'to_v', 'v_lin'];
-const GATE = ['gate_proj', 'w1'];
-const UP = ['up_proj', 'w3'];
-
-/** A fused layer: what it is called, and what lies in its output, from the first column on. */
-interface Fusion {
-  readonly names: readonly string[];
-  readonly parts: readonly (readonly string[])[];
-}
-
-const fusions: readonly Fusion[] = [
-  {
-    names: ['qkv_proj', 'qkv', 'Wqkv', 'c_attn', 'in_proj', 'to_qkv', 'query_key_value'],
-    parts: [QUERY, KEY, VALUE],
-  },
-  { names: ['kv_proj', 'kv', 'Wkv', 'to_kv', 'key_value'], parts: [KEY, VALUE] },
-  { names: ['gate_up_proj', 'gate_up', 'w13'], parts: [GATE, UP] },
-];
-
-/** A name under which many models keep the parts head by head. */
-const OFTEN_BY_HEAD = 'query_key_value';
-
-/** A place for a module in a fused layer. */
-export interface FusedPlace {
-  /** Module path of the fused layer. */
-  readonly path: string;
-  /** Which part of its output is the module's, and how many there are. */
-  readonly part: number;
-  readonly parts: number;
-}
-
-/** Fused layers that could hold a module, by the names that they would have. */
-export function fusedPlaces(module: string): FusedPlace[] {
-  const dot = module.lastIndexOf('.') + 1;
-  const [parent, name] = [module.slice(0, dot), module.slice(dot)];
-  return fusions.flatMap(({ names, parts }) => {
-    const part = parts.findIndex((spellings) => spellings.includes(name));
-    if (part < 0) return [];
-    return names.map((fused) => ({ path: parent + fused, part, parts: parts.length }));
-  });
-}
-
-/**
- * Layers that could hold a module that is itself fused, by the names that they would have: for each part, from
- * the first column on. undefined for a module that is not one, or may keep its parts head by head.
- */
-export function splitPlaces(module: string): string[][] | undefined {
-  const dot = module.lastIndexOf('.') + 1;
-  const [parent, name] = [module.slice(0, dot), module.slice(dot)];
-  if (name === OFTEN_BY_HEAD) return undefined;
-  const fusion = fusions.find(({ names }) => names.includes(name));
-  return fusion?.parts.map((spellings) => spellings.map((part) => parent + part));
-}
-
-/** Whether only the graph can say that a layer's parts are not interleaved. */
-export function needsProof({ path }: FusedPlace): boolean {
-  return path.endsWith(OFTEN_BY_HEAD);
-}
+import type { FusedPlace } from '../targets/fusions.js';
 
 /** An adapter of one part of a fused layer. */
 export interface Member {
@@ -91,9 +31,14 @@ type Parts = readonly (StoredAdapter | undefined)[];
  * there is one for all of them; a part without one stays as it is. Parts of one width are then a
  * grid of as many columns of blocks; others are stacked into one block that is zero where a part has
  * nothing to do.
+ * @param shown the widths of the parts, where the graph shows them
  * @returns the problem where they do not fit the layer or each other
  */
-export function fuseAdapters(layer: Layer, members: readonly Member[]): NewAdapter[] | string {
+export function fuseAdapters(
+  layer: Layer,
+  members: readonly Member[],
+  shown?: readonly number[],
+): NewAdapter[] | string {
   const { weight, geometry } = layer.linear[0]!;
   const parts: (StoredAdapter | undefined)[] = Array(members[0]!.place.parts).fill(undefined);
   for (const { place, adapter } of members) {
@@ -104,7 +49,7 @@ export function fuseAdapters(layer: Layer, members: readonly Member[]): NewAdapt
       return `${name} has ${inSize} inputs, ${layer.module} has ${weight.in}`;
     parts[place.part] = adapter;
   }
-  const widths = partWidths(weight.out, parts);
+  const widths = partWidths(weight.out, parts, shown);
   if (typeof widths === 'string') return `${layer.module} has ${weight.out} outputs, and ${widths}`;
   const areOwn = present(parts).every(({ record }) => !kindOf(record).readsWeight);
   if (areOwn && geometry.kind === 'matrix') return partAdapters(layer, widths, parts);
@@ -128,19 +73,32 @@ function partAdapters(layer: Layer, widths: readonly number[], parts: Parts): Ne
 
 const present = (parts: Parts) => parts.filter((one) => one !== undefined);
 
-/** Keys are as wide as values, a gate as what it gates; queries take the rest. */
-function partWidths(out: number, parts: Parts): number[] | string {
+/** The widths of the parts: those that the graph shows, else those that the adapters leave. */
+function partWidths(
+  out: number,
+  parts: Parts,
+  shown: readonly number[] | undefined,
+): readonly number[] | string {
   const known = (part: number) => parts[part]?.record.out;
-  let widths = [out / 2, out / 2];
-  if (parts.length === 3) {
-    const each = known(2) ?? known(1) ?? (out - known(0)!) / 2;
-    widths = [out - 2 * each, each, each];
-  }
+  const widths =
+    shown?.length === parts.length
+      ? shown
+      : guessedWidths(
+          out,
+          parts.map((_, i) => known(i)),
+        );
   const fits = widths.every((width, part) => {
     return Number.isInteger(width) && width > 0 && width === (known(part) ?? width);
   });
   const given = present(parts).map(({ record }) => `${record.name} ${record.out}`);
   return fits ? widths : `these are not parts of it: ${given.join(', ')}`;
+}
+
+/** Keys are as wide as values, a gate as what it gates; queries take the rest. */
+function guessedWidths(out: number, known: readonly (number | undefined)[]): number[] {
+  if (known.length !== 3) return [out / 2, out / 2];
+  const each = known[2] ?? known[1] ?? (out - known[0]!) / 2;
+  return [out - 2 * each, each, each];
 }
 
 /** The tensors that a kind has beside the factors: all parts must have them, one after the other. */

@@ -2,7 +2,7 @@
 import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, list, number, text, toggle, whole } from '../../options/schemas.js';
-import { inits, kindNames, patchStructures } from '../structure/choices.js';
+import { inits, kindNames, partChoices, patchStructures } from '../structure/choices.js';
 import { scalings, structures } from '../structure/structure.js';
 import { selectionOptions } from '../targets/selection-options.js';
 
@@ -14,6 +14,22 @@ export const perNodeOption = {
     default: false,
     summary: 'an adapter for each node, even where nodes share a weight',
     example: '--targets dense --per-node',
+  }),
+};
+
+/** What a layer that computes several modules is. */
+export const partsOption = {
+  /**
+   * `split`: an adapter for each of the modules that a layer computes side by side (q, k and v; gate and
+   * up). `whole`: one for all of them. Default `auto`: as the modules of the original model are.
+   */
+  parts: option(choice(partChoices), {
+    group: 'Adapters',
+    value: 'auto|split|whole',
+    default: 'auto',
+    summary:
+      'adapters of a layer that computes several modules side by side, as qkv_proj: split gives each its own, whole one for all, auto as in the model before a builder packed them',
+    example: '--parts whole',
   }),
 };
 

@@ -34,7 +34,7 @@ export function planAdapters(layers: readonly Layer[], given: AdapterOptions): N
     const layerRank = ranks.get(layer) ?? rank;
     const usual = kinds[kind].alpha({ rank: layerRank, hybridRank: hybrid, scaling });
     const alpha = alphas.get(layer) ?? options.alpha ?? usual;
-    const plan = planStructure(weight.in, weight.out, {
+    const plan = planStructure(weight.in, layer.part?.width ?? weight.out, {
       structure,
       blocks,
       ...chosen.get(layer),
@@ -43,6 +43,7 @@ export function planAdapters(layers: readonly Layer[], given: AdapterOptions): N
     });
     const record = {
       ...plan,
+      ...(layer.part ? { part: { first: layer.part.first, of: layer.part.of } } : {}),
       name: uniqueName(layer.module, names),
       weight: weight.name,
       ...kindEntry(kind),

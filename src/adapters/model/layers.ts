@@ -1,6 +1,7 @@
 /** The layers of a model as a user selects them: nodes that share a weight are one. */
 import { isComputing } from '../../graph/constants.js';
 import type { Node } from '../../onnx/model.js';
+import type { LayerPart } from '../structure/structure.js';
 import { type Finding, findLinearLayers, type LinearLayer } from '../targets/index.js';
 import { modulePath } from '../targets/module-path.js';
 import type { Selectable } from '../targets/select.js';
@@ -16,6 +17,8 @@ export interface Layer extends Selectable {
   readonly nodes: readonly Node[];
   /** Empty where `refusal` says why. */
   readonly linear: readonly LinearLayer[];
+  /** Its columns, where it is one of several modules that the nodes compute side by side. */
+  readonly part?: (LayerPart & { readonly width: number }) | undefined;
   /** Why the layer cannot take an adapter; undefined where it can. */
   readonly refusal: string | undefined;
 }

@@ -40,6 +40,14 @@ export const inits = [...randomInits, 'pissa', 'gradient'] as const;
 /** Initial values of adapters. B is zero with `kaiming` and `gaussian`, so that the model starts unchanged. */
 export type InitName = (typeof inits)[number];
 
+/**
+ * The ways to see a layer that computes several modules side by side (q, k and v; gate and up): `split`, an
+ * adapter for each of them; `whole`, one for all; `auto`, as the modules of the original model are.
+ */
+export const partChoices = ['auto', 'split', 'whole'] as const;
+/** A way to see a layer that computes several modules side by side. */
+export type PartChoice = (typeof partChoices)[number];
+
 /** The two kinds of slots. */
 export const slotModes = ['required', 'optional'] as const;
 /**

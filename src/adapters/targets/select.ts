@@ -15,6 +15,8 @@ export interface Selectable {
   readonly nodeNames: readonly string[];
   /** A convolution: `all-linear` leaves it out. */
   readonly isConvolution: boolean;
+  /** Of a part of a layer: the paths of all of it, which name the part too. */
+  readonly whole?: readonly string[] | undefined;
 }
 
 /**
@@ -57,16 +59,20 @@ function unlimited(pattern: string): (layer: Selectable) => boolean {
   if (pattern === 'all-linear') return (layer) => !layer.isConvolution;
   if (pattern.startsWith('re:')) {
     const regex = fullMatch(pattern.slice(3));
-    return ({ modules }) => modules.some((module) => regex.test(module));
+    return (layer) => pathsOf(layer).some((module) => regex.test(module));
   }
   if (pattern.startsWith('glob:')) {
     // picomatch has the path's separator built in: dots become slashes.
     const glob = picomatch(pattern.slice(5).replaceAll('.', '/'), { dot: true });
-    return ({ modules }) => modules.some((module) => glob(module.replaceAll('.', '/')));
+    return (layer) => pathsOf(layer).some((module) => glob(module.replaceAll('.', '/')));
   }
-  return ({ modules, nodeNames }) =>
-    modules.some((module) => module === pattern || module.endsWith(`.${pattern}`)) ||
-    nodeNames.includes(pattern);
+  return (layer) =>
+    pathsOf(layer).some((module) => module === pattern || module.endsWith(`.${pattern}`)) ||
+    layer.nodeNames.includes(pattern);
+}
+
+function pathsOf({ modules, whole = [] }: Selectable): readonly string[] {
+  return whole.length === 0 ? modules : [...modules, ...whole];
 }
 
 function fullMatch(source: string): RegExp {

@@ -1,5 +1,10 @@
 import { bindOptions } from '../../adapters/binding/bind-options.js';
-import { headOption, perNodeOption, shapeOptions } from '../../adapters/edit/adapter-options.js';
+import {
+  headOption,
+  partsOption,
+  perNodeOption,
+  shapeOptions,
+} from '../../adapters/edit/adapter-options.js';
 import { selectionOptions } from '../../adapters/targets/selection-options.js';
 import { dataOption } from '../../data/data-options.js';
 import { noteOption, outputOption, writeOptions } from '../../onnx/write-options.js';
@@ -68,6 +73,7 @@ export const patchOptions = {
   /** K, the most blocks along a dimension; default 4. */
   blocks: varied(shapeOptions.blocks, { ...notNew, except: { structure: ['auto'] } }),
   ...restricted(perNodeOption, { notWith: ['adapter'] }),
+  ...restricted(partsOption, notNew),
   ...restricted(headOption, notNew),
   /**
    * The hidden states that the head reads, or the output that the loss of `init: 'gradient'` looks at.
