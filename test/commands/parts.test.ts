@@ -77,7 +77,7 @@ const names = async (path: string, options: PatchOptions = {}) => {
   return adapters.map(({ name, part, shape }) => [name, part?.first, shape[1]]);
 };
 
-const threeOf = (parent: string, [q, k, v] = ['q_proj', 'k_proj', 'v_proj']) => [
+const threeOf = (parent: string, [q, k, v]: readonly string[] = ['q_proj', 'k_proj', 'v_proj']) => [
   [`${parent}.${q}`, 0, 16],
   [`${parent}.${k}`, 16, 8],
   [`${parent}.${v}`, 24, 8],
