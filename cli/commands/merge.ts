@@ -1,4 +1,4 @@
-import type { MergedWeight, QuantizedResult } from '../../src/commands/merge.js';
+import type { MergedWeight, MergeResult, QuantizedResult } from '../../src/commands/merge.js';
 import { mergeOptions } from '../../src/commands/options/merge.js';
 import { noteUnmatched, replacedText } from '../adapters.js';
 import { defineCommand } from '../command.js';
@@ -54,6 +54,7 @@ export const mergeCommand = defineCommand({
         ...undoneLines(merged),
         ...verificationLines(verification),
         ...quantizedLines(quantized),
+        ...lossLines(result.loss),
         `wrote ${printable(output)}: ${plural(merged.length, 'weight')} changed${replacedText(replaced, 'other tensor')}\n`,
       ].join('\n');
     const failure = verificationFailure(
@@ -100,6 +101,11 @@ function quantizedLines(quantized: QuantizedResult | undefined): string[] {
     `${to}: ${plural(nodes, 'product')} in integers${share}`,
     ...verificationLines(verification),
   ];
+}
+
+function lossLines(loss: MergeResult['loss']): string[] {
+  if (!loss) return [];
+  return [`loss ${measure(loss.before)} with the adapters, ${measure(loss.after)} merged`];
 }
 
 /** An explanation of the column `lost`. */

@@ -11,7 +11,7 @@ import type { Verification } from '../runtime/verification.js';
 import type { QuantizedWeight } from './convert-blocks.js';
 import { foldInto } from './fold-adapters.js';
 import { filesOfModel } from './inputs.js';
-import { onModel } from './model-folder.js';
+import { onModel, withTokenizer } from './model-folder.js';
 import { mergeOptions } from './options/merge.js';
 import { defaultOutput } from './output.js';
 import { type MergeOptions, type Unmerged, withUnmerged } from './unmerged.js';
@@ -56,6 +56,13 @@ export interface MergeResult {
   readonly unmatched?: readonly string[];
   /** The comparison with the model before, unless that was left out. */
   readonly verification?: Verification;
+  /** The loss on `data`. */
+  readonly loss?: {
+    /** With the adapters beside the weights. */
+    readonly before: number;
+    /** Of the output. */
+    readonly after: number;
+  };
   /** The rounding to integers of `to`. */
   readonly quantized?: QuantizedResult;
 }
@@ -89,7 +96,14 @@ export interface QuantizedResult {
  */
 export async function merge(path: string, given: MergeOptions = {}): Promise<MergeResult> {
   const options = resolveOptions(mergeOptions, given, 'merge');
-  return await onModel(path, options, 'merged', ({ file }, options) => mergeFile(file, options));
+  return await onModel(path, options, 'merged', async (located, options) => {
+    const result = await mergeFile(located.file, options);
+    if (options.data === undefined) return result;
+    const { lossOf } = await import('./loss-of.js');
+    const measured = withTokenizer(given, located);
+    const before = await lossOf(located.file, measured);
+    return { ...result, loss: { before, after: await lossOf(result.output, measured) } };
+  });
 }
 
 async function mergeFile(path: string, options: MergeOptions): Promise<MergeResult> {

@@ -2,9 +2,11 @@
 import { readFileSync, statSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { checkBlocks } from '../../src/commands/convert-blocks.js';
+import { evaluate } from '../../src/commands/evaluate.js';
 import { extract } from '../../src/commands/extract.js';
 import { foldAdapters, merge } from '../../src/commands/merge.js';
 import { openModel } from '../../src/onnx/parse.js';
+import { safetensors } from '../data/data.js';
 import { patchFile, trained } from '../support/adapters.js';
 import { failure, temporaryFolder } from '../support/files.js';
 import { model, node, tensor, value } from '../support/models.js';
@@ -91,6 +93,22 @@ test('adapters of a file, and weights that were in 4 bits before', async () => {
   const { quantized } = await merge(base, { adapter, output, to: 'q4' });
   expect(quantized).toMatchObject({ nodes: 15, verification: { passed: true } });
   expect(statSync(output).size).toBeLessThan(1.2 * statSync(base).size);
+});
+
+test('the loss before and after, on samples', async () => {
+  const data = safetensors({
+    x: ['float32', [6, IN], [...waves(6 * IN, 5)]],
+    target: ['float32', [6, 4], [...waves(24, 6)]],
+  });
+  const path = await patched();
+  const output = folder.fresh();
+  const options = { data: folder.write(data, 'data.safetensors'), loss: 'mse' } as const;
+  const { loss } = await merge(path, { ...options, output, to: 'q4' });
+  const measured = async (model: string) => (await evaluate(model, options)).loss;
+  expect(loss).toEqual({ before: await measured(path), after: await measured(output) });
+  expect(loss!.after).not.toBe(loss!.before);
+  const error = await failure(() => merge(path, { data: options.data }), 'invalid-argument');
+  expect(error.message).toBe('`data` needs `loss`');
 });
 
 test('an output that is there is not written to, and requantize is another way', async () => {

@@ -1,15 +1,21 @@
 import { type BindOptions, bindOptions } from '../../adapters/binding/bind-options.js';
 import { quantizedPolicies } from '../../adapters/fold/quantized-policy.js';
+import { dataOption, dataOptions } from '../../data/data-options.js';
 import {
   type OutputOptions,
   outputOption,
   type WriteOptions,
   writeOptions,
 } from '../../onnx/write-options.js';
-import { type OptionsOf, option, restricted } from '../../options/option.js';
+import { type OptionsOf, option, optional, restricted, varied } from '../../options/option.js';
 import { choice, number, path, toggle } from '../../options/schemas.js';
+import { batchSizeOption, modelOutputOption } from '../../training/loss-settings.js';
+import { lossChoice, ownLossOptions } from '../../training/losses/index.js';
 import { checkOptions, toleranceOption, type VerifyOptions } from './check.js';
 import { nameOption } from './name.js';
+
+// A fold has a scale of its own.
+const { scale: _, ...lossOptions } = ownLossOptions;
 
 export const foldTargets = ['q4', 'q8'] as const;
 
@@ -64,6 +70,15 @@ export const mergeOptions = {
     example: 'onnx-lora merge model.lora.onnx --no-verify',
   }),
   ...restricted({ ...toleranceOption, ...checkOptions }, { needs: ['verify'] }),
+  /** Samples: the loss of the model before and after the fold is measured on them. */
+  data: varied(optional(dataOption.data), { requires: ['loss'], notWith: ['adapter', 'name'] }),
+  ...restricted(
+    {
+      ...{ ...dataOptions, loss: optional(lossChoice.loss), ...lossOptions },
+      ...{ ...modelOutputOption, ...batchSizeOption },
+    },
+    { needs: ['data'] },
+  ),
   ...outputOption('model.merged.onnx'),
   ...writeOptions,
 };
