@@ -471,6 +471,8 @@ export class OpBuilder {
 
   /** Sum over axes, kept with size 1. */
   reduceSum(value: string, axes: readonly number[], keepDims = true): string {
+    // No axes are all axes to the operator.
+    if (axes.length === 0) return value;
     return this.reduce('ReduceSum', value, axes, keepDims);
   }
 

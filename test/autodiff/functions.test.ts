@@ -47,6 +47,12 @@ describe('arithmetic', () => {
       { domain: positive },
     );
   }
+  gradients(
+    'Pow of 0 with the exponent 0',
+    (g, [x]) => g.op('Pow', [g.op('Mul', [x!, scalar(g, 0)]), scalar(g, 0)]),
+    [[2]],
+    { symbols: 'none' },
+  );
   gradients('Pow of negative numbers', (g, [x]) => g.op('Pow', [x!, scalar(g, 2)]), [[2, 3]]);
   operator('Min', [[2, 3], [3], [2, 1]]);
   operator('Sum', [[2, 3], [3], [1, 1]], { dtype: 'float32', polynomial: true });

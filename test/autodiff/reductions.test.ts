@@ -45,6 +45,14 @@ describe('special values', () => {
     (g, [x]) => g.op('ReduceSum', [x!, g.integers([])], { noop_with_empty_axes: int(1) }),
     [[2, 3]],
   );
+  for (const name of ['ReduceMax', 'ReduceMin', 'ReduceMean', 'ReduceProd']) {
+    gradients(
+      `${name} over no axes is the identity`,
+      (g, [x]) => g.op(name, [x!, g.integers([])], { noop_with_empty_axes: int(1) }),
+      [[2, 3]],
+      { opset: 18, symbols: 'none' },
+    );
+  }
   // One zero, two zeros and none in a row.
   const withZeros = [1, 0, 2, 0, 3, 0, 1, 2, 3];
   gradients(

@@ -28,6 +28,8 @@ export const pow: GradientRule = ({ x: [a, b], y: [y], dy: [dy], c }) => {
   const known = more.length === 0 ? exponent : undefined;
   return [
     () => {
+      // b · aᵇ⁻¹ would be 0 · ∞ at 0.
+      if (known === 0) return c.zeros(a!);
       if (known === 2) return c.sumTo(c.mul(dy!, c.scale(a!, 2)), a!);
       const power = known === undefined ? c.cast(b!, c.type(a!).dtype) : c.number(a!, known);
       const less = known === undefined ? c.shift(power, -1) : c.number(a!, known - 1);
