@@ -150,6 +150,22 @@ export class ExternalFiles {
     return source;
   }
 
+  /**
+   * Opens those that are not open yet, so that `checkWhole` knows their sizes.
+   * @throws OnnxLoraError as `source`
+   */
+  openAll(): void {
+    for (const location of externalLocations(this.model)) this.source(location);
+  }
+
+  /**
+   * Refuses files that have become shorter since they were opened.
+   * @throws OnnxLoraError `io`
+   */
+  checkWhole(): void {
+    for (const source of this.open.values()) source.checkWhole();
+  }
+
   /** Closes the files. */
   close(): void {
     for (const source of this.open.values()) source.close();

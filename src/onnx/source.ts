@@ -61,6 +61,20 @@ export class FileSource implements ByteSource {
     return { path: this.path, start };
   }
 
+  /**
+   * Refuses a file that has become shorter since it was opened.
+   * @throws OnnxLoraError `io`
+   */
+  checkWhole(): void {
+    const { size } = fstatSync(this.fd);
+    if (size >= this.size) return;
+    throw new OnnxLoraError(
+      'io',
+      `${this.path} was cut off: it has ${size} bytes, ${this.size} when it was opened`,
+      { hint: 'Open it again when the file is whole. Replace such files by renaming.' },
+    );
+  }
+
   /** Closes the file. */
   close(): void {
     if (this.open) closeSync(this.fd);

@@ -62,8 +62,9 @@ const MAX_ACTIVATIONS = 16;
  * A model with slots (see `addSlots`) in ONNX Runtime, and adapters of any format, structure and rank.
  * With several adapters it computes `W + Σ weightᵢ · scaleᵢ · Aᵢ · Bᵢ`.
  *
- * The session runs in the caller's process, and ONNX Runtime maps external data: a data file that is cut off
- * while the session is open ends the process (SIGBUS). Replace such files by renaming, or keep a copy.
+ * The session runs in the caller's process, and ONNX Runtime maps external data. Before each run the sizes of the
+ * data files are looked at; one that is cut off during a run ends the process (SIGBUS). Replace such files by
+ * renaming, or keep a copy.
  * @example
  * ```ts
  * import { AdapterSession, openDataset } from 'onnx-lora';
@@ -112,6 +113,7 @@ export class AdapterSession {
       const slots = requiredSlots(opened.patched);
       const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
       const how = { ...options, provider };
+      opened.files.openAll();
       // The base goes before the model comes: only one of them is in memory at a time.
       const base = guard ? await runBase(opened, options.threads) : undefined;
       const session = await openSession(path, how);
@@ -183,12 +185,14 @@ export class AdapterSession {
    * @param feeds the inputs by name, as a Map or an object; tensors of ours or of onnxruntime-node
    * @returns every output that is a tensor of numbers
    * @throws OnnxLoraError `no-adapter`, `invalid-argument` for an adapter that is named twice, a
-   * weight that is not a number or an input that is not a tensor, `runtime`
+   * weight that is not a number or an input that is not a tensor, `io` for a data file that was cut off,
+   * `runtime`
    */
   async run(feeds: GivenFeeds, { adapters = [] }: AdapterRunOptions = {}) {
     const chosen = typeof adapters === 'string' ? [adapters] : adapters;
     const shares = chosen.map((one) => (typeof one === 'string' ? { name: one } : one));
     const active = this.activation(shares.map(({ name, weight = 1 }) => [name, weight]));
+    this.opened.files.checkWhole();
     return await this.session.run(new Map<string, TensorValue>([...feedsOf(feeds), ...active]));
   }
 

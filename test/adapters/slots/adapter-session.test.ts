@@ -1,5 +1,6 @@
 /** One slotted model in memory, and the adapters of each run. */
-import { join } from 'node:path';
+import { copyFileSync, readdirSync, renameSync, statSync, truncateSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import {
   type AdapterRunOptions,
@@ -300,6 +301,24 @@ describe('a session is refused', () => {
     const provider = 'abacus' as never;
     await failure(() => AdapterSession.open(path, { provider }), 'invalid-argument');
   });
+});
+
+it('refuses to run where a data file was cut off, and takes one that was replaced', async () => {
+  const path = await slotted(zooModel('bert-external-data'));
+  const [data] = readdirSync(dirname(path)).filter((name) => !name.endsWith('.onnx'));
+  const file = join(dirname(path), data!);
+  const opened = await AdapterSession.open(path);
+  const feeds = feedsOf('bert-external-data');
+  const { size } = statSync(file);
+  copyFileSync(file, `${file}.new`);
+  renameSync(`${file}.new`, file);
+  await opened.run(feeds);
+  await opened.release();
+  const again = await AdapterSession.open(path);
+  truncateSync(file, 100);
+  const { message } = await failure(() => again.run(feeds), 'io');
+  expect(message).toBe(`${file} was cut off: it has 100 bytes, ${size} when it was opened`);
+  await again.release();
 });
 
 it.each([
