@@ -17,7 +17,7 @@ export const perNodeOption = {
   }),
 };
 
-/** What a layer that computes several modules is. */
+/** Of layers that compute several modules. */
 export const partsOption = {
   /**
    * `split`: an adapter for each of the modules that a layer computes side by side (q, k and v; gate and

@@ -6,7 +6,7 @@ import { isBuiltName, partPaths } from '../targets/fusions.js';
 import type { Layer } from './layers.js';
 import type { PatchedModel } from './patched.js';
 
-/** What decides whether layers are divided. */
+/** The grounds on which layers are divided. */
 export interface Division {
   readonly parts: PartChoice;
   /** The original model has these layers packed itself: its configuration says so. */

@@ -5,7 +5,7 @@ import type { Node } from '../../onnx/model.js';
 const PACKING = new Set(['GroupQueryAttention', 'PagedAttention', 'SparseAttention']);
 
 /**
- * How many heads of query, key and value lie in an input: `by head` where those of a head lie together;
+ * The numbers of heads of query, key and value in an input: `by head` where those of a head lie together;
  * undefined for an input that holds one of them, or of another operator.
  */
 export function packedHeads(node: Node, input: number): readonly number[] | 'by head' | undefined {

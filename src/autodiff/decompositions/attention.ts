@@ -88,14 +88,24 @@ export const attention: Decomposition = (context) => {
   return [joinHeads(c, result), context.y[1] ? present() : undefined];
 };
 
-/** com.microsoft MultiHeadAttention: Q, K and V [B, S, H·D], K and V also [B, H, T, D]. */
-export const multiHeadAttention: Decomposition = (context) => {
-  const { x, c, int } = context;
-  const [query, key, value, bias, mask, attentionBias, pastKey, pastValue, ...more] = x as string[];
-  refuseIf(!key || !value, 'packed QKV is not supported');
-  refuseIf(more.some(Boolean), 'past_sequence_length and cache_indirection are not supported');
-  const parts = [query!, key!, value!];
-  const biases = bias ? splitLast(c, bias, biasSizes(c, parts, bias)) : [];
+/** The inputs of com.microsoft operators that take Q, K and V; `''` for one that is left out. */
+interface Projected {
+  readonly query: string;
+  readonly key: string;
+  readonly value: string;
+  readonly bias: string | undefined;
+  readonly mask: string | undefined;
+  readonly attentionBias: string | undefined;
+  readonly pastKey: string | undefined;
+  readonly pastValue: string | undefined;
+}
+
+/** Q, K and V [B, S, H·D], K and V also [B, H, T, D], and what the operators give of them. */
+function attendProjected(context: NodeContext, given: Projected): string[] {
+  const { c, int } = context;
+  const { pastKey, pastValue, mask, attentionBias } = given;
+  const parts = separated(c, given);
+  const biases = given.bias ? splitLast(c, given.bias, biasSizes(c, parts, given.bias)) : [];
   const [q, k, v] = parts.map((part, i) => {
     if (c.rank(part) === 4) return part;
     return splitHeads(c, biases[i] ? c.add(part, biases[i]) : part, int('num_heads', 1));
@@ -103,6 +113,54 @@ export const multiHeadAttention: Decomposition = (context) => {
   const heads = { q, k: after(c, pastKey, k), v: after(c, pastValue, v), past: pastKey };
   const result = attend(c, heads, microsoftMasks(context, heads, mask, attentionBias));
   return [joinHeads(c, result), heads.k, heads.v];
+}
+
+/** Q, K and V where one input has them head by head: [B, S, H, 3, D], or K and V [B, T, H, 2, D]. */
+function separated(c: OpBuilder, { query, key, value }: Projected): [string, string, string] {
+  if (key && value) return [query, key, value];
+  const packed = key || query;
+  const count = key ? 2 : 3;
+  const [batch, rows, heads, , size] = c.dims(packed);
+  if (c.rank(packed) !== 5 || typeof heads !== 'number' || typeof size !== 'number') {
+    throw new Refusal(`the shape of its packed input ${packed} is not known`);
+  }
+  const shape = c.concat([c.sizesOf(packed, [0, 1]), c.integers([heads * size])], 0);
+  const parts = Array.from({ length: count }, (_, i) =>
+    c.reshape(c.stretch(packed, 3, i, i + 1), shape, [batch!, rows!, heads * size]),
+  );
+  return (key ? [query, ...parts] : parts) as [string, string, string];
+}
+
+/** com.microsoft MultiHeadAttention. */
+export const multiHeadAttention: Decomposition = (context) => {
+  const [query, key, value, bias, mask, attentionBias, pastKey, pastValue, ...more] =
+    context.x as string[];
+  refuseIf(more.some(Boolean), 'past_sequence_length and cache_indirection are not supported');
+  const inputs = { bias, mask, attentionBias, pastKey, pastValue };
+  return attendProjected(context, { query: query!, key: key!, value: value!, ...inputs });
+};
+
+/** com.microsoft DecoderMaskedMultiHeadAttention: one token, which attends to given keys and to itself. */
+export const decoderMaskedMultiHeadAttention: Decomposition = (context) => {
+  const { x, int } = context;
+  const [query, key, value, mask, attentionBias, pastKey, pastValue, ...more] = x as string[];
+  const [, , , bias] = more;
+  const isCached = Boolean(pastKey || pastValue) || int('past_present_share_buffer', 0) !== 0;
+  refuseIf(isCached, 'a cache that it writes into has no gradient: it works token by token');
+  refuseIf(
+    more.slice(0, 3).some(Boolean),
+    'beams (beam_width, cache_indirection) are not supported',
+  );
+  const inputs = { bias, mask, attentionBias, pastKey: undefined, pastValue: undefined };
+  return attendProjected(context, { query: query!, key: key!, value: value!, ...inputs });
+};
+
+/** com.microsoft PagedAttention. */
+export const pagedAttention: Decomposition = () => {
+  throw new Refusal(
+    'it reads and writes a cache of pages that the runtime keeps, and its tokens have no axis of samples',
+    'Build the model with GroupQueryAttention (without paged attention), train that, and move the adapters.',
+  );
 };
 
 /** Attention of opset 23: Q, K and V [B, H, S, D] or [B, S, H·D], heads of K and V may be fewer. */

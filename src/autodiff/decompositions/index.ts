@@ -6,17 +6,25 @@ import type { NewNode } from '../../onnx/encode.js';
 import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import { type Decomposition, nodeContext } from '../rule.js';
-import { attention, multiHeadAttention, scaledDotProductAttention } from './attention.js';
+import {
+  attention,
+  decoderMaskedMultiHeadAttention,
+  multiHeadAttention,
+  pagedAttention,
+  scaledDotProductAttention,
+} from './attention.js';
 import { fusedConv, fusedGemm } from './fused-activation.js';
 import { groupQueryAttention } from './group-query-attention.js';
 
 const decompositions: Readonly<Record<string, Decomposition>> = {
   Attention: scaledDotProductAttention,
   'com.microsoft:Attention': attention,
+  'com.microsoft:DecoderMaskedMultiHeadAttention': decoderMaskedMultiHeadAttention,
   'com.microsoft:FusedConv': fusedConv,
   'com.microsoft:FusedGemm': fusedGemm,
   'com.microsoft:GroupQueryAttention': groupQueryAttention,
   'com.microsoft:MultiHeadAttention': multiHeadAttention,
+  'com.microsoft:PagedAttention': pagedAttention,
 };
 
 export function isComposed({ opType, domain = '' }: NewNode): boolean {
