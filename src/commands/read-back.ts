@@ -10,7 +10,7 @@ import { type StoredCodes, storedCodes } from '../adapters/fold/stored-codes.js'
 import { withModel } from '../adapters/model/opened.js';
 import { findLinearLayers, type LinearLayer } from '../adapters/targets/index.js';
 import { ValueIndex } from '../graph/uses.js';
-import { type DataTypeName, type FloatName, toFloat64 } from '../onnx/dtype.js';
+import { type DataTypeName, type FloatName, fromFloat64, toFloat64 } from '../onnx/dtype.js';
 import type { Computed } from '../onnx/edit.js';
 import { elementCount, type Model, type Tensor } from '../onnx/model.js';
 import { temporaryFolder } from '../onnx/temporary.js';
@@ -80,15 +80,22 @@ function readBackRule(
       const { base, transposed } = numbersOfLayer(context, layer);
       const wanted = await numbersOf(fold.weight, exact);
       const bytes = (await base.readRows(0, base.rows)).slice();
-      const found = toFloat64(base.dtype, bytes, wanted.length);
+      const read = toFloat64(base.dtype, bytes, wanted.length);
+      // Models that were patched by an earlier version may see a layer in another layout than the result.
+      const isTurned = transposed !== fold.transposed;
+      const found = isTurned ? turned(read, base.rows, base.columns) : read;
+      const layout = { base: fold.weight, transposed: fold.transposed };
       const scales = numbersIn(context, stored.scales.tensor, stored.scaleDtype);
-      const rounded = { stored, scales, layout: { base, transposed }, wanted, found };
-      const well = judgeRounding(rounded, UNITS[base.dtype]);
+      const well = judgeRounding({ stored, scales, layout, wanted, found }, UNITS[base.dtype]);
       weights.push({ weight: tensorName(layer.weight), ...well });
-      yield bytes;
+      yield isTurned ? fromFloat64(base.dtype, found) : bytes;
     }
     return { length: exact.length, chunks } satisfies Computed;
   };
+}
+
+function turned(matrix: Float64Array, rows: number, columns: number): Float64Array {
+  return matrix.map((_, i) => matrix[(i % rows) * columns + Math.floor(i / rows)]!);
 }
 
 function numbersIn({ reader }: WeightContext, tensor: Tensor, dtype: DataTypeName): Float64Array {
