@@ -60,7 +60,25 @@ export class OpBuilder {
   dims(value: string): readonly Dim[] {
     const shape = this.shape(value);
     if (shape) return shape;
-    throw new Refusal(`the rank of ${value} is not known`);
+    throw new Refusal(`the rank of ${value} is not known${this.sinceWhichNode(value)}`);
+  }
+
+  /** The node that the rank is lost at, in words: its output has an open one, and its inputs have none. */
+  private sinceWhichNode(value: string): string {
+    const makers = new Map(
+      this.graph.nodes.flatMap((node) => node.outputs.map((name) => [name, node] as const)),
+    );
+    let node = makers.get(value);
+    for (const seen = new Set([node]); node; seen.add(node)) {
+      const open = node.inputs.find((name) => this.types.get(name)?.shape === null);
+      const before = open === undefined ? undefined : makers.get(open);
+      if (!before || seen.has(before)) break;
+      node = before;
+    }
+    const [, decides = ''] = node?.inputs ?? [];
+    if (!node || decides === '' || this.constant(decides)) return '';
+    const what = node.name || node.outputs[0];
+    return `: ${what} (${node.opType}) makes it by ${decides}, which is computed or fed, expected a constant`;
   }
 
   /** Its axes: 0, 1, .. */

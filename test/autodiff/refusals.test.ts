@@ -38,6 +38,18 @@ describe('an operator without a rule', () => {
 });
 
 describe('a use of an operator that has no gradient', () => {
+  it('names the node that a rank is lost at', async () => {
+    const { message } = await refusal((g, [x]) => {
+      g.inputs.push({ name: 'axes', dtype: 'int64', shape: [1] });
+      const wider = g.op('Unsqueeze', [x!, 'axes'], {}, 'wider');
+      const same = g.op('Abs', [wider]);
+      return g.op('MatMul', [same, g.constant('float32', [4, 1], [1, 2, 3, 4])]);
+    });
+    expect(message).toContain(
+      'the rank of abs is not known: wider (Unsqueeze) makes it by axes, which is computed or fed, expected a constant',
+    );
+  });
+
   const cases: [string, RegExp, Build][] = [
     [
       'scattering with mul',
