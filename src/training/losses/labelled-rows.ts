@@ -214,7 +214,7 @@ export function labelledOnly(
   return kept.map((part, i) => ({ logits: part, labels: unsqueeze(graph, own[i]!, 0) }));
 }
 
-/** How many rows, one at least, make the length of `index` a multiple of `parts`: int64 [1]. */
+/** The number of rows, one at least, that makes the length of `index` a multiple of `parts`: int64 [1]. */
 function missingRows(graph: GraphBuilder, index: string, parts: number): string {
   if (parts === 1) return graph.integers([1]);
   const whole = graph.integers([parts]);

@@ -21,7 +21,7 @@ const BYTES_OF_PART = 2 ** 25;
 // Fewer rows leave a product's kernel waiting for the weight.
 const ROWS_OF_PART = 64;
 
-/** How many parts the logits of rows are computed in. @param rows undefined where it is not known */
+/** The number of parts that the logits of rows are computed in. @param rows undefined where it is not known */
 export function partsOf(rows: number | undefined, classes: number): number {
   if (rows === undefined) return 1;
   const bytes = rows * classes * Float32Array.BYTES_PER_ELEMENT;
