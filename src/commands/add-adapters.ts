@@ -19,6 +19,7 @@ import { NewDataFile } from '../onnx/data-file.js';
 import { checkOutput } from '../onnx/write.js';
 import type { ResolvedOf } from '../options/option.js';
 import { pickOptions } from '../options/resolve.js';
+import { startTolerance } from '../runtime/tolerance.js';
 import type { GuardReport } from '../training/guard/guard.js';
 import type { GuardListener } from '../training/weight-gradients.js';
 import { apart, runsApart } from './apart.js';
@@ -62,7 +63,7 @@ export async function addAdaptersHere(
   return await withModel(path, async (opened) => {
     const { result, isExact } = await insertNew(opened, path, options);
     if (!options.verify) return result;
-    const how = isExact ? { ...options, tolerance: 0 } : options;
+    const how = isExact ? { ...options, tolerance: startTolerance(opened.model) } : options;
     const { verifyOn } = await import('./verify.js');
     const verification = await verifyOn(opened.model, { path }, { path: result.output }, how);
     return { ...result, verification };

@@ -9,6 +9,7 @@ import { type SlotSummary, slotSummary } from '../adapters/slots/summary.js';
 import type { SlotMode } from '../adapters/structure/choices.js';
 import type { ResolvedOf } from '../options/option.js';
 import { resolveOptions } from '../options/resolve.js';
+import { startTolerance } from '../runtime/tolerance.js';
 import type { Verification } from '../runtime/verification.js';
 import { apart, runsApart } from './apart.js';
 import { chooseLayers, type Skipped } from './chosen-layers.js';
@@ -71,7 +72,7 @@ export async function addSlotsHere(path: string, options: Options): Promise<AddS
     if (!options.verify) return result;
     const ownFeeds = mode === 'required' ? emptyFeeds(slots, options.provider) : undefined;
     const candidate = { path: result.output, ownFeeds };
-    const exactly = { ...options, tolerance: 0 };
+    const exactly = { ...options, tolerance: startTolerance(opened.model) };
     const { verifyOn } = await import('./verify.js');
     const verification = await verifyOn(opened.model, { path }, candidate, exactly);
     return { ...result, verification };
