@@ -16,6 +16,7 @@ import { loadGraph, loadPlaced } from '../graph/load.js';
 import { narrowInputs } from '../graph/narrow-integers.js';
 import { raiseOpset } from '../graph/raise-opset.js';
 import type { ValueType, ValueTypes } from '../graph/value-type.js';
+import type { NewNode } from '../onnx/encode.js';
 import type { Dim } from '../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { inferTypes } from '../runtime/infer-types.js';
@@ -24,10 +25,10 @@ import { defaultOutput } from './default-output.js';
 import type { Renamed } from './input-names.js';
 import { addDropout, type Noise } from './layers/dropout.js';
 import type { AllowedOperators } from './layers/factor-gradients.js';
-import { rewriteAdapters } from './layers/rewrite.js';
+import { type RewriteOptions, rewriteAdapters } from './layers/rewrite.js';
 import { batchFirst } from './losses/batch-axis.js';
 import { addLoss, type LossName, type LossOptions, losses } from './losses/index.js';
-import type { RowFilter } from './losses/labelled-rows.js';
+import { type RowFilter, rowSource } from './losses/labelled-rows.js';
 import type { Doubt, KeptRows } from './losses/loss.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
@@ -162,9 +163,14 @@ export async function buildForward(
   readFromVector(graph, theta, parameters);
   const probe = new SizeProbe(options.sizes ?? new Map());
   const raised = await inTrainingOpset(graph, probe);
-  const layers = layersIn(raised, patched, set, probe, options);
-  const filter = options.labelledRowsOnly ? rowFilter(patched, theta, layers, probe) : undefined;
-  const lossGraph = withLoss(patched, raised, probe, { ...options, modelOutput }, filter);
+  const filter = options.labelledRowsOnly ? rowFilter(patched, theta, probe) : undefined;
+  const output = outputOf(patched, raised.graph, raised.types, modelOutput);
+  const source = filter && rowSource(raised.graph, raised.types, output, filter);
+  // The other form is faster, but its logits are computed at once.
+  const kept = source && source.parts >= MANY_PARTS ? namesOf(source.nodes) : undefined;
+  const layers = layersIn(raised, patched, set, probe, { ...options, kept });
+  const own = filter && { ...filter, ...rewrittenIn(layers) };
+  const lossGraph = withLoss(patched, raised, probe, { ...options, modelOutput }, own);
   const moved = new Set([...layers.moved, ...(lossGraph.rows?.values ?? [])]);
   return {
     ...lossGraph,
@@ -186,7 +192,7 @@ function layersIn(
   patched: PatchedModel,
   set: ModelManifest,
   probe: SizeProbe,
-  { rewrite, dropout = 0 }: ForwardOptions,
+  { rewrite, dropout = 0, kept }: ForwardOptions & Pick<RewriteOptions, 'kept'>,
 ): Pick<ForwardGraph, 'composites' | 'constants' | 'noise' | 'dropped' | 'moved'> {
   const elements = (shape: readonly Dim[]) => probe.elements(shape);
   const sites = patched.sites.filter((site) => site.set === set);
@@ -195,7 +201,7 @@ function layersIn(
     const constants = constantsOf(graph, sites);
     return { composites: [], constants, moved: new Set(), ...added };
   }
-  const options = rewrite && { ...rewrite, rows: elements };
+  const options = rewrite && { ...rewrite, rows: elements, kept };
   const rewritten = options && rewriteAdapters(graph, types, set, options);
   const { composites = [], products = [], constants = [] } = rewritten ?? {};
   // Below a bias, a rewritten product keeps its name, and has the adapter's part in it.
@@ -205,21 +211,31 @@ function layersIn(
   return { composites, constants: all, noise: undefined, dropped: new Map(), moved };
 }
 
-/** Adapters take row by row in either form; what is rewritten goes by the names of its values. */
-function rowFilter(
-  { sites }: PatchedModel,
-  theta: string,
-  { composites }: Pick<ForwardGraph, 'composites'>,
-  probe: SizeProbe,
-): RowFilter {
+// Logits of 256 MB.
+const MANY_PARTS = 8;
+
+/** Adapters take row by row. */
+function rowFilter({ sites }: PatchedModel, theta: string, probe: SizeProbe): RowFilter {
   return {
     theta,
     rowwise: new Set(sites.flatMap(({ site }) => site.nodes)),
-    fixed: new Set(composites.map(({ output }) => output)),
-    single: new Set(composites.flatMap(({ nodes }) => [...nodes])),
+    fixed: new Set(),
+    single: new Set(),
     elements: (shape) => probe.elements(shape),
   };
 }
+
+/** Layers in another form go by the names of their values and nodes. */
+function rewrittenIn({
+  composites,
+}: Pick<ForwardGraph, 'composites'>): Pick<RowFilter, 'fixed' | 'single'> {
+  return {
+    fixed: new Set(composites.map(({ output }) => output)),
+    single: new Set(composites.flatMap(({ nodes }) => [...nodes])),
+  };
+}
+
+const namesOf = (nodes: ReadonlySet<NewNode>) => new Set([...nodes].map(({ name }) => name));
 
 /** The constants among the nodes of adapters, where those are in the graph. */
 function constantsOf(graph: GraphBuilder, sites: readonly AttachedSite[]): Set<string> {

@@ -19,6 +19,8 @@ import { type AllowedOperators, factorGradients } from './factor-gradients.js';
 export interface RewriteOptions extends AllowedOperators {
   /** Rows of a value of the given shape, leading axes multiplied; undefined where it is not known. */
   rows(shape: readonly (number | string | null)[]): number | undefined;
+  /** Names of layers that stay as they are where they can. */
+  readonly kept?: ReadonlySet<string> | undefined;
 }
 
 /** A site whose layer is a product of its input with a matrix of floats, and nothing else. */
@@ -197,11 +199,12 @@ function weightIsTransposed({
  * have that work in any form.
  */
 function pays(
-  { adapter, input, structure }: PlainSite,
+  { adapter, node, input, structure }: PlainSite,
   types: ValueTypes,
   options: RewriteOptions,
 ): boolean {
   if (kindOf(adapter).readsWeight) return true;
+  if (options.kept?.has(node.name)) return false;
   const shape = types.get(input)?.shape;
   const rows = shape ? options.rows(shape.slice(0, -1)) : undefined;
   if (rows === undefined) return true;

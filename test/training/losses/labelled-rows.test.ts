@@ -61,6 +61,7 @@ interface Setup {
 }
 
 const IN_THREE_PARTS = [64, 256] as const;
+const IN_TEN_PARTS = [256, 256] as const;
 
 const LABELS = [
   [IGNORED, 3, IGNORED, 1199, 7],
@@ -117,12 +118,11 @@ const skips = ({ step }: { step: { graph: { nodes: readonly { opType: string }[]
 const partsIn = ({ step }: { step: { graph: { nodes: readonly { opType: string }[] } } }) =>
   step.graph.nodes.filter(({ opType }) => opType === 'Softmax').length;
 
-async function expectSame(bytes: Uint8Array, labels: number[][], setup: Setup = {}) {
+async function expectSame(bytes: Uint8Array, labels: number[][], setup: Setup, parts = 1) {
   const some = await stepOf(bytes, labels, true, setup);
   const all = await stepOf(bytes, labels, false, setup);
   expect([skips(some), skips(all)]).toEqual([true, false]);
-  const inParts = setup.sizes !== undefined && setup.rewrite === false;
-  expect([partsIn(some), partsIn(all)]).toEqual([inParts ? 3 : 1, 1]);
+  expect([partsIn(some), partsIn(all)]).toEqual([parts, 1]);
   const [found, expected] = [await resultsOf(some), await resultsOf(all)];
   expect(Math.abs(found.loss - expected.loss)).toBeLessThanOrEqual(1e-6 * expected.loss);
   const largest = Math.max(...expected.theta.map(Math.abs));
@@ -140,34 +140,38 @@ const WEIGHED = {
   classWeights: Array.from({ length: VOCABULARY }, (_, i) => 1 + (i % 3)),
 };
 
-describe.each<[string, Setup]>([
-  ['at once', {}],
-  ['in parts', { rewrite: false, sizes: IN_THREE_PARTS }],
-])('the step is the same, logits %s,', (_, setup) => {
-  it('where few rows have a label', () => expectSame(decoder(plain), LABELS, setup));
-  it('where all have one', () => expectSame(decoder(plain), ALL, setup));
-  it('where none has one', () => expectSame(decoder(plain), NONE, setup));
-  it('behind a bias and bounded logits', () => expectSame(decoder(capped), LABELS, setup));
+describe.each<[string, Setup, number]>([
+  ['at once', {}, 1],
+  ['in parts', { rewrite: false, sizes: IN_THREE_PARTS }, 3],
+])('the step is the same, logits %s,', (_, setup, parts) => {
+  it('where few rows have a label', () => expectSame(decoder(plain), LABELS, setup, parts));
+  it('where all have one', () => expectSame(decoder(plain), ALL, setup, parts));
+  it('where none has one', () => expectSame(decoder(plain), NONE, setup, parts));
+  it('behind a bias and bounded logits', () => expectSame(decoder(capped), LABELS, setup, parts));
   it('with class weights and smoothing', () =>
-    expectSame(decoder(plain), LABELS, { ...setup, options: WEIGHED }));
+    expectSame(decoder(plain), LABELS, { ...setup, options: WEIGHED }, parts));
   it('beside another output of all rows', () => {
     const hidden = node('Neg', ['h'], 'hidden');
     const shown = value('hidden', ['batch', 'sequence', 8]);
-    return expectSame(decoder([...plain, hidden], [shown]), LABELS, setup);
+    return expectSame(decoder([...plain, hidden], [shown]), LABELS, setup, parts);
   });
   it('beside an output on the way to the logits', () => {
     const shown = value('biased', ['batch', 'sequence', VOCABULARY]);
-    return expectSame(decoder(capped, [shown]), LABELS, setup);
+    return expectSame(decoder(capped, [shown]), LABELS, setup, parts);
   });
   it('for classes of each token', () =>
-    expectSame(decoder(plain), LABELS, { ...setup, loss: 'cross-entropy' }));
+    expectSame(decoder(plain), LABELS, { ...setup, loss: 'cross-entropy' }, parts));
 });
 
 it('with adapters in their own form', () =>
   expectSame(decoder(capped), LABELS, { rewrite: false }));
 
-it('at once where the product with the vocabulary has a gradient rule with its adapter', () =>
-  expectSame(decoder(plain), LABELS, { rewrite: true, sizes: IN_THREE_PARTS }));
+describe('with layers in the form that trains fastest, logits', () => {
+  it('that are few are computed at once', () =>
+    expectSame(decoder(capped), LABELS, { sizes: IN_THREE_PARTS }, 1));
+  it('that are many are computed in parts, their layer in its own form', () =>
+    expectSame(decoder(capped), LABELS, { sizes: IN_TEN_PARTS }, 10));
+});
 
 test('all rows stay where a node puts them together', async () => {
   const product = node('MatMul', ['h', 'w'], 'product', {}, 'head');
