@@ -1,5 +1,4 @@
 /** Options that every command has. */
-import { seedOption } from '../src/options/common.js';
 import { option } from '../src/options/option.js';
 import { path, toggle } from '../src/options/schemas.js';
 import { specsOf } from './specs.js';
@@ -16,7 +15,6 @@ export const commonOptions = specsOf({
     summary: 'print a JSON schema for the file of --config, and do nothing else',
     example: '--config-schema > lora.schema.json',
   }),
-  ...seedOption,
   json: option(toggle, {
     group: 'General',
     summary: 'print the result as one JSON document',

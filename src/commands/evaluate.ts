@@ -5,6 +5,7 @@ import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { Dataset } from '../data/dataset.js';
 import { modelInputs } from '../data/model-inputs.js';
 import { openDataset } from '../data/open-dataset.js';
+import { dataRequest } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
 import { checkOutput, type WorkOptions, writeFiles } from '../onnx/write.js';
 import { resolveOptions } from '../options/resolve.js';
@@ -144,7 +145,7 @@ function measure(path: string, options: Options) {
     const { model, patched } = opened;
     const classes = labelsOf(patched);
     const request = { ...modelInputs(model), ...labelRequest(options.loss), classes };
-    const data = await openDataset(options.data, { ...options, ...request });
+    const data = await openDataset(options.data, dataRequest({ ...options, ...request }));
     try {
       return await measureOn(data, opened, options);
     } finally {

@@ -1,3 +1,4 @@
+import type { SlotMode } from '../adapters/structure/choices.js';
 import type { ResolvedOf } from '../options/option.js';
 import { pickOptions, resolveOptions } from '../options/resolve.js';
 import { type Located, onModel, withTokenizer } from './model-folder.js';
@@ -30,21 +31,25 @@ export type { PatchOptions };
  */
 export async function patch(path: string, given: PatchOptions = {}): Promise<PatchResult> {
   const options = resolveOptions(patchOptions, given, 'patch');
-  const kind = options.slots ? 'slots' : 'lora';
-  return await onModel(path, options, kind, (located, options) => patchFile(located, options));
+  if (options.slots) return await withSlots(path, given, options.slots);
+  return await onModel(path, options, 'lora', (located, options) => patchFile(located, options));
+}
+
+async function withSlots(
+  path: string,
+  given: PatchOptions,
+  slots: true | SlotMode,
+): Promise<PatchResult> {
+  const { addSlots } = await import('./add-slots.js');
+  const mode = slots === true ? DEFAULT_SLOT_MODE : slots;
+  return { adapters: [], ...(await addSlots(path, pickOptions(slotOptions, { ...given, mode }))) };
 }
 
 type Options = ResolvedOf<typeof patchOptions>;
 
 async function patchFile(located: Located, options: Options): Promise<PatchResult> {
   const path = located.file;
-  const { adapter, slots } = options;
-  if (slots) {
-    const { addSlots } = await import('./add-slots.js');
-    const mode = slots === true ? DEFAULT_SLOT_MODE : slots;
-    const own = pickOptions(slotOptions, { ...options, mode });
-    return { adapters: [], ...(await addSlots(path, own)) };
-  }
+  const { adapter } = options;
   if (adapter !== undefined) {
     const { apply } = await import('./apply.js');
     return { ...(await apply(path, adapter, pickOptions(applyOptions, options))), skipped: [] };

@@ -1,5 +1,18 @@
 /** Which labels samples have: all that this room knows of a loss. */
 
+import { handler, type OptionsOf } from '../options/option.js';
+import { choice, text } from '../options/schemas.js';
+
+const labelKinds = [
+  'classes',
+  'sets',
+  'numbers',
+  'teacher',
+  'spelling',
+  'tokens',
+  'pairs',
+] as const;
+
 /**
  * - `classes`: one class a row or position, as `labels`
  * - `sets`: any number of classes a row, as answers from 0 to 1
@@ -9,22 +22,17 @@
  * - `tokens`: the text itself, each of whose tokens is the label of those before
  * - `pairs`: none; samples are pairs or triples of rows that are compared
  */
-export type LabelKind =
-  | 'classes'
-  | 'sets'
-  | 'numbers'
-  | 'teacher'
-  | 'spelling'
-  | 'tokens'
-  | 'pairs';
+export type LabelKind = (typeof labelKinds)[number];
+
+export const labelOptions = {
+  /** The kind of labels that are wanted. */
+  labelKind: handler(choice(labelKinds), { required: true }),
+  /** Subject of a message, for example `the loss ctc`. */
+  wantedBy: handler(text),
+};
 
 /** Labels that are asked for. */
-export interface LabelRequest {
-  /** The kind of labels that are wanted. */
-  readonly labelKind: LabelKind;
-  /** Subject of a message, for example `the loss ctc`. */
-  readonly wantedBy?: string | undefined;
-}
+export interface LabelRequest extends OptionsOf<typeof labelOptions> {}
 
 /** The subject of a message about labels that do not fit. */
 export function askerOf({ wantedBy = 'the loss' }: LabelRequest): string {

@@ -4,10 +4,11 @@ import { OnnxLoraError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
 import { kindOf } from '../formats/path-kind.js';
 import { openSafetensors } from '../formats/safetensors.js';
+import { resolveOptions } from '../options/resolve.js';
 import type { Dataset } from './dataset.js';
 import { takesImages } from './images/plan.js';
 import { withMadeInputs } from './made-inputs.js';
-import type { DataRequest } from './request.js';
+import { type DataRequest, requestOptions } from './request.js';
 import { isRowFile, rowExtensions } from './rows/row-file.js';
 import { type TensorFile, tensorDataset } from './tensor-dataset.js';
 import { openTexts } from './text/dataset.js';
@@ -23,7 +24,7 @@ const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<Te
  * the labels of a request, texts in a .jsonl, .csv, .tsv or .parquet file, and images in a folder of class
  * folders or named by the rows of such a file. Memory follows the batches, not
  * the file, except for compressed .npz files, which are held in memory, and a few bytes for each row of texts.
- * @throws OnnxLoraError `invalid-argument` for another kind of file; `file-not-found`, `not-a-file`,
+ * @throws OnnxLoraError `invalid-argument` for another kind of file, or naming the option; `file-not-found`, `not-a-file`,
  * `io`; `invalid-data` for a damaged file, arrays of a type that no model takes, arrays with different
  * numbers of samples, a file without rows, and bad rows, naming file and line
  * @example
@@ -36,7 +37,8 @@ const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<Te
  * data.close();
  * ```
  */
-export async function openDataset(path: string, request?: DataRequest): Promise<Dataset> {
+export async function openDataset(path: string, given?: DataRequest): Promise<Dataset> {
+  const request = given && resolveOptions(requestOptions, given, 'openDataset');
   const extension = extname(path).toLowerCase();
   const open = Object.hasOwn(openers, extension) ? openers[extension] : undefined;
   if (open) {

@@ -1,5 +1,5 @@
 /** Options of long work and of what it writes. */
-import { handler, type OptionsOf, option } from '../options/option.js';
+import { handler, internal, type OptionsOf, option, varied } from '../options/option.js';
 import { callback, instance, list, path, toggle } from '../options/schemas.js';
 
 /** Progress of long work. */
@@ -44,11 +44,19 @@ export const writeOptions = {
     example: '--force',
   }),
   /** Other inputs that must not be overwritten, such as the file that the options came from. */
-  alsoRead: handler(list(path, 0)),
+  alsoRead: internal(list(path, 0)),
   /** The place that the output gets in the end, where it is made in another one. */
-  finalOutput: handler(path),
+  finalOutput: internal(path),
   ...noteOption,
 };
+
+/** `force` of a command whose one file is that of another option. */
+export function forceFor(file: string) {
+  return {
+    /** Replace an existing file. */
+    force: varied(writeOptions.force, { needs: [file] }),
+  };
+}
 
 /** Options of work that writes files. */
 export interface WriteOptions extends WorkOptions, OptionsOf<typeof writeOptions> {}

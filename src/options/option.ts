@@ -72,6 +72,8 @@ export interface Option<S extends Schema = Schema, P extends Presence = Presence
   /** Never there; it carries the type. */
   readonly presence?: P | undefined;
   readonly required?: boolean | undefined;
+  /** Between commands of ours, not for those who call the library. */
+  readonly isInternal?: boolean | undefined;
   readonly default?: unknown;
   readonly defaultBy?: DefaultBy | undefined;
 }
@@ -133,8 +135,26 @@ export function option<S extends Schema, const D extends Description<S>>(
 }
 
 /** Describes an option that only programs give: no flag, no help. */
-export function handler<S extends Schema>(schema: S): Option<S, 'open'> {
-  return { schema };
+export function handler<
+  S extends Schema,
+  const D extends Pick<Description<S>, 'required' | 'default'> = Record<never, never>,
+>(schema: S, description?: D): Option<S, PresenceOf<D>> {
+  return { ...description, schema };
+}
+
+type Handlers<T extends OptionTable> = {
+  readonly [K in keyof T]: T[K] extends Option<infer S> ? Option<S, 'open'> : never;
+};
+
+/** The options of a table for programs alone, where those without effect may be given. */
+export function handlers<T extends OptionTable>(table: T): Handlers<T> {
+  const entries = Object.entries(table).map(([key, { schema }]) => [key, handler(schema)]);
+  return Object.fromEntries(entries) as Handlers<T>;
+}
+
+/** Describes an option that commands give one another. */
+export function internal<S extends Schema>(schema: S): Option<S, 'open'> {
+  return { schema, isInternal: true };
 }
 
 export function isFlag(option: Option): option is Flag {

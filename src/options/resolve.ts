@@ -23,6 +23,13 @@ export function resolveOptions<T extends OptionTable>(
   given: OptionsOf<T>,
   command: string,
 ): ResolvedOf<T> {
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) {
+    const example = `{ ${Object.keys(table)[0]}: .. }`;
+    throw invalid(
+      `the options of ${command} are ${shown(given)}, expected an object`,
+      `As in: ${example}`,
+    );
+  }
   const values: Values = given;
   for (const key of Object.keys(values)) {
     if (values[key] !== undefined && !Object.hasOwn(table, key)) throw unknown(key, table, command);
@@ -97,7 +104,8 @@ function idle(key: string, how: 'with' | 'without', others: readonly string[]): 
 }
 
 function unknown(key: string, table: OptionTable, command: string): OnnxLoraError {
-  const names = Object.keys(table).map(quoted);
+  const listed = Object.entries(table).filter(([, { isInternal }]) => !isInternal);
+  const names = listed.map(([name]) => quoted(name));
   return invalid(
     `unknown option ${quoted(key)} of ${command}`,
     didYouMean(quoted(key), names, `It has: ${names.join(', ')}.`),

@@ -97,6 +97,11 @@ export function instance<T>(of: new () => T, expected: string): v.GenericSchema<
   return v.instance(of, expected);
 }
 
+/** An object of the program that calls, which is checked where it is used. */
+export function object<T extends object>(expected: string): v.GenericSchema<T> {
+  return v.custom<T>((value) => typeof value === 'object' && value !== null, expected);
+}
+
 /** The kind of a value, as the command line and a JSON schema need it. */
 export interface Shape {
   readonly kind: 'boolean' | 'text' | 'path' | 'whole' | 'number' | 'other';

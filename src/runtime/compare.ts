@@ -4,10 +4,13 @@ import type { DataTypeName } from '../onnx/dtype.js';
 import type { Model } from '../onnx/model.js';
 import { openModel, parseModel } from '../onnx/parse.js';
 import { MemorySource } from '../onnx/source.js';
-import type { WorkOptions } from '../onnx/write.js';
+import { type WorkOptions, workOptions } from '../onnx/write-options.js';
+import { handler, type OptionsOf } from '../options/option.js';
+import { resolveOptions } from '../options/resolve.js';
+import { callback, choice, notNegative, object } from '../options/schemas.js';
 import { comparedOutputs, type Outputs } from './difference.js';
 import { Findings, type Rounding } from './findings.js';
-import type { ProviderName } from './provider-names.js';
+import { type ProviderName, providerNames } from './provider-names.js';
 import { openSession, type Session } from './session.js';
 import type { Feeds } from './tensor-value.js';
 import { defaultTolerance, roundingLevel } from './tolerance.js';
@@ -33,20 +36,30 @@ export type ModelSource = (
   readonly ownFeeds?: Feeds | undefined;
 };
 
-/** Options of `compareModels`. */
-export interface CompareOptions extends WorkOptions {
-  /** Share of the greatest element of an output. Default: by the types that the models store and compute in. */
-  readonly tolerance?: number | undefined;
-  /** Default `cpu`. */
-  readonly provider?: ProviderName | undefined;
+/** The change by the adapters of the two models, and how their rounding may be known. */
+export const adapterRuns = {
   /** The model without the adapters that `candidate` is to hold: what they move is compared too. */
-  readonly base?: ModelSource | undefined;
+  base: handler(object<ModelSource>('a model, as { path } or { bytes }')),
   /**
    * The reference with adapters a little stronger, so that all its roundings fall otherwise. Only run
    * where the rest leaves a doubt.
    */
-  readonly nudged?: (() => Promise<ModelSource | undefined>) | undefined;
-}
+  nudged: handler(callback<() => Promise<ModelSource | undefined>>()),
+};
+
+export const compareOptions = {
+  ...workOptions,
+  ...adapterRuns,
+  /** Share of the greatest element of an output. Default: by the types that the models store and compute in. */
+  tolerance: handler(notNegative),
+  /** Default `cpu`. */
+  provider: handler(choice(providerNames)),
+};
+
+/** Options of `compareModels`. */
+export interface CompareOptions
+  extends OptionsOf<typeof adapterRuns>,
+    OptionsOf<typeof compareOptions> {}
 
 /**
  * Runs the models on the same inputs, one after the other, so that only one is in memory.
@@ -73,8 +86,9 @@ export async function compareModels(
   reference: ModelSource,
   candidate: ModelSource,
   feeds: readonly Feeds[],
-  options: CompareOptions = {},
+  given: CompareOptions = {},
 ): Promise<Verification> {
+  const options = resolveOptions(compareOptions, given, 'compareModels');
   const { base } = options;
   const progress = progressOf((base ? 3 : 2) * feeds.length, options);
   const expected = await outputsOf(reference, feeds, options, progress);

@@ -15,13 +15,16 @@ export const providerOption = {
   }),
 };
 
-/** Of commands that compare outputs, which the CPU computes best. */
+/** Runs models whose outputs are compared: the CPU computes them best. */
+export const CHECK_PROVIDER = 'cpu';
+
+/** Of commands that compare outputs. */
 export const checkProviderOption = {
   /** The execution provider; default `cpu`. */
   provider: option(provider, {
     ...texts,
     group: 'Check',
-    default: 'cpu',
+    default: CHECK_PROVIDER,
     summary: 'execution provider that the models run on; see onnx-lora providers',
   }),
 };

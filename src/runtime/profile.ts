@@ -1,17 +1,23 @@
 /** The time that a model takes, operator by operator. */
+import { handler, type OptionsOf } from '../options/option.js';
+import { resolveOptions } from '../options/resolve.js';
+import { whole } from '../options/schemas.js';
 import { nativeFeeds, openNative, runNative } from './native.js';
 import { type Placement, placementOf } from './placement.js';
 import { type ProfileEvent, ProfileRecord } from './profile-events.js';
-import type { OpenSessionOptions } from './session-options.js';
+import { sessionOptions } from './session-options.js';
 import type { Feeds } from './tensor-value.js';
 
-/** Options of `profileModel`. */
-export interface ProfileOptions extends OpenSessionOptions {
+const profileOptions = {
+  ...sessionOptions,
   /** Runs that do not count, in which kernels are compiled and memory is taken. Default 1. */
-  readonly warmup?: number | undefined;
+  warmup: handler(whole(0), { default: 1 }),
   /** Runs to take the mean of. Default 3. */
-  readonly runs?: number | undefined;
-}
+  runs: handler(whole(1), { default: 3 }),
+};
+
+/** Options of `profileModel`. */
+export interface ProfileOptions extends OptionsOf<typeof profileOptions> {}
 
 /** The time of one operator's kernels in a run. */
 export interface OperatorTime {
@@ -52,8 +58,9 @@ export interface Profile {
 export async function profileModel(
   model: string | Uint8Array,
   feeds: Feeds,
-  { warmup = 1, runs = 3, ...options }: ProfileOptions = {},
+  given: ProfileOptions = {},
 ): Promise<Profile> {
+  const { warmup, runs, ...options } = resolveOptions(profileOptions, given, 'profileModel');
   const record = new ProfileRecord();
   try {
     const native = await openNative(model, options, record.options);

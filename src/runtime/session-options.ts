@@ -1,49 +1,54 @@
 /** Options of a session, and their names in ONNX Runtime. */
 import type { InferenceSession } from 'onnxruntime-node';
+import { handler, type OptionsOf } from '../options/option.js';
+import { choice, list, path, text, toggle } from '../options/schemas.js';
+import { threadsOption } from './options.js';
 import { LOG_FATAL } from './ort.js';
-import { executionProviders, type ProviderName } from './provider-names.js';
+import { executionProviders, providerNames } from './provider-names.js';
 
-/** Options of opening a session of ONNX Runtime. */
-export interface OpenSessionOptions {
+export const sessionOptions = {
   /** Default `cpu`. */
-  readonly provider?: ProviderName | undefined;
+  provider: handler(choice(providerNames)),
   /** The folder of the external data files of a model given as bytes. */
-  readonly externalFolder?: string | undefined;
+  externalFolder: handler(path),
   /**
    * Which of ONNX Runtime's graph optimizations to use. Default `basic`: those that keep what the
    * graph computes. On CPUs the higher levels are not faster for transformers.
    */
-  readonly optimization?: 'disabled' | 'basic' | 'extended' | 'all' | undefined;
+  optimization: handler(choice(['disabled', 'basic', 'extended', 'all'])),
   /**
    * Optimizations of that level to leave out, by ONNX Runtime's names: `SkipLayerNormFusion` makes
    * transformers slower on CPUs, `ConstantFolding` copies weights that are transposed.
    */
-  readonly withoutOptimizers?: readonly string[] | undefined;
+  withoutOptimizers: handler(list(text, 0)),
   /**
    * Whether single operators that the provider has no kernel for may run on the CPU. Default true;
    * false makes such a model an error when it is opened. On `cpu` there is nothing to forbid.
    */
-  readonly cpuFallback?: boolean | undefined;
+  cpuFallback: handler(toggle),
   /** CPU threads; default one a core. */
-  readonly threads?: number | undefined;
+  threads: threadsOption.threads,
   /**
    * Whether threads without work wait for it in a loop. Default true: a run is a few percent faster,
    * but whatever else runs on the machine, another session too, gets less of it.
    */
-  readonly spinning?: boolean | undefined;
+  spinning: handler(toggle),
   /**
    * Whether weights are copied into the layout that products like best. Default true; false keeps
    * those in external files as mapped pages of the file, which loads at once, takes no memory of its
    * own, and computes some 10 % slower. On CPUs it is false for models with float16 MatMulNBits at
    * accuracy level 4, which would come out wrong.
    */
-  readonly prepacking?: boolean | undefined;
+  prepacking: handler(toggle),
   /**
    * Whether the memory of a run is laid out in one block beforehand. Default true; false takes about
    * half the memory where many values are kept for long, as in a training step.
    */
-  readonly memoryPattern?: boolean | undefined;
-}
+  memoryPattern: handler(toggle),
+};
+
+/** Options of opening a session of ONNX Runtime. */
+export interface OpenSessionOptions extends OptionsOf<typeof sessionOptions> {}
 
 /** The options in ONNX Runtime's terms. */
 export function nativeOptions(options: OpenSessionOptions): InferenceSession.SessionOptions {

@@ -1,4 +1,5 @@
 /** Sessions of ONNX Runtime: a model that runs. */
+import { resolveOptions } from '../options/resolve.js';
 import {
   type NativeModel,
   nativeFeeds,
@@ -9,7 +10,7 @@ import {
   valueMeta,
 } from './native.js';
 import type { ProviderName } from './provider-names.js';
-import type { OpenSessionOptions } from './session-options.js';
+import { type OpenSessionOptions, sessionOptions } from './session-options.js';
 import { type Feeds, isFeedable, type TensorValue } from './tensor-value.js';
 
 export type { ValueMeta } from './native.js';
@@ -35,7 +36,7 @@ export interface Session {
 
 /**
  * Loads a model: a path, or the bytes of an ONNX file.
- * @throws OnnxLoraError `provider` where the provider does not work here, or lacks a kernel and may
+ * @throws OnnxLoraError `invalid-argument` naming the option; `provider` where the provider does not work here, or lacks a kernel and may
  * not fall back; `file-not-found`; `runtime` where ONNX Runtime does not take the model
  * @example
  * ```ts
@@ -56,7 +57,8 @@ export async function openSession(
   model: string | Uint8Array,
   options: OpenSessionOptions = {},
 ): Promise<Session> {
-  return new NativeSession(await openNative(model, options));
+  const checked = resolveOptions(sessionOptions, options, 'openSession');
+  return new NativeSession(await openNative(model, checked));
 }
 
 class NativeSession implements Session {

@@ -19,6 +19,9 @@ import type { ValueType, ValueTypes } from '../graph/value-type.js';
 import type { NewNode } from '../onnx/encode.js';
 import type { Dim } from '../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
+import { handler, type OptionsOf } from '../options/option.js';
+import { resolveOptions } from '../options/resolve.js';
+import { choice, object, share, text, toggle } from '../options/schemas.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import { SizeProbe } from '../runtime/size-probe.js';
 import { defaultOutput } from './default-output.js';
@@ -27,26 +30,28 @@ import { addDropout, type Noise } from './layers/dropout.js';
 import type { AllowedOperators } from './layers/factor-gradients.js';
 import { type RewriteOptions, rewriteAdapters } from './layers/rewrite.js';
 import { batchFirst } from './losses/batch-axis.js';
-import { addLoss, type LossName, type LossOptions, losses } from './losses/index.js';
+import { addLoss, type LossOptions, losses, lossNames } from './losses/index.js';
 import { type RowFilter, rowSource } from './losses/labelled-rows.js';
 import type { Doubt, KeptRows } from './losses/loss.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
 
-/** Options of building a graph that computes a loss. */
-export interface LossGraphOptions {
+const lossGraphOptions = {
   /** The loss function. */
-  readonly loss: LossName;
+  loss: handler(choice(lossNames), { required: true }),
   /** Its options. */
-  readonly lossOptions?: LossOptions | undefined;
+  lossOptions: handler(object<LossOptions>('an object')),
   /** The output that the loss looks at; may be left out where the model has one beside its caches, or one of a head. */
-  readonly modelOutput?: string | undefined;
+  modelOutput: handler(text),
   /** Sizes of the inputs' symbols in the data. */
-  readonly sizes?: ReadonlyMap<string, number> | undefined;
+  sizes: handler(object<ReadonlyMap<string, number>>('a Map')),
   /** Shapes of inputs where all batches agree in them. */
-  readonly inputShapes?: ReadonlyMap<string, readonly Dim[]> | undefined;
+  inputShapes: handler(object<ReadonlyMap<string, readonly Dim[]>>('a Map')),
   /** Whether to write integers and booleans in the types that GPU providers have kernels for. */
-  readonly forGpu?: boolean | undefined;
-}
+  forGpu: handler(toggle),
+};
+
+/** Options of building a graph that computes a loss. */
+export interface LossGraphOptions extends OptionsOf<typeof lossGraphOptions> {}
 
 /** An output of a model that a loss looks at. */
 export interface LossOutput extends ValueType {
@@ -114,19 +119,22 @@ export interface ForwardGraph extends LossGraph {
   readonly moved: ReadonlySet<string>;
 }
 
-/** Options of `buildForward`. */
-export interface ForwardOptions extends LossGraphOptions {
+const forwardOptions = {
+  ...lossGraphOptions,
   /** The adapter set; may be left out where the model has one. */
-  readonly name?: string | undefined;
+  name: handler(text),
   /** Whether the biases of adapted layers train too. */
-  readonly trainBias?: boolean | undefined;
+  trainBias: handler(toggle),
   /** The form of the adapted layers; default as they are in the model. */
-  readonly rewrite?: AllowedOperators | undefined;
+  rewrite: handler(object<AllowedOperators>('an object, as { fused: true }')),
   /** The share of an adapter's input that is dropped; such layers stay as they are in the model. */
-  readonly dropout?: number | undefined;
+  dropout: handler(share),
   /** Whether logits of a vocabulary are computed for rows with a label only. */
-  readonly labelledRowsOnly?: boolean | undefined;
-}
+  labelledRowsOnly: handler(toggle),
+};
+
+/** Options of `buildForward`. */
+export interface ForwardOptions extends LossGraphOptions, OptionsOf<typeof forwardOptions> {}
 
 /**
  * The forward pass of an adapter set, followed by the loss. Its trainable tensors are read from
@@ -137,8 +145,9 @@ export interface ForwardOptions extends LossGraphOptions {
 export async function buildForward(
   patched: PatchedModel,
   reader: TensorReader,
-  options: ForwardOptions,
+  given: ForwardOptions,
 ): Promise<ForwardGraph> {
+  const options = resolveOptions(forwardOptions, given, 'buildForward');
   const graph = loadGraph(patched.model, reader);
   const set = theSet(patched, options.name);
   // The order of the backward pass: runtimes that follow the outputs' order compute the gradients of

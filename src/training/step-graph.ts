@@ -9,6 +9,9 @@ import { fuseTransposes } from '../graph/fuse-transposes.js';
 import { prune } from '../graph/prune.js';
 import type { ValueType } from '../graph/value-type.js';
 import { dataTypeNumber } from '../onnx/dtype.js';
+import { handler, handlers, type OptionsOf, type ResolvedOf } from '../options/option.js';
+import { pickOptions, resolveOptions } from '../options/resolve.js';
+import { notNegative, positive, toggle, whole } from '../options/schemas.js';
 import { inferTypes } from '../runtime/infer-types.js';
 import { clipped, normOf } from './clip.js';
 import { dequantizeAgain } from './dequantize-again.js';
@@ -21,26 +24,41 @@ import type { Factors } from './optimizers/arithmetic.js';
 import {
   momentsOf,
   type OptimizerOptions,
+  optimizerChoice,
   optimizerUpdates,
+  ownOptimizerOptions,
   type StateUpdate,
   scalarsOf,
 } from './optimizers/index.js';
 import { flatGradient, sizeOf } from './parameters.js';
 
-/** Options of `buildStepGraph`. */
-export interface StepOptions extends OptimizerOptions {
+const ownOptions = {
   /** The largest norm of the whole gradient; 0 for no limit. */
-  readonly clip: number;
+  clip: handler(notNegative, { required: true }),
   /** The learning rate of B over that of A; default 1. See `lrFactors`. */
-  readonly lrRatio?: number;
+  lrRatio: handler(positive, { default: 1 }),
   /** A power of two that the loss is multiplied by for the backward pass; default 1. */
-  readonly lossScale?: number;
+  lossScale: handler(positive, { default: 1 }),
   /** Whether the scale is an input, `loss_scale`, of which `lossScale` is the first; default false. */
-  readonly feedsLossScale?: boolean;
+  feedsLossScale: handler(toggle, { default: false }),
   /** Batches that make one update, as if they were one: each counts by the weight of its loss. */
-  readonly accumulate: number;
+  accumulate: handler(whole(1), { required: true }),
   /** Whether com.microsoft operators may be used: they have kernels on the CPU only. */
-  readonly fused: boolean;
+  fused: handler(toggle, { required: true }),
+};
+
+/** Options of `buildStepGraph`. */
+export interface StepOptions extends OptimizerOptions, OptionsOf<typeof ownOptions> {}
+
+type ResolvedStep = OptimizerOptions & ResolvedOf<typeof ownOptions>;
+
+// Without the learning rate, which is fed from step to step.
+const { lr: _lr, ...hyperparameters } = ownOptimizerOptions;
+const stepOptions = { ...ownOptions, ...handlers({ ...optimizerChoice, ...hyperparameters }) };
+
+/** Those of the options that are the step graph's. */
+export function stepOptionsOf(options: StepOptions): StepOptions {
+  return pickOptions(stepOptions, options) as StepOptions;
 }
 
 /** A graph that does one training step. */
@@ -67,12 +85,13 @@ export interface StepGraph {
 
 /**
  * Completes a forward graph to a training step.
- * @throws OnnxLoraError `unsupported` for an operator without a gradient rule
+ * @throws OnnxLoraError `invalid-argument` naming the option; `unsupported` for an operator without a gradient rule
  */
 export async function buildStepGraph(
   forward: ForwardGraph,
-  options: StepOptions,
+  given: StepOptions,
 ): Promise<StepGraph> {
+  const options = resolveOptions(stepOptions, given, 'buildStepGraph') as ResolvedStep;
   const { graph, loss, weight, seeds, doubt, composites } = forward;
   const { parameters, trained, constants, renamed } = forward;
   const reached = parameters.filter(({ offset }) => offset < trained);
@@ -102,7 +121,7 @@ export async function buildStepGraph(
   dequantizeAgain(graph, computed);
   const flat = unscaled(graph, flatGradient(graph, reached, gradients), scale);
   const gradient = withZeros(graph, flat, size - trained);
-  const factors = lrFactors(graph, forward, options.lrRatio ?? 1);
+  const factors = lrFactors(graph, forward, options.lrRatio);
   const { norm, ...updated } = update(graph, gradient, { weight, inputs, factors }, options);
   const updates = trained === size ? updated.updates : onlyUpTo(graph, trained, updated.updates);
   const results = {

@@ -14,6 +14,7 @@ import { Refusal } from '../autodiff/refusal.js';
 import type { Dataset } from '../data/dataset.js';
 import { modelInputs } from '../data/model-inputs.js';
 import { openDataset } from '../data/open-dataset.js';
+import { dataRequest } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
 import { GraphBuilder } from '../graph/builder.js';
 import { constantsFirst } from '../graph/constants-first.js';
@@ -85,7 +86,7 @@ export async function* weightGradients(
   const options = { ...resolveOptions(gradientOptions, rest, 'weightGradients'), onGuard };
   const classes = labelsOf(patched);
   const request = { ...modelInputs(patched.model), ...labelRequest(options.loss), classes };
-  const data = await openDataset(options.data, { ...options, ...request });
+  const data = await openDataset(options.data, dataRequest({ ...options, ...request }));
   try {
     const plan = planBatches(data, options);
     const forward = await lossGraph(patched, reader, data, plan, options);

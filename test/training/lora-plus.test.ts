@@ -39,36 +39,48 @@ interface Recorded {
 const CASE = 'mlp-regression';
 const recorded = zooJson<Record<string, Recorded>>(CASE, 'lora-plus', 'expected.json');
 
-test.each(Object.entries(recorded))('%s', async (name, { kind, trainBias, ...options }) => {
-  const model = parseModel(new MemorySource(await goldenModel(CASE, kind)));
-  const reader = new TensorReader(model, new ExternalFiles(model));
-  const patched = new PatchedModel(model);
-  const forward = await buildForward(patched, reader, { loss: 'mse', trainBias });
-  const common = { eps: 1e-8, momentum: 0.9, accumulate: 1, fused: false };
-  const { graph, state, size, ...names } = await buildStepGraph(forward, { ...common, ...options });
-  const theta = new Float32Array(size);
-  for (const { name: tensor, offset } of forward.parameters)
-    theta.set(reader.float32(patched.constant(tensor)), offset);
-  const initial = new Map(
-    state.map((one) => [one.input, vector(one.name === 'theta' ? theta : new Float32Array(size))]),
-  );
-  const session = await openStatefulSession(await collect(graph.modelPieces()), { state, initial });
-  for (const [i, loss] of options.loss_per_step.entries()) {
-    const scalars = Object.entries(stepScalars(options, options.lr, i + 1));
-    const feeds = scalars.map(([key, value]) => [key, scalar(value)] as const);
-    const outputs = await session.run(new Map([...batch(kind, i), ...feeds]));
-    const found = (output: string) => Number(outputs.get(output)!.data[0]);
-    expect(found(names.loss) / loss).toBeCloseTo(1, 5);
-    expect(found(names.gradientNorm) / options.grad_norm_per_step[i]!).toBeCloseTo(1, 5);
-  }
-  const final = (await session.readState()).get('theta')!.data as Float32Array;
-  await session.release();
-  for (const [parameter, expected] of expectedTensors(name, kind, patched, forward)) {
-    const { offset, length } = parameter;
-    const distance = distanceOf(final.subarray(offset, offset + length), expected);
-    expect(distance, parameter.name).toBeLessThan(1e-5);
-  }
-});
+test.each(Object.entries(recorded))(
+  '%s',
+  async (name, { kind, trainBias, lr, loss_per_step, grad_norm_per_step, ...options }) => {
+    const model = parseModel(new MemorySource(await goldenModel(CASE, kind)));
+    const reader = new TensorReader(model, new ExternalFiles(model));
+    const patched = new PatchedModel(model);
+    const forward = await buildForward(patched, reader, { loss: 'mse', trainBias });
+    const common = { eps: 1e-8, momentum: 0.9, accumulate: 1, fused: false };
+    const { graph, state, size, ...names } = await buildStepGraph(forward, {
+      ...common,
+      ...options,
+    });
+    const theta = new Float32Array(size);
+    for (const { name: tensor, offset } of forward.parameters)
+      theta.set(reader.float32(patched.constant(tensor)), offset);
+    const initial = new Map(
+      state.map((one) => [
+        one.input,
+        vector(one.name === 'theta' ? theta : new Float32Array(size)),
+      ]),
+    );
+    const session = await openStatefulSession(await collect(graph.modelPieces()), {
+      state,
+      initial,
+    });
+    for (const [i, loss] of loss_per_step.entries()) {
+      const scalars = Object.entries(stepScalars(options, lr, i + 1));
+      const feeds = scalars.map(([key, value]) => [key, scalar(value)] as const);
+      const outputs = await session.run(new Map([...batch(kind, i), ...feeds]));
+      const found = (output: string) => Number(outputs.get(output)!.data[0]);
+      expect(found(names.loss) / loss).toBeCloseTo(1, 5);
+      expect(found(names.gradientNorm) / grad_norm_per_step[i]!).toBeCloseTo(1, 5);
+    }
+    const final = (await session.readState()).get('theta')!.data as Float32Array;
+    await session.release();
+    for (const [parameter, expected] of expectedTensors(name, kind, patched, forward)) {
+      const { offset, length } = parameter;
+      const distance = distanceOf(final.subarray(offset, offset + length), expected);
+      expect(distance, parameter.name).toBeLessThan(1e-5);
+    }
+  },
+);
 
 test('B of the hybrid part learns at the rate of B too', async () => {
   const model = parse(await insertInto(tinyModel(), { rank: 4, blocks: 2, hybrid: 1 }));

@@ -1,5 +1,5 @@
 import { seedOption } from '../../options/common.js';
-import { type OptionsOf, option } from '../../options/option.js';
+import { type OptionsOf, option, restricted } from '../../options/option.js';
 import { choice, part, whole } from '../../options/schemas.js';
 import { structures } from '../structure/structure.js';
 
@@ -40,7 +40,7 @@ export const methodOptions = {
     summary: 'most blocks along a dimension',
     example: '--structure localized --blocks 2',
   }),
-  ...seedOption,
+  ...restricted(seedOption, { only: { method: ['dare'] } }),
 };
 
 /** Options of the ways to combine adapter sets. */

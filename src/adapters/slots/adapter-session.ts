@@ -1,14 +1,13 @@
 /** One model in memory and many adapters, chosen at each run. */
 import { OnnxLoraError } from '../../errors.js';
+import { handler, type OptionsOf } from '../../options/option.js';
+import { resolveOptions } from '../../options/resolve.js';
+import { choice, list, object, text, toggle, union } from '../../options/schemas.js';
 import { feedsOf, type GivenFeeds } from '../../runtime/given-feeds.js';
-import type { ProviderName } from '../../runtime/provider-names.js';
+import { type ProviderName, providerNames } from '../../runtime/provider-names.js';
 import { resolveProvider } from '../../runtime/providers.js';
-import {
-  type OpenSessionOptions,
-  openSession,
-  type Session,
-  type ValueMeta,
-} from '../../runtime/session.js';
+import { openSession, type Session, type ValueMeta } from '../../runtime/session.js';
+import { sessionOptions } from '../../runtime/session-options.js';
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
 import { OpenedModel } from '../model/opened.js';
 import type { PatchedModel } from '../model/patched.js';
@@ -17,13 +16,16 @@ import { activate } from './activate.js';
 import { loadAdapter, type SlotAdapters } from './load.js';
 import { compareWithBase, runBase, type SlotGuardReport } from './slot-guard.js';
 
-/** Options of opening an `AdapterSession`. */
-export interface AdapterSessionOptions extends Omit<OpenSessionOptions, 'provider'> {
+const adapterSessionOptions = {
+  ...sessionOptions,
   /** Default `cpu`; `auto` takes the fastest that works. */
-  readonly provider?: ProviderName | 'auto' | undefined;
+  provider: handler(choice(['auto', ...providerNames]), { default: 'cpu' }),
   /** false: do not compare the model with its base when it is opened. */
-  readonly guard?: boolean | undefined;
-}
+  guard: handler(toggle, { default: true }),
+};
+
+/** Options of opening an `AdapterSession`. */
+export interface AdapterSessionOptions extends OptionsOf<typeof adapterSessionOptions> {}
 
 /** An adapter with the weight that its ΔW gets, which may be negative. */
 export interface WeightedAdapter {
@@ -33,11 +35,21 @@ export interface WeightedAdapter {
   readonly weight?: number | undefined;
 }
 
-/** Which of the loaded adapters a run uses. */
-export interface AdapterRunOptions {
+type Chosen = string | WeightedAdapter;
+
+const runOptions = {
   /** One adapter, or several at once. Default: none, the base model. */
-  readonly adapters?: string | readonly (string | WeightedAdapter)[] | undefined;
-}
+  adapters: handler(
+    union(
+      [text, list(union([text, object<WeightedAdapter>('')], 'a name or { name, weight }'), 0)],
+      'a name, or a list of names and { name, weight }',
+    ),
+    { default: [] },
+  ),
+};
+
+/** Which of the loaded adapters a run uses. */
+export interface AdapterRunOptions extends OptionsOf<typeof runOptions> {}
 
 /** An adapter in a session. */
 export interface LoadedAdapter {
@@ -104,14 +116,13 @@ export class AdapterSession {
    * @throws OnnxLoraError `invalid-argument` for a model without required slots; `verification` where it
    * computes something else than its base; `provider`, `runtime`, and those of reading
    */
-  static async open(
-    path: string,
-    { guard = true, ...options }: AdapterSessionOptions = {},
-  ): Promise<AdapterSession> {
+  static async open(path: string, given: AdapterSessionOptions = {}): Promise<AdapterSession> {
+    const name = 'AdapterSession.open';
+    const { guard, ...options } = resolveOptions(adapterSessionOptions, given, name);
     const opened = OpenedModel.open(path);
     try {
       const slots = requiredSlots(opened.patched);
-      const provider = (await resolveProvider(options.provider ?? 'cpu')).used;
+      const provider = (await resolveProvider(options.provider)).used;
       const how = { ...options, provider };
       opened.files.openAll();
       // The base goes before the model comes: only one of them is in memory at a time.
@@ -188,8 +199,9 @@ export class AdapterSession {
    * weight that is not a number or an input that is not a tensor, `io` for a data file that was cut off,
    * `runtime`
    */
-  async run(feeds: GivenFeeds, { adapters = [] }: AdapterRunOptions = {}) {
-    const chosen = typeof adapters === 'string' ? [adapters] : adapters;
+  async run(feeds: GivenFeeds, options: AdapterRunOptions = {}) {
+    const { adapters } = resolveOptions(runOptions, options, 'AdapterSession.run');
+    const chosen: readonly Chosen[] = typeof adapters === 'string' ? [adapters] : adapters;
     const shares = chosen.map((one) => (typeof one === 'string' ? { name: one } : one));
     const active = this.activation(shares.map(({ name, weight = 1 }) => [name, weight]));
     this.opened.files.checkWhole();

@@ -11,6 +11,7 @@ import {
   type GeneratorOptions,
   generatorOptions,
   promptOptions,
+  resolveSampling,
   type SamplingOptions,
   samplingOptions,
 } from './options.js';
@@ -70,6 +71,7 @@ export async function generate(path: string, options: GenerateOptions): Promise<
   const { signal, onProgress, onNote, onToken, messages, ...plain } = options;
   const table = { ...generatorOptions, ...samplingOptions, ...promptOptions };
   const { prompt, compare } = resolveOptions(table, plain, 'generate');
+  resolveSampling(pick(samplingOptions, plain));
   const asked = promptOf(options);
   const { answer, provider } = await answerOf(path, asked, options);
   const other = { ...options, adapter: undefined, onToken: undefined };

@@ -161,7 +161,8 @@ export type ResolvedGenerator = ResolvedOf<typeof generatorOptions>;
 export function resolveSampling(options: SamplingOptions): ResolvedSampling {
   const resolved = resolveOptions(samplingOptions, options, 'generate');
   const { temperature, topK, topP } = resolved;
-  const idle = topK > 0 ? 'topK' : topP < 1 ? 'topP' : undefined;
+  const drawn = { topK: topK > 0, topP: topP < 1, seed: options.seed !== undefined };
+  const [idle] = Object.entries(drawn).flatMap(([key, isGiven]) => (isGiven ? [key] : []));
   if (temperature > 0 || idle === undefined) return resolved;
   throw new OnnxLoraError(
     'invalid-argument',

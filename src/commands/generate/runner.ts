@@ -32,13 +32,13 @@ type Options = Pick<GeneratorOptions, 'adapter' | 'threads' | 'guard'> & {
 export async function openRunner(
   path: string,
   model: Model,
-  { adapter, ...options }: Options,
+  { adapter, threads, guard, provider }: Options,
 ): Promise<AdapterRunner> {
   const given = namedAdapters(adapter);
   const { slots } = new PatchedModel(model);
   if (slots?.mode === 'required') {
     const own = new Set(slots.slots.flatMap(({ a, b }) => [a, b]));
-    const session = await AdapterSession.open(path, options);
+    const session = await AdapterSession.open(path, { threads, provider, guard });
     try {
       for (const { name, path: file } of given) session.load(name, file);
     } catch (error) {
@@ -48,7 +48,7 @@ export async function openRunner(
     return new SlottedRunner(session, own);
   }
   if (given.length > 0) throw noSlots(path);
-  const session = await openSession(path, options);
+  const session = await openSession(path, { threads, provider });
   return {
     ...{ adapters: [], adapter: undefined, own: new Set(), outputs: session.outputs },
     run: (feeds) => session.run(feeds),

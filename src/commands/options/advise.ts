@@ -1,7 +1,7 @@
 import { shapeOptions } from '../../adapters/edit/adapter-options.js';
 import { DEFAULT_TARGETS, selectionOptions } from '../../adapters/targets/selection-options.js';
 import { dataOption } from '../../data/data-options.js';
-import { noteOption, writeOptions } from '../../onnx/write-options.js';
+import { forceFor, noteOption, writeOptions } from '../../onnx/write-options.js';
 import { type OptionsOf, option, optional, restricted, varied } from '../../options/option.js';
 import { path, whole } from '../../options/schemas.js';
 import { gradientOptions } from '../../training/gradient-options.js';
@@ -39,6 +39,7 @@ export const adviseOptions = {
     example: '--write-config lora.json',
   }),
   ...writeOptions,
+  ...forceFor('writeConfig'),
   ...noteOption,
   seed,
 };

@@ -1,6 +1,6 @@
 /** Options of the comparison of a result with the model that it was made from. */
 import { seedOption } from '../../options/common.js';
-import { type OptionsOf, option } from '../../options/option.js';
+import { type OptionsOf, option, varied } from '../../options/option.js';
 import { notNegative, path, toggle } from '../../options/schemas.js';
 import { checkProviderOption } from '../../runtime/options.js';
 
@@ -13,7 +13,8 @@ export const checkOptions = {
     example: '--samples batch.safetensors',
   }),
   ...checkProviderOption,
-  ...seedOption,
+  /** Seed of everything random; default 0. */
+  seed: varied(seedOption.seed, { notWith: ['samples'] }),
 };
 
 /** Whether the model of the result is run beside the one that it was made of. */

@@ -1,5 +1,5 @@
 import { dataOption, dataOptions } from '../../data/data-options.js';
-import { noteOption, writeOptions } from '../../onnx/write-options.js';
+import { forceFor, noteOption, writeOptions } from '../../onnx/write-options.js';
 import { type OptionsOf, option, type ResolvedOf } from '../../options/option.js';
 import { list, path, text } from '../../options/schemas.js';
 import { providerOption, threadsOption } from '../../runtime/options.js';
@@ -26,6 +26,7 @@ export const evalOptions = {
     example: '--html eval.html',
   }),
   ...writeOptions,
+  ...forceFor('html'),
   ...providerOption,
   ...threadsOption,
   ...noteOption,

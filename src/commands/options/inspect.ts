@@ -1,4 +1,4 @@
-import { type WriteOptions, writeOptions } from '../../onnx/write-options.js';
+import { forceFor, type WriteOptions, writeOptions } from '../../onnx/write-options.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { path } from '../../options/schemas.js';
 
@@ -11,6 +11,7 @@ export const inspectOptions = {
     example: '--html report.html',
   }),
   ...writeOptions,
+  ...forceFor('html'),
 };
 
 /** Options of `inspect`. */

@@ -8,6 +8,7 @@ import {
 import { selectionOptions } from '../../adapters/targets/selection-options.js';
 import { dataOption } from '../../data/data-options.js';
 import { noteOption, outputOption, writeOptions } from '../../onnx/write-options.js';
+import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option, optional, restricted, varied } from '../../options/option.js';
 import { path, text, toggle, union } from '../../options/schemas.js';
 import { gradientOptions } from '../../training/gradient-options.js';
@@ -98,7 +99,7 @@ export const patchOptions = {
   ...sources,
   ...restricted(startData, notNew),
   ...restricted(verifyOption, { notWith: ['adapter'] }),
-  ...restricted({ samples: checkOptions.samples }, { notWith: ['adapter'] }),
+  ...restricted({ samples: checkOptions.samples }, { needs: ['verify'], notWith: ['adapter'] }),
   /** The execution provider. Default `cpu`; for the gradient on `data` `auto`. */
   provider: varied(optional(checkOptions.provider), {
     defaultText: 'cpu; for the gradient on `data` auto',
@@ -107,7 +108,7 @@ export const patchOptions = {
   ...outputOption('model.lora.onnx'),
   ...writeOptions,
   ...noteOption,
-  seed: checkOptions.seed,
+  ...restricted(seedOption, { notWith: ['adapter'] }),
 };
 
 /** Options of `patch`. */

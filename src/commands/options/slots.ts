@@ -2,7 +2,7 @@ import { perNodeOption } from '../../adapters/edit/adapter-options.js';
 import { slotModes } from '../../adapters/structure/choices.js';
 import { selectionOptions } from '../../adapters/targets/selection-options.js';
 import { outputOption, writeOptions } from '../../onnx/write-options.js';
-import { type OptionsOf, option } from '../../options/option.js';
+import { type OptionsOf, option, restricted } from '../../options/option.js';
 import { choice } from '../../options/schemas.js';
 import { checkOptions, verifyOption } from './check.js';
 
@@ -25,7 +25,7 @@ export const slotOptions = {
     example: '--mode optional',
   }),
   ...verifyOption,
-  ...checkOptions,
+  ...restricted(checkOptions, { needs: ['verify'] }),
   ...outputOption('model.slots.onnx'),
   ...writeOptions,
 };

@@ -8,6 +8,7 @@ import type { PatchedModel } from '../../adapters/model/patched.js';
 import type { Dataset } from '../../data/dataset.js';
 import { modelInputs } from '../../data/model-inputs.js';
 import { openDataset } from '../../data/open-dataset.js';
+import { dataRequest } from '../../data/request.js';
 import { OnnxLoraError } from '../../errors.js';
 import { kindOf } from '../../formats/path-kind.js';
 import { collect } from '../../onnx/edit.js';
@@ -39,7 +40,7 @@ import { labelRequest } from '../../training/losses/index.js';
 import { sizeOf } from '../../training/parameters.js';
 import type { LogRecord } from '../../training/records.js';
 import { INITIAL_THETA, STEP_MANIFEST_KEY } from '../../training/step-format.js';
-import { buildStepGraph, type StepGraph } from '../../training/step-graph.js';
+import { buildStepGraph, type StepGraph, stepOptionsOf } from '../../training/step-graph.js';
 import { stepGraphManifest } from '../../training/step-manifest.js';
 import { trainedModel } from '../../training/trained-model.js';
 import { extract, extractedFiles } from '../extract.js';
@@ -189,7 +190,7 @@ class Run {
   private async open(path: string, classes?: readonly string[]): Promise<Dataset> {
     const { options, patched } = this;
     const request = { ...modelInputs(patched.model), ...labelRequest(options.loss), classes };
-    const dataset = await openDataset(path, { ...options, ...request });
+    const dataset = await openDataset(path, dataRequest({ ...options, ...request }));
     this.datasets.push(dataset);
     return dataset;
   }
@@ -242,10 +243,11 @@ class Run {
     }
     if (options.trainBias) this.noteLayersWithoutBias(forward);
     this.noteWithoutGradient(forward);
-    const graph = await buildStepGraph(forward, {
-      ...{ ...options, fused },
-      feedsLossScale: options.lossScale !== 1,
-    });
+    const feedsLossScale = options.lossScale !== 1;
+    const graph = await buildStepGraph(
+      forward,
+      stepOptionsOf({ ...options, fused, feedsLossScale }),
+    );
     const settings = settingsOf(options, forward, this.datasets, patched.model.source.size);
     const total = this.updates(batches);
     const checkpoint = this.checkpoint(graph, settings);
@@ -436,7 +438,7 @@ class Run {
     const batches = await this.batches(data, forward, options.shuffle);
     const step = await buildStepGraph(
       { ...forward, doubt: undefined },
-      { ...options, fused: false },
+      stepOptionsOf({ ...options, fused: false }),
     );
     const guarded = await this.guarded(forward, step, batches, 'cpu');
     const initial = step.graph.fresh(INITIAL_THETA);

@@ -2,6 +2,9 @@
 import { createHash } from 'node:crypto';
 import { Tokenizer } from '@huggingface/tokenizers';
 import { OnnxLoraError } from '../../errors.js';
+import { handler, type OptionsOf } from '../../options/option.js';
+import { resolveOptions } from '../../options/resolve.js';
+import { toggle, whole } from '../../options/schemas.js';
 import { READ_MS, TimeLimit, withinTime } from '../../time-limit.js';
 import { coversAllTexts } from './coverage.js';
 import { readTokenizerFiles, type TokenizerFiles } from './tokenizer-files.js';
@@ -15,13 +18,15 @@ export interface Encoding {
   readonly types: readonly number[];
 }
 
-/** Options of turning a text into tokens. */
-export interface EncodeOptions {
+const encodeOptions = {
   /** Most tokens, special ones included. */
-  readonly maxLength?: number | undefined;
+  maxLength: handler(whole(0)),
   /** Whether the tokens that the tokenizer puts around texts are wanted; default true. */
-  readonly special?: boolean | undefined;
-}
+  special: handler(toggle, { default: true }),
+};
+
+/** Options of turning a text into tokens. */
+export interface EncodeOptions extends OptionsOf<typeof encodeOptions> {}
 
 /** Longer than any model takes: tokenizers say so where they do not know. */
 const NO_LENGTH = 1e7;
@@ -109,12 +114,11 @@ export class TextTokenizer {
   /**
    * One text, or a pair. Too long ones are cut: of a pair the longer one first, at the side that the
    * tokenizer names.
-   * @throws OnnxLoraError `invalid-data` for a piece of text without a token
+   * @throws OnnxLoraError `invalid-argument` naming the option; `invalid-data` for a piece of text without
+   * a token
    */
-  encode(
-    [first, second]: readonly [string, string?],
-    { maxLength, special = true }: EncodeOptions = {},
-  ): Encoding {
+  encode([first, second]: readonly [string, string?], options: EncodeOptions = {}): Encoding {
+    const { maxLength, special } = resolveOptions(encodeOptions, options, 'TextTokenizer.encode');
     const isPair = second !== undefined;
     const room = (maxLength ?? Number.POSITIVE_INFINITY) - (special ? this.specials(isPair) : 0);
     // The lengths of both decide on the tokens that are left of a pair.
