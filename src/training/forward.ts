@@ -296,7 +296,8 @@ function withLoss(
   const own = outputOf(patched, graph, types, options.modelOutput);
   const names = new Set(patched.model.graph.inputs.map(({ name }) => name));
   const inputs = graph.inputs.filter(({ name }) => names.has(name));
-  const byBatch = batchFirst(graph, own, inputs, losses[options.loss].labels);
+  const { labels } = losses[options.loss];
+  const byBatch = batchFirst(graph, own, inputs, labels, types);
   const added = addLoss(graph, options.loss, byBatch, options.lossOptions, types, filter);
   const { loss, weight, logits, seeds, inputs: lossInputs, renamed, doubt, rows } = added;
   const output = { ...own, shape: byBatch.shape };

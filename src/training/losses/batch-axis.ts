@@ -5,14 +5,17 @@ import type { ModelOutput } from '../../data/needs.js';
 import { OnnxLoraError } from '../../errors.js';
 import { ancestorsOf } from '../../graph/ancestors.js';
 import type { GraphBuilder, ValueSpec } from '../../graph/builder.js';
+import type { ValueTypes } from '../../graph/value-type.js';
 import type { NewNode } from '../../onnx/encode.js';
 import type { Dim } from '../../onnx/model.js';
+import { withLostBatch } from './lost-batch.js';
 import { unsqueeze } from './operators.js';
 
 /**
- * The output with samples along its first axis: [frames, batch, classes] that spell a text are transposed, and a model for
- * batches of 1 that leaves the axis out gets it back.
+ * The output with samples along its first axis: [frames, batch, classes] that spell a text are transposed, and a model
+ * that leaves the axis out for batches of 1, or makes one axis of it and the next, gets it back.
  * @param inputs of the model, samples first
+ * @param types of the graph's values, as far as they are known
  * @throws OnnxLoraError `invalid-argument` for an output that does not follow the batch, or may do so in two ways
  */
 export function batchFirst(
@@ -20,11 +23,14 @@ export function batchFirst(
   output: ModelOutput,
   inputs: readonly ValueSpec[],
   labels: LabelKind,
+  types: ValueTypes = new Map(),
 ): ModelOutput {
   const batch = batchOf(inputs);
   const { shape } = output;
   if (labels === 'spelling') checkOrder(graph, output, batch);
   if (batch === undefined || labels === 'pairs' || !shape || shape[0] === batch) return output;
+  const found = batch !== null && withLostBatch(graph, output, types, batch);
+  if (found) return found;
   const [frames, samples, classes] = shape;
   if (labels === 'spelling' && shape.length === 3 && samples === batch) {
     const name = graph.op('Transpose', [output.name], { perm: { ints: [1, 0, 2] } });

@@ -18,7 +18,11 @@ function modelOf(
 ): string {
   const bytes = model({
     nodes: [node('MatMul', ['x', 'w'], 'z', {}, 'layer'), ...tail],
-    initializers: [tensor('w', [6, CLASSES]), tensor('first', [1], [0], 'int64')],
+    initializers: [
+      tensor('w', [6, CLASSES]),
+      tensor('first', [1], [0], 'int64'),
+      tensor('rows', [2], [-1, CLASSES], 'int64'),
+    ],
     inputs: [value('x', input)],
     outputs: [value('y', shape)],
   });
@@ -81,6 +85,58 @@ it('a batch of 1 that the model takes the axis from is given it back', async () 
   const found = await evaluate(modelOf([1, 6], squeezed, [CLASSES]), options);
   expect(found.loss).toBeCloseTo(expected.loss, 6);
   expect(found.accuracy).toBe(expected.accuracy);
+});
+
+it.each([
+  ['Reshape', (to: string) => node('Reshape', ['z', 'rows'], to)],
+  ['Flatten', (to: string) => node('Flatten', ['z'], to, { axis: 2 })],
+])('rows of all samples that %s puts on one axis are theirs again', async (_, flatten) => {
+  const labels = ['int64', [SAMPLES, FRAMES], [1, 3, 0, 2, -100, 1, 1, 0, 2, 3, 3, 2, 1, 0, 1]];
+  const data = files.write(
+    safetensors({ x: numbers(SAMPLES, FRAMES, 6), labels } as never),
+    'd.safetensors',
+  );
+  const input = ['batch', 'length', 6];
+  const options = { ...how, data, loss: 'cross-entropy', batchSize: 2 } as const;
+  const plain = modelOf(input, [node('Identity', ['z'], 'y')], ['batch', 'length', CLASSES]);
+  const expected = await evaluate(plain, options);
+  const logits = await evaluate(modelOf(input, [flatten('y')], ['rows', CLASSES]), options);
+  expect(logits).toMatchObject({ loss: expected.loss, accuracy: expected.accuracy });
+  const shares = [flatten('flat'), node('Softmax', ['flat'], 'y', { axis: -1 })];
+  const ofShares = await evaluate(modelOf(input, shares, ['rows', CLASSES]), options);
+  expect(ofShares.loss).toBeCloseTo(expected.loss, 6);
+  expect(ofShares.accuracy).toBe(expected.accuracy);
+});
+
+it('one position is not taken for an axis of samples', async () => {
+  const labels = ['int64', [SAMPLES], [1, 3, 0]] as const;
+  const data = files.write(
+    safetensors({ x: numbers(SAMPLES, 1, 6), labels } as never),
+    'd.safetensors',
+  );
+  const path = modelOf(['batch', 1, 6], [node('Reshape', ['z', 'rows'], 'y')], ['n', CLASSES]);
+  const options = { ...how, data, loss: 'cross-entropy', batchSize: 2 } as const;
+  expect((await evaluate(path, options)).samples).toBe(SAMPLES);
+});
+
+it('a batch that is open, and squeezed away, is a batch of 1', async () => {
+  const labels = ['int64', [SAMPLES, FRAMES], Array.from({ length: 15 }, (_, i) => i % CLASSES)];
+  const data = files.write(
+    safetensors({ x: numbers(SAMPLES, FRAMES, 6), labels } as never),
+    'd.safetensors',
+  );
+  const input = ['batch', 'length', 6];
+  const plain = modelOf(input, [node('Identity', ['z'], 'y')], ['batch', 'length', CLASSES]);
+  const squeezed = modelOf(
+    input,
+    [node('Squeeze', ['z', 'first'], 'y', {}, 'squeeze')],
+    ['length', CLASSES],
+  );
+  const options = { ...how, data, loss: 'cross-entropy', batchSize: 1 } as const;
+  expect((await evaluate(squeezed, options)).loss).toBe((await evaluate(plain, options)).loss);
+  const run = () => evaluate(squeezed, { ...options, batchSize: 2 });
+  const { message } = await failure(run, 'runtime');
+  expect(message).toMatch(/squeeze.* must be 1 instead of 2/);
 });
 
 it('an output without samples is told', async () => {
