@@ -3,6 +3,7 @@ import type { DataTypeName } from '../onnx/dtype.js';
 import { elementCount, type ValueInfo } from '../onnx/model.js';
 import { type TensorValue, tensorFromNumbers, tensorToFloat64 } from '../runtime/tensor-value.js';
 import type { Dataset, SampleSpec } from './dataset.js';
+import type { DataRequest } from './request.js';
 import { isPast, type PastInput, pastInput, roleOf, sequenceInput } from './text/inputs.js';
 
 /** The way to make one input; a sequence of ones, or of places. */
@@ -18,13 +19,16 @@ interface MadeSequence {
  * models with caches, whose ids are in the file.
  * @throws OnnxLoraError `unsupported` for a cache that cannot be empty
  */
-export function withMadeInputs(dataset: Dataset, inputs: readonly ValueInfo[]): Dataset {
+export function withMadeInputs(
+  dataset: Dataset,
+  { inputs, hasCache }: Pick<DataRequest, 'inputs' | 'hasCache'>,
+): Dataset {
   const ids = inputs.find(({ name }) => roleOf(name) === 'ids' && dataset.keys.has(name));
   const shape = ids && dataset.keys.get(ids.name)!.shape;
   const missing = inputs.filter(({ name }) => !dataset.keys.has(name));
   const past = shape ? missing.filter(({ name }) => isPast(name)).map(pastInput) : [];
   // Without a cache, a mask that was forgotten would silently let padding count.
-  const isDecoder = inputs.some(({ name }) => isPast(name));
+  const isDecoder = hasCache ?? inputs.some(({ name }) => isPast(name));
   const sequences = isDecoder && shape?.length === 1 ? missing.flatMap(madeSequence) : [];
   if (past.length + sequences.length === 0) return dataset;
   return new MadeInputs(dataset, ids!.name, shape!, past, sequences);

@@ -45,7 +45,7 @@ export async function openDataset(path: string, given?: DataRequest): Promise<Da
     // Only spelling has samples that are bad for what they hold.
     const mayLeaveOut = request?.labelKind === 'spelling' && request.skipBadRows;
     const dataset = await tensorDataset(path, () => open(path), mayLeaveOut);
-    return request ? withMadeInputs(dataset, request.inputs) : dataset;
+    return request ? withMadeInputs(dataset, request) : dataset;
   }
   if (request && isFolder(path)) return (await images()).openImageFolder(path, request);
   if (request && isRowFile(path)) {

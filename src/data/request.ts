@@ -4,7 +4,7 @@ import type { ValueInfo } from '../onnx/model.js';
 import { noteOption, type WorkOptions, workOptions } from '../onnx/write-options.js';
 import { handler, type OptionsOf } from '../options/option.js';
 import { pickOptions } from '../options/resolve.js';
-import { list, object, whole } from '../options/schemas.js';
+import { list, object, toggle, whole } from '../options/schemas.js';
 import { type DataOptions, dataOptions } from './data-options.js';
 import { type LabelRequest, labelOptions } from './label-kind.js';
 
@@ -15,6 +15,8 @@ export const requestOptions = {
   ...noteOption,
   /** Of the model, with their batch axis. */
   inputs: handler(list(object<ValueInfo>('an input of a model'), 0), { required: true }),
+  /** Whether the model takes a cache of earlier tokens. */
+  hasCache: handler(toggle),
   /** Number of positions in the model's table, where that is known. */
   positions: handler(whole(0)),
   /** Stands for labels that do not count; default -100. */

@@ -56,11 +56,16 @@ export interface Inlined {
 export type NodePlaces = ReadonlyMap<Node, readonly string[]>;
 
 /**
+ * @param fixed inputs that are the same number in every run
  * @throws OnnxLoraError `unsupported`, naming the node, for functions that call themselves, are called
  * from a body that stays, or are written in another opset
  */
-export function inline(model: Model, reader: TensorReader): Inlined {
-  return new Inliner(model, reader).run();
+export function inline(
+  model: Model,
+  reader: TensorReader,
+  fixed: ReadonlyMap<string, { readonly value: number }> = new Map(),
+): Inlined {
+  return new Inliner(model, reader).run(fixed);
 }
 
 /** Meanings of names and attributes at the place of a node. */
@@ -94,8 +99,9 @@ class Inliner {
     );
   }
 
-  run(): Inlined {
+  run(fixed: ReadonlyMap<string, { readonly value: number }>): Inlined {
     const { graph } = this.model;
+    for (const [name, { value }] of fixed) this.scalars.set(name, value);
     const own = [...definedIn(graph)];
     for (const name of own) this.taken.add(name);
     const scope = {

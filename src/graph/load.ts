@@ -1,6 +1,12 @@
 /** A model's main graph as a GraphBuilder: the start of every graph that is built from a model. */
 import { OnnxLoraError } from '../errors.js';
-import { type DataTypeName, findDataType, fromIntegers } from '../onnx/dtype.js';
+import {
+  type DataTypeName,
+  findDataType,
+  fromFloat64,
+  fromIntegers,
+  isConvertible,
+} from '../onnx/dtype.js';
 import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
 import { AttributeField } from '../onnx/fields.js';
 import { MemorySource } from '../onnx/memory-source.js';
@@ -11,27 +17,46 @@ import { type Field, fieldsOf, readBigInts, readFloats } from '../onnx/wire.js';
 import { GraphBuilder, type ValueSpec } from './builder.js';
 import { type InlinedAttribute, type InlinedNode, inline, type NodePlaces } from './inline.js';
 
+/** The value of a graph input in every run. */
+export interface FixedInput {
+  readonly dtype: DataTypeName;
+  readonly dims: readonly number[];
+  readonly value: number;
+}
+
 /**
  * Copies the structure; weights stay in their files. Constant nodes become initializers, functions and
  * Ifs with a constant condition their nodes.
+ * @param fixed inputs to replace by constants
  * @throws OnnxLoraError `unsupported` for what has no place in a builder (sparse tensors)
  */
-export function loadGraph(model: Model, reader: TensorReader): GraphBuilder {
-  return loadPlaced(model, reader).graph;
+export function loadGraph(
+  model: Model,
+  reader: TensorReader,
+  fixed?: ReadonlyMap<string, FixedInput>,
+): GraphBuilder {
+  return loadPlaced(model, reader, fixed).graph;
 }
 
 /** As {@link loadGraph}, with what became of each node. */
 export function loadPlaced(
   model: Model,
   reader: TensorReader,
+  fixed: ReadonlyMap<string, FixedInput> = new Map(),
 ): { readonly graph: GraphBuilder; readonly places: NodePlaces } {
   const { graph } = model;
   const builder = new GraphBuilder(model.opsets, Math.max(4, model.irVersion));
   for (const one of allGraphs(graph)) for (const name of namesOf(one)) builder.reserve(name);
-  const { nodes, initializers, places } = inline(model, reader);
+  const { nodes, initializers, places } = inline(model, reader, fixed);
+  for (const [name, { dtype, dims, value }] of fixed) {
+    const values = Float64Array.of(value);
+    const data = isConvertible(dtype) ? fromFloat64(dtype, values) : fromIntegers(dtype, [value]);
+    builder.addInitializer({ name, dtype, dims, data });
+  }
   for (const { name, tensor } of initializers) addTensor(builder, model, reader, tensor, name);
   for (const input of graph.inputs) {
-    if (!graph.initializers.has(input.name)) builder.inputs.push(spec(input));
+    const isFree = !graph.initializers.has(input.name) && !fixed.has(input.name);
+    if (isFree) builder.inputs.push(spec(input));
   }
   for (const output of graph.outputs) builder.outputs.push(spec(output));
   for (const node of nodes) {

@@ -7,6 +7,7 @@ import { headOutputsOf } from '../adapters/model/head-outputs.js';
 import type { ModelManifest, PatchedAdapter } from '../adapters/model/manifest.js';
 import type { AttachedSite, PatchedModel } from '../adapters/model/patched.js';
 import type { Composite, GradientSeed } from '../autodiff/differentiate.js';
+import { settledInputs } from '../data/settled-inputs.js';
 import { OnnxLoraError } from '../errors.js';
 import { ancestorsOf } from '../graph/ancestors.js';
 import { replaceBooleans } from '../graph/booleans.js';
@@ -34,6 +35,7 @@ import { addLoss, type LossOptions, losses, lossNames } from './losses/index.js'
 import { type RowFilter, rowSource } from './losses/labelled-rows.js';
 import type { Doubt, KeptRows } from './losses/loss.js';
 import { layOut, type Parameter, readFromVector, sizeOf } from './parameters.js';
+import { computeSettled } from './settled-nodes.js';
 
 const lossGraphOptions = {
   /** The loss function. */
@@ -148,7 +150,9 @@ export async function buildForward(
   given: ForwardOptions,
 ): Promise<ForwardGraph> {
   const options = resolveOptions(forwardOptions, given, 'buildForward');
-  const graph = loadGraph(patched.model, reader);
+  const settled = settledInputs(patched.model);
+  const graph = loadGraph(patched.model, reader, settled.numbers);
+  computeSettled(graph, settled);
   const set = theSet(patched, options.name);
   // The order of the backward pass: runtimes that follow the outputs' order compute the gradients of
   // the last layers first, and free what they were computed from.
@@ -281,7 +285,9 @@ export async function buildLossGraph(
   options: LossGraphOptions,
 ): Promise<LossGraph & { readonly places: NodePlaces }> {
   const probe = new SizeProbe(options.sizes ?? new Map());
-  const { graph, places } = loadPlaced(patched.model, reader);
+  const settled = settledInputs(patched.model);
+  const { graph, places } = loadPlaced(patched.model, reader, settled.numbers);
+  computeSettled(graph, settled);
   pinShapes(graph, options.inputShapes ?? new Map());
   return { ...withLoss(patched, await inTrainingOpset(graph, probe), probe, options), places };
 }

@@ -1,13 +1,7 @@
 /** The meaning of each input of a decoder, recognized by its name. */
-import { modelInputs } from '../../data/model-inputs.js';
-import {
-  isPast,
-  type PastInput,
-  pastInput,
-  type Role,
-  roleOf,
-  sequenceInput,
-} from '../../data/text/inputs.js';
+import { allInputs } from '../../data/model-inputs.js';
+import { joinedCache } from '../../data/settled-inputs.js';
+import { isPast, pastInput, type Role, roleOf, sequenceInput } from '../../data/text/inputs.js';
 import { OnnxLoraError } from '../../errors.js';
 import { type DataTypeName, findDataType } from '../../onnx/dtype.js';
 import { elementCount, type Model, type ValueInfo } from '../../onnx/model.js';
@@ -35,9 +29,16 @@ interface Made {
   readonly make: (step: Step) => readonly [dims: readonly number[], values: ArrayLike<number>];
 }
 
+/** A cache of one row before the first token. */
+export interface FirstCache {
+  readonly name: string;
+  readonly dtype: DataTypeName;
+  readonly dims: readonly number[];
+}
+
 export interface DecoderInputs {
   readonly made: readonly Made[];
-  readonly past: readonly PastInput[];
+  readonly past: readonly FirstCache[];
   /** Whether one of two branches is taken by whether there is a cache. */
   readonly hasBranch: boolean;
   /** Number of tokens that a run takes, where it takes no other number. */
@@ -52,7 +53,7 @@ export interface DecoderInputs {
  * cannot be empty
  */
 export function decoderInputs(model: Model, own: ReadonlySet<string> = new Set()): DecoderInputs {
-  const { inputs, positions } = modelInputs(model);
+  const { inputs, positions } = allInputs(model);
   const wanted = inputs.filter(({ name }) => !own.has(name));
   const [past, others] = [true, false].map((side) =>
     wanted.filter(({ name }) => (isPast(name) && !Object.hasOwn(single, name)) === side),
@@ -80,22 +81,24 @@ export function stepFeeds({ made }: DecoderInputs, step: Step): Feeds {
 
 /** The cache before the first token: empty, or zeros where it has one size. */
 export function emptyCache({ past }: DecoderInputs): Feeds {
-  const feeds = past.map(({ name, dtype, shape }): [string, TensorValue] => {
-    const dims = [1, ...shape];
+  const feeds = past.map(({ name, dtype, dims }): [string, TensorValue] => {
     return [name, tensorFromNumbers(dtype, dims, new Float64Array(elementCount(dims)))];
   });
   return new Map(feeds);
 }
 
 /** The shape of a cache that holds no token; states and windows keep their size. */
-function atStart(input: ValueInfo): PastInput {
+function atStart(input: ValueInfo): FirstCache {
   const { name, shape } = input;
   const dtype = findDataType(input.dataType);
   const rest = shape?.slice(1) ?? [];
   const sizes = rest.filter((dim) => typeof dim === 'number');
   if (isFeedable(dtype) && shape && sizes.length === rest.length)
-    return { name, dtype, shape: sizes };
-  return pastInput(input);
+    return { name, dtype, dims: [1, ...sizes] };
+  const [joined] = joinedCache(input);
+  if (joined) return { name, dtype: joined.dtype, dims: [2, 1, ...joined.shape] };
+  const past = pastInput(input);
+  return { name, dtype: past.dtype, dims: [1, ...past.shape] };
 }
 
 const BRANCH = 'use_cache_branch';
@@ -117,6 +120,7 @@ const single: Readonly<Record<string, (step: Step) => number | number[]>> = {
   logits_to_keep: () => 1,
   past_sequence_length: ({ past }) => past,
   total_sequence_length: ({ ids, past }) => past + ids.length,
+  seqlens_k: ({ ids, past }) => past + ids.length - 1,
 };
 
 function madeInput(model: Model, input: ValueInfo): Made {

@@ -45,10 +45,7 @@ export class Decoder {
     const inputs = decoderInputs(model, own);
     const logits = logitsOf(model, runner.outputs);
     const others = runner.outputs.filter(({ name }) => name !== logits);
-    const past = inputs.past.map(({ name, dtype, shape }) => ({
-      ...{ name, dtype },
-      shape: [1, ...shape],
-    }));
+    const past = inputs.past.map(({ name, dtype, dims: shape }) => ({ name, dtype, shape }));
     // A run of fewer tokens than the model takes would put padding into the cache.
     const isPadded = inputs.length !== undefined && inputs.length > 1;
     const pairs = past.length === 0 || isPadded ? undefined : cachePairs(past, others);

@@ -1,4 +1,5 @@
 /** Runs of a model's file as it is, on one batch. */
+import { withSettled } from '../../data/settled-inputs.js';
 import { OnnxLoraError } from '../../errors.js';
 import { findDataType } from '../../onnx/dtype.js';
 import { collect, MessageEdit } from '../../onnx/edit.js';
@@ -28,16 +29,20 @@ export class FileRuns {
    * @throws OnnxLoraError `runtime`
    */
   outputs(feeds: Feeds, inner: readonly string[] = []): Promise<Outputs> {
-    return this.with(inner, (session) => session.run(widened(feeds, session)));
+    return this.with(inner, (session) => session.run(this.fed(feeds, session)));
   }
 
   /** Whether the file gives other numbers when it runs again. */
   isRandom(feeds: Feeds, output: string): Promise<boolean> {
     return this.with([], async (session) => {
-      const fed = widened(feeds, session);
+      const fed = this.fed(feeds, session);
       const [first, second] = [await session.run(fed), await session.run(fed)];
       return deviationOf(first.get(output)!, second.get(output)!).share > 0;
     });
+  }
+
+  private fed(feeds: Feeds, session: Session): Feeds {
+    return withSettled(this.model, widened(feeds, session));
   }
 
   private async with<T>(inner: readonly string[], work: (session: Session) => Promise<T>) {
