@@ -1,6 +1,6 @@
 /** Small decoders with a key-value cache, of one layer and random weights. */
 import { randomNumbers } from './adapters.js';
-import { model, node, tensor, value } from './models.js';
+import { body, type ModelParts, model, node, tensor, value } from './models.js';
 
 export const VOCABULARY = 200;
 const WIDTH = 8;
@@ -17,10 +17,14 @@ interface DecoderOptions {
 
 /** logits [batch, sequence, VOCABULARY] = h + attention(h), times a matrix. */
 export function decoder(options: DecoderOptions = {}): Uint8Array {
+  return model(partsOf(options));
+}
+
+function partsOf(options: DecoderOptions): ModelParts {
   const { attention = 'parts', present = 'present', forgets = false } = options;
   const cache = (length: string) => ['batch_size', 1, length, WIDTH];
   const names = ['key', 'value'];
-  return model({
+  return {
     opset: 20,
     nodes: [
       node('Gather', ['table', 'input_ids'], 'tokens'),
@@ -54,7 +58,116 @@ export function decoder(options: DecoderOptions = {}): Uint8Array {
       value('logits', ['batch_size', 'sequence', VOCABULARY]),
       ...names.map((name) => value(`${present}.0.${name}`, cache('total'))),
     ],
+  };
+}
+
+/** The decoder with its inputs as other exporters write them. */
+export const forms: Readonly<Record<string, () => Uint8Array>> = {
+  merged,
+  joined,
+  counted,
+  lengths,
+};
+
+const PAST = ['past_key_values.0.key', 'past_key_values.0.value'];
+
+/** Two branches of the same names and weights, one without the cache. */
+function merged(): Uint8Array {
+  const { nodes, outputs, inputs, ...rest } = partsOf({});
+  const outside = nodes.map((one) =>
+    one.opType === 'Concat'
+      ? { ...one, opType: 'Identity', input: [one.input![1]!], attribute: [] }
+      : one,
+  );
+  const branch = (own: typeof nodes) => ({ graph: body({ nodes: own, outputs: names(outputs) }) });
+  const branches = { then_branch: branch(nodes), else_branch: branch(outside) };
+  return model({
+    ...rest,
+    nodes: [node('If', ['use_cache_branch'], names(outputs), branches)],
+    inputs: [...inputs!, value('use_cache_branch', [1], 'bool')],
+    outputs,
   });
+}
+
+/** Keys and values in one tensor. */
+function joined(): Uint8Array {
+  const { nodes, initializers, inputs, outputs, ...rest } = partsOf({});
+  const cache = (length: string) => [2, 'batch_size', 1, length, WIDTH];
+  return model({
+    ...rest,
+    nodes: [
+      node('Gather', ['past_0', 'zero'], PAST[0]!),
+      node('Gather', ['past_0', 'step'], PAST[1]!),
+      ...nodes,
+      ...['key', 'value'].map((one) => node('Unsqueeze', [`present.0.${one}`, 'first'], `${one}5`)),
+      node('Concat', ['key5', 'value5'], 'present_0', { axis: 0 }),
+    ],
+    initializers: [...initializers!, tensor('first', [1], [0], 'int64')],
+    inputs: [...without(inputs!, PAST), value('past_0', cache('past_sequence_length'))],
+    outputs: [outputs[0]!, value('present_0', cache('total'))],
+  });
+}
+
+/** Places, the length and the rows of logits are inputs. */
+function counted(): Uint8Array {
+  const { nodes, inputs, ...rest } = partsOf({});
+  const own = nodes.flatMap((one) => {
+    if (one.output![0] === 'total') return [];
+    if (one.output![0] !== 'logits') return [one];
+    const rows = [
+      node('Neg', ['num_logits_to_keep'], 'from'),
+      node('Slice', ['mixed', 'from', 'end', 'one'], 'kept'),
+    ];
+    return [...rows, { ...one, input: ['kept', 'head'] }];
+  });
+  return model({
+    ...rest,
+    nodes: [
+      node('Unsqueeze', ['cache_position', 'first'], 'position_ids'),
+      node('Identity', ['total_sequence_length'], 'total'),
+      ...own,
+    ],
+    initializers: [
+      ...rest.initializers!,
+      tensor('first', [1], [0], 'int64'),
+      tensor('end', [1], [2 ** 31 - 1], 'int64'),
+    ],
+    inputs: [
+      ...without(inputs!, ['position_ids']),
+      value('cache_position', ['sequence'], 'int64'),
+      value('total_sequence_length', [], 'int64'),
+      value('num_logits_to_keep', [1], 'int64'),
+    ],
+  });
+}
+
+/** GroupQueryAttention whose lengths are inputs. */
+function lengths(): Uint8Array {
+  const { nodes, inputs, ...rest } = partsOf({ attention: 'gqa' });
+  const called = new Map([
+    ['seqlens', 'seqlens_k'],
+    ['total_32', 'total_sequence_length'],
+  ]);
+  const made = ['lengths', 'ends', 'seqlens', 'shape', 'total_64', 'total_32'];
+  return model({
+    ...rest,
+    nodes: nodes
+      .filter((one) => !made.includes(one.output![0]!))
+      .map((one) => ({ ...one, input: one.input!.map((name) => called.get(name) ?? name) })),
+    inputs: [
+      ...inputs!,
+      value('seqlens_k', ['batch_size'], 'int32'),
+      value('total_sequence_length', [], 'int32'),
+    ],
+  });
+}
+
+function names(values: ModelParts['outputs']): string[] {
+  return values.map((one) => (typeof one === 'string' ? one : one.name!));
+}
+
+function without(inputs: NonNullable<ModelParts['inputs']>, left: readonly string[]) {
+  return inputs.filter((one) => !left.includes(names([one])[0]!));
 }
 
 function grouped(present: string) {
