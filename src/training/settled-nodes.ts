@@ -1,4 +1,4 @@
-/** What tokens settle, computed in a graph: the inputs of a decoder that no sample gives. */
+/** Nodes for what tokens settle: the inputs of a decoder that no sample gives. */
 import type { JoinedCache, SettledByTokens, SettledInputs } from '../data/settled-inputs.js';
 import type { Attributes, GraphBuilder } from '../graph/builder.js';
 import { dataTypeNumber } from '../onnx/dtype.js';
