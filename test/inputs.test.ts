@@ -104,7 +104,11 @@ const replacing: Readonly<
     ],
     [
       'patch --samples',
-      (output) => patch(at('base.onnx'), { samples: at('data.safetensors'), output, force }),
+      (output) =>
+        patch(at('base.onnx'), {
+          ...{ verify: true, samples: at('data.safetensors') },
+          ...{ output, force },
+        }),
     ],
     [
       'patch --data',

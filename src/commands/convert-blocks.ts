@@ -19,7 +19,7 @@ import type { WorkOptions, WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/verification.js';
 import type { VerifyOptions } from './options/check.js';
 import { writeWithData } from './output.js';
-import { verifyModels } from './verify.js';
+import { verifyOn } from './verify.js';
 
 /** A weight that was rounded to integers. */
 export interface QuantizedWeight {
@@ -70,7 +70,9 @@ export async function checkBlocks(
     await withModel(output, (quantized) =>
       withModel(path, (floats) => writeReference(floats, quantized, reference, format, read)),
     );
-    const found = await verifyModels(path, { path: reference }, { path: output }, options);
+    const found = await withModel(path, ({ model }) =>
+      verifyOn(model, { path: reference }, { path: output }, options),
+    );
     return { weights: read, verification: judged(found, read) };
   } finally {
     rmSync(folder, { recursive: true, force: true });

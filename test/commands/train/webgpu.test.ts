@@ -14,7 +14,7 @@ import { openStatefulSession } from '../../../src/runtime/stateful-session.js';
 import { Batches } from '../../../src/training/batches.js';
 import { buildForward } from '../../../src/training/forward.js';
 import { batchShapes } from '../../../src/training/layers/data-shapes.js';
-import { buildStepGraph } from '../../../src/training/step-graph.js';
+import { buildStepGraph, stepOptionsOf } from '../../../src/training/step-graph.js';
 import { safetensors } from '../../data/data.js';
 import { insertInto, randomNumbers } from '../../support/adapters.js';
 import { failure, temporaryFolder } from '../../support/files.js';
@@ -95,10 +95,10 @@ describeOnWebGpu('training on WebGPU', () => {
     const forward = await buildForward(patched, reader, options);
     const order = { loss, batchSize, shuffle: false, seed: 0 };
     const batches = await Batches.of(dataset, opened, forward, order, {});
-    const { graph, state, size } = await buildStepGraph(forward, {
-      ...resolveTrainOptions(run.options),
-      ...{ accumulate: 1, fused: false },
-    });
+    const { graph, state, size } = await buildStepGraph(
+      forward,
+      stepOptionsOf({ ...resolveTrainOptions(run.options), accumulate: 1, fused: false }),
+    );
     const theta = new Float32Array(size);
     for (const { name: tensor, offset } of forward.parameters) {
       theta.set(reader.float32(patched.initializer(tensor)), offset);
