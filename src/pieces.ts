@@ -23,7 +23,7 @@ export {
 export type { AdapterFile, StoredAdapter, StoredBias } from './adapters/files/adapter-file.js';
 export type { ModuleParameter } from './adapters/files/module-parameter.js';
 export { openAdapter } from './adapters/files/open-adapter.js';
-export { findLayers, type Layer } from './adapters/model/layers.js';
+export { findLayers, type Layer, type LayerColumns } from './adapters/model/layers.js';
 export type {
   AdapterShape,
   AddedBias,
@@ -76,7 +76,7 @@ export type { RowOptions } from './data/rows/row-options.js';
 export type { TextOptions } from './data/text/options.js';
 export { type Attributes, GraphBuilder, type ValueSpec } from './graph/builder.js';
 export { type Constant, traceConstant } from './graph/constants.js';
-export { loadGraph } from './graph/load.js';
+export { type FixedInput, loadGraph } from './graph/load.js';
 export { prune } from './graph/prune.js';
 export { type Use, type Value, ValueIndex } from './graph/uses.js';
 export type { ValueType, ValueTypes } from './graph/value-type.js';

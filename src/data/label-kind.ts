@@ -3,16 +3,6 @@
 import { handler, type OptionsOf } from '../options/option.js';
 import { choice, text } from '../options/schemas.js';
 
-const labelKinds = [
-  'classes',
-  'sets',
-  'numbers',
-  'teacher',
-  'spelling',
-  'tokens',
-  'pairs',
-] as const;
-
 /**
  * - `classes`: one class a row or position, as `labels`
  * - `sets`: any number of classes a row, as answers from 0 to 1
@@ -22,7 +12,24 @@ const labelKinds = [
  * - `tokens`: the text itself, each of whose tokens is the label of those before
  * - `pairs`: none; samples are pairs or triples of rows that are compared
  */
-export type LabelKind = (typeof labelKinds)[number];
+export type LabelKind =
+  | 'classes'
+  | 'sets'
+  | 'numbers'
+  | 'teacher'
+  | 'spelling'
+  | 'tokens'
+  | 'pairs';
+
+const labelKinds: readonly LabelKind[] = [
+  'classes',
+  'sets',
+  'numbers',
+  'teacher',
+  'spelling',
+  'tokens',
+  'pairs',
+];
 
 export const labelOptions = {
   /** The kind of labels that are wanted. */

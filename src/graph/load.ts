@@ -19,8 +19,11 @@ import { type InlinedAttribute, type InlinedNode, inline, type NodePlaces } from
 
 /** The value of a graph input in every run. */
 export interface FixedInput {
+  /** Its element type. */
   readonly dtype: DataTypeName;
+  /** Its shape. */
   readonly dims: readonly number[];
+  /** The number that all its elements are. */
   readonly value: number;
 }
 

@@ -5,19 +5,20 @@ import { whole } from '../options/schemas.js';
 import { nativeFeeds, openNative, runNative } from './native.js';
 import { type Placement, placementOf } from './placement.js';
 import { type ProfileEvent, ProfileRecord } from './profile-events.js';
-import { sessionOptions } from './session-options.js';
+import { type OpenSessionOptions, sessionOptions } from './session-options.js';
 import type { Feeds } from './tensor-value.js';
 
-const profileOptions = {
-  ...sessionOptions,
+const ownOptions = {
   /** Runs that do not count, in which kernels are compiled and memory is taken. Default 1. */
   warmup: handler(whole(0), { default: 1 }),
   /** Runs to take the mean of. Default 3. */
   runs: handler(whole(1), { default: 3 }),
 };
 
+const profileOptions = { ...sessionOptions, ...ownOptions };
+
 /** Options of `profileModel`. */
-export interface ProfileOptions extends OptionsOf<typeof profileOptions> {}
+export interface ProfileOptions extends OpenSessionOptions, OptionsOf<typeof ownOptions> {}
 
 /** The time of one operator's kernels in a run. */
 export interface OperatorTime {

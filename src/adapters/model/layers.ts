@@ -9,6 +9,12 @@ import { WeightNames } from '../targets/weight-name.js';
 import { exportedBeside } from './exported-adapters.js';
 import type { PatchedModel } from './patched.js';
 
+/** A module's place in a layer that several are packed into. */
+export interface LayerColumns extends LayerPart {
+  /** The number of its columns. */
+  readonly width: number;
+}
+
 /** One weight and every node that uses it, or a node that can take no adapter. */
 export interface Layer extends Selectable {
   /** Module path of the first node. */
@@ -18,7 +24,7 @@ export interface Layer extends Selectable {
   /** Empty where `refusal` says why. */
   readonly linear: readonly LinearLayer[];
   /** Its columns, where it is one of several modules that the nodes compute side by side. */
-  readonly part?: (LayerPart & { readonly width: number }) | undefined;
+  readonly part?: LayerColumns | undefined;
   /** Why the layer cannot take an adapter; undefined where it can. */
   readonly refusal: string | undefined;
 }

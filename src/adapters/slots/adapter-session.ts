@@ -7,7 +7,7 @@ import { feedsOf, type GivenFeeds } from '../../runtime/given-feeds.js';
 import { type ProviderName, providerNames } from '../../runtime/provider-names.js';
 import { resolveProvider } from '../../runtime/providers.js';
 import { openSession, type Session, type ValueMeta } from '../../runtime/session.js';
-import { sessionOptions } from '../../runtime/session-options.js';
+import { type OpenSessionOptions, sessionOptions } from '../../runtime/session-options.js';
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
 import { OpenedModel } from '../model/opened.js';
 import type { PatchedModel } from '../model/patched.js';
@@ -16,16 +16,19 @@ import { activate } from './activate.js';
 import { loadAdapter, type SlotAdapters } from './load.js';
 import { compareWithBase, runBase, type SlotGuardReport } from './slot-guard.js';
 
-const adapterSessionOptions = {
-  ...sessionOptions,
+const ownOptions = {
   /** Default `cpu`; `auto` takes the fastest that works. */
   provider: handler(choice(['auto', ...providerNames]), { default: 'cpu' }),
   /** false: do not compare the model with its base when it is opened. */
   guard: handler(toggle, { default: true }),
 };
 
+const adapterSessionOptions = { ...sessionOptions, ...ownOptions };
+
 /** Options of opening an `AdapterSession`. */
-export interface AdapterSessionOptions extends OptionsOf<typeof adapterSessionOptions> {}
+export interface AdapterSessionOptions
+  extends Omit<OpenSessionOptions, 'provider'>,
+    OptionsOf<typeof ownOptions> {}
 
 /** An adapter with the weight that its ΔW gets, which may be negative. */
 export interface WeightedAdapter {
