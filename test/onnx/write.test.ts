@@ -266,8 +266,7 @@ describe('an output', () => {
 });
 
 describe('kill -9', () => {
-  const hooks = new URL('../support/typescript-hooks.mjs', import.meta.url).href;
-  const child = fileURLToPath(new URL('./write-child.ts', import.meta.url));
+  const child = fileURLToPath(new URL('./write-child.mjs', import.meta.url));
 
   interface Kill {
     /** The line of the writer's own, */
@@ -281,7 +280,7 @@ describe('kill -9', () => {
   /** Starts the writer and kills it. */
   async function killed(path: string, size: number, { at, delay = 0, last }: Kill) {
     const sizes = [size, ...(last === undefined ? [] : [last])].map(String);
-    const writer = spawn(process.execPath, ['--import', hooks, child, path, ...sizes], {
+    const writer = spawn(process.execPath, [child, path, ...sizes], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const exit = once(writer, 'exit');

@@ -26,12 +26,11 @@ function runIn(name: string) {
 
 /** Runs in a process of its own; is killed `delay` ms behind the line `step`, where there is one. */
 async function inProcess(run: TinyRun, options: Partial<TrainOptions>, step?: number, delay = 0) {
-  const hooks = new URL('../../support/typescript-hooks.mjs', import.meta.url).href;
-  const child = fileURLToPath(new URL('../../training/resume-child.ts', import.meta.url));
+  const child = fileURLToPath(new URL('../../training/resume-child.mjs', import.meta.url));
   const json = JSON.stringify(tinyOptions(run, options));
   // A machine that is busy elsewhere may be late with the kill: the run does not end before.
   const last = step === undefined ? [] : [String(step + 60)];
-  const trainer = spawn(process.execPath, ['--import', hooks, child, run.model, json, ...last], {
+  const trainer = spawn(process.execPath, [child, run.model, json, ...last], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   const exit = once(trainer, 'exit');

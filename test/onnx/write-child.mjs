@@ -1,13 +1,13 @@
 /**
- * Writes one large file, again and again, until it is killed: `write-child.ts PATH BYTES [LAST]`. Where
- * LAST bytes of the first are written, it waits for that.
+ * Writes one large file, again and again, until it is killed: `write-child.mjs PATH BYTES [LAST]`. Where
+ * LAST bytes of the first are written, it waits for that. It runs what is built: a process starts sooner.
  */
 import { writeSync } from 'node:fs';
-import { writeFiles } from '../../src/onnx/write.js';
-import { waitForever } from '../support/wait.js';
+import { writeFiles } from '../../dist/src/onnx/write.js';
 
-const path = process.argv[2]!;
+const path = process.argv[2];
 const [size = 0, last = Infinity] = process.argv.slice(3).map(Number);
+const waitForever = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
 const CHUNK = 4 * 1024 * 1024;
 
 for (let generation = 1; ; generation++) {
