@@ -7,4 +7,5 @@ it('kills, full disks and rivals tear nothing and lose nothing', async () => {
   expect(counts).toMatchObject({ torn: 0, leftovers: 0, bad: [] });
   expect(counts.resumedEqual).toBe(counts.resumed);
   expect(counts.kills).toBeGreaterThan(0);
+  expect(counts.broken).toBeGreaterThan(0);
 });

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const brokenDisk = new URL('./broken-disk.mjs', import.meta.url).href;
 
 export interface Ended {
   /** null where it was killed. */
@@ -13,9 +14,12 @@ export interface Ended {
   readonly stderr: string;
 }
 
-export function start(args: readonly string[]): ChildProcess {
-  return spawn(process.execPath, [main, ...args, '--quiet'], {
+/** @param disk what of it is broken; see broken-disk.mjs */
+export function start(args: readonly string[], disk?: string): ChildProcess {
+  const preload = disk === undefined ? [] : ['--import', brokenDisk];
+  return spawn(process.execPath, [...preload, main, ...args, '--quiet'], {
     stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, BROKEN_DISK: disk },
   });
 }
 
@@ -28,8 +32,8 @@ export async function ended(child: ChildProcess): Promise<Ended> {
   return { code, stderr };
 }
 
-export function run(args: readonly string[]): Promise<Ended> {
-  return ended(start(args));
+export function run(args: readonly string[], disk?: string): Promise<Ended> {
+  return ended(start(args, disk));
 }
 
 /** Kills a command a while behind the moment at which it begins to write in `folder`, or to live. */

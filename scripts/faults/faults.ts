@@ -1,5 +1,5 @@
 /**
- * What happens to commands: kills at any moment, disks that are full, read-only or gone, and others that
+ * What happens to commands: kills at any moment, disks that are full, read-only or broken, and others that
  * want the same output. Counted is what must not be: files of which a part is old and a part is new, runs
  * that end in other numbers, and errors that are not told in a line.
  */
@@ -21,6 +21,8 @@ export interface Counts {
   resumedEqual: number;
   fullDisks: number;
   readOnly: number;
+  /** Reads or writes that failed with EIO. */
+  broken: number;
   concurrent: number;
   /** What went wrong, in words. */
   readonly bad: string[];
@@ -37,11 +39,12 @@ type Fault = (folder: string, random: () => number, counts: Counts) => Promise<v
 export async function faults({ seed, seconds }: FaultOptions): Promise<Counts> {
   const counts: Counts = {
     ...{ kills: 0, torn: 0, leftovers: 0, resumed: 0, resumedEqual: 0 },
-    ...{ fullDisks: 0, readOnly: 0, concurrent: 0, bad: [] },
+    ...{ fullDisks: 0, readOnly: 0, broken: 0, concurrent: 0, bad: [] },
   };
   const random = generator(seed);
   const end = performance.now() + 1000 * seconds;
-  const kinds: readonly Fault[] = [killedPairs, fullDisk, readOnlyDisk, twoRuns, killedRun];
+  const disks = [fullDisk, readOnlyDisk, brokenDisk];
+  const kinds: readonly Fault[] = [killedPairs, ...disks, twoRuns, killedRun];
   for (let turn = 0; turn < kinds.length || performance.now() < end; turn++) {
     const folder = mkdtempSync(join(tmpdir(), 'onnx-lora-faults-'));
     try {
@@ -136,6 +139,28 @@ async function onDisk(
     count();
   } finally {
     execFileSync('umount', [disk]);
+  }
+}
+
+/** A model and its data are replaced, and the disk gives up on the way. */
+async function brokenDisk(folder: string, random: () => number, counts: Counts): Promise<void> {
+  const [output, out] = [join(folder, 'out', 'model.onnx'), join(folder, 'out')];
+  const bases = [1, 2].map((mark) => join(folder, String(mark), 'model.onnx'));
+  for (const path of [out, ...bases.map((base) => join(base, '..'))]) mkdirSync(path);
+  bases.forEach((base, i) => {
+    markedModel(base, i + 1);
+  });
+  const patch = (base: string) => ['patch', base, '--rank', '4', '-o', output, '--force'];
+  expectCode(await run(patch(bases[0]!)), 0, counts);
+  for (const kind of ['write', 'read']) {
+    const ended = await run(patch(bases[1]!), `${kind} ${1 + Math.floor(24 * random())}`);
+    // A short run may be over before.
+    if (ended.code === 0) continue;
+    expectCode(ended, 1, counts);
+    if (!ended.stderr.includes('(EIO)')) counts.bad.push(ended.stderr);
+    if (markOf(output) === undefined) counts.torn++;
+    counts.leftovers += temporaryIn(out).length;
+    counts.broken++;
   }
 }
 
