@@ -2,6 +2,7 @@
 import { capturesOf } from '../graph/captures.js';
 import { type DataTypeName, findDataType } from '../onnx/dtype.js';
 import { elementCount, type Graph, type Model, type Node, type ValueInfo } from '../onnx/model.js';
+import { type CountedInput, countedInput, countedTensor } from '../runtime/counted-inputs.js';
 import {
   type Feeds,
   isFeedable,
@@ -18,17 +19,6 @@ export interface SettledNumber {
   readonly value: number;
 }
 
-/** `length`: of the rows; `places`: 0, 1 .. of a row; `ends`: the place of each row's last token. */
-type Quantity = 'length' | 'places' | 'ends';
-
-/** An input that is computed from the tokens of a run. */
-export interface SettledByTokens {
-  readonly name: string;
-  readonly dtype: DataTypeName;
-  readonly rank: number;
-  readonly quantity: Quantity;
-}
-
 /** Keys and values in one tensor, the axis of rows behind that of the two. */
 export interface JoinedCache {
   readonly name: string;
@@ -39,7 +29,7 @@ export interface JoinedCache {
 
 export interface SettledInputs {
   readonly numbers: ReadonlyMap<string, SettledNumber>;
-  readonly byTokens: readonly SettledByTokens[];
+  readonly byTokens: readonly CountedInput[];
   readonly joined: readonly JoinedCache[];
   /** Caches that nothing reads then: they belong to a branch that is not taken. */
   readonly unread: readonly ValueInfo[];
@@ -54,12 +44,6 @@ const NUMBERS: Readonly<Record<string, number>> = {
   // All of them.
   num_logits_to_keep: 0,
   logits_to_keep: 0,
-};
-
-const QUANTITIES: Readonly<Record<string, Quantity>> = {
-  cache_position: 'places',
-  total_sequence_length: 'length',
-  seqlens_k: 'ends',
 };
 
 /** Of keys and values in one tensor: two, rows, heads, tokens, size. */
@@ -81,7 +65,7 @@ export function settledInputs({ graph }: Pick<Model, 'graph'>): SettledInputs {
   return {
     ...{ tokens, numbers },
     mask: inputs.find(({ name }) => roleOf(name) === 'mask')?.name,
-    byTokens: inputs.flatMap(quantityOf),
+    byTokens: inputs.flatMap(countedInput),
     joined: inputs.flatMap(joinedCache),
     unread: read ? inputs.filter(({ name }) => isPast(name) && !read.has(name)) : [],
   };
@@ -98,14 +82,6 @@ function numberOf({ name, dataType, shape }: ValueInfo): [string, SettledNumber]
   if (!Object.hasOwn(NUMBERS, name) || !isFeedable(dtype) || !shape) return [];
   const value = NUMBERS[name]!;
   return shape.length > 1 ? [] : [[name, { dtype, dims: shape.map(() => 1), value }]];
-}
-
-function quantityOf({ name, dataType, shape }: ValueInfo): SettledByTokens[] {
-  const dtype = findDataType(dataType);
-  if (!Object.hasOwn(QUANTITIES, name) || !isFeedable(dtype) || !shape) return [];
-  const quantity = QUANTITIES[name]!;
-  const isFitting = quantity === 'length' ? shape.length <= 1 : shape.length === 1;
-  return isFitting ? [{ name, dtype, rank: shape.length, quantity }] : [];
 }
 
 /** [2, rows, heads, 0, size]; undefined where a size besides those of rows and tokens is open. */
@@ -141,20 +117,14 @@ export function withSettled(model: Pick<Model, 'graph'>, feeds: Feeds): Feeds {
   const [rows = 1, length = 1] = tokens.dims;
   const { numbers, byTokens, joined, unread } = settled;
   const ends = endsOf(feeds.get(settled.mask ?? ''), rows, length);
-  const quantities: Record<Quantity, number[]> = {
-    ...{ length: [length], ends },
-    places: [...Array(length).keys()],
-  };
+  const counts = { past: 0, length, ends };
   return new Map<string, TensorValue>([
     ...feeds,
     ...[...numbers].map(
       ([name, { dtype, dims, value }]) =>
         [name, tensorFromNumbers(dtype, dims, Float64Array.of(value))] as const,
     ),
-    ...byTokens.map(({ name, dtype, rank, quantity }) => {
-      const values = Float64Array.from(quantities[quantity]);
-      return [name, tensorFromNumbers(dtype, rank === 0 ? [] : [values.length], values)] as const;
-    }),
+    ...byTokens.map((input) => [input.name, countedTensor(input, counts)] as const),
     ...joined.map(({ name, dtype, shape }) => [name, zeros(dtype, [2, rows, ...shape])] as const),
     ...unread.map((input) => [input.name, unreadCache(input, rows)] as const),
   ]);

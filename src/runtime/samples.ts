@@ -9,8 +9,9 @@ import { elementCount, type Model } from '../onnx/model.js';
 import type { WorkOptions } from '../onnx/write.js';
 import { generatorFor, normal } from '../random.js';
 import { cacheSizes } from './cache-sizes.js';
+import { type CountedInput, countedInput, countedTensor } from './counted-inputs.js';
 import { type IndexBounds, IndexTracer } from './index-bounds.js';
-import { InputShapes } from './input-sizes.js';
+import { InputShapes, type Sizes } from './input-sizes.js';
 import { plainMessage } from './ort-error.js';
 import type { Session, ValueMeta } from './session.js';
 import {
@@ -32,10 +33,14 @@ const HINT =
 /** Of one batch: random numbers for more take gigabytes and minutes, and prove nothing that fewer do not. */
 const MAX_ELEMENTS = 2 ** 25;
 
+/** Inputs [rows, tokens, ..] of decoders. */
+const TOKENS = new Set(['input_ids', 'inputs_embeds']);
+
 /** Makes random inputs for one model. */
 export class InputSampler {
   private readonly shapes: InputShapes;
   private readonly ranges: ReadonlyMap<string, IndexBounds>;
+  private readonly counted: ReadonlyMap<string, CountedInput>;
   /** The combinations of sizes to try, the likeliest first. */
   readonly variants: readonly number[];
 
@@ -59,6 +64,9 @@ export class InputSampler {
     );
     if (this.variants.length === 0) throw this.tooLarge();
     this.ranges = new Map(inputs.map((input) => [input.name, integerRange(input, tracer)]));
+    this.counted = new Map(
+      model.graph.inputs.flatMap(countedInput).map((input) => [input.name, input]),
+    );
   }
 
   /** Whether an input is a single bool: it mostly says which branch of the model to take. */
@@ -68,7 +76,7 @@ export class InputSampler {
 
   /**
    * One batch: floats are standard normal, integers within the tables that they index, masks one,
-   * bools true. The same seed and variant give the same numbers.
+   * bools true, and what counts the tokens does so. The same seed and variant give the same numbers.
    * @param variant which sizes the open dimensions get, one of `variants`
    * @param flag of inputs that are a single bool
    */
@@ -77,11 +85,24 @@ export class InputSampler {
     if (!sizes) throw new RangeError(`variant ${variant} of ${this.shapes.variants.length}`);
     return new Map(
       this.inputs.map((input) => {
+        const counted = this.counts(input.name, sizes);
+        if (counted) return [input.name, counted];
         const dims = this.shapes.dims(input.name, sizes);
         const random = generatorFor(seed, 'sample', input.name);
         return [input.name, this.tensor(input, dims, random, flag)];
       }),
     );
+  }
+
+  /** Of an input that counts the tokens, all of which the mask shows. */
+  private counts(name: string, sizes: Sizes): TensorValue | undefined {
+    const counted = this.counted.get(name);
+    const tokens = this.inputs.find((input) => TOKENS.has(input.name));
+    if (!counted || !tokens) return undefined;
+    const [rows = 1, length = 1] = this.shapes.dims(tokens.name, sizes);
+    const { past } = sizes;
+    const ends = new Array<number>(rows).fill(past + length - 1);
+    return countedTensor(counted, { past, length, ends });
   }
 
   private tensor(

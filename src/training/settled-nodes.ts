@@ -1,7 +1,8 @@
 /** Nodes for what tokens settle: the inputs of a decoder that no sample gives. */
-import type { JoinedCache, SettledByTokens, SettledInputs } from '../data/settled-inputs.js';
+import type { JoinedCache, SettledInputs } from '../data/settled-inputs.js';
 import type { Attributes, GraphBuilder } from '../graph/builder.js';
 import { dataTypeNumber } from '../onnx/dtype.js';
+import type { CountedInput } from '../runtime/counted-inputs.js';
 import { cast, reduce, squeeze } from './losses/operators.js';
 
 /** Puts nodes in front of the graph that make what was an input. */
@@ -21,7 +22,7 @@ export function computeSettled(graph: GraphBuilder, settled: SettledInputs): voi
 
 function addQuantity(
   graph: GraphBuilder,
-  { name, dtype, rank, quantity }: SettledByTokens,
+  { name, dtype, rank, quantity }: CountedInput,
   shape: string,
   { mask }: SettledInputs,
 ): void {

@@ -51,7 +51,7 @@ describe.each(Object.entries(forms))('a decoder that is %s', (name, form) => {
   });
 });
 
-it.each(['merged', 'joined'])(
+it.each(Object.keys(forms))(
   'adapters of a decoder that is %s are folded with a proof',
   async (name) => {
     const [path, output] = [files.fresh(), files.fresh()];
