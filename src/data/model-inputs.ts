@@ -1,8 +1,9 @@
 /** Facts about a model's inputs beyond their declarations. */
 import { ValueIndex } from '../graph/uses.js';
-import type { Dim, Model, ValueInfo } from '../onnx/model.js';
-import { cacheRooms, cacheSizes } from '../runtime/cache-sizes.js';
+import type { Model, ValueInfo } from '../onnx/model.js';
+import { cacheRooms } from '../runtime/cache-sizes.js';
 import { IndexTracer } from '../runtime/index-bounds.js';
+import { sizedInputs } from './cache-shapes.js';
 import { settledInputs, settledNames } from './settled-inputs.js';
 import { type CacheInput, isPast, roleOf } from './text/inputs.js';
 
@@ -24,37 +25,18 @@ export function modelInputs(model: Model): ModelInputs {
 
 /** Of any run. */
 export function allInputs(model: Model): ModelInputs {
-  const { inputs } = model.graph;
-  const values = new ValueIndex(model);
+  const inputs = sizedInputs(model);
   const past = inputs.filter(({ name }) => isPast(name));
   const positions = inputs.find(({ name }) => roleOf(name) === 'positions');
-  const isOpen = past.some(({ shape }) => openAxes(shape).length > 1);
-  const sizes = isOpen ? cacheSizes(model, values) : undefined;
   const rooms = cacheRooms(model);
-  const sized = (input: ValueInfo): CacheInput => {
-    const shaped = sizes ? withSizes(input, sizes) : input;
+  const roomy = (input: ValueInfo): CacheInput => {
     const room = rooms.get(input.name);
-    return room === undefined ? shaped : { ...shaped, room };
+    return room === undefined ? input : { ...input, room };
   };
   return {
-    inputs: inputs.map((input) => (past.includes(input) ? sized(input) : input)),
+    inputs: inputs.map(roomy),
     hasCache: past.length > 0,
-    positions: positions && new IndexTracer(model, values).bounds(positions.name)?.limit,
+    positions:
+      positions && new IndexTracer(model, new ValueIndex(model)).bounds(positions.name)?.limit,
   };
-}
-
-function openAxes(shape: readonly Dim[] | null): number[] {
-  return (shape ?? []).flatMap((dim, axis) => (axis > 0 && typeof dim !== 'number' ? [axis] : []));
-}
-
-/** The axes of heads and of their size, which are 1 and 3, unless they are named otherwise. */
-function withSizes(input: ValueInfo, { head, heads }: ReturnType<typeof cacheSizes>): ValueInfo {
-  const { shape } = input;
-  if (shape?.length !== 4 || openAxes(shape).length < 2) return input;
-  const sized = shape.map((dim, axis) => {
-    if (typeof dim === 'number') return dim;
-    if (axis === 1) return heads[0] ?? dim;
-    return axis === 3 ? (head[0] ?? dim) : dim;
-  });
-  return { ...input, shape: sized };
 }

@@ -10,6 +10,7 @@ import {
   tensorFromNumbers,
   tensorToFloat64,
 } from '../runtime/tensor-value.js';
+import { sizedInputs } from './cache-shapes.js';
 import { isPast, roleOf } from './text/inputs.js';
 
 /** The one value of an input in every run. */
@@ -56,8 +57,9 @@ const NOTHING: SettledInputs = {
 };
 
 /** None where the model does not take tokens. */
-export function settledInputs({ graph }: Pick<Model, 'graph'>): SettledInputs {
-  const { inputs } = graph;
+export function settledInputs(model: Model): SettledInputs {
+  const { graph } = model;
+  const inputs = sizedInputs(model);
   const tokens = inputs.find(({ name }) => roleOf(name) === 'ids')?.name;
   if (tokens === undefined) return NOTHING;
   const numbers = new Map(inputs.flatMap(numberOf));
@@ -110,7 +112,7 @@ function readIn({ nodes }: Graph, numbers: ReadonlyMap<string, SettledNumber>): 
  * The feeds of a run with what they settle, where the model takes it.
  * @param feeds with the tokens
  */
-export function withSettled(model: Pick<Model, 'graph'>, feeds: Feeds): Feeds {
+export function withSettled(model: Model, feeds: Feeds): Feeds {
   const settled = settledInputs(model);
   const tokens = feeds.get(settled.tokens ?? '');
   if (!tokens) return feeds;

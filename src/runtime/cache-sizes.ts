@@ -18,8 +18,11 @@ export function cacheSizes(model: Model, values: ValueIndex): CacheSizes {
   const nodes = [...allGraphs(model.graph)].flatMap((graph) => graph.nodes);
   const attention = nodes.filter(({ opType }) => /Attention$/.test(opType));
   const { graph } = model;
-  const caches = [...graph.inputs, ...graph.outputs].filter(({ shape }) => shape?.length === 4);
-  const told = (axis: number) => caches.map(({ shape }) => shape![axis]);
+  const shapes = [...graph.inputs, ...graph.outputs].map(({ shape }) => shape ?? []);
+  // Keys and values may be joined: [2, batch, heads, past, head].
+  const joined = shapes.filter((shape) => shape.length === 5 && shape[0] === 2);
+  const caches = [...shapes.filter(({ length }) => length === 4), ...joined.map((s) => s.slice(1))];
+  const told = (axis: number) => caches.map((shape) => shape[axis]);
   const config = configOf(model);
   return {
     window: sizes([...cacheRooms(model).values()]),

@@ -97,10 +97,12 @@ function rolesOf(symbol: string, input: ValueMeta, axis: number): Role[] {
 function cachePart(symbol: string, { name, shape }: ValueMeta, axis: number): Role | undefined {
   if (/head_?(dim|size)|kv_cache_dim/i.test(symbol)) return 'head';
   if (/num_?(\w+_)?heads/i.test(symbol)) return 'heads';
-  if (!/past|cache/i.test(name) || shape.length !== 4) return undefined;
+  // Keys and values in one tensor.
+  const isJoined = shape.length === 5 && shape[0] === 2;
+  if (!/past|cache/i.test(name) || (shape.length !== 4 && !isJoined)) return undefined;
   if (/past|cache|seq|len/i.test(symbol)) return undefined;
-  if (axis === 3) return 'head';
-  return axis === 1 ? 'heads' : undefined;
+  if (axis === shape.length - 1) return 'head';
+  return axis === shape.length - 3 ? 'heads' : undefined;
 }
 
 /** Images are NCHW, unless the last dimension is as small as channels are. */

@@ -64,7 +64,8 @@ function partsOf(options: DecoderOptions): ModelParts {
 /** The decoder with its inputs as other exporters write them. */
 export const forms: Readonly<Record<string, () => Uint8Array>> = {
   merged,
-  joined,
+  joined: () => joined(1, WIDTH),
+  'joined, sizes open': () => joined('heads', 'kv_dim'),
   counted,
   lengths,
 };
@@ -90,9 +91,11 @@ function merged(): Uint8Array {
 }
 
 /** Keys and values in one tensor. */
-function joined(): Uint8Array {
+function joined(heads: number | string, size: number | string): Uint8Array {
   const { nodes, initializers, inputs, outputs, ...rest } = partsOf({});
-  const cache = (length: string) => [2, 'batch_size', 1, length, WIDTH];
+  const cache = (length: string, sizes: readonly (number | string)[]) => {
+    return [2, 'batch_size', sizes[0]!, length, sizes[1]!];
+  };
   return model({
     ...rest,
     nodes: [
@@ -103,8 +106,11 @@ function joined(): Uint8Array {
       node('Concat', ['key5', 'value5'], 'present_0', { axis: 0 }),
     ],
     initializers: [...initializers!, tensor('first', [1], [0], 'int64')],
-    inputs: [...without(inputs!, PAST), value('past_0', cache('past_sequence_length'))],
-    outputs: [outputs[0]!, value('present_0', cache('total'))],
+    inputs: [
+      ...without(inputs!, PAST),
+      value('past_0', cache('past_sequence_length', [heads, size])),
+    ],
+    outputs: [outputs[0]!, value('present_0', cache('total', [1, WIDTH]))],
   });
 }
 
