@@ -3,8 +3,8 @@ import type { Node } from '../../onnx/model.js';
 import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
 import { findLayers, type Layer } from '../model/layers.js';
 import type { PatchedModel } from '../model/patched.js';
-import { type FusedPlace, fusedPlaces, splitPlaces } from '../targets/fusions.js';
-import type { LinearLayer } from '../targets/index.js';
+import { type FusedPlace, fusedPlaces, isAttentionPart, splitPlaces } from '../targets/fusions.js';
+import { isPackedAttention, type LinearLayer } from '../targets/index.js';
 import { renamePaths } from '../targets/module-path.js';
 import { nearMisses } from '../targets/select.js';
 import { alignPaths, isCallOf, ModuleIndex } from './module-match.js';
@@ -224,7 +224,23 @@ function usable(layers: readonly Layer[], part: (layer: Layer) => Layer): Home |
 
 function noSuchLayer(name: string, layers: readonly Layer[]): string {
   const near = nearMisses(name, layers);
-  return `no such layer${near.length > 0 ? `; near: ${near.join(', ')}` : ''}`;
+  const reasons = [
+    ...(near.length > 0 ? [`near: ${near.join(', ')}`] : []),
+    ...(isAttentionPart(name) ? packing(layers) : []),
+  ];
+  return ['no such layer', ...reasons].join('; ');
+}
+
+/** The operators that keep the weights of query, key and value as one, where a missing module may be. */
+function packing(layers: readonly Layer[]): string[] {
+  const labels = layers.flatMap(({ nodes, nodeNames }) =>
+    nodeNames.filter((_, i) => isPackedAttention(nodes[i]!)),
+  );
+  if (labels.length === 0) return [];
+  const more = labels.length > 1 ? ` and ${labels.length - 1} more` : '';
+  return [
+    `the model has packed attention (node ${labels[0]}${more}), which takes no adapters of query, key and value: start from the model before this fusion`,
+  ];
 }
 
 /** A node of a layer, and the names that it goes by. */

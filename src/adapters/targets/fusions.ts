@@ -48,6 +48,13 @@ const fusions: readonly Fusion[] = [
   },
 ];
 
+const ATTENTION_PARTS = new Set([...QUERY, ...KEY, ...VALUE]);
+
+/** Whether a module is named as the query, key or value of attention. */
+export function isAttentionPart(module: string): boolean {
+  return ATTENTION_PARTS.has(module.slice(module.lastIndexOf('.') + 1));
+}
+
 /** A name under which many models keep the parts head by head. */
 const OFTEN_BY_HEAD = 'query_key_value';
 

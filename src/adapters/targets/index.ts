@@ -52,6 +52,11 @@ export const refusedOperators: Readonly<Record<string, string>> = {
   'com.microsoft:QMoE': experts,
 };
 
+/** Whether a node keeps the weights of query, key and value as one, inside. */
+export function isPackedAttention(node: Node): boolean {
+  return refusedOperators[operator(node)] === packedAttention;
+}
+
 /** Every operator that multiplies with a weight matrix, by domain and type. */
 const analyzers: Readonly<Record<string, Analyzer>> = {
   MatMul: (values, node) => aroundRounding(values, matMul(values, node)),

@@ -173,6 +173,34 @@ describe('an adapter of PEFT is refused', () => {
       expect(error.message).toContain(reason);
     },
   );
+
+  describe('beside attention whose weights are packed', () => {
+    const packed = () => {
+      const heads = { num_heads: 2 };
+      const attention = (x: string, y: string, name: string) =>
+        node('com.microsoft:Attention', [x, 'w', 'b'], y, heads, name);
+      return folder.write(
+        model({
+          nodes: [attention('x', 'y', 'Attention_0'), attention('y', 'z', 'Attention_1')],
+          initializers: [tensor('w', [8, 24]), tensor('b', [24])],
+          inputs: [value('x', [1, 2, 8])],
+          outputs: ['z'],
+        }),
+      );
+    };
+
+    it('naming the nodes that a query may be packed into', async () => {
+      const { message } = await refusal(packed(), lora('layers.0.query'));
+      expect(message).toMatch(
+        /layers\.0\.query \(no such layer; .*packed attention \(node Attention_0 and 1 more\).*before this fusion/,
+      );
+    });
+
+    it('but not for modules of other names', async () => {
+      const { message } = await refusal(packed(), lora('pooler.dense'));
+      expect(message).not.toContain('packed attention');
+    });
+  });
 });
 
 describe('`allowUnmatched: true`', () => {
