@@ -59,7 +59,8 @@ export function commandHelp(command: Command, style: Style): string {
   lines.push('', `Usage: onnx-lora ${synopsis(command)} [options]`);
   const operands = Object.values(positionals).map((spec) => [spec.value, [spec.summary]] as const);
   if (operands.length > 0) lines.push('', ...listing(operands, style));
-  lines.push(...optionGroups({ ...command.options, ...commonOptions }, style));
+  const help = { ...commonOptions.help!, example: `onnx-lora ${name} --help` };
+  lines.push(...optionGroups({ ...command.options, ...commonOptions, help }, style));
   lines.push('', bold('Examples'));
   for (const example of examples)
     lines.push(`  ${example.command}`, dim(`      ${example.summary}`));
@@ -102,7 +103,7 @@ export function explained(spec: OptionSpec, options: OptionSpecs): [string, stri
     ...(spec.repeatable ? ['repeatable'] : []),
     ...(spec.required ? ['required'] : []),
     ...(spec.implied === undefined ? [] : [`without a value ${spec.implied}`]),
-    ...(spec.with === undefined ? [] : [`with ${spec.with}`]),
+    ...(spec.condition === undefined ? [] : [spec.condition]),
     ...(spec.default === undefined ? [] : [`default ${spec.default}`]),
   ];
   const text = details.length > 0 ? `${spec.summary} (${details.join('; ')})` : spec.summary;

@@ -55,7 +55,7 @@ function optionLine(
   [key, spec]: readonly [string, OptionSpecs[string]],
   options: OptionSpecs,
 ): string {
-  const [summary, example] = explained(spec, options);
+  const [summary, example] = explained(spec, { ...commonOptions, ...options });
   return `- \`${flag(key, spec)}\`: ${escaped(summary)}; as in \`${example}\``;
 }
 

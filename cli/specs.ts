@@ -14,8 +14,8 @@ export interface OptionSpec extends OptionTexts {
   readonly choices?: readonly string[] | undefined;
   /** As the help says it. */
   readonly default?: string | undefined;
-  /** The options without which it has no effect, as the help says it. */
-  readonly with?: string | undefined;
+  /** `with --data`: where it has an effect, as the help says it. */
+  readonly condition?: string | undefined;
   readonly repeatable: boolean;
   /** Number of values that follow the option, where it is not one; then it is repeatable. */
   readonly values?: number | undefined;
@@ -38,12 +38,12 @@ export function groupsOf(specs: OptionSpecs): readonly Group[] {
 /** The options of a table that have a flag. */
 export function specsOf(table: OptionTable): OptionSpecs {
   const flags = Object.entries(table).flatMap(([key, option]) =>
-    isFlag(option) ? [[key, specOf(key, option)] as const] : [],
+    isFlag(option) ? [[key, specOf(key, option, table)] as const] : [],
   );
   return Object.fromEntries(flags);
 }
 
-function specOf(key: string, flag: Flag): OptionSpec {
+function specOf(key: string, flag: Flag, table: OptionTable): OptionSpec {
   const { kind, choices, many } = shapeOf(flag.schema);
   if (kind === 'other') throw new Error(`no flag can be made of ${key}`);
   const { group, summary, example, value, short, implied, list } = flag;
@@ -51,8 +51,8 @@ function specOf(key: string, flag: Flag): OptionSpec {
     ...{ group, summary, example, value, short, implied, list },
     type: kind,
     choices,
-    default: flag.defaultText ?? defaultText(flag.default) ?? defaultsText(flag),
-    with: conditionOf(flag),
+    default: flag.defaultText ?? defaultText(flag.default) ?? defaultsText(flag, table),
+    condition: conditionOf(flag, table),
     repeatable: many !== undefined,
     values: many === true ? undefined : many,
     required: flag.required ?? false,
@@ -65,29 +65,34 @@ function defaultText(value: unknown): string | undefined {
   return [value].flat().join(' ');
 }
 
-/** `0.0005, for lion 0.0001`: the one that most choices have, then the others. */
-function defaultsText({ defaultBy }: Flag): string | undefined {
-  const texts = Object.entries(defaultBy?.defaults ?? {}).flatMap(([name, value]) => {
+/** `0.0005, for lion 0.0001`: that of the choice made where none is given, then the others. */
+function defaultsText({ defaultBy }: Flag, table: OptionTable): string | undefined {
+  if (defaultBy === undefined) return undefined;
+  const { key, defaults } = defaultBy;
+  const texts = Object.entries(defaults).flatMap(([name, value]) => {
     const text = defaultText(value);
     return text === undefined ? [] : [[name, text] as const];
   });
-  const times = (text: string) => texts.filter((one) => one[1] === text).length;
-  const [usual] = texts.map(([, text]) => text).sort((a, b) => times(b) - times(a));
+  const chosen = texts.find(([name]) => name === table[key]?.default);
+  const usual = (chosen ?? texts[0])?.[1];
   const others = texts.filter(([, text]) => text !== usual);
   return usual && [usual, ...others.map(([name, text]) => `for ${name} ${text}`)].join(', ');
 }
 
-function conditionOf({ needs, only }: Flag): string | undefined {
+/** `with --data`, or of what is on by default `not with --no-verify`. */
+function conditionOf({ needs = [], only }: Flag, table: OptionTable): string | undefined {
   const choices = Object.entries(only ?? {}).map(
     ([key, values]) => `${long(key)} ${oneOf(values)}`,
   );
-  const others = [...choices, ...(needs ?? []).map(long)];
-  return others.length > 0 ? oneOf(others) : undefined;
+  const on = needs.filter((key) => table[key]?.default === true);
+  if (on.length > 0) return `not with ${oneOf(on.map((key) => long(key, 'no-')))}`;
+  const others = [...choices, ...needs.map((key) => long(key))];
+  return others.length > 0 ? `with ${oneOf(others)}` : undefined;
 }
 
 /** `rankPattern` -> `--rank-pattern` */
-export function long(key: string): string {
-  return `--${kebabCase(key)}`;
+export function long(key: string, negation: 'no-' | '' = ''): string {
+  return `--${negation}${kebabCase(key)}`;
 }
 
 /** `rankPattern` -> `rank-pattern` */

@@ -65,14 +65,14 @@ export interface WriteOptions extends WorkOptions, OptionsOf<typeof writeOptions
  * The file of the result.
  * @param name what it is called by default, for a model `model.onnx`
  */
-export function outputOption(name: string) {
+export function outputOption(name: string, defaultText = name) {
   return {
     /** The file to write. Default: the model's name with another ending, beside the model. */
     output: option(path, {
       group: 'Output',
       value: 'FILE',
       short: 'o',
-      defaultText: name,
+      defaultText,
       summary: 'file to write; it appears whole or not at all',
       example: `-o ${name}`,
     }),

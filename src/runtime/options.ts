@@ -23,7 +23,6 @@ export const checkProviderOption = {
   /** The execution provider; default `cpu`. */
   provider: option(provider, {
     ...texts,
-    group: 'Check',
     default: CHECK_PROVIDER,
     summary: 'execution provider that the models run on; see onnx-lora providers',
   }),

@@ -22,10 +22,42 @@ describe('help', () => {
     const options: OptionSpecs = { ...command.options, ...commonOptions };
     for (const [key, spec] of Object.entries(options)) {
       expect(stdout).toContain(`--${spec.onByDefault ? 'no-' : ''}${kebabCase(key)}`);
-      expect(stdout).toContain(spec.example);
+      if (key !== 'help') expect(stdout).toContain(spec.example);
     }
+    expect(stdout).toContain(`onnx-lora ${command.name} --help`);
     for (const example of command.examples) expect(stdout).toContain(example.command);
     for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(92);
+  });
+
+  it.each(commands)('has only examples of $name that parse', async ({ examples }) => {
+    const folder = temporaryFolder();
+    for (const name of ['run1.json', 'test.json'])
+      writeFileSync(join(folder, name), '{"data": "data.safetensors", "loss": "mse"}');
+    const runs = examples.map(({ command }) => run(folder, [...wordsOf(command), '--json']));
+    for (const { code, stdout } of await Promise.all(runs)) {
+      const { error } = JSON.parse(stdout);
+      expect([code, error?.code]).toEqual(error ? [1, 'file-not-found'] : [0, undefined]);
+    }
+  });
+
+  it('gives every option with a value a name for it', () => {
+    const nameless = commands.flatMap(({ name, options }) =>
+      Object.entries(options).flatMap(([key, { type, value }]) =>
+        type === 'boolean' || value ? [] : [`${name} ${key}`],
+      ),
+    );
+    expect(nameless).toEqual([]);
+  });
+
+  it.each([
+    ['merge', /--tolerance SHARE .*not with --no-verify/s],
+    ['merge', /--quantized HOW/],
+    ['train', /--betas B1 B2 .*default 0\.9\s+0\.999, for lion 0\.9 0\.99\)/s],
+    ['patch', /default\s+"default", or as/],
+    ['patch', /--alpha ALPHA .*default 2R, for hira R/],
+    ['patch', /--output FILE .*with --slots\s+model\.slots\.onnx/s],
+  ])('of %s says %s', async (name, text) => {
+    expect((await run(temporaryFolder(), [name, '--help'])).stdout).toMatch(text);
   });
 
   it('is the same as `help COMMAND`', async () => {
@@ -154,3 +186,9 @@ describe('--config', () => {
     expect(code).toBe(1);
   });
 });
+
+/** The words after `onnx-lora`, as a shell splits them. */
+function wordsOf(command: string): string[] {
+  const words = command.match(/"[^"]*"|\S+/g) ?? [];
+  return words.slice(1).map((word) => word.replace(/^"|"$/g, ''));
+}

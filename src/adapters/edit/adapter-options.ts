@@ -75,7 +75,7 @@ export const shapeOptions = {
   alpha: option(number, {
     group: 'Adapters',
     value: 'ALPHA',
-    defaultText: '2R',
+    defaultText: '2R, for hira R',
     summary: 'strength of the adapters',
     example: '--alpha 32',
   }),

@@ -41,6 +41,7 @@ export const mergeOptions = {
   /** Policy for folds into weights that are stored as integers; default `keep`, which refuses them. */
   quantized: option(choice(quantizedPolicies), {
     group: 'Adapters',
+    value: 'HOW',
     default: 'keep',
     summary:
       'weights stored as integers: refuse to fold into them (keep), make floats of them (dequantize), or round the sum to the same bits (requantize)',
@@ -49,6 +50,7 @@ export const mergeOptions = {
   /** Numbers of the result: MatMul in blocks of 4 or 8 bits. Adapted weights become floats first. */
   to: option(choice(foldTargets), {
     group: 'Output',
+    value: 'BITS',
     except: { quantized: ['requantize'] },
     summary:
       'store the result in 4 or 8 bits: every MatMul becomes MatMulNBits, in blocks of 32, with the bytes of the quantizer of ONNX Runtime',

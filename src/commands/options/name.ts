@@ -33,6 +33,7 @@ export const newNameOption = {
   name: option(text, {
     ...texts,
     default: DEFAULT_NAME,
+    defaultText: `"${DEFAULT_NAME}"`,
     summary: 'name of the adapter set; a model can carry several',
   }),
 };
