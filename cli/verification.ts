@@ -21,14 +21,20 @@ export async function chosenProvider(
 /** The numbers in one line, and what they leave open in a second one; none where nothing was checked. */
 export function verificationLines(verification: Verification | undefined): string[] {
   if (!verification) return [];
-  const { samples, maxAbsDiff, maxRelDiff, tolerance, moved, passed, weights } = verification;
+  const { samples, maxAbsDiff, maxRelDiff, tolerance, moved, weights } = verification;
   const difference = `max |Δ| ${measure(maxAbsDiff)}, relative ${measure(maxRelDiff)}`;
   const effect = moved ? ` where the adapters move ${measure(moved.maxRelDiff)}` : '';
   const compared = `${plural(samples, 'sample')}${weights ? ' beside floats of the same numbers' : ''}`;
   return [
-    `verification: ${readBackText(weights)}${compared}, ${difference}${effect}, tolerance ${measure(tolerance)}, ${passed ? 'passed' : 'FAILED'}`,
+    `verification: ${readBackText(weights)}${compared}, ${difference}${effect}, tolerance ${measure(tolerance)}, ${verdict(verification)}`,
     ...doubtLines(verification),
   ];
+}
+
+/** Outputs may agree for another reason than a right fold. */
+function verdict({ passed, proven }: Verification): string {
+  if (!passed) return 'FAILED';
+  return proven === false ? 'not proven' : 'passed';
 }
 
 /** The weights that were read back, which prove the fold where rounding hides it from the outputs. */
@@ -39,7 +45,7 @@ function readBackText(weights: Verification['weights']): string {
 
 function doubtLines({ passed, proven, reason }: Verification): string[] {
   if (!passed || proven !== false) return [];
-  return [`this proves nothing: ${reason}. Other inputs may show more: --samples FILE`];
+  return [`not proven: ${reason}. Other inputs may show more: --samples FILE`];
 }
 
 /** The failure of a check that was not passed. */

@@ -90,9 +90,9 @@ export class TextGenerator {
     const resolved = { ...resolveGenerator(given), onNote: given.onNote };
     const options = withTokenizer(resolved, located);
     namedAdapters(options.adapter);
-    const tokenizer = TextTokenizer.open(options.tokenizer ?? tokenizerBeside(path));
     const opened = openModel(path);
     try {
+      const tokenizer = TextTokenizer.open(options.tokenizer ?? tokenizerBeside(path));
       const { requested, used, reason } = await resolveProvider(options.provider);
       if (requested === 'auto' && used !== 'cpu')
         options.onNote?.(`provider auto: ${used} (${reason})`);

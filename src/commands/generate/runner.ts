@@ -47,7 +47,7 @@ export async function openRunner(
     }
     return new SlottedRunner(session, own);
   }
-  if (given.length > 0) throw noSlots(path);
+  if (given.length > 0) throw slots ? optionalSlots(path) : noSlots(path);
   const session = await openSession(path, { threads, provider });
   return {
     ...{ adapters: [], adapter: undefined, own: new Set(), outputs: session.outputs },
@@ -81,6 +81,14 @@ class SlottedRunner implements AdapterRunner {
   release(): Promise<void> {
     return this.session.release();
   }
+}
+
+function optionalSlots(path: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'invalid-argument',
+    `${path} has optional slots, which ONNX Runtime for Node cannot feed, expected required ones`,
+    { hint: 'Make a model with such slots from the base model: `patch(model, { slots: true })`.' },
+  );
 }
 
 function noSlots(path: string): OnnxLoraError {

@@ -225,9 +225,18 @@ describe('what cannot generate', () => {
       'invalid-argument',
     );
     expect(message).toContain('has no slots');
+    const optional = files.fresh();
+    await patch(path, { output: optional, slots: 'optional' });
+    const fed = () => generate(optional, { ...asked, adapter: ['a=b'] });
+    expect((await failure(fed, 'invalid-argument')).message).toContain('has optional slots');
     const missing = () => generate(path, { ...asked, tokenizer: undefined });
     expect((await failure(missing, 'file-not-found')).hint).toContain('tokenizer.json');
   });
+});
+
+it('a model that is missing is named, and not its tokenizer', async () => {
+  const missing = () => generate('missing.onnx', { prompt: PROMPT });
+  expect((await failure(missing, 'file-not-found')).message).toBe('missing.onnx does not exist');
 });
 
 it('end tokens stand in generation_config.json beside the model', async () => {
