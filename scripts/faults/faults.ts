@@ -56,8 +56,8 @@ export async function faults({ seed, seconds }: FaultOptions): Promise<Counts> {
   return counts;
 }
 
-/** A model and its data are replaced, and the command is killed on the way. */
-async function killedPairs(folder: string, random: () => number, counts: Counts): Promise<void> {
+/** A model with its data at `output`, made of the first of two bases; `patch` replaces both files. */
+async function pairIn(folder: string, counts: Counts) {
   const [output, out] = [join(folder, 'out', 'model.onnx'), join(folder, 'out')];
   const bases = [1, 2].map((mark) => join(folder, String(mark), 'model.onnx'));
   for (const path of [out, ...bases.map((base) => join(base, '..'))]) mkdirSync(path);
@@ -66,6 +66,12 @@ async function killedPairs(folder: string, random: () => number, counts: Counts)
   });
   const patch = (base: string) => ['patch', base, '--rank', '4', '-o', output, '--force'];
   expectCode(await run(patch(bases[0]!)), 0, counts);
+  return { output, out, bases, patch };
+}
+
+/** A model and its data are replaced, and the command is killed on the way. */
+async function killedPairs(folder: string, random: () => number, counts: Counts): Promise<void> {
+  const { output, out, bases, patch } = await pairIn(folder, counts);
   for (let i = 1; i <= 3; i++) {
     await killed(patch(bases[i % 2]!), random() * 40, out);
     counts.kills++;
@@ -144,14 +150,7 @@ async function onDisk(
 
 /** A model and its data are replaced, and the disk gives up on the way. */
 async function brokenDisk(folder: string, random: () => number, counts: Counts): Promise<void> {
-  const [output, out] = [join(folder, 'out', 'model.onnx'), join(folder, 'out')];
-  const bases = [1, 2].map((mark) => join(folder, String(mark), 'model.onnx'));
-  for (const path of [out, ...bases.map((base) => join(base, '..'))]) mkdirSync(path);
-  bases.forEach((base, i) => {
-    markedModel(base, i + 1);
-  });
-  const patch = (base: string) => ['patch', base, '--rank', '4', '-o', output, '--force'];
-  expectCode(await run(patch(bases[0]!)), 0, counts);
+  const { output, out, bases, patch } = await pairIn(folder, counts);
   for (const kind of ['write', 'read']) {
     const ended = await run(patch(bases[1]!), `${kind} ${1 + Math.floor(24 * random())}`);
     // A short run may be over before.

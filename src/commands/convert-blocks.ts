@@ -87,8 +87,9 @@ function judged(found: Verification, read: readonly ReadWeight[]): Verification 
   return {
     ...found,
     passed,
-    proven: passed,
+    proven: passed && read.length > 0,
     weights: { count: read.length, worst: Math.max(0, ...read.map(({ steps }) => steps)) },
+    ...(read.length === 0 ? { reason: 'no weight of the model became integers' } : {}),
     ...(wrong
       ? { reason: `a number of ${wrong.weight} is ${wrong.steps.toPrecision(2)} steps off` }
       : {}),

@@ -1,5 +1,6 @@
 /** Inputs of a decoder that the tokens settle where a run has whole texts and nothing before them. */
 import { capturesOf } from '../graph/captures.js';
+import type { FixedInput } from '../graph/load.js';
 import { type DataTypeName, findDataType } from '../onnx/dtype.js';
 import { elementCount, type Graph, type Model, type Node, type ValueInfo } from '../onnx/model.js';
 import { type CountedInput, countedInput, countedTensor } from '../runtime/counted-inputs.js';
@@ -13,13 +14,6 @@ import {
 import { sizedInputs } from './cache-shapes.js';
 import { isPast, roleOf } from './text/inputs.js';
 
-/** The one value of an input in every run. */
-export interface SettledNumber {
-  readonly dtype: DataTypeName;
-  readonly dims: readonly number[];
-  readonly value: number;
-}
-
 /** Keys and values in one tensor, the axis of rows behind that of the two. */
 export interface JoinedCache {
   readonly name: string;
@@ -29,7 +23,7 @@ export interface JoinedCache {
 }
 
 export interface SettledInputs {
-  readonly numbers: ReadonlyMap<string, SettledNumber>;
+  readonly numbers: ReadonlyMap<string, FixedInput>;
   readonly byTokens: readonly CountedInput[];
   readonly joined: readonly JoinedCache[];
   /** Caches that nothing reads then: they belong to a branch that is not taken. */
@@ -79,7 +73,7 @@ export function settledNames(settled: SettledInputs): Set<string> {
   return new Set([...numbers.keys(), ...[...byTokens, ...joined, ...unread].map((i) => i.name)]);
 }
 
-function numberOf({ name, dataType, shape }: ValueInfo): [string, SettledNumber][] {
+function numberOf({ name, dataType, shape }: ValueInfo): [string, FixedInput][] {
   const dtype = findDataType(dataType);
   if (!Object.hasOwn(NUMBERS, name) || !isFeedable(dtype) || !shape) return [];
   const value = NUMBERS[name]!;
@@ -97,7 +91,7 @@ export function joinedCache({ name, dataType, shape }: ValueInfo): JoinedCache[]
 }
 
 /** The names that nodes read, but for those of branches that are not taken. */
-function readIn({ nodes }: Graph, numbers: ReadonlyMap<string, SettledNumber>): Set<string> {
+function readIn({ nodes }: Graph, numbers: ReadonlyMap<string, FixedInput>): Set<string> {
   const bodies = (node: Node) => {
     const number = node.opType === 'If' ? numbers.get(node.inputs[0] ?? '') : undefined;
     const untaken = number && (number.value === 0 ? 'then_branch' : 'else_branch');

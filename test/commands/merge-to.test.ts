@@ -64,6 +64,26 @@ test.each([
   expect([...initializers(output)].includes('w')).toBe(false);
 });
 
+test('nothing is proven where no weight becomes integers', async () => {
+  const output = folder.fresh();
+  const gemm = model({
+    nodes: [node('Gemm', ['x', 'w'], 'y', {}, 'only')],
+    initializers: [tensor('w', [IN, OUT], waves(IN * OUT, 1))],
+    inputs: [value('x', ['rows', IN])],
+    outputs: [value('y', ['rows', OUT])],
+  });
+  const factors = {
+    rank: 2,
+    blocks: 1,
+    factors: (planned: Parameters<typeof trained>[0]) => trained(planned, 3, 0.4),
+  };
+  const path = folder.fresh();
+  await patchFile(folder.write(gemm), path, factors);
+  const { quantized } = await merge(path, { output, to: 'q4' });
+  const reason = 'no weight of the model became integers';
+  expect(quantized!.verification).toMatchObject({ passed: true, proven: false, reason });
+});
+
 test('a file with another integer does not pass', async () => {
   const path = await patched();
   const [floats, output] = [folder.fresh(), folder.fresh()];
