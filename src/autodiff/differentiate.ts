@@ -133,12 +133,17 @@ function activeValues(
     const reads = [...node.inputs, ...capturedBy(node)];
     if (!reads.some((name) => active.has(name)) || isConstantFunction(node)) continue;
     for (const output of numbersOf(node)) {
-      if (constants.has(output)) continue;
-      if (isDifferentiable(types.get(output)) || isRounded(node, output, types, active))
+      if (output === '' || constants.has(output)) continue;
+      if (mayHoldNumbers(types.get(output)) || isRounded(node, output, types, active))
         active.add(output);
     }
   }
   return active;
+}
+
+/** Sequences and optional values have no type of a tensor, and hold tensors all the same. */
+function mayHoldNumbers(type: ValueType | undefined): boolean {
+  return type === undefined || isDifferentiable(type);
 }
 
 /** The scale and the zero point that DynamicQuantizeLinear finds count as given. */
@@ -170,11 +175,12 @@ function capturedBy({ attributes = {} }: NewNode): readonly string[] {
   );
 }
 
+/** Integers that an operator outside of the standard makes of numbers are taken for rounded ones. */
 function rounds({ opType, domain = '' }: NewNode): boolean {
-  return ROUNDING.has(domain === '' ? opType : `${domain}:${opType}`);
+  return domain !== '' || ROUNDING.has(opType);
 }
 
-const ROUNDED = new Set<string>(['int8', 'uint8', 'int16', 'uint16', 'int32']);
+const ROUNDED = new Set<string>(['int4', 'uint4', 'int8', 'uint8', 'int16', 'uint16', 'int32']);
 
 const ROUNDING = new Set([
   'ConvInteger',
@@ -183,9 +189,6 @@ const ROUNDING = new Set([
   'QLinearConv',
   'QLinearMatMul',
   'QuantizeLinear',
-  'com.microsoft:QGemm',
-  'com.microsoft:QLinearAdd',
-  'com.microsoft:QLinearMul',
 ]);
 
 /** Operators whose result does not move with small changes of their input. */

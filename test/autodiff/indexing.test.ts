@@ -20,6 +20,11 @@ describe('Gather', () => {
     [[2, 4, 3]],
   );
   gradients(
+    'by indices in 32 bits',
+    (g, [x]) => g.op('Gather', [x!, g.constant('int32', [3], [0, 3, 3])]),
+    [[4, 3]],
+  );
+  gradients(
     'one of an axis',
     (g, [x]) => g.op('Gather', [x!, indices(g, [], 2)], { axis: int(-1) }),
     [[2, 4]],
@@ -80,6 +85,29 @@ describe('Scatter', () => {
     [
       [3, 2],
       [2, 2],
+    ],
+    opset18,
+  );
+});
+
+describe('Scatter to one place twice', () => {
+  // ONNX leaves open which update stays; it is the last one in ONNX Runtime.
+  gradients(
+    'ScatterElements',
+    (g, [x, u]) =>
+      g.op('ScatterElements', [x!, indices(g, [2, 3], 0, 0, 3, -1, 1, 1), u!], { axis: int(1) }),
+    [
+      [2, 4],
+      [2, 3],
+    ],
+    opset18,
+  );
+  gradients(
+    'ScatterND',
+    (g, [x, u]) => g.op('ScatterND', [x!, indices(g, [3, 1], 1, 0, 1), u!]),
+    [
+      [3, 2],
+      [3, 2],
     ],
     opset18,
   );

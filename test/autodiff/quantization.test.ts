@@ -16,6 +16,7 @@ import { openSession } from '../../src/runtime/session.js';
 import { randomNumbers } from '../support/adapters.js';
 import { IN, integerForms, integerModel, OUT, ROWS } from '../support/integers.js';
 import { maxDifference } from '../support/run.js';
+import { add } from './operators.js';
 
 /** dL/dx of L = Σ dy · y. */
 async function gradientOf(
@@ -82,20 +83,46 @@ function graphOf(build: (graph: GraphBuilder) => string, shape: number[]): Graph
 }
 
 describe('rounding', () => {
-  const rounded = (g: GraphBuilder, between: (codes: string) => string = (codes) => codes) => {
-    const scale = g.constant('float32', [2], [0.5, 0.25]);
-    const zero = g.constant('int8', [2], [0, 3]);
-    const codes = g.op('QuantizeLinear', ['x', scale, zero], { axis: { int: 1 } });
-    return g.op('DequantizeLinear', [between(codes), scale, zero], { axis: { int: 1 } });
+  const rounded = (
+    g: GraphBuilder,
+    between: (codes: string) => string = (codes) => codes,
+    domain = '',
+  ) => {
+    const [scale, zero] = [
+      g.constant('float32', [2], [0.5, 0.25]),
+      g.constant('int8', [2], [0, 3]),
+    ];
+    const prefix = domain === '' ? '' : `${domain}:`;
+    const axis = { axis: { int: 1 } };
+    const codes = add(g, `${prefix}QuantizeLinear`, ['x', scale, zero], axis);
+    return add(g, `${prefix}DequantizeLinear`, [between(codes), scale, zero], axis);
   };
   // The columns hold ±64 and, from -131 / 4, up to 124 / 4.
   const x = [1.3, 31.2, 63.7, -0.1, -200, 31.9, 64.5, -33];
 
-  test('lets the gradient through, but where it cuts off', async () => {
-    const dy = Float32Array.from([1, 2, 3, 4, 5, 6, 7, 8]);
-    const graph = graphOf((g) => rounded(g), [4, 2]);
-    const found = await gradientOf(graph, { dims: [4, 2], data: x }, dy);
-    expect([...found]).toEqual([1, 0, 3, 4, 0, 0, 0, 0]);
+  test.each(['', 'com.microsoft'])(
+    'lets the gradient through, but where it cuts off (%s)',
+    async (domain) => {
+      const dy = Float32Array.from([1, 2, 3, 4, 5, 6, 7, 8]);
+      const graph = graphOf((g) => rounded(g, undefined, domain), [4, 2]);
+      const found = await gradientOf(graph, { dims: [4, 2], data: x }, dy);
+      expect([...found]).toEqual([1, 0, 3, 4, 0, 0, 0, 0]);
+    },
+  );
+
+  test('by an operator without a rule is refused, and does not count as the end of a way', async () => {
+    const graph = graphOf(
+      (g) => {
+        const [scale, zero] = [g.scalar('float32', 0.5), g.constant('uint8', [], [100])];
+        const codes = add(g, 'com.microsoft:QuantizeLinear', ['x', scale, zero]);
+        const given = [codes, scale, zero, scale, zero];
+        const softened = add(g, 'com.microsoft:QLinearLeakyRelu', given, { alpha: { float: 0.1 } });
+        return g.op('Add', ['x', g.op('DequantizeLinear', [softened, scale, zero])]);
+      },
+      [4, 2],
+    );
+    const found = gradientOf(graph, { dims: [4, 2], data: x }, new Float32Array(8));
+    await expect(found).rejects.toThrow(/QLinearLeakyRelu\) cannot be differentiated/);
   });
 
   test('is followed through what moves the integers', async () => {

@@ -58,6 +58,19 @@ describe('a use of an operator that has no gradient', () => {
         g.op('ScatterND', [x!, g.constant('int64', [1, 1], [0]), x!], { reduction: text('mul') }),
     ],
     [
+      'a way through a sequence of tensors',
+      /SequenceAt\) cannot .*no gradient rule.*: double -> .* -> sequenceat/,
+      (g, [x]) => {
+        const parts = g.op('SplitToSequence', [x!], { axis: int(1) });
+        return g.op('Add', [x!, g.op('SequenceAt', [parts, g.scalar('int64', 0)])]);
+      },
+    ],
+    [
+      'a way through an optional value',
+      /OptionalGetElement\) cannot .*no gradient rule/,
+      (g, [x]) => g.op('Add', [x!, g.op('OptionalGetElement', [g.op('Optional', [x!])])]),
+    ],
+    [
       'a diagonal of Einsum',
       /the index that repeats in ii \(a diagonal\)/,
       (g, [x]) => {

@@ -139,6 +139,7 @@ const samples: Readonly<Record<string, Sample>> = {
   Unsqueeze: { inputs: [[2, 3], integers(0)] },
   Where: { inputs: [bytes([3], 1, 0, 1), [2, 3], [3]] },
   'com.microsoft:BiasGelu': two,
+  'com.microsoft:DequantizeLinear': { inputs: quantized([2, 3]) },
   'com.microsoft:DynamicQuantizeMatMul': { inputs: [[2, 3], coded([3, 4]), [], coded([]), [4]] },
   'com.microsoft:FastGelu': two,
   'com.microsoft:FusedMatMul': {
@@ -179,6 +180,7 @@ const samples: Readonly<Record<string, Sample>> = {
     inputs: [...quantized([2, 3]), ...quantized([2, 3]), [], coded([])],
   },
   'com.microsoft:QLinearSigmoid': { inputs: [...quantized([2, 3]), [], coded([])] },
+  'com.microsoft:QuantizeLinear': { inputs: [[2, 3], [], coded([])] },
   'com.microsoft:RotaryEmbedding': {
     inputs: [[1, 2, 3, 4], index([1], 0), [3, 2], [3, 2]],
   },

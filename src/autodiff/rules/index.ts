@@ -161,12 +161,14 @@ export const rules: Readonly<Record<string, GradientRule>> = {
   MatMulInteger: quantization.matMulInteger,
   QLinearMatMul: quantization.qLinearMatMul,
   QuantizeLinear: quantization.quantizeLinear,
+  'com.microsoft:DequantizeLinear': quantization.dequantizeLinear,
   'com.microsoft:DynamicQuantizeMatMul': quantization.dynamicQuantizeMatMul,
   'com.microsoft:MatMulIntegerToFloat': quantization.matMulIntegerToFloat,
   'com.microsoft:QGemm': quantization.qGemm,
   'com.microsoft:QLinearAdd': quantization.qLinearAdd,
   'com.microsoft:QLinearMul': quantization.qLinearMul,
   'com.microsoft:QLinearSigmoid': quantization.qLinearSigmoid,
+  'com.microsoft:QuantizeLinear': quantization.quantizeLinear,
 
   // Refused with a reason of their own
   ConvInteger: quantization.quantizedConv,

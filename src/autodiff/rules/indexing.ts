@@ -2,7 +2,7 @@
 import type { OpBuilder } from '../op-builder.js';
 import { Refusal } from '../refusal.js';
 import type { GradientRule, RuleContext } from '../rule.js';
-import { movedBack, scatterAdd } from './movement.js';
+import { movedBack, numbered, scatterAdd } from './movement.js';
 
 /** Rows of the gradient are added to the rows that were taken. */
 export const gather: GradientRule = ({ x: [x, indices], dy: [dy], c, int }) => [
@@ -13,7 +13,7 @@ export const gather: GradientRule = ({ x: [x, indices], dy: [dy], c, int }) => [
     const front = [axis, ...c.axes(x!).filter((i) => i !== axis)];
     const taken = Array.from({ length: count }, (_, i) => axis + i);
     const rest = c.axes(dy!).filter((i) => !taken.includes(i));
-    const rows = c.unsqueeze(indices!, [count]);
+    const rows = c.unsqueeze(c.cast(indices!, 'int64'), [count]);
     const updates = c.transpose(dy!, [...taken, ...rest]);
     const zeros = c.op('Expand', [c.number(x!, 0), c.sizesOf(x!, front)], {
       dtype: c.type(x!).dtype,
@@ -76,36 +76,54 @@ function isSum({ text }: RuleContext): boolean {
   throw new Refusal(`reduction ${mode} is not supported, only none and add`);
 }
 
+/**
+ * The gradient of updates: what lies where they went. Of several in one place the last is there, and the
+ * others have no say: each that finds its own number again is there.
+ * @param scatter writes updates over data
+ * @param gather reads the places of updates
+ */
+function updatesGradient(
+  context: RuleContext,
+  scatter: (data: string, updates: string) => string,
+  gather: (data: string) => string,
+): string {
+  const { x, dy, c } = context;
+  const back = gather(dy[0]!);
+  if (isSum(context)) return back;
+  const numbers = numbered(c, x[2]!);
+  const written = scatter(c.cast(c.zeros(x[0]!), 'int64'), numbers);
+  return c.masked(c.compare('Equal', gather(written), numbers), back);
+}
+
 export const scatterElements: GradientRule = (context) => {
-  const [data, indices, updates] = context.x as [string, string, string];
+  const [, indices, updates] = context.x as [string, string, string];
   const { dy, c, int } = context;
   const axis = { axis: { int: int('axis', 0) } };
+  const scatter = (into: string, from: string) =>
+    c.op('ScatterElements', [into, indices, from], c.type(into), axis);
+  const gather = (from: string) => {
+    const type = { dtype: c.type(from).dtype, shape: c.shape(updates) };
+    return c.op('GatherElements', [from, indices], type, axis);
+  };
   return [
-    () => {
-      if (isSum(context)) return dy[0]!;
-      const inputs = [dy[0]!, indices, c.zeros(updates)];
-      return c.op('ScatterElements', inputs, c.type(data), axis);
-    },
+    () => (isSum(context) ? dy[0]! : scatter(dy[0]!, c.zeros(updates))),
     undefined,
-    () => {
-      isSum(context);
-      return c.op('GatherElements', [dy[0]!, indices], c.type(updates), axis);
-    },
+    () => updatesGradient(context, scatter, gather),
   ];
 };
 
 export const scatterND: GradientRule = (context) => {
-  const [data, indices, updates] = context.x as [string, string, string];
+  const [, indices, updates] = context.x as [string, string, string];
   const { dy, c } = context;
+  const scatter = (into: string, from: string) =>
+    c.op('ScatterND', [into, indices, from], c.type(into));
+  const gather = (from: string) => {
+    const type = { dtype: c.type(from).dtype, shape: c.shape(updates) };
+    return c.op('GatherND', [from, indices], type);
+  };
   return [
-    () => {
-      if (isSum(context)) return dy[0]!;
-      return c.op('ScatterND', [dy[0]!, indices, c.zeros(updates)], c.type(data));
-    },
+    () => (isSum(context) ? dy[0]! : scatter(dy[0]!, c.zeros(updates))),
     undefined,
-    () => {
-      isSum(context);
-      return c.op('GatherND', [dy[0]!, indices], c.type(updates));
-    },
+    () => updatesGradient(context, scatter, gather),
   ];
 };

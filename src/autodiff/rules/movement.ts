@@ -46,7 +46,7 @@ export function scatterFlat(c: OpBuilder, x: string, indices: string, dy: string
 }
 
 /** 0, 1, 2, … in the shape of `x`. */
-function numbered(c: OpBuilder, x: string): string {
+export function numbered(c: OpBuilder, x: string): string {
   const scalar = { dtype: 'int64', shape: [] } as const;
   const size = c.staticShape(x)?.reduce((a, b) => a * b, 1);
   const count = size === undefined ? c.op('Size', [x], scalar) : c.scalar('int64', size);
