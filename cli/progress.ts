@@ -6,12 +6,18 @@ import { bytes, count, duration } from './text.js';
 
 export interface ProgressView {
   update(progress: Progress): void;
+  /** Writes to the stream without mixing with the bar, which comes again below. */
+  beside(write: () => void): void;
   /** Takes the bar off the terminal. */
   stop(): void;
 }
 
 /** Shows nothing. */
-export const noProgress: ProgressView = { update: () => {}, stop: () => {} };
+export const noProgress: ProgressView = {
+  update: () => {},
+  beside: (write) => write(),
+  stop: () => {},
+};
 
 /** The view that fits the stream. */
 export function progressOn(stream: NodeJS.WriteStream): ProgressView {
@@ -69,18 +75,28 @@ class BarView implements ProgressView {
       this.pace = new Pace(progress);
     }
     if (this.pace.elapsed < BAR_AFTER_SECONDS) return;
+    const { phase } = progress;
     const line = withTrend(this.pace.describe(progress), progress);
-    this.bar ??= this.start(progress);
-    this.bar.update(share(progress), { phase: progress.phase, line });
+    if (this.bar) this.bar.update(share(progress), { phase, line });
+    else this.bar = this.start(share(progress), { phase, line });
+  }
+
+  beside(write: () => void): void {
+    this.clear();
+    write();
   }
 
   stop(): void {
-    this.bar?.stop();
-    this.bar = undefined;
+    this.clear();
     this.pace = undefined;
   }
 
-  private start({ phase }: Progress): SingleBar {
+  private clear(): void {
+    this.bar?.stop();
+    this.bar = undefined;
+  }
+
+  private start(value: number, payload: object): SingleBar {
     const bar = new SingleBar({
       stream: this.stream,
       format: '{phase} {bar} {percentage}%  {line}',
@@ -92,7 +108,7 @@ class BarView implements ProgressView {
       // Ctrl-C is main's business, which calls stop().
       gracefulExit: false,
     });
-    bar.start(1, 0, { phase, line: '' });
+    bar.start(1, value, payload);
     return bar;
   }
 }
@@ -116,6 +132,10 @@ class LineView implements ProgressView {
     this.nextAt = this.pace.elapsed + NEXT_LINE_SECONDS;
     const percentage = Math.floor(100 * share(progress));
     this.stream.write(`${progress.phase}: ${percentage}%, ${this.pace.describe(progress)}\n`);
+  }
+
+  beside(write: () => void): void {
+    write();
   }
 
   stop(): void {

@@ -53,7 +53,8 @@ export function createUi({ signal, isQuiet, isJson, config, spelling }: UiOption
     width,
     table: (columns, rows) => renderTable(columns, rows, style),
     note: (text) => {
-      if (!isQuiet) stderr.write(`${printable(spelling(text))}\n`);
+      if (isQuiet) return;
+      progress.beside(() => stderr.write(`${printable(spelling(text))}\n`));
     },
     spelling,
     stop: () => progress.stop(),

@@ -178,6 +178,12 @@ export {
   type OptimizerOptions,
   optimizerNames as optimizers,
 } from './training/optimizers/index.js';
-export type { EvalRecord, LogRecord, StepRecord } from './training/records.js';
+export type {
+  EvalRecord,
+  LogRecord,
+  SampleRecord,
+  StepRecord,
+  WrittenSample,
+} from './training/records.js';
 export { type Schedule, type ScheduleName, schedules } from './training/schedule.js';
 export { version } from './version.js';

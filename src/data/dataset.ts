@@ -32,6 +32,8 @@ export interface Dataset {
   readonly classes?: readonly string[] | undefined;
   /** Rows of the file that are left out because something is wrong with them. */
   readonly skipped?: number | undefined;
+  /** Whether its rows are conversations. */
+  readonly isChat?: boolean;
   /** Settings that the arrays depend on besides the file, in words. */
   readonly recipe?: string;
   /** The place of a sample where its number is not enough: a line of the file, an image. */

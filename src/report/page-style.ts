@@ -115,6 +115,10 @@ th button:hover { color: var(--ink); }
 tbody tr + tr { border-top: 1px solid var(--line); }
 tbody tr:hover { background: var(--wash); }
 tr.no :is(td, .path) { color: var(--soft); }
+.writing { table-layout: fixed; }
+.writing :is(th, td) { overflow-wrap: anywhere; white-space: pre-wrap; }
+.writing :is(th, td):first-child { width: 88px; }
+.writing tbody th { font-weight: 500; color: var(--soft); }
 .num { text-align: right; white-space: nowrap; }
 .path b { font-weight: 600; }
 tr.no .path b { font-weight: 500; }

@@ -8,6 +8,7 @@ import type { BlockNorms, InspectResult } from './inspection.js';
 import { type Markup, markup } from './markup.js';
 import { type Evaluation, measuresSection } from './measures.js';
 import { fact, page, statistic } from './page.js';
+import { type WrittenAt, writingSection } from './writing.js';
 
 export interface RunReport {
   /** The trained model as inspect sees it. */
@@ -15,6 +16,8 @@ export interface RunReport {
   readonly blocks: BlockNorms;
   readonly curve: LossCurve;
   readonly evaluations: readonly Evaluation[];
+  /** Looks at the model's writing in the course of the run. */
+  readonly writing?: readonly WrittenAt[];
   /** The best evaluation, where there was one. */
   readonly best?: { readonly step: number; readonly loss: number } | undefined;
   /** Of the last evaluation of a classifier. */
@@ -39,6 +42,7 @@ export function runReportPage(report: RunReport): string {
     sections: [
       lossSection(report.curve),
       measuresSection(report.evaluations),
+      writingSection(report.writing ?? []),
       confusion && confusionSection(confusion, classNames),
       heatmaps(inspected, blocks),
       settingsSection(report),

@@ -3,7 +3,7 @@ import { appendFileSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileHeader, restartRecord, scalarRecord } from '../formats/event-file.js';
 import { fileError } from '../onnx/source.js';
-import type { LogRecord } from '../training/records.js';
+import type { EvalRecord, LogRecord, StepRecord } from '../training/records.js';
 
 /** A file of events in a folder that may hold those of earlier runs, which stay. */
 export class TensorBoardLog {
@@ -25,6 +25,7 @@ export class TensorBoardLog {
   }
 
   add(record: LogRecord): void {
+    if ('samples' in record) return;
     this.append(scalarRecord({ time: now(), step: record.step, scalars: scalarsOf(record) }));
   }
 
@@ -33,7 +34,7 @@ export class TensorBoardLog {
   }
 }
 
-function scalarsOf(record: LogRecord): Record<string, number> {
+function scalarsOf(record: StepRecord | EvalRecord): Record<string, number> {
   if ('eval' in record) {
     return Object.fromEntries(
       Object.entries(record.eval).map(([name, value]) => [`eval/${name}`, value]),

@@ -1,5 +1,5 @@
 /** A bounded record of a run's steps: enough to draw it, whatever its length. */
-import type { EvalRecord, LogRecord, StepRecord } from './records.js';
+import type { EvalRecord, LogRecord, SampleRecord, StepRecord } from './records.js';
 
 /** Several times the pixels that a picture has for them. */
 const MAX_KEPT = 2 ** 14;
@@ -29,15 +29,18 @@ class Sampled<T> {
 export class RunHistory {
   private readonly steps = new Sampled<StepRecord>();
   private readonly evaluations = new Sampled<EvalRecord>();
+  private readonly samples = new Sampled<SampleRecord>();
 
   add(record: LogRecord): void {
     if ('eval' in record) this.evaluations.add(record);
+    else if ('samples' in record) this.samples.add(record);
     else this.steps.add(record);
   }
 
   /** In the order of their steps. */
   records(): LogRecord[] {
-    const records = [...this.steps.elements(), ...this.evaluations.elements()];
+    const kinds = [this.steps, this.evaluations, this.samples];
+    const records = kinds.flatMap<LogRecord>((kind) => kind.elements());
     return records.sort((a, b) => a.step - b.step);
   }
 }

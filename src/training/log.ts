@@ -1,10 +1,10 @@
-/** The run as JSON lines: one a step, one an evaluation. */
+/** The run as JSON lines: one a step, an evaluation, and a look at what the model writes. */
 import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { OnnxLoraError } from '../errors.js';
 import { fileError } from '../onnx/source.js';
 import { checkOutput } from '../onnx/write.js';
 import { RunHistory } from './history.js';
-import type { EvalRecord, LogRecord } from './records.js';
+import type { EvalRecord, LogRecord, SampleRecord } from './records.js';
 
 /** Whoever else wants to know. */
 export interface LogListener {
@@ -64,6 +64,11 @@ export class RunLog {
     return this.history.records();
   }
 
+  /** The step after which the last samples of the model's writing were taken. */
+  get lastLook(): number | undefined {
+    return this.records.findLast((record) => 'samples' in record)?.step;
+  }
+
   listen(listener: LogListener): void {
     this.listeners.push(listener);
   }
@@ -79,7 +84,7 @@ export class RunLog {
 function parse(path: string, line: string): LogRecord {
   try {
     const record = JSON.parse(line);
-    if (Number.isInteger(record?.step) && (isEvaluation(record) || isStep(record))) return record;
+    if (Number.isInteger(record?.step) && kinds.some((is) => is(record))) return record;
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
   }
@@ -89,6 +94,12 @@ function parse(path: string, line: string): LogRecord {
 function isEvaluation({ eval: measures }: Partial<EvalRecord>): boolean {
   return typeof measures === 'object' && measures !== null;
 }
+
+function isSamples({ samples }: Partial<SampleRecord>): boolean {
+  return Array.isArray(samples);
+}
+
+const kinds = [isEvaluation, isStep, isSamples];
 
 // Others write lines with a step and a loss too.
 const OF_STEPS = ['loss', 'gradNorm', 'lr', 'samplesPerSecond'];

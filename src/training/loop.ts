@@ -16,7 +16,7 @@ import { metricsFor } from './losses/index.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
 import { stepScalars } from './optimizers/index.js';
-import type { EvalRecord, StepRecord } from './records.js';
+import type { EvalRecord, StepRecord, WrittenSample } from './records.js';
 import type { RunOptions } from './run-options.js';
 import { learningRate } from './schedule.js';
 import type { StepGraph } from './step-graph.js';
@@ -27,6 +27,8 @@ export interface LoopParts {
   readonly graph: StepGraph;
   readonly batches: Batches;
   readonly evaluation: { readonly evaluator: Evaluator; readonly batches: Batches } | undefined;
+  /** Looks at what the model writes, for people. */
+  readonly writing: Writing | undefined;
   readonly log: RunLog;
   readonly settings: Settings;
   /** Random numbers that a batch takes. */
@@ -35,6 +37,15 @@ export interface LoopParts {
   readonly total: number;
   /** The folder that keeps a run that could not end. */
   readonly rescueFolder: string;
+}
+
+/** A model that writes as it learns. */
+export interface Writing {
+  /** @param theta the adapters that it has by then */
+  write(
+    theta: Float32Array<ArrayBuffer>,
+    signal: AbortSignal | undefined,
+  ): Promise<readonly WrittenSample[]>;
 }
 
 /** In the place of a norm that is not finite because of the scale of the loss. */
@@ -90,10 +101,12 @@ export class TrainingLoop {
     const { total } = this.parts;
     // A run that was stopped while it evaluated has that still to do.
     let isOver = this.step > 0 && (await this.evaluated());
+    await this.looked(isOver);
     while (!isOver && this.step < total) {
       const record = await this.update();
       if (record) this.note(record);
       isOver = await this.evaluated();
+      await this.looked(isOver);
       await this.saved(isOver || this.step === total);
     }
     return (this.options.keepBest && this.bestTheta) || (await this.finalTheta());
@@ -341,6 +354,25 @@ export class TrainingLoop {
     if (this.options.keepBest) this.bestTheta = theta;
   }
 
+  /** Looks at what the model writes where it is time to. */
+  private async looked(isOver: boolean): Promise<void> {
+    const { writing, log, total } = this.parts;
+    const { sampleEvery = this.perEpoch(), signal } = this.options;
+    const isDue = isOver || this.step === total || this.step % sampleEvery === 0;
+    // A resumed run may have it in its log already.
+    if (!writing || !isDue || log.lastLook === this.step) return;
+    const samples = await writing.write(await this.theta(), signal).catch(async (error) => {
+      if (signal?.aborted) await this.breathe();
+      throw error;
+    });
+    for (const { prompt, text } of samples) {
+      this.options.onNote(
+        `step ${this.step}: ${JSON.stringify(prompt)} -> ${JSON.stringify(text)}`,
+      );
+    }
+    log.add({ step: this.step, samples });
+  }
+
   private async saved(isLast: boolean): Promise<void> {
     const { checkpoint, checkpointEvery = this.perEpoch() } = this.options;
     if (checkpoint === undefined || !(isLast || this.step % checkpointEvery === 0)) return;
@@ -383,9 +415,9 @@ export class TrainingLoop {
     throw await this.diverged(`step ${this.step}: its update overflows, expected finite numbers`);
   }
 
-  private async theta(): Promise<Float32Array> {
+  private async theta(): Promise<Float32Array<ArrayBuffer>> {
     const { session, graph } = this.parts;
-    return (await session.readState()).get(graph.inputs.theta!)!.data as Float32Array;
+    return (await session.readState()).get(graph.inputs.theta!)!.data as Float32Array<ArrayBuffer>;
   }
 }
 

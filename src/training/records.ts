@@ -1,4 +1,4 @@
-/** Records of a run's steps and evaluations. */
+/** Records of a run's steps, evaluations and samples of its writing. */
 
 /** The record of one update. */
 export interface StepRecord {
@@ -28,5 +28,21 @@ export interface EvalRecord {
   readonly eval: Readonly<Record<string, number>>;
 }
 
+/** A look at the writing of the model, after a step. */
+export interface SampleRecord {
+  /** Number of updates before it; 0 for the model that the run starts from. */
+  readonly step: number;
+  /** The prompts in their order, each with what follows it. */
+  readonly samples: readonly WrittenSample[];
+}
+
+/** A prompt and what a model makes of it. */
+export interface WrittenSample {
+  /** A text that was continued, or a message that was answered. */
+  readonly prompt: string;
+  /** The continuation, or the answer. */
+  readonly text: string;
+}
+
 /** A line of a run's log. */
-export type LogRecord = StepRecord | EvalRecord;
+export type LogRecord = StepRecord | EvalRecord | SampleRecord;

@@ -5,6 +5,7 @@ import { seedOption } from '../options/common.js';
 import { option, type ResolvedOf } from '../options/option.js';
 import {
   choice,
+  list,
   notNegative,
   number,
   path,
@@ -175,6 +176,40 @@ export const evaluationOptions = {
   }),
 };
 
+/** Looks at the model's writing in the course of a run. */
+export const writingOptions = {
+  /**
+   * Texts that the model continues before the first step, every `sampleEvery` steps and at the end, always by
+   * the likeliest token; where the data are conversations, messages that it answers.
+   */
+  samplePrompt: option(list(text), {
+    group: 'Evaluation',
+    value: 'TEXT',
+    only: { loss: ['causal-lm', 'kl'] },
+    summary:
+      'a text that the model continues as it learns, or a message that it answers where the data are conversations',
+    example: '--sample-prompt "Once upon a time" --sample-every 50',
+  }),
+  /** Steps between such samples; default an epoch. */
+  sampleEvery: option(whole(1), {
+    group: 'Evaluation',
+    value: 'STEPS',
+    needs: ['samplePrompt'],
+    defaultText: 'an epoch',
+    summary: 'steps between two looks at what the model writes',
+    example: '--sample-prompt "Once upon a time" --sample-every 50',
+  }),
+  /** Most tokens of a sample; default 48. */
+  sampleTokens: option(whole(1), {
+    group: 'Evaluation',
+    value: 'N',
+    needs: ['samplePrompt'],
+    default: 48,
+    summary: 'most tokens that the model writes after a prompt',
+    example: '--sample-prompt "Once upon a time" --sample-tokens 100',
+  }),
+};
+
 /** Checkpoints. */
 export const checkpointOptions = {
   /** A folder for checkpoints. */
@@ -210,6 +245,7 @@ const runOptions = {
   ...lengthOptions,
   ...stepOptions,
   ...evaluationOptions,
+  ...writingOptions,
   ...checkpointOptions,
   ...guardOption,
   ...providerOption,

@@ -1,3 +1,4 @@
+import { PassThrough } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { progressOn } from '../../cli/progress.js';
 import { specsOf } from '../../cli/specs.js';
@@ -127,6 +128,52 @@ describe('progress where stderr is no terminal', () => {
       'writing: 20%, 20.0 MB of 100.0 MB, 10.0 MB/s, 8s left\n',
       'writing: 70%, 70.0 MB of 100.0 MB, 10.0 MB/s, 3s left\n',
     ]);
+  });
+});
+
+/** The lines of a terminal after what was written to it. */
+function screenOf(written: string): string[] {
+  const lines = [''];
+  let column = 0;
+  for (const [part] of written.matchAll(/\p{Cc}(?:\[[0-9;?]*[A-Za-z]|[78])|\n|\r|\P{Cc}+/gu)) {
+    const row = lines.length - 1;
+    if (part === '\n') column = lines.push('') && 0;
+    else if (part === '\r' || part === '\x1b[1G') column = 0;
+    else if (part === '\x1b[0K') lines[row] = lines[row]!.slice(0, column);
+    else if (part === '\x1b[2K') lines[row] = '';
+    else if (part.startsWith('\x1b')) continue;
+    else {
+      lines[row] = lines[row]!.slice(0, column) + part + lines[row]!.slice(column + part.length);
+      column += part.length;
+    }
+  }
+  return lines;
+}
+
+describe('progress on a terminal', () => {
+  beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }));
+  afterEach(() => void vi.useRealTimers());
+
+  it('leaves the lines beside its bar whole, and nothing when it is over', () => {
+    const stream = Object.assign(new PassThrough({ encoding: 'utf8' }), {
+      ...{ isTTY: true, columns: 200 },
+    });
+    const progress = progressOn(stream as unknown as NodeJS.WriteStream);
+    const state = (done: number) => ({ phase: 'training', done, total: 9, unit: 'steps' as const });
+    const seen: string[] = [];
+    for (let done = 0; done < 9; done++) {
+      progress.update(state(done));
+      vi.advanceTimersByTime(400);
+      if (done % 3 === 1) progress.beside(() => stream.write(`note ${done}\n`));
+      seen.push(stream.read() ?? '');
+    }
+    expect(screenOf(seen.slice(0, 3).join(''))).toEqual([
+      'note 1',
+      expect.stringMatching(/^training █+░+ 22% {2}2 of 9 steps, /),
+    ]);
+    progress.stop();
+    seen.push(stream.read() ?? '');
+    expect(screenOf(seen.join(''))).toEqual(['note 1', 'note 4', 'note 7', '']);
   });
 });
 

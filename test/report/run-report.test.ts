@@ -47,6 +47,22 @@ it('escapes what it is told', () => {
   expect(runReportPage(report)).not.toContain(EVIL);
 });
 
+it('shows what the model wrote, a column a prompt', () => {
+  const samples = (text: string) => [{ prompt: 'Once', text }];
+  const writing = [0, 5].map((step) => ({ step, samples: samples(step === 0 ? EVIL : ' upon') }));
+  const page = runReportPage({ ...report, writing });
+  expect(page).toContain('<th scope="col">Once</th>');
+  expect(page).toContain('<tr><th scope="row">5</th><td> upon</td></tr>');
+  expect(page).not.toContain(EVIL);
+  const long = Array.from({ length: 1000 }, (_, step) => ({ step, samples: samples(`${step}`) }));
+  const rows = runReportPage({ ...report, writing: long }).match(/<tr><th scope="row">\d+/g)!;
+  expect([rows.length, rows.at(0), rows.at(-1)]).toEqual([
+    25,
+    '<tr><th scope="row">0',
+    '<tr><th scope="row">999',
+  ]);
+});
+
 it('leaves out what a run did not have', () => {
   const { best: _, ...rest } = report;
   const page = runReportPage({ ...rest, evaluations: [] });

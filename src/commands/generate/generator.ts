@@ -1,6 +1,6 @@
 /** A language model that is opened once and answers many prompts. */
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { TextTokenizer } from '../../data/text/tokenizer.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { Model } from '../../onnx/model.js';
@@ -9,18 +9,17 @@ import type { WorkOptions } from '../../onnx/write.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
 import { resolveProvider } from '../../runtime/providers.js';
 import { locateModel, withTokenizer } from '../model-folder.js';
-import { cacheProblem } from './cache-check.js';
+import { Answers } from './answers.js';
 import { Decoder } from './decoder.js';
-import { type Generation, generation } from './generation.js';
-import { foldersOf, type ModelConfig, modelConfig } from './model-config.js';
+import type { Generation } from './generation.js';
+import { foldersOf } from './model-config.js';
 import {
   type GeneratorOptions,
   namedAdapters,
   resolveGenerator,
-  resolveSampling,
   type SamplingOptions,
 } from './options.js';
-import { type Prompt, Prompts } from './prompt.js';
+import type { Prompt } from './prompt.js';
 import { type AdapterRunner, openRunner } from './runner.js';
 
 /** Provider as asked for, and as used. */
@@ -60,24 +59,15 @@ export interface CompleteOptions extends SamplingOptions, WorkOptions {
  * ```
  */
 export class TextGenerator {
-  private readonly prompts: Prompts;
-  private answers = 0;
-  /** Whether the cache was compared with whole texts. */
-  private isChecked = false;
-
   private constructor(
     /** The tokenizer of the model. */
     readonly tokenizer: TextTokenizer,
     /** Execution provider as asked for, and as used. */
     readonly provider: UsedProvider,
-    private readonly label: string,
     private readonly runner: AdapterRunner,
     private readonly decoder: Decoder,
-    private readonly config: ModelConfig,
-    private readonly options: GeneratorOptions,
-  ) {
-    this.prompts = new Prompts(tokenizer, options.onNote);
-  }
+    private readonly answers: Answers,
+  ) {}
 
   /**
    * @throws OnnxLoraError `file-not-found` for a tokenizer that is missing; `unsupported` for a model that
@@ -100,9 +90,8 @@ export class TextGenerator {
       try {
         const decoder = decoderOf(opened, runner, used, options);
         noteForeignTokens(tokenizer, decoder, path, options.onNote);
-        const config = modelConfig([...foldersOf(path), dirname(tokenizer.label)]);
-        const provider = { requested, used };
-        return new TextGenerator(tokenizer, provider, path, runner, decoder, config, options);
+        const answers = new Answers(decoder, tokenizer, path, options);
+        return new TextGenerator(tokenizer, { requested, used }, runner, decoder, answers);
       } catch (error) {
         await runner.release();
         throw error;
@@ -150,29 +139,14 @@ export class TextGenerator {
    */
   async *stream(
     prompt: Prompt,
-    { signal, onProgress, ...options }: SamplingOptions & WorkOptions = {},
+    options: SamplingOptions & WorkOptions = {},
   ): AsyncGenerator<string, Generation> {
-    const sampling = resolveSampling(options);
-    const ends = this.endTokens();
-    const ids = this.prompts.encode(prompt);
-    const context = this.contextFor(ids);
-    await this.checkCache(ids);
-    const eos = new Set([...ends, ...this.prompts.endOfAnswer(prompt)]);
-    const request = {
-      prompt: ids,
-      sampling,
-      eos,
-      context,
-      turn: this.answers++,
-      signal,
-      onProgress,
-    };
-    return yield* generation(this.decoder, this.tokenizer, request);
+    return yield* this.answers.stream(prompt, options);
   }
 
   /** @throws OnnxLoraError `invalid-argument` where the tokenizer has no chat template */
   requireChat(): void {
-    this.prompts.requireTemplate();
+    this.answers.requireTemplate();
   }
 
   /** The whole answer; throws as `stream` does. */
@@ -191,62 +165,6 @@ export class TextGenerator {
   /** Frees the model; may be called again. */
   release(): Promise<void> {
     return this.runner.release();
-  }
-
-  private endTokens(): readonly number[] {
-    const { eos } = this.options;
-    if (eos) return eos.map((token) => this.endToken(token));
-    const own = this.tokenizer.config.eos_token;
-    const id = typeof own === 'string' ? this.tokenizer.tokenId(own) : undefined;
-    return [...this.config.eos, ...(id === undefined ? [] : [id])];
-  }
-
-  private endToken(token: string): number {
-    const id = /^\d+$/.test(token) ? Number(token) : this.tokenizer.tokenId(token);
-    if (id !== undefined) return id;
-    throw new OnnxLoraError(
-      'invalid-argument',
-      `\`eos\` is ${JSON.stringify(token)}, which is not a token of ${this.tokenizer.label}`,
-      { hint: 'Name one token, or its number. Longer texts end answers with `stop`.' },
-    );
-  }
-
-  /** Most tokens of prompt and answer. */
-  private contextFor(ids: readonly number[]): number {
-    const { vocabulary, positions } = this.decoder;
-    const beyond = ids.find((id) => id >= (vocabulary ?? Number.POSITIVE_INFINITY));
-    if (beyond !== undefined) {
-      throw new OnnxLoraError(
-        'invalid-argument',
-        `${this.tokenizer.label} gives token ${beyond}, the vocabulary of ${this.label} has ${vocabulary}`,
-        { hint: 'Give the tokenizer that the model was trained with.' },
-      );
-    }
-    const known = [positions, this.config.context].filter((limit) => limit !== undefined);
-    const context = Math.min(...known, ...(known.length > 0 ? [] : this.tokenizerLimit()));
-    if (ids.length < context) return context;
-    throw new OnnxLoraError(
-      'invalid-argument',
-      `the prompt has ${ids.length} tokens, ${this.label} has ${context} positions for prompt and answer`,
-      { hint: 'Shorten it, or begin a new conversation.' },
-    );
-  }
-
-  private tokenizerLimit(): readonly number[] {
-    const { maxLength } = this.tokenizer;
-    return maxLength === undefined ? [] : [maxLength];
-  }
-
-  /** Once: a cache that is wrong writes fluent nonsense. */
-  private async checkCache(ids: readonly number[]): Promise<void> {
-    if (this.isChecked || !this.decoder.usesCache || this.options.guard === false) return;
-    this.isChecked = true;
-    const problem = await cacheProblem(this.decoder, ids);
-    if (problem === undefined) return;
-    this.decoder.withoutCache();
-    this.options.onNote?.(
-      `the key-value cache is not used, every token computes the whole text: ${problem}`,
-    );
   }
 }
 
@@ -287,7 +205,8 @@ function noEmptyCache({ source }: Model): OnnxLoraError {
   );
 }
 
-function tokenizerBeside(path: string): string {
+/** @throws OnnxLoraError `file-not-found` */
+export function tokenizerBeside(path: string): string {
   const folder = foldersOf(path).find((one) => existsSync(join(one, 'tokenizer.json')));
   if (folder !== undefined) return folder;
   throw new OnnxLoraError('file-not-found', `no tokenizer.json lies beside ${path}`, {

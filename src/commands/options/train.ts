@@ -21,6 +21,7 @@ import {
   type RunOptions,
   sampleOptions,
   stepOptions,
+  writingOptions,
 } from '../../training/run-options.js';
 import { theNameOption } from './name.js';
 
@@ -85,6 +86,7 @@ export const trainOptions = {
   ...lengthOptions,
   ...stepOptions,
   ...evaluationOptions,
+  ...restricted(writingOptions, ofRuns),
   ...checkpointOptions,
   checkpoint: varied(checkpointOptions.checkpoint, ofRuns),
   ...guardOption,

@@ -35,6 +35,7 @@ export async function writeReport(path: string, run: ReportedRun, force: boolean
     evaluations: records.flatMap((record) =>
       'eval' in record ? [{ step: record.step, measures: record.eval }] : [],
     ),
+    writing: records.flatMap((record) => ('samples' in record ? [record] : [])),
     settings: { ...described(files), ...described(settings) },
   });
   await writeFiles([{ path, pieces: [Buffer.from(page)] }], [], { force });

@@ -19,6 +19,7 @@ import { TensorBoardLog } from '../../report/tensorboard.js';
 import type { PlacedNode } from '../../runtime/placement.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
 import { resolveProvider } from '../../runtime/providers.js';
+import type { OpenSessionOptions } from '../../runtime/session.js';
 import { openStatefulSession } from '../../runtime/stateful-session.js';
 import type { TensorValue } from '../../runtime/tensor-value.js';
 import { Batches } from '../../training/batches.js';
@@ -49,6 +50,7 @@ import { defaultOutput, writeModel } from '../output.js';
 import { checkOutputs, claimOutputs, rescueFolderFor, runInputs } from './outputs.js';
 import { curveOf, writeReport } from './report.js';
 import { settingsOf } from './settings.js';
+import { TrainedWriting } from './writing.js';
 
 /** The result of a training run. */
 export interface TrainResult {
@@ -255,6 +257,7 @@ class Run {
     const guarded = await this.guarded(forward, graph, batches, used);
     const optimization = guarded?.optimization;
     const evaluation = await this.evaluation(used);
+    const writing = await this.writing(forward, data, { provider: used, optimization });
     const session = await openStatefulSession(
       await collect(graph.graph.modelPieces({}, externalFolder)),
       {
@@ -277,7 +280,18 @@ class Run {
       const { tensorboard } = options;
       if (tensorboard !== undefined) log.listen(TensorBoardLog.open(tensorboard, resumedFrom));
       const parts = {
-        ...{ session, graph, batches, evaluation, log, settings, total, rescueFolder, noise },
+        ...{
+          session,
+          graph,
+          batches,
+          evaluation,
+          writing,
+          log,
+          settings,
+          total,
+          rescueFolder,
+          noise,
+        },
       };
       const loop = new TrainingLoop(parts, options);
       if (checkpoint) loop.restore(checkpoint.progress, checkpoint.vectors.get('best'));
@@ -314,6 +328,7 @@ class Run {
     } finally {
       await session.release();
       await evaluation?.evaluator.release();
+      await writing?.release();
     }
   }
 
@@ -411,6 +426,15 @@ class Run {
       ...{ provider, threads, optimization: guarded?.optimization },
     });
     return { evaluator, batches, guarded };
+  }
+
+  private async writing(
+    forward: ForwardGraph,
+    { isChat = false }: Dataset,
+    how: Pick<OpenSessionOptions, 'optimization'> & { readonly provider: ProviderName },
+  ): Promise<TrainedWriting | undefined> {
+    if (this.options.samplePrompt === undefined) return undefined;
+    return await TrainedWriting.open(this.opened, forward, isChat, { ...this.options, ...how });
   }
 
   private async write(forward: ForwardGraph, theta: Float32Array, log: RunLog) {

@@ -101,6 +101,10 @@ class TextDataset implements Dataset {
     return this.parts.labels?.classes;
   }
 
+  get isChat(): boolean {
+    return this.parts.fields.isChat;
+  }
+
   /** In bytes of its row. */
   lengthOf(sample: number): number {
     return this.file.lengthOf(sample);
