@@ -185,7 +185,6 @@ export const writingOptions = {
   samplePrompt: option(list(text), {
     group: 'Evaluation',
     value: 'TEXT',
-    only: { loss: ['causal-lm', 'kl'] },
     summary:
       'a text that the model continues as it learns, or a message that it answers where the data are conversations',
     example: '--sample-prompt "Once upon a time" --sample-every 50',

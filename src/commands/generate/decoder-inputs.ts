@@ -160,6 +160,6 @@ function padded(values: readonly number[], length: number): number[] {
 
 export function notDecoder({ source }: Model, reason: string): OnnxLoraError {
   return new OnnxLoraError('unsupported', `${source.label} does not continue texts: ${reason}`, {
-    hint: 'generate takes decoders exported for text generation: input_ids in, logits [batch, tokens, vocabulary] out.',
+    hint: 'Texts are written by decoders exported for text generation: input_ids in, logits [batch, tokens, vocabulary] out.',
   });
 }

@@ -134,7 +134,7 @@ export class Decoder {
       throw new OnnxLoraError(
         'unsupported',
         `${this.label}: ${this.logits} is [${dims.join(', ')}], expected [1, tokens, vocabulary]`,
-        { hint: 'generate takes decoders exported for text generation.' },
+        { hint: 'Texts are written by decoders exported for text generation.' },
       );
     }
     const row = Math.min(rows, tokens) - 1;

@@ -115,9 +115,19 @@ describe('a model that trains', () => {
 const silence = { samplePrompt: undefined, sampleTokens: undefined } as const;
 
 describe('samples are refused', () => {
-  it('for a loss that is not of language models, and options without a prompt', async () => {
-    const options = { data: 'data.jsonl', loss: 'mse', samplePrompt: PROMPTS } as const;
-    await failure(async () => resolveTrainOptions(options), 'invalid-argument');
+  it('of a model that writes no texts', async () => {
+    const model = await patched(zooModel('bert-cls-dynamo'));
+    const data = rows(['good', 'bad'].map((label) => ({ text: `it is ${label}`, label })));
+    const classify = {
+      data,
+      loss: 'cross-entropy',
+      tokenizer: tokenizerPath('wordpiece'),
+    } as const;
+    const { message } = await failure(() => train(model, classify), 'unsupported');
+    expect(message).toMatch(/does not continue texts: its output logits is float32/);
+  });
+
+  it('of options without a prompt', async () => {
     const idle = { data: 'data.jsonl', loss: 'causal-lm', sampleEvery: 2 } as const;
     await failure(async () => resolveTrainOptions(idle), 'invalid-argument');
   });
