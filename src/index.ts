@@ -104,7 +104,7 @@ export {
 export type { TrainOptions } from './commands/options/train.js';
 export { type PatchOptions, patch } from './commands/patch.js';
 export type { PatchResult } from './commands/patch-result.js';
-export type { TrainResult } from './commands/train/run.js';
+export type { TrainResult } from './commands/train/result.js';
 export { train } from './commands/train/train.js';
 export type { MergeOptions } from './commands/unmerged.js';
 export { type UnpatchOptions, type UnpatchResult, unpatch } from './commands/unpatch.js';

@@ -1,5 +1,5 @@
 import { trainOptions } from '../../src/commands/options/train.js';
-import type { TrainResult } from '../../src/commands/train/run.js';
+import type { TrainResult } from '../../src/commands/train/result.js';
 import { varied } from '../../src/options/option.js';
 import { defineCommand } from '../command.js';
 import { verboseOption } from '../common-options.js';

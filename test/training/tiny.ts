@@ -5,7 +5,8 @@ import {
   resolveTrainOptions,
   type TrainOptions,
 } from '../../src/commands/options/train.js';
-import { runTraining, type TrainResult } from '../../src/commands/train/run.js';
+import type { TrainResult } from '../../src/commands/train/result.js';
+import { runTraining } from '../../src/commands/train/run.js';
 import { safetensors } from '../data/data.js';
 import { insertInto, randomNumbers } from '../support/adapters.js';
 import type { TemporaryFolder } from '../support/files.js';

@@ -2,7 +2,7 @@
 import type { ErrorCode } from '../../errors.js';
 import type { Progress } from '../../onnx/write.js';
 import type { ResolvedTrainOptions } from '../options/train.js';
-import type { TrainResult } from './run.js';
+import type { TrainResult } from './result.js';
 
 /** Functions and signals do not travel between threads. */
 export interface WorkerTask {

@@ -11,7 +11,7 @@ import {
   type TrainOptions,
 } from '../options/train.js';
 import type { FromWorker, ToWorker, WorkerTask } from './messages.js';
-import type { TrainResult } from './run.js';
+import type { TrainResult } from './result.js';
 
 /**
  * Trains the adapters of the patched model at `path` with ONNX Runtime, and writes the trained model.
