@@ -119,7 +119,7 @@ function focused(
   return { loss, slope: mul(power, factor) };
 }
 
-/** The part of the target that is everywhere, ε·w/C. */
+/** The part of the target that is everywhere, ε·w/C of each class. */
 function spreadTarget(
   graph: GraphBuilder,
   { name: z, dtype }: Logits,
@@ -129,7 +129,7 @@ function spreadTarget(
   const classes = cast(graph, sizeOf(graph, z, -1), dtype);
   const each = graph.op('Div', [graph.scalar(dtype, labelSmoothing), classes]);
   const share = graph.op('Mul', [counted, each]);
-  if (!classWeights) return share;
+  if (!classWeights) return graph.op('Expand', [share, graph.op('Shape', [z])]);
   return graph.op('Mul', [share, graph.constant(dtype, [classWeights.length], classWeights)]);
 }
 

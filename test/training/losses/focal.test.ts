@@ -69,6 +69,7 @@ test.each([
   [2, 0, undefined],
   [0.5, 0.2, classWeights],
   [1, 0.1, undefined],
+  [0, 0.3, undefined],
 ] as const)(
   'has the gradient of its value with γ %d and smoothing %d',
   async (gamma, smoothing, weights) => {
@@ -78,14 +79,16 @@ test.each([
   },
 );
 
-test('with γ 0 is cross-entropy', async () => {
-  const options = { classWeights, labelSmoothing: 0.1 };
-  const found = await runLoss('focal', z, { labels }, { ...options, focalGamma: 0 });
-  const plain = await runLoss('cross-entropy', z, { labels }, options);
-  expect(found.loss).toBeCloseTo(plain.loss, 12);
-  expect(found.weight).toBe(plain.weight);
-  expectNumbers(found.gradient, [...plain.gradient], 1e-12);
-});
+test.each([{ classWeights, labelSmoothing: 0.1 }, { labelSmoothing: 0.3 }, {}])(
+  'with γ 0 is cross-entropy, with $labelSmoothing',
+  async (options) => {
+    const found = await runLoss('focal', z, { labels }, { ...options, focalGamma: 0 });
+    const plain = await runLoss('cross-entropy', z, { labels }, options);
+    expect(found.loss).toBeCloseTo(plain.loss, 12);
+    expect(found.weight).toBe(plain.weight);
+    expectNumbers(found.gradient, [...plain.gradient], 1e-12);
+  },
+);
 
 test.each(['float32', 'float16'] as const)(
   'of %s stays finite where a class is sure',
