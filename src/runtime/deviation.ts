@@ -1,10 +1,11 @@
 /** The distance of a value that a graph computes from the one that a file gives. */
 import { isFloating } from '../onnx/dtype.js';
 import { distance } from './difference.js';
+import { Magnitude } from './magnitude.js';
 import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
 
 export interface Deviation {
-  /** Greatest |found - expected| as a share of the greatest |expected|. */
+  /** Greatest |found - expected| as a share of the greatest |expected|, see {@link Magnitude}. */
   readonly share: number;
   /** The place of the greatest difference, with both numbers there. */
   readonly index: readonly number[];
@@ -20,17 +21,18 @@ export interface Deviation {
 export function deviationOf(expected: TensorValue, found: TensorValue): Deviation {
   const [a, b] = [numbersOf(expected), numbersOf(found)];
   const overflows = isHalf(expected) || isHalf(found);
-  let [most, at, magnitude] = [0, 0, 0];
+  const magnitude = new Magnitude();
+  let [most, at] = [0, 0];
   for (let i = 0; i < a.length; i++) {
     const [x, y] = [a[i]!, b[i]!];
-    if (Math.abs(x) > magnitude && Number.isFinite(x)) magnitude = Math.abs(x);
+    magnitude.add(x, x === y);
     if (x === y || (overflows && !Number.isFinite(x))) continue;
     const difference = distance(x, y);
     if (difference <= most) continue;
     most = difference;
     at = i;
   }
-  const share = most === 0 ? 0 : most / magnitude;
+  const share = most === 0 ? 0 : most / magnitude.value;
   return { share, index: indexOf(at, expected.dims), expected: a[at]!, found: b[at]! };
 }
 

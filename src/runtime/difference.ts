@@ -1,5 +1,6 @@
 /** Differences between the outputs of two models. */
 import { isFloating } from '../onnx/dtype.js';
+import { Magnitude } from './magnitude.js';
 import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
 
 /** The outputs of one run, by name. */
@@ -10,29 +11,31 @@ export interface OutputDifference {
   readonly name: string;
   /** Greatest |candidate - reference|; infinite where one of them is NaN alone. */
   readonly maxAbsDiff: number;
-  /** Greatest finite |reference|. */
+  /** Greatest finite |reference|, see {@link Magnitude}. */
   readonly magnitude: number;
 }
 
 /** Collects the differences of several runs. */
 export class Differences {
-  private readonly found = new Map<string, OutputDifference>();
+  private readonly found = new Map<string, { maxAbsDiff: number; magnitude: Magnitude }>();
 
   /** Adds one output of one run. The tensors have the same shape. */
   add(name: string, reference: TensorValue, candidate: TensorValue): void {
     const [a, b] = [tensorToFloat64(reference), tensorToFloat64(candidate)];
-    let { maxAbsDiff, magnitude } = this.found.get(name) ?? { maxAbsDiff: 0, magnitude: 0 };
+    const sofar = this.found.get(name) ?? { maxAbsDiff: 0, magnitude: new Magnitude() };
     for (let i = 0; i < a.length; i++) {
-      maxAbsDiff = Math.max(maxAbsDiff, distance(a[i]!, b[i]!));
-      const size = Math.abs(a[i]!);
-      if (size > magnitude && size < Number.POSITIVE_INFINITY) magnitude = size;
+      const difference = distance(a[i]!, b[i]!);
+      sofar.maxAbsDiff = Math.max(sofar.maxAbsDiff, difference);
+      sofar.magnitude.add(a[i]!, difference === 0);
     }
-    this.found.set(name, { name, maxAbsDiff, magnitude });
+    this.found.set(name, sofar);
   }
 
   /** One entry an output. */
   get outputs(): OutputDifference[] {
-    return [...this.found.values()];
+    return [...this.found].map(([name, { maxAbsDiff, magnitude }]) => {
+      return { name, maxAbsDiff, magnitude: magnitude.value };
+    });
   }
 }
 

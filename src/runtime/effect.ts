@@ -3,6 +3,7 @@
  * the weights by rounding: small against that change, and in no direction of its own. If a part of the
  * adapters is missing, the difference points back to the model without them.
  */
+import { FAR } from './magnitude.js';
 import { type TensorValue, tensorToFloat64 } from './tensor-value.js';
 
 /** Norms over the elements of one output, as shares of the norm of the output itself. */
@@ -38,6 +39,8 @@ export class EffectSums {
       const moved = size - a[i]! / this.unit;
       const error = c[i]! / this.unit - size;
       if (!Number.isFinite(moved) || !Number.isFinite(error)) continue;
+      // A number that stands for -∞ beside others of that unit says nothing of their size.
+      if (moved === 0 && error === 0 && Math.abs(size) >= FAR) continue;
       this.elements++;
       this.size += Math.max(size * size, (size - moved) ** 2);
       this.moved += moved * moved;

@@ -7,7 +7,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { nodeLabel } from '../../onnx/model.js';
 import { deviationOf } from '../../runtime/deviation.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
-import type { TensorValue } from '../../runtime/tensor-value.js';
+import { type TensorValue, tensorToFloat64 } from '../../runtime/tensor-value.js';
 import { FileRuns } from './file-runs.js';
 import { type Difference, firstDifference } from './first-difference.js';
 import { runGraph } from './graph-run.js';
@@ -64,6 +64,10 @@ async function judge(guarded: Guarded, options: GuardOptions): Promise<Verdict> 
   const expected = await outputOf(runs, guarded);
   if (typeof expected === 'string')
     return unknown(expected, guardTolerance(model, [], options.provider));
+  if (!tensorToFloat64(expected).some(Number.isFinite)) {
+    const reason = `the file gives no finite number for ${output}`;
+    return unknown(reason, guardTolerance(model, [expected.dtype], options.provider));
+  }
   // A step holds what it trains in float32, also in a model of double precision.
   const held = theta === undefined ? undefined : feeds.get(theta)?.dtype;
   const types = [expected.dtype, ...(held ? [held] : [])];

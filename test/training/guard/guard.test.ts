@@ -175,6 +175,42 @@ describe('the guard', () => {
     expect(await nodeOf(/^p$/, 'Exp')).toBe('old');
   });
 
+  it('sees a difference beside numbers that stand for -∞', async () => {
+    const hiding = model({
+      nodes: [
+        node('MatMul', ['x', 'w1'], 'h', {}, 'first'),
+        node('Where', ['is_hidden', 'least', 'h'], 'y'),
+      ],
+      initializers: [
+        tensor('w1', [6, 4]),
+        tensor('is_hidden', [4], [0, 1, 0, 0], 'bool'),
+        tensor('least', [], [-1e9]),
+      ],
+      inputs: [value('x', ['batch', 6])],
+      outputs: [value('y', ['batch', 4])],
+    });
+    expect((await guarded({ bytes: hiding })).passed).toBe(true);
+    const plant = replaceNode(/\/weight$/, { opType: 'Identity', inputs: ['w1'] });
+    const { message } = await failure(() => guarded({ bytes: hiding, plant }), 'verification');
+    expect(message).toContain('the first value that differs is h, of ');
+  });
+
+  it('cannot judge a file that gives no finite number', async () => {
+    const nothing = model({
+      nodes: [
+        node('MatMul', ['x', 'w1'], 'h', {}, 'first'),
+        node('Abs', ['h'], 'size'),
+        node('Neg', ['size'], 'negative'),
+        node('Log', ['negative'], 'y'),
+      ],
+      initializers: [tensor('w1', [6, 4])],
+      inputs: [value('x', ['batch', 6])],
+      outputs: [value('y', ['batch', 4])],
+    });
+    const { passed, reason } = await guarded({ bytes: nothing });
+    expect([passed, reason]).toEqual([null, 'the file gives no finite number for y']);
+  });
+
   it('cannot judge a file that draws random numbers', async () => {
     const random = model({
       nodes: [
