@@ -235,6 +235,31 @@ describe('a weight that others use too', () => {
   });
 });
 
+describe('a weight that nodes with one adapter read in two ways', () => {
+  it('is split off for each in its own: by a flag, and through a Transpose', async () => {
+    const base = model({
+      nodes: [
+        node('Gather', ['table', 'ids'], 'e'),
+        node('Add', ['e', 'x'], 'h'),
+        node('Gemm', ['h', 'table'], 'a', { transB: 1 }, 'flag'),
+        node('Transpose', ['table'], 'turned', { perm: [1, 0] }),
+        node('MatMul', ['h', 'turned'], 'b', {}, 'turn'),
+        node('Sub', ['a', 'b'], 'none'),
+        node('Add', ['a', 'none'], 'y'),
+      ],
+      initializers: [tensor('table', [12, 8], wave(96))],
+      inputs: [value('x', [2, 8]), value('ids', [2], 'int64')],
+      outputs: ['y', 'none'],
+    });
+    const result = await merged(base);
+    expect(result.kinds).toEqual(['split']);
+    const feeds = { x: X, ids: feed([2], [0, 11], 'int64') };
+    await expectFaithful(base, result, feeds);
+    const { none } = await run(result.output, feeds);
+    expect(maxDifference(none!.data, new Float32Array(24))).toBeLessThan(1e-5);
+  });
+});
+
 /** Two layers with one weight. */
 function twice(): Uint8Array {
   return model({

@@ -175,10 +175,20 @@ export class Folding {
   }
 
   private splitAll(variants: readonly FoldSite[][]): void {
-    for (const variant of variants) this.split(variant);
+    for (const variant of variants) {
+      for (const alike of groupBy(variant, (site) => this.layoutOf(site))) this.split(alike);
+    }
     for (const { layer } of variants.flat()) {
       if (layer.weight.constant && !layer.product) this.removeUnused(layer.weight.constant);
     }
+  }
+
+  /** The layout of the weight before the steps that stay in front of a node. */
+  private layoutOf({ layer }: FoldSite): string {
+    const { constant } = layer.weight;
+    if (!constant || layer.product) return '';
+    const { transposed, dims } = layerWeight(this.context, layer, constant);
+    return [transposed, ...dims].join();
   }
 
   private split(group: readonly FoldSite[]): void {
@@ -188,11 +198,13 @@ export class Folding {
       this.replaceOperator(group);
       return;
     }
-    const { base, transposed, dims, steps } = layerWeight(this.context, layer, constant);
+    const { base, transposed, dims } = layerWeight(this.context, layer, constant);
     const isSplit = !isInIntegers(layer) && !constant.steps.some(givesOtherNumbers);
     const data = this.fold(group, base, transposed, isSplit ? 'split' : 'dequantized');
     const name = this.addWeight(constant, base.dtype, dims, data);
     for (const { layer: site } of group) {
+      // One node may read it through a Transpose, and another by a flag of its own.
+      const { steps } = layerWeight(this.context, site, site.weight.constant!);
       const value = this.copySteps(site, steps, name);
       const { node, weight } = site;
       const edit = graphEdit(this.root, node.graph).child(node.field);
