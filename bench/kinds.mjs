@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { kindNames } from '../dist/src/adapters/structure/choices.js';
 import { patch } from '../dist/src/commands/patch.js';
-import { encodeSafetensors } from '../dist/src/formats/safetensors.js';
+import { encodeSafetensors } from '../dist/src/formats/safetensors-output.js';
 import {
   inTemporaryFolder,
   median,

@@ -12,7 +12,7 @@ import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import ort from 'onnxruntime-node';
-import { encodeSafetensors } from '../dist/src/formats/safetensors.js';
+import { encodeSafetensors } from '../dist/src/formats/safetensors-output.js';
 import { AdapterSession, extract, patch, train } from '../dist/src/index.js';
 import { inTemporaryFolder, median, saveResults, table } from './common.mjs';
 import { expertsModel } from './experts.mjs';

@@ -11,7 +11,8 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { encodeSafetensors, openSafetensors } from '../dist/src/formats/safetensors.js';
+import { openSafetensors } from '../dist/src/formats/safetensors.js';
+import { encodeSafetensors } from '../dist/src/formats/safetensors-output.js';
 import { merge, patch, train } from '../dist/src/index.js';
 import { inTemporaryFolder, median, saveResults, table } from './common.mjs';
 

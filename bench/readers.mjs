@@ -17,7 +17,8 @@ import ort from 'onnxruntime-node';
 import { apply } from '../dist/src/commands/apply.js';
 import { foldAdapters } from '../dist/src/commands/merge.js';
 import { patch } from '../dist/src/commands/patch.js';
-import { encodeSafetensors, openSafetensors } from '../dist/src/formats/safetensors.js';
+import { openSafetensors } from '../dist/src/formats/safetensors.js';
+import { encodeSafetensors } from '../dist/src/formats/safetensors-output.js';
 import { inTemporaryFolder, saveResults, session, table } from './common.mjs';
 import { randomiseAdapters } from './randomise.mjs';
 

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { patch } from '../dist/src/commands/patch.js';
-import { encodeSafetensors } from '../dist/src/formats/safetensors.js';
+import { encodeSafetensors } from '../dist/src/formats/safetensors-output.js';
 import { median } from './common.mjs';
 import { runLogged } from './logged-process.mjs';
 import { encoder, uniform } from './models.mjs';

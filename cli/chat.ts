@@ -44,58 +44,80 @@ export async function chat(
   partner: ChatPartner,
   system: string | undefined,
   signal: AbortSignal,
-  { input, output, note, spelling }: ChatStreams,
+  streams: ChatStreams,
 ): Promise<Turn[]> {
+  const { input, output, note } = streams;
   const isTerminal = Boolean(input.isTTY && output.isTTY);
-  const opening: Message[] = system === undefined ? [] : [{ role: 'system', content: system }];
-  const turns: Turn[] = [];
-  let messages: readonly Message[] = opening;
   const lines = createInterface({
     input,
     terminal: isTerminal,
     prompt: '> ',
     ...(isTerminal ? { output } : {}),
   });
-  const stop = new Interruptions(lines, signal);
+  const conversation = new Conversation(partner, system, new Interruptions(lines, signal), {
+    note,
+    // On a terminal a mistyped line can be typed again.
+    tell: (error) => {
+      if (!isTerminal || !(error instanceof OnnxLoraError) || signal.aborted) throw error;
+      process.stderr.write(error.code === 'aborted' ? '\n' : failureText(error, streams.spelling));
+    },
+  });
   if (isTerminal) note(HELP);
   if (isTerminal) lines.prompt();
   for await (const line of lines) {
-    const [command, ...words] = line.trim().split(/\s+/);
-    if (command === '/quit') break;
-    if (command === '/reset') messages = opening;
-    else if (command === '/adapter') attempt(() => chooseAdapter(partner, words, note));
-    else if (command?.startsWith('/')) note(`${command} is not a command here: ${HELP}`);
-    else if (command) await ask(line);
+    if (!(await conversation.take(line))) break;
     if (isTerminal) lines.prompt();
   }
   lines.close();
-  return turns;
+  return conversation.turns;
+}
 
-  async function ask(line: string): Promise<void> {
-    const asked = [...messages, { role: 'user', content: line }];
+interface Listeners {
+  note(text: string): void;
+  /** Throws the error where it ends the conversation. */
+  tell(error: unknown): void;
+}
+
+/** The messages so far, and what a line does to them. */
+class Conversation {
+  readonly turns: Turn[] = [];
+  private readonly opening: readonly Message[];
+  private messages: readonly Message[];
+
+  constructor(
+    private readonly partner: ChatPartner,
+    system: string | undefined,
+    private readonly stop: Interruptions,
+    private readonly to: Listeners,
+  ) {
+    this.opening = system === undefined ? [] : [{ role: 'system', content: system }];
+    this.messages = this.opening;
+  }
+
+  /** @returns whether the conversation goes on */
+  async take(line: string): Promise<boolean> {
+    const [command, ...words] = line.trim().split(/\s+/);
+    if (command === '/quit') return false;
     try {
-      const turn = { user: line, ...(await partner.answer(asked, stop.next())) };
-      turns.push(turn);
-      messages = [...asked, { role: 'assistant', content: turn.answer.text }];
+      if (command === '/reset') this.messages = this.opening;
+      else if (command === '/adapter') chooseAdapter(this.partner, words, this.to.note);
+      else if (command?.startsWith('/')) this.to.note(`${command} is not a command here: ${HELP}`);
+      else if (command) await this.ask(line);
     } catch (error) {
-      tell(error);
+      this.to.tell(error);
+    }
+    return true;
+  }
+
+  private async ask(line: string): Promise<void> {
+    const asked = [...this.messages, { role: 'user', content: line }];
+    try {
+      const turn = { user: line, ...(await this.partner.answer(asked, this.stop.next())) };
+      this.turns.push(turn);
+      this.messages = [...asked, { role: 'assistant', content: turn.answer.text }];
     } finally {
-      stop.done();
+      this.stop.done();
     }
-  }
-
-  function attempt(work: () => void): void {
-    try {
-      work();
-    } catch (error) {
-      tell(error);
-    }
-  }
-
-  /** Prints the error on a terminal, where a mistyped line can be typed again. */
-  function tell(error: unknown): void {
-    if (!isTerminal || !(error instanceof OnnxLoraError) || signal.aborted) throw error;
-    process.stderr.write(error.code === 'aborted' ? '\n' : failureText(error, spelling));
   }
 }
 

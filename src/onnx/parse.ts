@@ -115,25 +115,10 @@ class Parser {
           break;
       }
     }
-    if (!graph || irVersion < 1) {
-      throw new OnnxLoraError(
-        'invalid-model',
-        `${this.source.label} is not an ONNX model: it has no ${graph ? 'IR version' : 'graph'}`,
-        { hint: 'Expected a file written by an ONNX exporter (.onnx).' },
-      );
-    }
-    const source = this.source;
-    return {
-      source,
-      range,
-      irVersion,
-      producer,
-      opsets,
-      metadata,
-      functions,
-      graph,
-      close: () => source.close(),
-    };
+    const { source } = this;
+    if (!graph || irVersion < 1) throw notModel(source, graph ? 'IR version' : 'graph');
+    const close = () => source.close();
+    return { source, range, irVersion, producer, opsets, metadata, functions, graph, close };
   }
 
   private graph(field: Field, parent: Graph['parent'], depth: number): Graph {
@@ -473,6 +458,12 @@ class Parser {
   private text(field: Field): string {
     return readString(this.source, field);
   }
+}
+
+function notModel({ label }: ByteSource, missing: string): OnnxLoraError {
+  return new OnnxLoraError('invalid-model', `${label} is not an ONNX model: it has no ${missing}`, {
+    hint: 'Expected a file written by an ONNX exporter (.onnx).',
+  });
 }
 
 function isShort(field: Field): boolean {

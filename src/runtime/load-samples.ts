@@ -1,10 +1,7 @@
 /** Real inputs from a file, in place of random ones. */
 import { OnnxLoraError } from '../errors.js';
-import {
-  openSafetensors,
-  type SafetensorsEntry,
-  type SafetensorsFile,
-} from '../formats/safetensors.js';
+import { openSafetensors, type SafetensorsFile } from '../formats/safetensors.js';
+import type { SafetensorsEntry } from '../formats/safetensors-header.js';
 import type { ValueMeta } from './session.js';
 import { type Feeds, isFeedable, type TensorValue, tensorFromBytes } from './tensor-value.js';
 

@@ -12,7 +12,7 @@ import { ValueIndex } from '../graph/uses.js';
 import type { Model } from '../onnx/model.js';
 import { IndexTracer } from '../runtime/index-bounds.js';
 import type { Feeds } from '../runtime/tensor-value.js';
-import type { LossGraph } from './forward.js';
+import type { LossGraph } from './loss-graph.js';
 import { type LossName, labelRequest } from './losses/index.js';
 
 /** Samples of a batch that are named one by one. */

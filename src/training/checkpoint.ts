@@ -5,11 +5,8 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import { OnnxLoraError } from '../errors.js';
-import {
-  openSafetensors,
-  type SafetensorsFile,
-  safetensorsPieces,
-} from '../formats/safetensors.js';
+import { openSafetensors, type SafetensorsFile } from '../formats/safetensors.js';
+import { safetensorsPieces } from '../formats/safetensors-output.js';
 import { fileError } from '../onnx/source.js';
 import { writeFiles } from '../onnx/write.js';
 

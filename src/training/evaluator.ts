@@ -9,8 +9,8 @@ import type { Model } from '../onnx/model.js';
 import { type OpenSessionOptions, openSession, type Session } from '../runtime/session.js';
 import type { TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
-import type { LossGraph } from './forward.js';
 import { feedsIn } from './input-names.js';
+import type { LossGraph } from './loss-graph.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { MetricAccumulator, Metrics } from './metrics/metric.js';
 

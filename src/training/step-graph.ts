@@ -30,7 +30,7 @@ import {
   type StateUpdate,
   scalarsOf,
 } from './optimizers/index.js';
-import { flatGradient, sizeOf } from './parameters.js';
+import { flatGradient, type Parameter, sizeOf } from './parameters.js';
 
 const ownOptions = {
   /** The largest norm of the whole gradient; 0 for no limit. */
@@ -92,39 +92,60 @@ export async function buildStepGraph(
   given: StepOptions,
 ): Promise<StepGraph> {
   const options = resolveOptions(stepOptions, given, 'buildStepGraph') as ResolvedStep;
-  const { graph, loss, weight, seeds, doubt, composites } = forward;
-  const { parameters, trained, constants, renamed } = forward;
-  const reached = parameters.filter(({ offset }) => offset < trained);
+  const { graph, weight, parameters, trained } = forward;
   const size = sizeOf(parameters);
-  graph.outputs.length = 0;
-  graph.outputs.push(untyped(loss));
-  const starts = seeds.flatMap(({ gradient, value }) => [gradient, value]);
-  for (const name of [weight, ...starts]) graph.outputs.push(untyped(name));
-  if (doubt) graph.outputs.push(untyped(doubt.distance));
-  prune(graph);
-  const names = reached.map(({ name }) => name);
-  const types = await inferTypes(graph, forward.probe);
-  const computed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
-  const scale = lossScaleIn(graph, options);
-  const scaled = seeds.map(({ value, gradient }) => ({
-    value,
-    gradient: multiplied(graph, types, gradient, scale),
-  }));
-  const gradients = differentiate(graph, types, loss, names, {
-    ...{ seeds: scaled, composites, constants },
-  });
+  keepLoss(forward);
+  const ofForward = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
+  const { gradients, scale } = await scaledGradients(forward, options);
   const inputs = {
     theta: forward.theta,
     ...declareInputs(graph, size, options),
     ...(scale.input === undefined ? {} : { loss_scale: scale.input }),
   };
-  dequantizeAgain(graph, computed);
-  const flat = unscaled(graph, flatGradient(graph, reached, gradients), scale);
+  dequantizeAgain(graph, ofForward);
+  const flat = unscaled(graph, flatGradient(graph, reached(forward), gradients), scale);
   const gradient = withZeros(graph, flat, size - trained);
   const factors = lrFactors(graph, forward, options.lrRatio);
-  const { norm, ...updated } = update(graph, gradient, { weight, inputs, factors }, options);
-  const updates = trained === size ? updated.updates : onlyUpTo(graph, trained, updated.updates);
-  const results = {
+  const { norm, ...all } = update(graph, gradient, { weight, inputs, factors }, options);
+  const updates = trained === size ? all.updates : onlyUpTo(graph, trained, all.updates);
+  return completed(forward, { size, inputs, updates, norm }, options);
+}
+
+/** Takes everything out of the graph that neither the loss nor its gradient is computed from. */
+function keepLoss({ graph, loss, weight, seeds, doubt }: ForwardGraph): void {
+  const starts = seeds.flatMap(({ gradient, value }) => [gradient, value]);
+  const names = [loss, weight, ...starts, ...(doubt ? [doubt.distance] : [])];
+  graph.outputs.length = 0;
+  graph.outputs.push(...names.map(untyped));
+  prune(graph);
+}
+
+/** The parameters that the loss depends on. */
+function reached({ parameters, trained }: ForwardGraph): Parameter[] {
+  return parameters.filter(({ offset }) => offset < trained);
+}
+
+/** The gradients of the loss times its scale, by parameter. */
+async function scaledGradients(forward: ForwardGraph, options: StepOptions) {
+  const { graph, loss, seeds, composites, constants } = forward;
+  const types = await inferTypes(graph, forward.probe);
+  const scale = lossScaleIn(graph, options);
+  const scaled = seeds.map(({ value, gradient }) => ({
+    value,
+    gradient: multiplied(graph, types, gradient, scale),
+  }));
+  const names = reached(forward).map(({ name }) => name);
+  const rules = { seeds: scaled, composites, constants };
+  return { gradients: differentiate(graph, types, loss, names, rules), scale };
+}
+
+/** The step with the names that its values have for whoever runs it, and without what they are not made of. */
+function completed(
+  { graph, loss, weight, renamed, doubt }: ForwardGraph,
+  { size, inputs, updates, norm }: Pick<StepGraph, 'size' | 'inputs'> & ReturnType<typeof update>,
+  { fused }: ResolvedStep,
+): StepGraph {
+  const step: StepGraph = {
     graph,
     size,
     inputs,
@@ -139,13 +160,13 @@ export async function buildStepGraph(
     doubt,
   };
   graph.outputs.length = 0;
-  for (const { output } of results.state) graph.outputs.push(vector(output, size));
-  graph.outputs.push(untyped(results.loss), scalar(results.gradientNorm), untyped(results.weight));
+  for (const { output } of step.state) graph.outputs.push(vector(output, size));
+  graph.outputs.push(untyped(step.loss), scalar(step.gradientNorm), untyped(step.weight));
   if (doubt) graph.outputs.push(untyped(doubt.distance));
-  if (options.fused) fuseTransposes(graph);
+  if (fused) fuseTransposes(graph);
   prune(graph);
   constantsFirst(graph);
-  return results;
+  return step;
 }
 
 function withZeros(graph: GraphBuilder, vector: string, count: number): string {

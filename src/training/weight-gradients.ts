@@ -31,13 +31,13 @@ import { resolveProvider } from '../runtime/providers.js';
 import { openSession, type Session } from '../runtime/session.js';
 import { Batches } from './batches.js';
 import { folderOf } from './evaluator.js';
-import { buildLossGraph, type LossGraph } from './forward.js';
 import { type GradientOptions, gradientOptions } from './gradient-options.js';
 import { guardFirstBatch } from './guard/first-batch.js';
 import type { GuardReport } from './guard/guard.js';
 import { feedsIn } from './input-names.js';
 import { batchShapes, symbolSizes } from './layers/data-shapes.js';
 import { deltaGradient } from './layers/delta-gradient.js';
+import { buildLossGraph, type LossGraph } from './loss-graph.js';
 import { lossOptions } from './loss-settings.js';
 import { labelRequest } from './losses/index.js';
 

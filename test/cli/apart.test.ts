@@ -2,7 +2,7 @@
 import { cpSync, existsSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, it } from 'vitest';
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { patchFile, trained } from '../support/adapters.js';
 import { model as modelBytes, node, tensor, value } from '../support/models.js';
 import { run, temporaryFolder, zooFile } from './run.js';

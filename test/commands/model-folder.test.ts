@@ -10,7 +10,7 @@ import { inspect } from '../../src/commands/inspect.js';
 import { foldAdapters, merge } from '../../src/commands/merge.js';
 import { patch } from '../../src/commands/patch.js';
 import { unpatch } from '../../src/commands/unpatch.js';
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { fromFloat64 } from '../../src/onnx/dtype.js';
 import { ownerToken } from '../../src/onnx/owner.js';
 import { tokenizerPath } from '../data/text/tokenizers.js';

@@ -1,5 +1,5 @@
 /** Small datasets for tests. */
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { type DataTypeName, fromFloat64, isConvertible } from '../../src/onnx/dtype.js';
 import { elementCount } from '../../src/onnx/model.js';
 import { tensorFromNumbers } from '../../src/runtime/tensor-value.js';

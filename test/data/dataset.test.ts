@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { checkDataset } from '../../src/data/check.js';
 import { openDataset } from '../../src/data/open-dataset.js';
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { byteLength, type DataTypeName } from '../../src/onnx/dtype.js';
 import { elementCount } from '../../src/onnx/model.js';
 import { tensorToFloat64 } from '../../src/runtime/tensor-value.js';

@@ -5,7 +5,7 @@ import { convertBatch } from '../../src/data/convert.js';
 import type { DataNeeds } from '../../src/data/needs.js';
 import { openDataset } from '../../src/data/open-dataset.js';
 import { BatchOrder } from '../../src/data/order.js';
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { loadGraph } from '../../src/graph/load.js';
 import { ValueIndex } from '../../src/graph/uses.js';
 import { ExternalFiles } from '../../src/onnx/external.js';

@@ -4,12 +4,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { OnnxLoraError } from '../../src/errors.js';
-import {
-  encodeSafetensors,
-  openSafetensors,
-  parseSafetensors,
-  type SafetensorsTensor,
-} from '../../src/formats/safetensors.js';
+import { openSafetensors, parseSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors, type SafetensorsTensor } from '../../src/formats/safetensors-output.js';
 import { byteLength, type DataTypeName, fromFloat64 } from '../../src/onnx/dtype.js';
 
 /** Written by the safetensors package 0.8.0 for Python: w (float16), b (int64), z (0 × 3). */

@@ -1,7 +1,7 @@
 /** Adapters as Hugging Face PEFT saves them, of a few lines. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { type FloatName, fromFloat64 } from '../../src/onnx/dtype.js';
 import { randomNumbers } from './adapters.js';
 

@@ -1,5 +1,5 @@
 /** What is recorded of a case's training as a file of samples. */
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import type { Kind } from './golden.js';
 import { zooTensors } from './zoo.js';
 

@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 import { apply } from '../../src/commands/apply.js';
 import { resolveTrainOptions } from '../../src/commands/options/train.js';
 import { runTraining } from '../../src/commands/train/run.js';
-import { encodeSafetensors } from '../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { temporaryFolder } from '../support/files.js';
 import { ZOO, zooJson, zooModel, zooTensors } from '../support/zoo.js';
 

@@ -14,6 +14,7 @@ import type { PatchedModel } from '../model/patched.js';
 import type { Slot } from '../model/slot-manifest.js';
 import { slotFinder } from '../model/slot-names.js';
 import { modulePath } from '../targets/module-path.js';
+import type { LinearLayer } from '../targets/target.js';
 import type { AdapterFile, StoredAdapter } from './adapter-file.js';
 import type { ModuleParameter } from './module-parameter.js';
 
@@ -58,52 +59,79 @@ export function contentsOfModel(
   set: ModelManifest,
   reader: TensorReader,
 ): AdapterContents {
-  const layers = findLayers(patched).flatMap(({ linear, modules }) =>
-    linear.map((layer, i) => ({ ...layer, module: modules[i]! })),
-  );
-  const byNode = new Map(layers.map((layer) => [layer.node, layer]));
+  const layers = namedLayers(patched);
   const targets = targetsOf(patched);
+  const byNode = new Map(layers.map((layer) => [layer.node, layer]));
   const layerOf = (adapter: PatchedAdapter) =>
     targets.get(adapter)?.flatMap((target) => byNode.get(target) ?? [])[0];
   const slotOf = slotFinder(patched);
-  const adapters = set.adapters.map((adapter): OutgoingAdapter => {
-    const layer = layerOf(adapter);
-    return {
-      record: adapter,
-      nodes: adapter.sites.map(({ node }) => node),
-      dtype: dtypeOf(patched.initializer(adapter.a), patched.model) as FloatName,
-      kernelAxes: layer?.geometry.kind === 'channels' ? layer.geometry.spatial : 0,
-      isConv1d: !adapter.part && layer?.node.opType === 'Gemm' && !layer.weight.transposed,
-      values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
-      own: ownNumbers(patched, reader, adapter),
+  const [first] = set.adapters;
+  return {
+    label: patched.model.source.label,
+    set: set.set,
+    adapters: set.adapters.map((adapter) => ({
+      ...storedIn(patched, adapter, reader),
+      ...shapeOf(adapter, layerOf(adapter)),
       slot: slotOf(targets.get(adapter) ?? []),
+    })),
+    trained: trainedTensors(patched, set, reader, layers),
+    hasHead: set.head !== undefined,
+    renaming: first && renamingOf(layerOf(first)?.module, first.name),
+  };
+}
+
+type NamedLayer = LinearLayer & { readonly module: string };
+
+/** The layers of a model, with the paths of their modules. */
+function namedLayers(patched: PatchedModel): NamedLayer[] {
+  return findLayers(patched).flatMap(({ linear, modules }) =>
+    linear.map((layer, i) => ({ ...layer, module: modules[i]! })),
+  );
+}
+
+function storedIn(
+  patched: PatchedModel,
+  adapter: PatchedAdapter,
+  reader: TensorReader,
+): StoredAdapter & Pick<OutgoingAdapter, 'dtype'> {
+  return {
+    record: adapter,
+    nodes: adapter.sites.map(({ node }) => node),
+    dtype: dtypeOf(patched.initializer(adapter.a), patched.model) as FloatName,
+    values: (factor) => readFactors(patched, reader, adapter)[factor] as Float64Array,
+    own: ownNumbers(patched, reader, adapter),
+  };
+}
+
+function shapeOf({ part }: PatchedAdapter, layer: LinearLayer | undefined) {
+  return {
+    kernelAxes: layer?.geometry.kind === 'channels' ? layer.geometry.spatial : 0,
+    isConv1d: !part && layer?.node.opType === 'Gemm' && !layer.weight.transposed,
+  };
+}
+
+/** The tensors of the model itself that a set replaces, and the biases that trained in place. */
+function trainedTensors(
+  patched: PatchedModel,
+  { replaced = [], biases = [] }: ModelManifest,
+  reader: TensorReader,
+  layers: readonly NamedLayer[],
+): TrainedTensor[] {
+  const byWeight = new Map(layers.map((layer) => [layer.weight.constant?.tensor, layer]));
+  const inPlace = biases.map(({ tensor }) => ({ tensor, original: '', share: undefined }));
+  return [...replaced, ...inPlace].map(({ tensor: name, original, share }) => {
+    const tensor = patched.initializer(name);
+    const layer = byWeight.get(tensor);
+    return {
+      name,
+      dtype: dtypeOf(tensor, patched.model),
+      dims: tensor.dims,
+      data: reader.span(tensor) ?? reader.bytes(tensor),
+      layer: layer && { module: layer.module, isOutIn: layer.weight.transposed },
+      share: share && { original, ...share },
+      readBy: readerOf(patched, name),
     };
   });
-  const byTensor = new Map(
-    layers.flatMap((layer) =>
-      layer.weight.constant ? [[layer.weight.constant.tensor, layer] as const] : [],
-    ),
-  );
-  const biases = (set.biases ?? []).map(({ tensor }) => ({
-    tensor,
-    original: '',
-    share: undefined,
-  }));
-  const trained = [...(set.replaced ?? []), ...biases].map((one) => {
-    const name = one.tensor;
-    const share = one.share && { original: one.original, ...one.share };
-    const tensor = patched.initializer(name);
-    const data = reader.span(tensor) ?? reader.bytes(tensor);
-    const dtype = dtypeOf(tensor, patched.model);
-    const found = byTensor.get(tensor);
-    const layer = found && { module: found.module, isOutIn: found.weight.transposed };
-    const readBy = readerOf(patched, name);
-    return { name, dtype, dims: tensor.dims, data, layer, share, readBy };
-  });
-  const { label } = patched.model.source;
-  const [first] = set.adapters;
-  const renaming = first && renamingOf(layerOf(first)?.module, first.name);
-  return { label, set: set.set, adapters, trained, hasHead: set.head !== undefined, renaming };
 }
 
 /** Of tied weights exporters keep one name, which need not be that of the module that reads this tensor. */

@@ -1,10 +1,7 @@
 /** Adapter sets in a file of their own: safetensors with our manifest in its metadata. */
 import { OnnxLoraError } from '../../errors.js';
-import {
-  openSafetensors,
-  type SafetensorsFile,
-  safetensorsPieces,
-} from '../../formats/safetensors.js';
+import { openSafetensors, type SafetensorsFile } from '../../formats/safetensors.js';
+import { safetensorsPieces } from '../../formats/safetensors-output.js';
 import { isConvertible } from '../../onnx/dtype.js';
 import type { Piece } from '../../onnx/edit.js';
 import type { NewTensor } from '../../onnx/encode.js';

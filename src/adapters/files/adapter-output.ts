@@ -4,7 +4,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { basename, extname, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { kindOf } from '../../formats/path-kind.js';
-import { safetensorsPieces } from '../../formats/safetensors.js';
+import { safetensorsPieces } from '../../formats/safetensors-output.js';
 import type { Piece } from '../../onnx/edit.js';
 import { makeFolder } from '../../onnx/new-folder.js';
 import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../../onnx/write.js';

@@ -1,6 +1,6 @@
 /** Our own adapter file for a set that is in no model: of another file, or combined of several. */
 import { OnnxLoraError } from '../../errors.js';
-import { type SafetensorsTensor, safetensorsPieces } from '../../formats/safetensors.js';
+import { type SafetensorsTensor, safetensorsPieces } from '../../formats/safetensors-output.js';
 import { byteLength, type FloatName } from '../../onnx/dtype.js';
 import type { Piece } from '../../onnx/edit.js';
 import { version } from '../../version.js';

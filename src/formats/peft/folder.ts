@@ -5,7 +5,8 @@ import { OnnxLoraError } from '../../errors.js';
 import { fileError } from '../../onnx/source.js';
 import { show } from '../json.js';
 import { kindOf } from '../path-kind.js';
-import { openSafetensors, type SafetensorsEntry, type SafetensorsFile } from '../safetensors.js';
+import { openSafetensors, type SafetensorsFile } from '../safetensors.js';
+import type { SafetensorsEntry } from '../safetensors-header.js';
 import { type PeftConfig, parsePeftConfig } from './config.js';
 import { type Part, parseKey } from './keys.js';
 

@@ -1,8 +1,9 @@
 /** The guard as commands run it: on their first batch, before the graph is trusted. */
 import type { Model } from '../../onnx/model.js';
 import type { Batches } from '../batches.js';
-import type { ForwardGraph, LossGraph } from '../forward.js';
+import type { ForwardGraph } from '../forward.js';
 import { feedsIn } from '../input-names.js';
+import type { LossGraph } from '../loss-graph.js';
 import type { GuardSetting } from '../loss-settings.js';
 import { type GuardOptions, type GuardReport, guard, guardNote } from './guard.js';
 import type { Guarded } from './guarded.js';

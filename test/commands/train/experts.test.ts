@@ -4,7 +4,7 @@ import { inspect } from '../../../src/commands/inspect.js';
 import { resolveTrainOptions } from '../../../src/commands/options/train.js';
 import { patch } from '../../../src/commands/patch.js';
 import { runTraining } from '../../../src/commands/train/run.js';
-import { encodeSafetensors } from '../../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../../src/formats/safetensors-output.js';
 import { randomNumbers } from '../../support/adapters.js';
 import { temporaryFolder } from '../../support/files.js';
 import { model, node, tensor, value } from '../../support/models.js';

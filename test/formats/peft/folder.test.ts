@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { openAdapter } from '../../../src/adapters/files/open-adapter.js';
 import { apply } from '../../../src/commands/apply.js';
 import type { ErrorCode } from '../../../src/errors.js';
-import { encodeSafetensors } from '../../../src/formats/safetensors.js';
+import { encodeSafetensors } from '../../../src/formats/safetensors-output.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { model, node, tensor, value } from '../../support/models.js';
 import {

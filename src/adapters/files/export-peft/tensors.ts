@@ -1,6 +1,6 @@
 /** Adapters as the tensors of PEFT: names and orientations. */
 
-import type { SafetensorsTensor } from '../../../formats/safetensors.js';
+import type { SafetensorsTensor } from '../../../formats/safetensors-output.js';
 import { byteLength, type FloatName, fromFloat64, toFloat64 } from '../../../onnx/dtype.js';
 import { collect, type Piece, pieceLength } from '../../../onnx/edit.js';
 import { type PlainFactors, transposed } from '../../factors/plain.js';
