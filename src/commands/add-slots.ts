@@ -1,12 +1,14 @@
 /** Slots: graph inputs that take adapters run by run. */
 
 import { type ParameterShare, parameterShare, parametersOf } from '../adapters/kinds/summary.js';
+import type { Layer } from '../adapters/model/layers.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import { slotNames } from '../adapters/model/slot-names.js';
 import { emptyFeeds } from '../adapters/slots/feeds.js';
 import { insertSlots } from '../adapters/slots/insert.js';
 import { type SlotSummary, slotSummary } from '../adapters/slots/summary.js';
 import type { SlotMode } from '../adapters/structure/choices.js';
+import { isOpen } from '../adapters/targets/index.js';
 import type { ResolvedOf } from '../options/option.js';
 import { resolveOptions } from '../options/resolve.js';
 import { startTolerance } from '../runtime/tolerance.js';
@@ -79,13 +81,21 @@ export async function addSlotsHere(path: string, options: Options): Promise<AddS
   });
 }
 
+/** A slot adds to a layer's output. */
+function slottable(layer: Layer): Layer {
+  const inside = layer.linear.find((linear) => !isOpen(linear));
+  if (!inside) return layer;
+  const refusal = `its product is inside ${inside.node.opType}, where a slot has no output to add to: adapters join its weight (patch without slots), or start from the model before this fusion`;
+  return { ...layer, linear: [], refusal };
+}
+
 async function insertNewSlots(
   { model, patched }: OpenedModel,
   path: string,
   mode: SlotMode,
   options: Options,
 ) {
-  const { layers, all, skipped } = chooseLayers(patched, options);
+  const { layers, all, skipped } = chooseLayers(patched, options, (all) => all.map(slottable));
   const names = slotNames(all);
   const chosen = new Map(layers.map((layer) => [layer, names.get(layer)!]));
   const { edit, manifest } = insertSlots(patched, chosen, mode);

@@ -15,6 +15,7 @@ import type { PatchedModel } from '../adapters/model/patched.js';
 import { layerColumns } from '../adapters/structure/structure.js';
 import type { LinearLayer } from '../adapters/targets/index.js';
 import { NameAuthority } from '../graph/names.js';
+import type { Use } from '../graph/uses.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { MessageEdit } from '../onnx/edit.js';
 import { nodeLabel } from '../onnx/model.js';
@@ -47,6 +48,7 @@ export async function foldInto(
     nodes: patched.sites.filter(({ set }) => sets.includes(set)).flatMap(({ nodes }) => nodes),
     places: originalPlaces(patched, sets),
     originals: originalsOf(patched, sets),
+    ownUse: (use: Use) => patched.ownUse(use),
   };
   const names = new NameAuthority(model);
   const folding = new Folding(context, edit, dataFile, names, leaving, quantized);

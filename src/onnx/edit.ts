@@ -32,6 +32,7 @@ interface Splice extends Range {
 export class MessageEdit {
   private readonly splices: Splice[] = [];
   private readonly children = new Map<number, MessageEdit>();
+  private readonly payloads = new Map<number, Piece[]>();
   /** Starts of the fields that are removed, together with the nested ones. */
   private readonly removed = new Set<number>();
 
@@ -45,9 +46,13 @@ export class MessageEdit {
     this.splices.push({ start: field.start, end: field.end, pieces: () => pieces });
   }
 
-  /** Gives a length-delimited field another payload. */
+  /** Gives a length-delimited field another payload; of several calls the last one holds. */
   setPayload(field: Field, ...payload: Piece[]): void {
-    this.replace(field, this.headerLike(field, totalLength(payload)), ...payload);
+    const isKnown = this.payloads.has(field.start);
+    this.payloads.set(field.start, [this.headerLike(field, totalLength(payload)), ...payload]);
+    if (isKnown) return;
+    const pieces = () => this.payloads.get(field.start)!;
+    this.splices.push({ start: field.start, end: field.end, pieces });
   }
 
   /** Takes a field out, whatever else is said of what is in it; may be called again. */

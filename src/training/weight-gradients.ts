@@ -7,7 +7,7 @@ import { setImmediate } from 'node:timers/promises';
 import { labelsOf } from '../adapters/model/labels.js';
 import type { Layer } from '../adapters/model/layers.js';
 import type { PatchedModel } from '../adapters/model/patched.js';
-import type { LinearLayer } from '../adapters/targets/index.js';
+import { isOpen, type LinearLayer } from '../adapters/targets/index.js';
 import { differentiate } from '../autodiff/differentiate.js';
 import { OpBuilder } from '../autodiff/op-builder.js';
 import { Refusal } from '../autodiff/refusal.js';
@@ -18,7 +18,6 @@ import { dataRequest } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
 import { GraphBuilder } from '../graph/builder.js';
 import { constantsFirst } from '../graph/constants-first.js';
-import type { NodePlaces } from '../graph/inline.js';
 import { prune } from '../graph/prune.js';
 import { collect } from '../onnx/edit.js';
 import type { TensorReader } from '../onnx/tensor.js';
@@ -197,7 +196,7 @@ async function addGradients(
   layers: readonly Layer[],
 ): Promise<Gradients> {
   const { graph, loss, weight, seeds, probe } = forward;
-  const placed = [...layers].reverse().map((layer) => placedIn(forward.places, patched, layer));
+  const placed = [...layers].reverse().map((layer) => placedIn(forward, patched, layer));
   setOutputs(graph, [loss, weight, ...seeds.flatMap(({ gradient, value }) => [gradient, value])]);
   prune(graph);
   const needed = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
@@ -231,20 +230,38 @@ interface PlacedLayer {
 }
 
 /** Branches may use one name: a layer is found by its node. */
-function placedIn(places: NodePlaces, { values }: PatchedModel, layer: Layer): PlacedLayer {
-  const nameOf = (graph: LinearLayer['node']['graph'], name: string) => {
-    const producer = values.resolve(graph, name)?.producer;
+function placedIn(
+  { places, graph }: PlacedLoss,
+  { values }: PatchedModel,
+  layer: Layer,
+): PlacedLayer {
+  const nameOf = (scope: LinearLayer['node']['graph'], name: string) => {
+    const producer = values.resolve(scope, name)?.producer;
     return producer ? places.get(producer)?.[producer.outputs.indexOf(name)] : name;
   };
   const linear: LinearLayer[] = [];
   for (const one of layer.linear) {
     const outputs = places.get(one.node);
     if (!outputs) return { layer, linear: undefined };
-    const { graph } = one.node;
-    const [input, output] = [nameOf(graph, one.input), nameOf(graph, one.output)];
-    if (input !== undefined && output !== undefined) linear.push({ ...one, input, output });
+    const scope = one.node.graph;
+    const [input, output] = [nameOf(scope, one.input), nameOf(scope, one.output)];
+    if (input === undefined || output === undefined) continue;
+    const value = isOpen(one) ? output : ownWeight(graph, output, one.weight.input);
+    linear.push({ ...one, input, output: value });
   }
   return { layer, linear };
+}
+
+/** A name for the weight that one node reads: of a product inside an operator it is what has a gradient. */
+function ownWeight(graph: GraphBuilder, output: string, input: number): string {
+  const { nodes } = graph;
+  const at = nodes.findIndex(({ outputs }) => outputs[0] === output);
+  const node = nodes[at]!;
+  const name = graph.fresh(`${output}/weight`);
+  const inputs = node.inputs.map((value, i) => (i === input ? name : value));
+  const copy = { name, opType: 'Identity', inputs: [node.inputs[input]!], outputs: [name] };
+  nodes.splice(at, 1, copy, { ...node, inputs });
+  return name;
 }
 
 function gradientOf(
@@ -256,12 +273,20 @@ function gradientOf(
   const used = linear.filter(({ output }) => dy.has(output));
   if (used.length === 0) return { layer, refusal: 'the loss does not depend on it' };
   try {
-    const products = used.map((one) => deltaGradient(c, one, dy.get(one.output)!));
+    const products = used.map((one) => {
+      const gradient = dy.get(one.output)!;
+      return isOpen(one) ? deltaGradient(c, one, gradient) : exactly(c, gradient);
+    });
     return { layer, value: products.reduce((a, b) => c.add(a, b)) };
   } catch (error) {
     if (error instanceof Refusal) return { layer, refusal: error.message };
     throw error;
   }
+}
+
+/** In the types that gradients are read in. */
+function exactly(c: OpBuilder, value: string): string {
+  return c.cast(value, c.type(value).dtype === 'float64' ? 'float64' : 'float32');
 }
 
 function setOutputs(graph: GraphBuilder, names: readonly string[]): void {

@@ -1,7 +1,7 @@
 import { describe } from 'vitest';
 import type { Attributes, GraphBuilder } from '../../src/graph/builder.js';
 import type { Build } from './check.js';
-import { add, constant, float, gradients, int, type Options, scalar } from './operators.js';
+import { add, constant, float, gradients, int, ints, type Options, scalar } from './operators.js';
 
 const [B, S, H, D] = [2, 3, 2, 4];
 
@@ -113,6 +113,29 @@ describe('com.microsoft Attention', () => {
   operator('unidirectional', undefined, (g) => masked(g, [S, S], causal, -1e30), {
     unidirectional: int(1),
   });
+
+  // Without a bias, ONNX Runtime's kernel ends the process.
+  const narrow = [width, width, 3 * H];
+  const total = 2 * width + 3 * H;
+  gradients(
+    'of values that are narrower, with a scale',
+    (g, inputs) =>
+      add(g, 'com.microsoft:Attention', inputs, {
+        num_heads: int(H),
+        qkv_hidden_sizes: ints(...narrow),
+        scale: float(0.3),
+      }),
+    [[B, S, 5], [5, total], [total]],
+    {
+      ...{ dtype: 'float32', opset: 18, symbols: 'lengths' },
+      reference: (g, [x, w, b]) => {
+        const packed = g.op('Add', [g.op('MatMul', [x!, w!]), b!]);
+        const parts = g.ops('Split', [packed, g.integers(narrow)], 3, { axis: int(-1) });
+        const [q, k, v] = parts.map((part) => split(g, part)) as [string, string, string];
+        return join(g, attend(g, { q, k, v, scale: 0.3 }));
+      },
+    },
+  );
 });
 
 describe('com.microsoft MultiHeadAttention', () => {

@@ -135,9 +135,28 @@ function integerRows(): Row[] {
   );
 }
 
+/** Attention gives a third of what its weight does. */
+function attentionRows(): Row[] {
+  return (['float32', 'float16'] as const).map((dtype) => {
+    const attention = node('com.microsoft:Attention', ['s', 'w', 'zeros'], 't', { num_heads: 1 });
+    const layer = [
+      node('Unsqueeze', ['a', 'axis'], 's'),
+      attention,
+      node('Squeeze', ['t', 'axis'], 'b'),
+    ];
+    const tensors = [
+      tensor('w', [IN, 3 * OUT], numbers(IN * 3 * OUT), dtype),
+      tensor('zeros', [3 * OUT], numbers(3 * OUT), dtype),
+      tensor('axis', [1], [0], 'int64'),
+    ];
+    return { operator: 'Attention', weight: dtype, bytes: around(layer, tensors, dtype) };
+  });
+}
+
 /** One row for each operator and type of weight. */
 export const tableRows: readonly Row[] = [
   ...floatRows(),
+  ...attentionRows(),
   ...dequantizedRows(),
   ...packedRows(),
   ...integerRows(),

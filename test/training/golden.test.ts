@@ -1,7 +1,10 @@
 /** Twenty training steps of whole models against the ones that PEFT and torch.optim.AdamW took. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { FactorName } from '../../src/adapters/factors/factors.js';
 import { PatchedModel } from '../../src/adapters/model/patched.js';
+import { apply } from '../../src/commands/apply.js';
 import type { SafetensorsFile } from '../../src/formats/safetensors.js';
 import { toIntegers } from '../../src/onnx/dtype.js';
 import { collect } from '../../src/onnx/edit.js';
@@ -17,8 +20,9 @@ import type { LossName } from '../../src/training/losses/index.js';
 import { stepScalars } from '../../src/training/optimizers/index.js';
 import type { Parameter } from '../../src/training/parameters.js';
 import { buildStepGraph } from '../../src/training/step-graph.js';
+import { temporaryFolder } from '../support/files.js';
 import { type Expected, goldenModel, type Kind, peftFactor } from '../support/golden.js';
-import { goldenCases, zooJson, zooTensors } from '../support/zoo.js';
+import { goldenCases, ZOO, zooJson, zooModel, zooTensors } from '../support/zoo.js';
 
 interface Recorded extends Expected {
   readonly optimizer: {
@@ -54,9 +58,26 @@ describe.each(goldenCases)('%s', (name) => {
   });
 });
 
-async function followsPeft(name: string, kind: Kind, rewrite: AllowedOperators | undefined) {
+const folder = temporaryFolder();
+
+test.each(['lora', 'gralora'] as const)(
+  'query, key and value packed into one operator follow %s of separate ones',
+  async (kind) => {
+    const output = folder.fresh();
+    const name = 'bert-cls-torchscript';
+    await apply(zooModel('bert-ort-attention'), join(ZOO, name, kind, 'init'), { output });
+    await followsPeft(name, kind, { fused: true }, readFileSync(output));
+  },
+);
+
+async function followsPeft(
+  name: string,
+  kind: Kind,
+  rewrite: AllowedOperators | undefined,
+  bytes?: Uint8Array,
+) {
   const recorded = zooJson<Recorded>(name, kind, 'expected.json');
-  const model = parseModel(new MemorySource(await goldenModel(name, kind)));
+  const model = parseModel(new MemorySource(bytes ?? (await goldenModel(name, kind))));
   const reader = new TensorReader(model, new ExternalFiles(model));
   const patched = new PatchedModel(model);
   const loss = lossNames[recorded.loss.kind]!;

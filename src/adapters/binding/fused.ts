@@ -52,7 +52,7 @@ export function fuseAdapters(
   const widths = partWidths(weight.out, parts, shown);
   if (typeof widths === 'string') return `${layer.module} has ${weight.out} outputs, and ${widths}`;
   const areOwn = present(parts).every(({ record }) => !kindOf(record).readsWeight);
-  if (areOwn && geometry.kind === 'matrix') return partAdapters(layer, widths, parts);
+  if (areOwn && geometry.kind !== 'channels') return partAdapters(layer, widths, parts);
   const own = fusedOwn(parts);
   if (typeof own === 'string') return own;
   const kind = kindEntry(kindOf(present(parts)[0]!.record).name);

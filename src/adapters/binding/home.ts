@@ -3,7 +3,13 @@ import type { Node } from '../../onnx/model.js';
 import type { AdapterFile, StoredAdapter } from '../files/adapter-file.js';
 import { findLayers, type Layer } from '../model/layers.js';
 import type { PatchedModel } from '../model/patched.js';
-import { type FusedPlace, fusedPlaces, isAttentionPart, splitPlaces } from '../targets/fusions.js';
+import {
+  type FusedPlace,
+  fusedPlaces,
+  isAttentionPart,
+  partPaths,
+  splitPlaces,
+} from '../targets/fusions.js';
 import { isPackedAttention, type LinearLayer } from '../targets/index.js';
 import { renamePaths } from '../targets/module-path.js';
 import { nearMisses } from '../targets/select.js';
@@ -223,12 +229,21 @@ function usable(layers: readonly Layer[], part: (layer: Layer) => Layer): Home |
 }
 
 function noSuchLayer(name: string, layers: readonly Layer[]): string {
-  const near = nearMisses(name, layers);
+  const near = nearMisses(name, layers.map(withParts));
   const reasons = [
     ...(near.length > 0 ? [`near: ${near.join(', ')}`] : []),
     ...(isAttentionPart(name) ? packing(layers) : []),
   ];
   return ['no such layer', ...reasons].join('; ');
+}
+
+/** A layer inside an operator, with the names that its parts have. */
+function withParts(layer: Layer): Layer {
+  const [first] = layer.linear;
+  if (first?.geometry.kind !== 'inside') return layer;
+  const { widths } = first.geometry;
+  const parts = layer.modules.flatMap((module) => partPaths(module, widths.length));
+  return { ...layer, modules: [...layer.modules, ...parts] };
 }
 
 /** The operators that keep the weights of query, key and value as one, where a missing module may be. */
@@ -239,7 +254,7 @@ function packing(layers: readonly Layer[]): string[] {
   if (labels.length === 0) return [];
   const more = labels.length > 1 ? ` and ${labels.length - 1} more` : '';
   return [
-    `the model has packed attention (node ${labels[0]}${more}), which takes no adapters of query, key and value: start from the model before this fusion`,
+    `the model has packed attention (node ${labels[0]}${more}), whose weights are integers and take no adapters of query, key and value: start from the model before quantization`,
   ];
 }
 

@@ -108,7 +108,7 @@ function bareLayer({ patched, layers }: ModelIndex, path?: string): LinearLayer 
   const [layer, ...others] = path === undefined ? [] : layers.at(path).flatMap((one) => one.linear);
   if (!layer || others.length > 0) return undefined;
   const { node, geometry } = layer;
-  const isAlongLast = geometry.kind !== 'channels' && !geometry.outputColumns;
+  const isAlongLast = geometry.kind === 'matrix' && !geometry.outputColumns;
   return isAlongLast && node.graph === patched.model.graph ? layer : undefined;
 }
 

@@ -8,7 +8,7 @@
 import { traceConstant } from '../../graph/constants.js';
 import type { Use, ValueIndex } from '../../graph/uses.js';
 import type { Model, Node } from '../../onnx/model.js';
-import type { LinearLayer } from '../targets/index.js';
+import type { OpenLayer } from '../targets/index.js';
 import { isDequantized } from '../targets/weight.js';
 
 /** An Add, and the operand that it adds. */
@@ -30,7 +30,7 @@ function soleAdd([use, ...others]: readonly Use[]): Sum | undefined {
 }
 
 /** The Add of a layer's bias that its adapter joins after; undefined where it joins the layer itself. */
-export function joinedSum(model: Model, values: ValueIndex, layer: LinearLayer): Node | undefined {
+export function joinedSum(model: Model, values: ValueIndex, layer: OpenLayer): Node | undefined {
   const sum = soleSum(values, layer.node);
   if (sum?.node.graph !== layer.node.graph) return undefined;
   const bias = traceConstant(values, sum.node.graph, sum.addend);
@@ -39,7 +39,7 @@ export function joinedSum(model: Model, values: ValueIndex, layer: LinearLayer):
 }
 
 /** Whether adding a constant of these dims leaves the shape of the layer's output. */
-function keepsShape(dims: readonly number[], { geometry, weight }: LinearLayer): boolean {
+function keepsShape(dims: readonly number[], { geometry, weight }: OpenLayer): boolean {
   const behind = geometry.kind === 'channels' ? geometry.spatial : Number(geometry.outputColumns);
   const isFlat = geometry.kind === 'channels' || geometry.flat;
   // The output may have no axis in front of its features, where none is known.
@@ -61,7 +61,7 @@ function keepsShape(dims: readonly number[], { geometry, weight }: LinearLayer):
 function isFusedOnward(
   model: Model,
   values: ValueIndex,
-  { weight, product }: LinearLayer,
+  { weight, product }: OpenLayer,
   sum: Node,
 ): boolean {
   if (product) return false;

@@ -54,7 +54,7 @@ export function biasesOf(
   return { biases: [...found.values()].map(({ bias }) => bias), without };
 }
 
-/** The third operand of Gemm and Conv, or the constant that the next node adds. */
+/** The third operand of Gemm, Conv and Attention, or the constant that the next node adds. */
 export function biasOf(
   patched: PatchedModel,
   { node: target, geometry, weight }: LinearLayer,
@@ -65,7 +65,7 @@ export function biasOf(
     const isVector = tensor?.dims.length === 1 && tensor.dims[0] === weight.out;
     return tensor && isVector && graph === model.graph ? { name, tensor, reader } : undefined;
   };
-  if (geometry.kind === 'channels') return vector(target, target.inputs[2]);
+  if (geometry.kind !== 'matrix') return vector(target, target.inputs[2]);
   // A vector is added along the last axis.
   if (geometry.outputColumns) return undefined;
   if (target.opType === 'Gemm') {

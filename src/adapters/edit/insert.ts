@@ -29,6 +29,7 @@ import type { PatchedModel } from '../model/patched.js';
 import { bytesWithoutOverflow } from '../structure/finite.js';
 import { type OwnTensorName, type Structure, structureOf } from '../structure/structure.js';
 import type { AdapterTensors } from '../subgraph/tensors.js';
+import { isOpen } from '../targets/index.js';
 import { insertBias, type NewBias } from './added-bias.js';
 import { attachSubgraph } from './attach.js';
 import { insertHead, type NewHead } from './head.js';
@@ -109,7 +110,7 @@ function checkReading(
   { model }: PatchedModel,
 ): void {
   const { readsWeight, label } = kindOf(record);
-  if (!readsWeight) return;
+  if (!readsWeight && layer.linear.every(isOpen)) return;
   const names = new Set(layer.nodeNames);
   const split = tensors.find(({ share }) => share?.readers.some(({ node }) => names.has(node)));
   if (!split) return;
@@ -211,7 +212,7 @@ class Inserter {
     const left = this.waiting.get(node)! - 1;
     const turn = { after: this.outputs.get(node), isLast: left === 0 };
     const { site, constants, output } = attachSubgraph(
-      ...([edited, kind, linear, structure, tensors, prefix, turn] as const),
+      ...([edited, linear, { kind, structure, tensors, prefix }, turn] as const),
     );
     this.waiting.set(node, left);
     this.outputs.set(node, output);

@@ -14,7 +14,7 @@ import {
 } from '../../graph/constants.js';
 import type { NameAuthority } from '../../graph/names.js';
 import { finalReaders } from '../../graph/readers.js';
-import type { Value } from '../../graph/uses.js';
+import type { Use, Value } from '../../graph/uses.js';
 import type { NewDataFile } from '../../onnx/data-file.js';
 import { type FloatName, isConvertible, toFloat64 } from '../../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../../onnx/edit.js';
@@ -76,6 +76,8 @@ export interface Leaving {
   readonly places: ReadonlyMap<Tensor, TensorPlace>;
   /** Tensors that stay as they are: what stays in the model gives them back. */
   readonly originals: ReadonlySet<Tensor>;
+  /** The layer's own reading of a weight where a node of adapters reads it first. */
+  ownUse(use: Use): Use;
 }
 
 export class Folding {
@@ -84,8 +86,6 @@ export class Folding {
   /** Values that nodes read which did not before. */
   private readonly readNow = new Set<Value>();
   private readonly removed: Set<Node | Tensor>;
-  private readonly places: Leaving['places'];
-  private readonly originals: Leaving['originals'];
   private readonly changed = new Set<Tensor>();
 
   constructor(
@@ -93,12 +93,10 @@ export class Folding {
     private readonly root: MessageEdit,
     private readonly dataFile: NewDataFile,
     private readonly names: NameAuthority,
-    { places, originals, nodes }: Leaving,
+    private readonly leaving: Leaving,
     private readonly policy: QuantizedPolicy,
   ) {
-    this.places = places;
-    this.originals = originals;
-    this.removed = new Set<Node | Tensor>(nodes);
+    this.removed = new Set<Node | Tensor>(leaving.nodes);
   }
 
   /** Plans the folds of all layers. Weights are read when the edit is written. */
@@ -121,10 +119,12 @@ export class Folding {
     const { weight } = group[0]!.layer;
     const { constant, storedDtype } = weight;
     if (!constant || !isConvertible(storedDtype) || isComputed(weight)) return false;
-    if (this.originals.has(constant.tensor)) return false;
+    if (this.leaving.originals.has(constant.tensor)) return false;
     const adapted = new Map(group.map(({ layer }) => [layer.node, layer.weight.input]));
     const readers = finalReaders(this.context.values, constant);
-    const staying = readers.filter(({ node }) => !node || !this.removed.has(node));
+    const staying = readers
+      .filter(({ node }) => !node || !this.removed.has(node))
+      .map((use) => this.leaving.ownUse(use));
     return staying.every(({ node, index }) => node !== undefined && adapted.get(node) === index);
   }
 
@@ -158,7 +158,7 @@ export class Folding {
 
   /** Gives a stored tensor other numbers. */
   put(stored: TensorPlace, data: Computed): void {
-    const place = this.places.get(stored.tensor) ?? stored;
+    const place = this.leaving.places.get(stored.tensor) ?? stored;
     if (place.tensor.data.kind === 'external') this.dataFile.replace(place, data);
     else setTensorData(this.root, place, data);
     this.changed.add(stored.tensor);
@@ -205,12 +205,24 @@ export class Folding {
     for (const { layer: site } of group) {
       // One node may read it through a Transpose, and another by a flag of its own.
       const { steps } = layerWeight(this.context, site, site.weight.constant!);
-      const value = this.copySteps(site, steps, name);
-      const { node, weight } = site;
+      const { node, index } = this.readerOf(site);
+      const value = this.copySteps(node, steps, name);
       const edit = graphEdit(this.root, node.graph).child(node.field);
-      edit.setPayload(node.inputFields[weight.input]!, encodeString(value));
-      this.markRewired(node, weight.input);
+      edit.setPayload(node.inputFields[index]!, encodeString(value));
+      this.markRewired(node, index);
     }
+  }
+
+  /** The input that reads a layer's weight when adapters have left: its node's, or that of one that stays. */
+  private readerOf({ node, weight }: LinearLayer): { node: Node; index: number } {
+    let reader = { node, index: weight.input };
+    let name = node.inputs[weight.input]!;
+    while (name !== weight.name) {
+      const add = this.context.values.resolve(node.graph, name)!.producer!;
+      if (!this.removed.has(add)) reader = { node: add, index: 0 };
+      name = add.inputs[0]!;
+    }
+    return reader;
   }
 
   private addWeight(
@@ -222,14 +234,14 @@ export class Folding {
     const from = constant.tensor.name || constant.node?.outputs[0] || 'weight';
     const name = this.names.fresh(`${from}_merged`);
     const tensor = { name, dtype, dims, data };
-    const stored = this.places.get(constant.tensor)?.tensor ?? constant.tensor;
+    const stored = this.leaving.places.get(constant.tensor)?.tensor ?? constant.tensor;
     if (stored.data.kind === 'external') this.dataFile.add(tensor);
     else addInitializer(this.root, this.context.model, tensor);
     return name;
   }
 
   /** Repeats the nodes between a stored weight and its use in front of one user. */
-  private copySteps({ node }: LinearLayer, steps: readonly Node[], weight: string): string {
+  private copySteps(node: Node, steps: readonly Node[], weight: string): string {
     let value = weight;
     const graph = graphEdit(this.root, node.graph);
     for (const step of steps) {
@@ -351,7 +363,7 @@ export class Folding {
 
   private isOriginal(stored: Node | Tensor): boolean {
     const tensor = 'opType' in stored ? stored.attributes.get('value')?.tensor : stored;
-    return tensor !== undefined && this.originals.has(tensor);
+    return tensor !== undefined && this.leaving.originals.has(tensor);
   }
 
   private areUnused({ graph, outputs }: Node): boolean {

@@ -6,7 +6,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { nodeLabel } from '../../onnx/model.js';
 import { columnNorms, doraWeight } from '../fold/dora-weight.js';
 import { layerWeight } from '../fold/layer-weight.js';
-import { scaledColumns } from '../subgraph/dora.js';
+import { scaledColumns, scaledWeight } from '../subgraph/dora.js';
 import type { LinearLayer } from '../targets/index.js';
 import type { AdapterKind } from './kind.js';
 import { lora } from './lora.js';
@@ -28,6 +28,7 @@ export const dora: AdapterKind = {
   // Norms that the runtime computes differ from those in the file by their rounding.
   startsExact: () => false,
   change: scaledColumns,
+  weightChange: scaledWeight,
   fold: doraWeight,
   init: async (context, adapter) => {
     const magnitude = await normsOf(context, adapter.layer.linear[0]!);

@@ -3,7 +3,7 @@
  * change has the rank of W times that of A·B. PEFT's has no scale: s is 1 where nothing is said of alpha.
  */
 import { hadamardWeight } from '../fold/hadamard-weight.js';
-import { hadamardProduct } from '../subgraph/hadamard.js';
+import { hadamardChange, hadamardProduct } from '../subgraph/hadamard.js';
 import { isComputed } from '../targets/weight.js';
 import type { AdapterKind } from './kind.js';
 
@@ -24,6 +24,7 @@ export const hira: AdapterKind = {
   // A dequantized weight that two nodes read is not drawn into the layer's kernel any more.
   startsExact: (weight) => !isComputed(weight),
   change: hadamardProduct,
+  weightChange: hadamardChange,
   fold: hadamardWeight,
   peft: { type: 'HIRA', hasScale: false, factors: ['hira_A', 'hira_B'], keys: {} },
   train: {

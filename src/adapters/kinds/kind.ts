@@ -6,7 +6,7 @@ import type { FoldRule } from '../fold/folded-weight.js';
 import type { PatchedAdapter } from '../model/manifest.js';
 import type { KindName } from '../structure/choices.js';
 import type { OwnTensorName, Scaling, Structure } from '../structure/structure.js';
-import type { Change } from '../subgraph/subgraph.js';
+import type { Change, WeightChange } from '../subgraph/subgraph.js';
 import type { Weight } from '../targets/index.js';
 
 /** A kind of adapter: what becomes of a layer's weight W and the ΔW of the factors. */
@@ -34,6 +34,8 @@ export interface AdapterKind {
   startsExact(weight: Weight): boolean;
   /** The value that an adapter adds to the output of its layer. */
   readonly change: Change;
+  /** The value that it adds to the weight of a layer whose output the graph does not show. */
+  readonly weightChange: WeightChange;
   readonly fold: FoldRule;
   /** Gives the tensors beside the factors their first numbers. */
   init?(context: WeightContext, adapter: NewAdapter): Promise<NewAdapter>;

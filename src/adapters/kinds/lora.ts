@@ -1,5 +1,6 @@
 /** LoRA in every structure: `W + ΔW`. */
 import { foldedWeight } from '../fold/folded-weight.js';
+import { weightUpdate } from '../subgraph/dense.js';
 import { product } from '../subgraph/subgraph.js';
 import type { AdapterKind } from './kind.js';
 
@@ -12,6 +13,7 @@ export const lora: AdapterKind = {
   changesProduct: false,
   startsExact: () => true,
   change: product,
+  weightChange: weightUpdate,
   fold: foldedWeight,
   peft: {
     ...{ type: 'LORA', hasScale: true, keys: {} },

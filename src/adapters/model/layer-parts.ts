@@ -25,10 +25,12 @@ export function divideLayers(
 ): Layer[] {
   if (parts === 'whole') return [...layers];
   const isOriginal = isPackedModel || keepsModules(patched, layers);
+  // No exporter writes this operator: an optimizer has made it of layers that were apart.
+  const mayBeBuilt = ({ linear }: Layer) => !isOriginal || linear[0]?.geometry.kind === 'inside';
   return layers.flatMap((layer) => {
     const output = outputOf(patched, reader, layer);
     if (!output?.widths || output.layout === 'by head') return [layer];
-    const isDivided = parts === 'split' || (!isOriginal && isBuilt(layer, output));
+    const isDivided = parts === 'split' || (mayBeBuilt(layer) && isBuilt(layer, output));
     return isDivided ? partsOf(layer, output.widths) : [layer];
   });
 }
@@ -51,7 +53,8 @@ function outputOf(
   { linear }: Layer,
 ): FusedOutput | undefined {
   const [first] = linear;
-  if (first?.geometry.kind !== 'matrix' || first.geometry.outputColumns) return undefined;
+  if (!first || first.geometry.kind === 'channels') return undefined;
+  if (first.geometry.kind === 'matrix' && first.geometry.outputColumns) return undefined;
   return fusedOutput(values, reader, first);
 }
 

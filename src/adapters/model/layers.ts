@@ -1,8 +1,10 @@
 /** The layers of a model as a user selects them: nodes that share a weight are one. */
 import { isComputing } from '../../graph/constants.js';
+import type { Value } from '../../graph/uses.js';
 import type { Node } from '../../onnx/model.js';
 import type { LayerPart } from '../structure/structure.js';
-import { type Finding, findLinearLayers, type LinearLayer } from '../targets/index.js';
+import { attentionPath } from '../targets/attention-path.js';
+import { type Finding, findLinearLayers, isOpen, type LinearLayer } from '../targets/index.js';
 import { modulePath } from '../targets/module-path.js';
 import type { Selectable } from '../targets/select.js';
 import { WeightNames } from '../targets/weight-name.js';
@@ -36,7 +38,7 @@ export interface Layer extends Selectable {
 export function findLayers(patched: PatchedModel, perNode = false): Layer[] {
   const { model, values, ownNodes } = patched;
   const groups = new Map<unknown, Finding[]>();
-  for (const finding of findLinearLayers(model, values)) {
+  for (const finding of findLinearLayers(model, values, ownNodes)) {
     if (ownNodes.has(finding.node.name)) continue;
     const key = perNode || 'refusal' in finding ? finding : weightKey(finding);
     const group = groups.get(key);
@@ -44,7 +46,9 @@ export function findLayers(patched: PatchedModel, perNode = false): Layer[] {
     else groups.set(key, [finding]);
   }
   const names = new WeightNames(model, values);
-  return [...groups.values()].map((group) => layerOf(patched, group, names));
+  const all = [...groups.values()];
+  const paths = new Paths(patched, all.flat(), names);
+  return all.map((group) => layerOf(patched, group, paths));
 }
 
 /** Uses of one stored tensor share an adapter only where they use it the same way. */
@@ -59,14 +63,39 @@ function weightKey({ node, weight }: LinearLayer): string {
   return [at, ...computed, weight.transposed, weight.factor, weight.in, weight.out].join();
 }
 
-function layerOf(patched: PatchedModel, findings: Finding[], names: WeightNames): Layer {
+/** The paths of the modules that findings come from. */
+class Paths {
+  /** Of the layers by what they read. */
+  private readonly behind = new Map<Value, string>();
+
+  constructor(
+    private readonly patched: PatchedModel,
+    findings: readonly Finding[],
+    private readonly names: WeightNames,
+  ) {
+    for (const finding of findings) {
+      if ('refusal' in finding || !isOpen(finding)) continue;
+      const read = patched.values.resolve(finding.node.graph, finding.input);
+      if (read) this.behind.set(read, this.of(finding));
+    }
+  }
+
+  of(finding: Finding): string {
+    const { patched, names, behind } = this;
+    const node = multiplying(finding);
+    const path = modulePath(node, names.of(finding), patched.label(finding.node, node));
+    if ('refusal' in finding || isOpen(finding)) return path;
+    const made = patched.values.resolve(finding.node.graph, finding.output);
+    return attentionPath(finding, path, made && behind.get(made));
+  }
+}
+
+function layerOf(patched: PatchedModel, findings: Finding[], paths: Paths): Layer {
   const nodes = findings.map(({ node }) => node);
   const linear = findings.flatMap((finding) => ('refusal' in finding ? [] : [finding]));
   const first = findings[0]!;
   const labels = findings.map((finding) => patched.label(finding.node, multiplying(finding)));
-  const modules = findings.map((finding, i) =>
-    modulePath(multiplying(finding), names.of(finding), labels[i]),
-  );
+  const modules = findings.map((finding) => paths.of(finding));
   const own = 'refusal' in first ? first.refusal : undefined;
   const beside = exportedBeside(modules[0]!);
   return {

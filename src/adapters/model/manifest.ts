@@ -28,11 +28,13 @@ const finite = v.pipe(v.number(), v.finite());
 const siteEntries = v.object({
   /** The node's name, or its output's where it has none. */
   node: name,
-  /** The value that the adapter is added to, as the patched model calls it: the layer's output. */
+  /** The layer's output as the patched model calls it, which the adapter is added to; or the layer's weight. */
   base: name,
+  /** Which input of the node reads its weight, where the adapter is added to that. */
+  input: v.optional(count),
   /** The output of the layer's own node, where the adapter joins after an Add of its bias. */
   product: v.optional(name),
-  /** The nodes that were added, the last one an Add that carries the layer's old output name. */
+  /** The nodes that were added, the last one an Add that carries the layer's old output name, or what it reads. */
   nodes: v.pipe(v.array(name), v.minLength(1)),
 });
 

@@ -2,7 +2,7 @@
 
 import { OnnxLoraError } from '../../errors.js';
 import { storedTensor } from '../../graph/constants.js';
-import { ValueIndex } from '../../graph/uses.js';
+import { type Use, ValueIndex } from '../../graph/uses.js';
 import type { TensorPlace } from '../../onnx/external.js';
 import {
   allGraphs,
@@ -70,6 +70,8 @@ export class PatchedModel {
 
   /** The sites beside each node, in the order they were added. */
   private readonly beside = new Map<Node, AttachedNodes[]>();
+  /** The sites on weights, by their Adds. */
+  private readonly onWeights = new Map<Node | undefined, AttachedNodes>();
   private readonly nodesByName = new Map<string, Node>();
 
   /** @throws OnnxLoraError `invalid-manifest` where manifest and graph do not fit together */
@@ -92,7 +94,7 @@ export class PatchedModel {
     if (misfit) throw this.damaged(`the part of ${misfit.name} ends behind its layer`);
     for (const { adapters: all } of this.sets) this.checkUnique(all.map(({ name }) => name));
     this.checkUnique(this.sets.map(({ set }) => set));
-    this.checkUnique(sites.map(({ base }) => base));
+    this.checkUnique(sites.flatMap(({ base, input }) => (input === undefined ? [base] : [])));
     this.checkUnique(slots.flatMap(({ a, b }) => [a, b]));
     this.heads = this.sets.flatMap(({ head }) => (head ? [head] : []));
     const biases = this.sets.flatMap((set) => set.biases ?? []);
@@ -114,6 +116,10 @@ export class PatchedModel {
     );
     this.slotSites = slots.flatMap((slot) => slot.sites.map((site) => this.attach(site)));
     for (const site of [...this.sites, ...this.slotSites]) {
+      if (site.site.input !== undefined) {
+        this.onWeights.set(site.add, site);
+        continue;
+      }
       const known = this.beside.get(site.target);
       if (known) known.push(site);
       else this.beside.set(site.target, [site]);
@@ -158,7 +164,7 @@ export class PatchedModel {
     return this.sitesBeside(target)[0]?.site.node ?? nodeLabel(named);
   }
 
-  /** The adapters or slots beside a layer's node, the one next to it first. */
+  /** The adapters or slots after a layer's node, the one next to it first; those on its weight are before it. */
   sitesBeside(target: Node): readonly AttachedNodes[] {
     return this.beside.get(target) ?? [];
   }
@@ -178,6 +184,12 @@ export class PatchedModel {
   /** Names of values mean something in their graph only: branches of an If may use the same ones. */
   private producerOf(graph: Graph, name: string): Node | undefined {
     return this.values.resolve(graph, name)?.producer;
+  }
+
+  /** The reading of a weight by the layer's own node, where an adapter on the weight reads it first. */
+  ownUse(use: Use): Use {
+    const site = use.index === 0 ? this.onWeights.get(use.node) : undefined;
+    return site ? { node: site.target, graph: site.target.graph, index: site.site.input! } : use;
   }
 
   /** An initializer that an adapter names. */
@@ -285,10 +297,50 @@ export class PatchedModel {
       return node;
     });
     const add = nodes.at(-1)!;
-    if (add.opType !== 'Add' || !add.inputs.includes(site.base) || add.outputs[0] === site.base) {
+    if (add.opType !== 'Add' || !this.addsTo(add, site) || add.outputs[0] === site.base) {
       throw this.damaged(`node ${nodeLabel(add)} does not add to ${site.base}`);
     }
-    return { site, nodes, add, target: this.target(site, add.graph) };
+    const { input } = site;
+    const target = input === undefined ? this.target(site, add.graph) : this.reading(add, input);
+    return { site, nodes, add, target };
+  }
+
+  /** Whether an Add reads the base, a weight also through the adapters below it. */
+  private addsTo({ graph, inputs }: Node, { base, input }: Site): boolean {
+    if (input === undefined) return inputs.includes(base);
+    let name = inputs[0];
+    for (let left = this.ownNodes.size; left > 0 && name !== base; left--) {
+      const below = this.producerOf(graph, name ?? '');
+      if (!below || !this.ownNodes.has(below.name)) return false;
+      name = below.inputs[0];
+    }
+    return name === base;
+  }
+
+  /** The model's node that reads a weight through the adapters on it. */
+  private reading(add: Node, input: number): Node {
+    let reader = this.readerOf(add);
+    for (let left = this.ownNodes.size; left > 0; left--) {
+      const { index } = reader;
+      const node = reader.node!;
+      if (!this.ownNodes.has(node.name)) {
+        if (index !== input) break;
+        return node;
+      }
+      if (node.opType !== 'Add' || index !== 0) break;
+      reader = this.readerOf(node);
+    }
+    throw this.damaged(`no node reads the weight that ${nodeLabel(add)} gives`);
+  }
+
+  /**
+   * The one input that reads what an adapter's Add makes of a weight: the layer's own, or another adapter's.
+   * @throws OnnxLoraError `invalid-manifest` where it is not one
+   */
+  readerOf(add: Node): Use {
+    const [use, ...others] = this.values.resolve(add.graph, add.outputs[0]!)?.uses ?? [];
+    if (use?.node && use.graph === add.graph && others.length === 0) return use;
+    throw this.damaged(`the weight that ${nodeLabel(add)} gives has not one reader`);
   }
 
   private target(site: Site, graph: Graph): Node {

@@ -95,7 +95,8 @@ function insertSlot(
   }
   const sites = layer.linear.map((linear, i) => {
     const prefix = `lora/slots/${i === 0 ? name : layer.modules[i]}`;
-    const { site, constants } = attachSubgraph(model, lora, linear, structure, slot, prefix);
+    const adapter = { kind: lora, structure, tensors: slot, prefix };
+    const { site, constants } = attachSubgraph(model, linear, adapter);
     for (const constant of constants) addInitializer(edit, patched.model, constant);
     initializers.push(...constants.map((constant) => constant.name));
     return site;

@@ -2,7 +2,9 @@
 import { swapsOf } from '../../graph/constants.js';
 import { isPlain, type Structure } from '../structure/structure.js';
 import type { LinearLayer } from '../targets/index.js';
+import { wideColumns } from './part.js';
 import { stackedA, stackedB } from './stacked.js';
+import type { AdaptedLayer, WeightChange } from './subgraph.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
 
@@ -21,6 +23,21 @@ export function updateAsRead(
 ): string {
   const update = denseUpdate(b, structure, tensors);
   return isReadTransposed(weight) ? b.transpose('update_turned', update, [1, 0]) : update;
+}
+
+/** `s·A·B` in its columns of a weight that the node reads as [in, out]. */
+export const weightUpdate: WeightChange = (b, adapted) => {
+  return amongColumns(b, denseUpdate(b, adapted.structure, adapted.tensors), adapted);
+};
+
+/** The change of an adapter's own columns as one of the whole weight, in the weight's type. */
+export function amongColumns(
+  b: SubgraphBuilder,
+  change: string,
+  { layer: { weight }, structure, tensors }: AdaptedLayer,
+): string {
+  const wide = wideColumns(b, 'change_wide', change, structure);
+  return b.cast('change_cast', wide, tensors.dtype, weight.dtype);
 }
 
 /** `s·A·B`, [in, out] */

@@ -9,10 +9,11 @@
  */
 import type { FloatName } from '../../onnx/dtype.js';
 import type { Structure } from '../structure/structure.js';
-import type { LinearLayer } from '../targets/index.js';
-import { isReadTransposed, updateAsRead } from './dense.js';
+import type { LinearLayer, OpenLayer } from '../targets/index.js';
+import { amongColumns, isReadTransposed, updateAsRead } from './dense.js';
+import { ownColumns } from './part.js';
 import { productWith } from './same-operator.js';
-import { type Change, product } from './subgraph.js';
+import { type Change, product, type WeightChange } from './subgraph.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
 
@@ -21,7 +22,10 @@ export const scaledColumns: Change = (b, place) => {
   const { dtype, own } = tensors;
   const parts = adaptedWeight(b, layer, structure, tensors);
   const gain = b.node('gain', 'Div', [own!.magnitude!, parts.norms]);
-  if (mayBeVector(layer)) return productOfChange(b, layer, dtype, { ...parts, gain });
+  if (mayBeVector(layer)) {
+    const changed = changeOfWeight(b, layer, dtype, { ...parts, gain });
+    return productWith(b, layer, b.cast('change_cast', changed, dtype, layer.weight.dtype));
+  }
   const delta = product(b, place);
   const excess = b.node('excess', 'Sub', [gain, b.number('one', 1, dtype)]);
   const factor = (leaf: string, value: string) =>
@@ -33,6 +37,14 @@ export const scaledColumns: Change = (b, place) => {
   ]);
   const scaledDelta = b.node('scaled_delta', 'Mul', [delta, factor('gain_axes', gain)]);
   return b.node('change', 'Add', [scaledProduct, scaledDelta]);
+};
+
+/** `W' - W` of a weight that the node reads as [in, out]. */
+export const scaledWeight: WeightChange = (b, adapted) => {
+  const { layer, structure, tensors } = adapted;
+  const parts = adaptedWeight(b, layer, structure, tensors);
+  const gain = b.node('gain', 'Div', [tensors.own!.magnitude!, parts.norms]);
+  return amongColumns(b, changeOfWeight(b, layer, tensors.dtype, { ...parts, gain }), adapted);
 };
 
 /** W and W + s·A·B as the node reads its weight, and the norms of its columns, [out]. */
@@ -52,7 +64,8 @@ function adaptedWeight(
   const { dtype } = tensors;
   const isTransposed = isReadTransposed(weight);
   const update = updateAsRead(b, weight, structure, tensors);
-  const stored = b.cast('weight_cast', weight.name, weight.dtype, dtype);
+  const own = ownColumns(b, weight.name, structure, isTransposed ? 0 : 1);
+  const stored = b.cast('weight_cast', own, weight.dtype, dtype);
   // A kernel has further axes, all of size 1.
   const dims = isTransposed ? [weight.out, weight.in] : [weight.in, weight.out];
   const isMatrix = weight.constant?.dims.length === 2;
@@ -69,35 +82,33 @@ function adaptedWeight(
  * Beside a weight on the left X may be a vector, and its product has no axis that columns of gains could
  * stretch along.
  */
-function mayBeVector({ geometry }: LinearLayer): boolean {
+function mayBeVector({ geometry }: OpenLayer): boolean {
   return geometry.kind === 'matrix' && geometry.outputColumns && !geometry.flat;
 }
 
-/** `X · (W' - W)`, which is right for any number of axes. */
-function productOfChange(
+/** `W' - W`, whose product with X is right for any number of axes. */
+function changeOfWeight(
   b: SubgraphBuilder,
   layer: LinearLayer,
   dtype: FloatName,
   { weight, adapted, gain }: AdaptedWeight & { gain: string },
 ): string {
-  const { out, factor, dtype: own } = layer.weight;
+  const { out, factor } = layer.weight;
   const column = isReadTransposed(layer.weight) ? b.reshape('gain_axes', gain, [out, 1]) : gain;
   const change = b.node('weight_change', 'Sub', [
     b.node('adapted_scaled', 'Mul', [adapted, column]),
     weight,
   ]);
   // The operator multiplies with its factor once more.
-  const divided =
-    factor === 1
-      ? change
-      : b.node('change_divided', 'Div', [change, b.number('change_factor', factor, dtype)]);
-  return productWith(b, layer, b.cast('change_cast', divided, dtype, own));
+  return factor === 1
+    ? change
+    : b.node('change_divided', 'Div', [change, b.number('change_factor', factor, dtype)]);
 }
 
 /** A vector [out] as it meets the layer's output. */
 function alongOutput(
   b: SubgraphBuilder,
-  { geometry, weight }: LinearLayer,
+  { geometry, weight }: OpenLayer,
   leaf: string,
   vector: string,
 ): string {
@@ -107,7 +118,7 @@ function alongOutput(
 }
 
 /** X·W: the layer's output without the bias that its operator adds. */
-function withoutBias(b: SubgraphBuilder, layer: LinearLayer, base: string): string {
+function withoutBias(b: SubgraphBuilder, layer: OpenLayer, base: string): string {
   const { geometry, weight } = layer;
   const node = layer.product?.node ?? layer.node;
   const bias = node.opType === 'Gemm' || geometry.kind === 'channels' ? node.inputs[2] : undefined;

@@ -3,9 +3,10 @@
  * runtime computes it once, when it loads, and keeps it beside W.
  */
 import { isDequantized } from '../targets/weight.js';
-import { updateAsRead } from './dense.js';
+import { amongColumns, updateAsRead } from './dense.js';
+import { ownColumns } from './part.js';
 import { productWith } from './same-operator.js';
-import { type Change, likeBase } from './subgraph.js';
+import { type Change, likeBase, type WeightChange } from './subgraph.js';
 
 export const hadamardProduct: Change = (b, { layer, structure, tensors, base }) => {
   const { weight, geometry } = layer;
@@ -19,4 +20,14 @@ export const hadamardProduct: Change = (b, { layer, structure, tensors, base }) 
   const product = productWith(b, layer, b.cast('change_cast', change, dtype, weight.dtype));
   // See matrixDelta: a second reader of the base keeps its operator from another kernel.
   return isDequantized(weight) ? likeBase(b, product, base) : product;
+};
+
+/** `W ∘ s·A·B` of a weight that the node reads as [in, out]. */
+export const hadamardChange: WeightChange = (b, adapted) => {
+  const { layer, structure, tensors } = adapted;
+  const { weight } = layer;
+  const own = ownColumns(b, weight.name, structure, 1);
+  const stored = b.cast('weight_cast', own, weight.dtype, tensors.dtype);
+  const update = updateAsRead(b, weight, structure, tensors);
+  return amongColumns(b, b.node('weight_change', 'Mul', [stored, update]), adapted);
 };

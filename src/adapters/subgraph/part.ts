@@ -26,10 +26,21 @@ export function wideFactor(
   return b.node(leaf, 'Concat', columns, { axis: { int: 1 } });
 }
 
+/** The part's own columns of a matrix that is as wide as the layer. @param axis that the columns lie along */
+export function ownColumns(b: SubgraphBuilder, value: string, s: Structure, axis: number): string {
+  if (!s.part) return value;
+  const { first } = s.part;
+  return b.slice('own_columns', value, { axis, start: first, end: first + s.out });
+}
+
+/** A matrix [rows, out] as wide as the layer. */
+export function wideColumns(b: SubgraphBuilder, leaf: string, value: string, s: Structure): string {
+  const [before, behind] = around(s);
+  return before + behind === 0 ? value : b.pad(leaf, value, [0, before, 0, behind]);
+}
+
 /** Rows [N, Kout, out/Kout] of the part as rows of the layer: [N, columns]; others stay as they are. */
 export function wideRows(b: SubgraphBuilder, value: string, s: Structure): string {
   if (!s.part) return value;
-  const [before, behind] = around(s);
-  const rows = b.reshape('d_part', value, [-1, s.out]);
-  return b.pad('d_wide', rows, [0, before, 0, behind]);
+  return wideColumns(b, 'd_wide', b.reshape('d_part', value, [-1, s.out]), s);
 }

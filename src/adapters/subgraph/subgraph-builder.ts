@@ -73,13 +73,22 @@ export class SubgraphBuilder implements Subgraph {
 
   /** Part of the shape of a value, as a tensor. */
   shapeSlice(leaf: string, value: string, start: number, end: number): string {
-    const shape = this.node(`${leaf}_shape`, 'Shape', [value]);
+    return this.slice(leaf, this.node(`${leaf}_shape`, 'Shape', [value]), { axis: 0, start, end });
+  }
+
+  /** Part of a value along one axis. */
+  slice(
+    leaf: string,
+    value: string,
+    { axis, start, end }: { axis: number; start: number; end: number },
+  ): string {
     if (this.opset < 10) {
-      const attributes = { starts: { ints: [start] }, ends: { ints: [end] }, axes: { ints: [0] } };
-      return this.node(leaf, 'Slice', [shape], attributes);
+      const range = { starts: { ints: [start] }, ends: { ints: [end] }, axes: { ints: [axis] } };
+      return this.node(leaf, 'Slice', [value], range);
     }
     const range = [this.integers(`${leaf}_start`, [start]), this.integers(`${leaf}_end`, [end])];
-    return this.node(leaf, 'Slice', [shape, ...range]);
+    const axes = axis === 0 ? [] : [this.integers(`${leaf}_axis`, [axis])];
+    return this.node(leaf, 'Slice', [value, ...range, ...axes]);
   }
 
   /** A value in another type. Casts of constants cost nothing at run time. */

@@ -20,32 +20,39 @@ import {
   type Structure,
   stackedRank,
 } from '../structure/structure.js';
-import type { Geometry, LinearLayer } from '../targets/index.js';
+import type { LinearLayer, OpenGeometry, OpenLayer } from '../targets/index.js';
 import { isDequantized } from '../targets/weight.js';
 import { wideFactor, wideRows } from './part.js';
 import { stackedA, stackedB } from './stacked.js';
 import { type Subgraph, SubgraphBuilder } from './subgraph-builder.js';
 import type { AdapterTensors } from './tensors.js';
 
-/** A place for an adapter, and what it is made of. */
-export interface AdapterPlace {
-  readonly layer: LinearLayer;
+/** A layer for an adapter, and what the adapter is made of. */
+export interface AdaptedLayer<L extends LinearLayer = LinearLayer> {
+  readonly layer: L;
   readonly structure: Structure;
   readonly tensors: AdapterTensors;
-  /** The layer's own output under its new name. */
+}
+
+/** A place for an adapter. */
+export interface AdapterPlace<L extends LinearLayer = OpenLayer> extends AdaptedLayer<L> {
+  /** The value that it adds to: the layer's own output under its new name, or its weight. */
   readonly base: string;
 }
 
 /** Writes what an adapter adds to a layer's output. */
 export type Change = (builder: SubgraphBuilder, place: AdapterPlace) => string;
 
+/** Writes what an adapter adds to a layer's weight, laid out and typed as the node reads it. */
+export type WeightChange = (builder: SubgraphBuilder, adapted: AdaptedLayer) => string;
+
 /**
  * The nodes that compute `output = base + change`.
  * @param output the name that consumers read
  */
-export function adapterSubgraph(
-  change: Change,
-  place: AdapterPlace,
+export function adapterSubgraph<L extends LinearLayer>(
+  change: (builder: SubgraphBuilder, place: AdapterPlace<L>) => string,
+  place: AdapterPlace<L>,
   at: { prefix: string; output: string },
   context: { names: NameAuthority; opset: number },
 ): Subgraph {
@@ -65,10 +72,10 @@ export const product: Change = (builder, { layer, structure, tensors, base }) =>
   return channelDelta(builder, layer.input, layer.geometry, structure, filled);
 };
 
-type Channels = Extract<Geometry, { kind: 'channels' }>;
-type Matrix = Extract<Geometry, { kind: 'matrix' }>;
+type Channels = Extract<OpenGeometry, { kind: 'channels' }>;
+type Matrix = Extract<OpenGeometry, { kind: 'matrix' }>;
 
-function isChannels(geometry: Geometry): geometry is Channels {
+function isChannels(geometry: OpenGeometry): geometry is Channels {
   return geometry.kind === 'channels';
 }
 

@@ -55,6 +55,9 @@ export function fusedOutput(
   reader: TensorReader,
   { node, output, weight, geometry }: LinearLayer,
 ): FusedOutput | undefined {
+  if (geometry.kind === 'inside') {
+    return { layout: 'side by side', widths: geometry.widths, isAttention: true };
+  }
   const flat = geometry.kind === 'matrix' && geometry.flat;
   const start = { node, output, sizes: undefined, axes: [] };
   return follow({ values, reader, features: weight.out, flat }, start, MAX_STEPS);

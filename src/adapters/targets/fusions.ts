@@ -25,6 +25,8 @@ const fusions: readonly Fusion[] = [
       in_proj: QKV,
       to_qkv: ['to_q', 'to_k', 'to_v'],
       query_key_value: ['query', 'key', 'value'],
+      qkv_dense: ['query', 'key', 'value'],
+      qkv_lin: ['q_lin', 'k_lin', 'v_lin'],
     },
     parts: [QUERY, KEY, VALUE],
   },
@@ -102,7 +104,10 @@ export function needsProof({ path }: FusedPlace): boolean {
 }
 
 /** Names that builders give to a layer that they made of several, and few models have themselves. */
-const BUILT = new Set(['qkv_proj', 'kv_proj', 'gate_up_proj', 'gate_up', 'w13']);
+const BUILT = new Set([
+  ...['qkv_proj', 'qkv_dense', 'qkv_lin'],
+  ...['kv_proj', 'gate_up_proj', 'gate_up', 'w13'],
+]);
 /** Names of modules that models have packed themselves. */
 const OWN = new Set(['c_attn', 'in_proj', 'query_key_value', 'qkv', 'Wqkv', 'to_qkv', 'to_kv']);
 

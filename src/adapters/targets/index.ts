@@ -1,6 +1,7 @@
 /** The linear layers of a model, and for the others the reason why they take no adapter. */
 import type { ValueIndex } from '../../graph/uses.js';
 import { allGraphs, type Model, type Node } from '../../onnx/model.js';
+import { packedAttention } from './attention.js';
 import { pointwiseConv } from './conv.js';
 import { gemm } from './gemm.js';
 import {
@@ -22,11 +23,15 @@ export type {
   Geometry,
   IntegerProduct,
   LinearLayer,
+  OpenGeometry,
+  OpenLayer,
   RefusedNode,
   Weight,
 } from './target.js';
+export { isOpen } from './target.js';
 
-type Analyzer = (values: ValueIndex, node: Node) => Finding;
+/** @param added names of the nodes of adapters */
+type Analyzer = (values: ValueIndex, node: Node, added: ReadonlySet<string>) => Finding;
 
 const refuse =
   (refusal: string): Analyzer =>
@@ -34,8 +39,8 @@ const refuse =
 
 const integerConv =
   'it convolves integers: only products of matrices take adapters there; start from the model before quantization';
-const packedAttention =
-  'its query, key and value weights are packed into one operator; start from the model before this fusion';
+const packedIntegers =
+  'its query, key and value weights are packed into one operator as integers; start from the model before quantization';
 const experts =
   'it holds the weights of all experts in one operator, which adds no adapter between its products; export the model with a MatMul for each expert (a transformers export without this fusion), or adapt the other layers';
 const fused = 'an activation is fused into it, after the point where an adapter adds';
@@ -46,15 +51,14 @@ export const refusedOperators: Readonly<Record<string, string>> = {
   QLinearConv: integerConv,
   'com.microsoft:FusedGemm': fused,
   'com.microsoft:FusedConv': fused,
-  'com.microsoft:Attention': packedAttention,
-  'com.microsoft:QAttention': packedAttention,
+  'com.microsoft:QAttention': packedIntegers,
   'com.microsoft:MoE': experts,
   'com.microsoft:QMoE': experts,
 };
 
-/** Whether a node keeps the weights of query, key and value as one, inside. */
+/** Whether a node keeps the weights of query, key and value as one, inside, where no adapter can join them. */
 export function isPackedAttention(node: Node): boolean {
-  return refusedOperators[operator(node)] === packedAttention;
+  return refusedOperators[operator(node)] === packedIntegers;
 }
 
 /** Every operator that multiplies with a weight matrix, by domain and type. */
@@ -64,6 +68,7 @@ const analyzers: Readonly<Record<string, Analyzer>> = {
   Conv: pointwiseConv,
   MatMulInteger: matMulInteger,
   QLinearMatMul: qLinearMatMul,
+  'com.microsoft:Attention': packedAttention,
   'com.microsoft:FusedMatMul': fusedMatMul,
   'com.microsoft:MatMulNBits': matMulNBits,
   'com.microsoft:MatMulBnb4': matMulBnb4,
@@ -76,20 +81,25 @@ const analyzers: Readonly<Record<string, Analyzer>> = {
 /**
  * Looks at every node of the main graph, of its If/Loop/Scan bodies and of the functions.
  * Operators that have nothing to do with weights are left out.
+ * @param added names of the nodes of adapters, which a weight is read through
  */
-export function findLinearLayers(model: Model, values: ValueIndex): Finding[] {
+export function findLinearLayers(
+  model: Model,
+  values: ValueIndex,
+  added: ReadonlySet<string> = new Set(),
+): Finding[] {
   const findings: Finding[] = [];
   for (const graph of allGraphs(model.graph)) {
     for (const node of graph.nodes) {
       const analyze = analyzerOf(node);
-      if (analyze) findings.push(analyze(values, node));
+      if (analyze) findings.push(analyze(values, node, added));
     }
   }
   for (const { name, body } of model.functions) {
     const inside = refuse(`it is inside the function ${name}; inline the model's functions first`);
     for (const graph of allGraphs(body)) {
       for (const node of graph.nodes) {
-        if (analyzerOf(node)) findings.push(inside(values, node));
+        if (analyzerOf(node)) findings.push(inside(values, node, added));
       }
     }
   }

@@ -27,7 +27,19 @@ export type Geometry =
       readonly spatial: number;
       /** Of the convolution, one for each of those axes. */
       readonly strides: readonly number[];
+    }
+  /**
+   * `Y = X · W` inside an operator that takes Y apart: no value of the graph is Y, and an adapter joins W.
+   */
+  | {
+      /** A product that the graph does not show. */
+      readonly kind: 'inside';
+      /** Columns of the parts that the operator takes, from the first one on. */
+      readonly widths: readonly number[];
     };
+
+/** The axes of a layer whose output the graph shows. */
+export type OpenGeometry = Exclude<Geometry, { readonly kind: 'inside' }>;
 
 /** The weight of a linear layer, seen as `W [in, out]` whatever its layout in the file. */
 export interface Weight {
@@ -85,12 +97,23 @@ export interface LinearLayer {
   readonly product?: IntegerProduct | undefined;
   /** Name of X, in floating point. */
   readonly input: string;
-  /** Name of Y. */
+  /** Name of Y; of a product inside an operator, of what the operator gives. */
   readonly output: string;
   /** W, as the file has it. */
   readonly weight: Weight;
   /** The axes of X and Y that the features lie on. */
   readonly geometry: Geometry;
+}
+
+/** A layer whose output is a value of the graph: adapters join that, and others the weight. */
+export interface OpenLayer extends LinearLayer {
+  /** The axes of X and Y that the features lie on. */
+  readonly geometry: OpenGeometry;
+}
+
+/** Whether the graph shows the output of a layer. */
+export function isOpen(layer: LinearLayer): layer is OpenLayer {
+  return layer.geometry.kind !== 'inside';
 }
 
 /** An analyzer's result: a layer, or the reason why the node is not one. */

@@ -15,6 +15,8 @@ import type { Weight } from './target.js';
 /** An operator's use of its weight input. */
 export interface WeightUse {
   readonly input: number;
+  /** The weight, where the node reads it through adapters; else what the node reads. */
+  readonly name?: string;
   /** The value that the node reads is `[out, in]`. */
   readonly transposed: boolean;
   readonly factor: number;
@@ -24,7 +26,7 @@ export interface WeightUse {
 
 /** The weight of an input of a node, or the reason why it cannot take an adapter. */
 export function findWeight(values: ValueIndex, node: Node, use: WeightUse): Weight | string {
-  const name = node.inputs[use.input]!;
+  const name = use.name ?? node.inputs[use.input]!;
   const constant = traceWeight(values, node.graph, name);
   if (!constant) return notTraced(values, node, name);
   const { tensor, dims, dtype } = constant;

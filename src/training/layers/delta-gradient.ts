@@ -7,7 +7,7 @@
  * needed.
  */
 
-import type { Geometry, LinearLayer } from '../../adapters/targets/index.js';
+import type { OpenGeometry, OpenLayer } from '../../adapters/targets/index.js';
 import type { OpBuilder } from '../../autodiff/op-builder.js';
 
 /**
@@ -18,7 +18,7 @@ import type { OpBuilder } from '../../autodiff/op-builder.js';
  */
 export function deltaGradient(
   c: OpBuilder,
-  { input, geometry, weight }: LinearLayer,
+  { input, geometry, weight }: OpenLayer,
   dy: string,
 ): string {
   const used = strided(c, input, geometry);
@@ -29,13 +29,13 @@ export function deltaGradient(
 }
 
 /** The axes of the features of X and Y; from the end, but for channels. */
-function featureAxes(geometry: Geometry): [x: number, y: number] {
+function featureAxes(geometry: OpenGeometry): [x: number, y: number] {
   if (geometry.kind === 'channels') return [1, 1];
   return [geometry.inputColumns ? -2 : -1, geometry.outputColumns ? -2 : -1];
 }
 
 /** The part of its input that a convolution with strides reads. */
-function strided(c: OpBuilder, x: string, geometry: Geometry): string {
+function strided(c: OpBuilder, x: string, geometry: OpenGeometry): string {
   if (geometry.kind !== 'channels' || geometry.strides.every((stride) => stride === 1)) return x;
   const { strides } = geometry;
   const all = (value: number) => c.integers(strides.map(() => value));

@@ -51,6 +51,7 @@ export function addDropout(
   const name = graph.fresh('noise');
   let size = 0;
   for (const { adapter, site, target } of sites) {
+    if (site.input !== undefined) throw withoutInput(site, target);
     const layer = producers.get(target.outputs[0]!);
     // It may be in the branch of an If that is never taken.
     if (!layer) continue;
@@ -70,6 +71,15 @@ export function addDropout(
   graph.inputs.push({ name, dtype: 'float32', shape: [size] });
   const read = new Map([...dropped].map(([input, left]) => [left, input]));
   return { noise: { input: name, size }, dropped: read };
+}
+
+/** Dropout leaves the layer itself its whole input; inside one operator both read the same. */
+function withoutInput({ node }: Site, { opType }: AttachedSite['target']): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `dropout: the adapter of ${node} is added to the weight inside ${opType}, where nothing can be dropped from what it reads alone`,
+    { node, hint: 'Train without `dropout`, or start from the model before this fusion.' },
+  );
 }
 
 /** The random numbers of a batch. */

@@ -8,7 +8,6 @@ import { patch } from '../../../src/commands/patch.js';
 import { failure, sameFiles, temporaryFolder } from '../../support/files.js';
 import { model, node, tensor, value } from '../../support/models.js';
 import { loraTensors, type PeftTensors, peftFolder } from '../../support/peft.js';
-import { ZOO, zooModel } from '../../support/zoo.js';
 
 const folder = temporaryFolder();
 const LORA = { peft_type: 'LORA', r: 2, lora_alpha: 4 };
@@ -166,23 +165,34 @@ describe('an adapter of PEFT is refused', () => {
     expect(message).toContain('q (it is 8 x 8, the layer is 8 x 4)');
   });
 
-  it.each([['bert-ort-attention', 'no such layer; near: ']])(
-    'beside layers of %s that can take none, with the reason',
-    async (name, reason) => {
-      const error = await refusal(zooModel(name), join(ZOO, 'bert-cls-torchscript/lora/init'));
-      expect(error.message).toContain(reason);
-    },
-  );
+  it('beside layers that can take none, with the reason', async () => {
+    const path = folder.write(
+      model({
+        nodes: [
+          node('com.microsoft:FusedGemm', ['x', 'w'], 'y', { activation: 'Relu' }, '/q/FusedGemm'),
+        ],
+        initializers: [tensor('w', [8, 8])],
+        inputs: [value('x', [1, 8])],
+        outputs: ['y'],
+      }),
+    );
+    const { message } = await refusal(path, lora('q'));
+    expect(message).toContain('q (an activation is fused into it');
+  });
 
   describe('beside attention whose weights are packed', () => {
     const packed = () => {
       const heads = { num_heads: 2 };
       const attention = (x: string, y: string, name: string) =>
-        node('com.microsoft:Attention', [x, 'w', 'b'], y, heads, name);
+        node('com.microsoft:QAttention', [x, 'w', 'b', 's', 's'], y, heads, name);
       return folder.write(
         model({
           nodes: [attention('x', 'y', 'Attention_0'), attention('y', 'z', 'Attention_1')],
-          initializers: [tensor('w', [8, 24]), tensor('b', [24])],
+          initializers: [
+            tensor('w', [8, 24], undefined, 'int8'),
+            tensor('b', [24]),
+            tensor('s', [], [0.1]),
+          ],
           inputs: [value('x', [1, 2, 8])],
           outputs: ['z'],
         }),
@@ -192,7 +202,7 @@ describe('an adapter of PEFT is refused', () => {
     it('naming the nodes that a query may be packed into', async () => {
       const { message } = await refusal(packed(), lora('layers.0.query'));
       expect(message).toMatch(
-        /layers\.0\.query \(no such layer; .*packed attention \(node Attention_0 and 1 more\).*before this fusion/,
+        /layers\.0\.query \(no such layer; .*packed attention \(node Attention_0 and 1 more\).*before quantization/,
       );
     });
 

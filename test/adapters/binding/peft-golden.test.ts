@@ -70,6 +70,7 @@ const variants: [variant: string, of: string, tolerance: number][] = [
   ['bert-external-data', 'bert-cls-torchscript', 1e-5],
   ['bert-dynamo-external', 'bert-cls-torchscript', 1e-5],
   ['bert-ort-optimized', 'bert-cls-torchscript', 1e-5],
+  ['bert-ort-attention', 'bert-cls-torchscript', 1e-5],
   ['bert-fp16', 'bert-cls-torchscript', 3e-3],
   ['gpt2-dynamo', 'gpt2-causal', 1e-5],
   ['gpt2-ort-optimized', 'gpt2-causal', 1e-5],

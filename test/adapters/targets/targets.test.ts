@@ -302,8 +302,8 @@ describe('an operator that takes no adapter', () => {
   it.each([
     ['ConvInteger', /convolves integers/],
     ['QLinearConv', /convolves integers/],
-    ['com.microsoft:Attention', /packed into one operator/],
-    ['com.microsoft:QAttention', /packed into one operator/],
+    ['com.microsoft:Attention', /4 columns, expected those of query, key and value/],
+    ['com.microsoft:QAttention', /packed into one operator as integers/],
     ['com.microsoft:FusedGemm', /an activation is fused into it/],
     ['com.microsoft:MoE', /weights of all experts in one operator/],
     ['com.microsoft:QMoE', /a MatMul for each expert/],

@@ -1,7 +1,7 @@
 /** dΔW = Xᵀ · dY for layers in every form, against the product computed here. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { findLinearLayers, type LinearLayer } from '../../../src/adapters/targets/index.js';
+import { findLinearLayers, type OpenLayer } from '../../../src/adapters/targets/index.js';
 import { OpBuilder } from '../../../src/autodiff/op-builder.js';
 import type { GraphBuilder } from '../../../src/graph/builder.js';
 import { loadGraph } from '../../../src/graph/load.js';
@@ -76,7 +76,7 @@ function roundedAs({ dtype }: LinearCase, numbers: Float64Array): Float64Array {
 /** The model with `gradient`, which is computed from the input and `dy`. */
 async function withGradient(bytes: Uint8Array): Promise<Uint8Array> {
   const model = parseModel(new MemorySource(bytes));
-  const [layer] = findLinearLayers(model, new ValueIndex(model)) as LinearLayer[];
+  const [layer] = findLinearLayers(model, new ValueIndex(model)) as OpenLayer[];
   const reader = new TensorReader(model, new ExternalFiles(model));
   const loaded = loadGraph(model, reader);
   const graph = raiseOpset(loaded, await inferTypes(loaded));
