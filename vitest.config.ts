@@ -5,6 +5,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     exclude: ['test/fixtures/**'],
     globalSetup: ['test/support/vulkan-setup.ts'],
+    // Tests of the command line run what is built, as Node loads it.
+    server: { deps: { external: [/\/dist\//] } },
     // ONNX Runtime is a native addon: separate processes, not threads of one.
     pool: 'forks',
     // One for each core: much of a test is waiting for processes of its own, and its sessions have one thread.

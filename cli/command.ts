@@ -52,6 +52,8 @@ interface Definition<P extends PositionalSpecs, O extends OptionTable> {
 /** A command whose arguments have been checked against its description. */
 export interface Command extends Omit<Definition<PositionalSpecs, OptionTable>, 'options' | 'run'> {
   readonly options: OptionSpecs;
+  /** The descriptions of the options, with the rules of their effect. */
+  readonly table: OptionTable;
   readonly run: (args: Readonly<Record<string, unknown>>, ui: Ui) => Outcome | Promise<Outcome>;
 }
 
@@ -63,6 +65,7 @@ export function defineCommand<const P extends PositionalSpecs, const O extends O
   return {
     ...definition,
     options: specsOf(options),
+    table: options,
     run: (args, ui) => run(args as Arguments<P, O>, ui),
   };
 }

@@ -3,7 +3,7 @@ import { option } from '../src/options/option.js';
 import { path, toggle } from '../src/options/schemas.js';
 import { specsOf } from './specs.js';
 
-export const commonOptions = specsOf({
+export const commonTable = {
   config: option(path, {
     group: 'General',
     value: 'FILE',
@@ -31,7 +31,12 @@ export const commonOptions = specsOf({
     summary: 'this text',
     example: 'onnx-lora patch --help',
   }),
-});
+};
+
+export const commonOptions = specsOf(commonTable);
+
+/** Of what is told to people alone. */
+export const forPeople = { notWith: ['json'] };
 
 /** Of commands that have more to show than most readers want. */
 export const verboseOption = {
@@ -39,5 +44,6 @@ export const verboseOption = {
     group: 'Output',
     summary: 'list every skipped node with its reason',
     example: '--verbose | less',
+    ...forPeople,
   }),
 };

@@ -79,15 +79,26 @@ function defaultsText({ defaultBy }: Flag, table: OptionTable): string | undefin
   return usual && [usual, ...others.map(([name, text]) => `for ${name} ${text}`)].join(', ');
 }
 
+function isOn(key: string, table: OptionTable): boolean {
+  return table[key]?.default === true;
+}
+
 /** `with --data`, or of what is on by default `not with --no-verify`. */
-function conditionOf({ needs = [], only }: Flag, table: OptionTable): string | undefined {
+function conditionOf(
+  { needs = [], only, when = [] }: Flag,
+  table: OptionTable,
+): string | undefined {
   const choices = Object.entries(only ?? {}).map(
     ([key, values]) => `${long(key)} ${oneOf(values)}`,
   );
-  const on = needs.filter((key) => table[key]?.default === true);
-  if (on.length > 0) return `not with ${oneOf(on.map((key) => long(key, 'no-')))}`;
-  const others = [...choices, ...needs.map((key) => long(key))];
-  return others.length > 0 ? `with ${oneOf(others)}` : undefined;
+  const others = [...choices, ...needs.filter((key) => !isOn(key, table)).map((key) => long(key))];
+  const off = needs.filter((key) => isOn(key, table)).map((key) => long(key, 'no-'));
+  const rule = [
+    ...(off.length > 0 ? [`not with ${oneOf(off)}`] : []),
+    ...(others.length > 0 ? [`${off.length > 0 ? 'without' : 'with'} ${oneOf(others)}`] : []),
+  ].join(' ');
+  const texts = [rule, ...when.map(({ text }) => text)].filter(Boolean);
+  return texts.length > 0 ? texts.join('; ') : undefined;
 }
 
 /** `rankPattern` -> `--rank-pattern` */

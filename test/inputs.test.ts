@@ -143,27 +143,30 @@ describe.each(Object.entries(replacing))('%s is not replaced', (name, cases) => 
 });
 
 describe('train replaces nothing that it reads', () => {
-  const reads = {
-    data: 'data.safetensors',
-    evalData: 'eval.safetensors',
-    labels: 'labels.txt',
-    processor: 'processor.json',
-    dictionary: 'dictionary.txt',
-    tokenizer: 'tokenizer',
+  const arrays = { data: 'data.safetensors', evalData: 'eval.safetensors' };
+  /** What names each input. */
+  const inputs: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+    'model.onnx': {},
+    'data.safetensors': {},
+    'eval.safetensors': {},
+    'labels.txt': { data: 'rows.jsonl', labels: 'labels.txt', loss: 'cross-entropy' },
+    'processor.json': { data: 'images', processor: 'processor.json' },
+    'dictionary.txt': { data: 'images', dictionary: 'dictionary.txt', loss: 'ctc' },
+    'tokenizer/tokenizer.json': { data: 'rows.jsonl', tokenizer: 'tokenizer' },
   };
-  const inputs = ['model.onnx', ...Object.values(reads).slice(0, 5), 'tokenizer/tokenizer.json'];
   const outputs = ['output', 'log', 'plot', 'report', 'saveAdapter'] as const;
-  const base = () => {
-    const given = Object.entries(reads).map(([key, name]) => [key, at(name)]);
-    return { data: '', ...Object.fromEntries(given), loss, force, output: files.fresh('out.onnx') };
+  const base = ({ loss: named, ...more }: Readonly<Record<string, string>> = {}) => {
+    const given = Object.entries({ ...arrays, ...more }).map(([key, name]) => [key, at(name)]);
+    const how = { loss: named ?? loss, force, output: files.fresh('out.onnx') };
+    return { data: '', ...Object.fromEntries(given), ...how };
   };
 
-  it.each(inputs)('%s', async (name) => {
+  it.each(Object.entries(inputs))('%s', async (name, named) => {
     const before = readFileSync(at(name));
     for (const output of outputs) {
       // Adapters go by the ending.
       if (output === 'saveAdapter' && !name.endsWith('.safetensors')) continue;
-      const options = { ...base(), [output]: at(name) };
+      const options = { ...base(named), [output]: at(name) };
       const { message } = await failure(() => train(at('model.onnx'), options), 'invalid-argument');
       expect(message).toContain('is an input');
     }

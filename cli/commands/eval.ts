@@ -22,6 +22,7 @@ export const evalCommand = defineCommand({
     verbose: varied(verboseOption.verbose, {
       summary: 'show what the comparison with the file found and took',
       example: '--verbose',
+      needs: ['guard'],
     }),
   },
   examples: [

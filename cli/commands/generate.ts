@@ -77,7 +77,6 @@ async function once(args: Given, ui: Ui) {
   if (prompt === undefined) {
     throw usage('generate needs `prompt` or `chat`', 'For example: --prompt "Once upon a time"');
   }
-  if (system !== undefined && !chat) throw usage('`system` has no effect without `chat`');
   const streams = !ui.isJson && compare === undefined;
   const result = await generate(model, {
     ...{ ...pick(generatorOptions, args), ...pick(samplingOptions, args), compare },

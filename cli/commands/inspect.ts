@@ -11,6 +11,7 @@ import type {
 } from '../../src/report/inspection.js';
 import { by, rankText } from '../adapters.js';
 import { defineCommand } from '../command.js';
+import { forPeople } from '../common-options.js';
 import type { Column } from '../table.js';
 import { bytes, count, measure, percent, plural, printable, wrap } from '../text.js';
 import type { Ui } from '../ui.js';
@@ -25,6 +26,7 @@ export const inspectCommand = defineCommand({
       group: 'Output',
       summary: 'list every layer with the reason why it can take an adapter or not',
       example: '--why | less',
+      ...forPeople,
     }),
   },
   examples: [

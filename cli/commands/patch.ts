@@ -28,6 +28,7 @@ export const patchCommand = defineCommand({
   options: {
     ...patchOptions,
     verbose: varied(verboseOption.verbose, {
+      notWith: ['json', 'adapter'],
       summary:
         'list every skipped node with its reason, and what the comparison with the file found',
     }),

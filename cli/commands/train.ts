@@ -20,6 +20,7 @@ export const trainCommand = defineCommand({
       summary:
         'show what the comparison with the file found and took, and the nodes left to the CPU',
       example: '--provider webgpu --verbose',
+      notWith: ['json', 'emitStepGraph'],
     }),
   },
   examples: [

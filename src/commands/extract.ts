@@ -3,10 +3,10 @@ import { adapterFilePieces } from '../adapters/files/adapter-file.js';
 import {
   adapterFiles,
   checkAdapterOutput,
-  formatOf,
   writeAdapters,
 } from '../adapters/files/adapter-output.js';
 import type { PeftSummary } from '../adapters/files/export-peft.js';
+import { formatOf } from '../adapters/files/format-of.js';
 import { headParameters } from '../adapters/kinds/summary.js';
 import { adapterParameters } from '../adapters/kinds/tensors.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';

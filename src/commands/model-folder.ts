@@ -1,6 +1,7 @@
 /** Folders in the place of models: commands work on the file in them, and write folders that run. */
 import { mkdirSync, readdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative, resolve, sep } from 'node:path';
+import { dataKindsIn } from '../data/data-kind.js';
 import { OnnxLoraError } from '../errors.js';
 import { type Companion, companionsOf, isCompanion } from '../formats/model-folder/companions.js';
 import { withDataFiles } from '../formats/model-folder/external-data.js';
@@ -36,12 +37,16 @@ export function locateModel(path: string, onNote?: OnNote): Located {
   return { file: join(path, model), folder };
 }
 
-/** The options with the tokenizer of the model's folder, where no other one is named. */
-export function withTokenizer<O extends { readonly tokenizer?: string | undefined }>(
-  options: O,
-  { folder }: Located,
-): O {
-  return folder ? { ...options, tokenizer: options.tokenizer ?? folder.path } : options;
+interface Texts {
+  readonly tokenizer?: string | undefined;
+  readonly samplePrompt?: readonly string[] | undefined;
+}
+
+/** The options with the tokenizer of the model's folder, where texts need one and no other one is named. */
+export function withTokenizer<O extends Texts>(options: O, { folder }: Located): O {
+  const hasTexts = options.samplePrompt !== undefined || dataKindsIn(options).includes('rows');
+  if (!folder || !hasTexts) return options;
+  return { ...options, tokenizer: options.tokenizer ?? folder.path };
 }
 
 type Options = WriteOptions & { readonly output?: string | undefined };

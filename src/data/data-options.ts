@@ -1,6 +1,7 @@
 /** Options of samples. */
-import { option } from '../options/option.js';
+import { option, restricted } from '../options/option.js';
 import { path } from '../options/schemas.js';
+import { ofRows, ofRowsAndImages } from './data-kind.js';
 import { type ImageOptions, imageOptions } from './images/options.js';
 import { type RowOptions, rowOptions } from './rows/row-options.js';
 import { type TextOptions, textOptions } from './text/options.js';
@@ -18,8 +19,26 @@ export const dataOption = {
   }),
 };
 
+const { labelField, ...otherRowOptions } = rowOptions;
+const { imageField, ...pixelOptions } = imageOptions;
+
 /** The way they are read. */
-export const dataOptions = { ...rowOptions, ...textOptions, ...imageOptions };
+export const dataOptions = {
+  ...restricted({ labelField }, ofRows),
+  ...restricted(otherRowOptions, ofRowsAndImages),
+  ...restricted(textOptions, ofRows),
+  ...restricted({ imageField }, ofRows),
+  ...restricted(pixelOptions, ofRowsAndImages),
+};
+
+// The tokenizer may come from the model's folder, whatever the model takes.
+const { tokenizer: _, ...textsAlone } = textOptions;
+
+/** Options that have an effect on rows of texts alone. */
+export const textOptionKeys = Object.keys(textsAlone) as (keyof typeof textsAlone)[];
+
+/** Options that have an effect on images alone. */
+export const imageOptionKeys = Object.keys(imageOptions) as (keyof typeof imageOptions)[];
 
 /** Options of reading samples, of any kind. */
 export interface DataOptions extends RowOptions, TextOptions, ImageOptions {}

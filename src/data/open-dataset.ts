@@ -2,22 +2,24 @@
 import { extname } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
-import { kindOf } from '../formats/path-kind.js';
 import { openSafetensors } from '../formats/safetensors.js';
 import { resolveOptions } from '../options/resolve.js';
+import { dataKindOf, rowExtensions, type TensorExtension } from './data-kind.js';
+import { imageOptionKeys, textOptionKeys } from './data-options.js';
 import type { Dataset } from './dataset.js';
 import { takesImages } from './images/plan.js';
 import { withMadeInputs } from './made-inputs.js';
 import { type DataRequest, requestOptions } from './request.js';
-import { isRowFile, rowExtensions } from './rows/row-file.js';
 import { type TensorFile, tensorDataset } from './tensor-dataset.js';
 import { openTexts } from './text/dataset.js';
 import { takesTokens } from './text/inputs.js';
 
-const openers: Readonly<Record<string, (path: string) => TensorFile | Promise<TensorFile>>> = {
+type Opener = (path: string) => TensorFile | Promise<TensorFile>;
+
+const openers: Readonly<Record<string, Opener>> = {
   '.safetensors': openSafetensors,
   '.npz': openNpz,
-};
+} satisfies Record<TensorExtension, Opener>;
 
 /**
  * Opens samples: a .safetensors or .npz file whose arrays share their first axis; or, for the model and
@@ -47,22 +49,36 @@ export async function openDataset(path: string, given?: DataRequest): Promise<Da
     const dataset = await tensorDataset(path, () => open(path), mayLeaveOut);
     return request ? withMadeInputs(dataset, request) : dataset;
   }
-  if (request && isFolder(path)) return (await images()).openImageFolder(path, request);
-  if (request && isRowFile(path)) {
-    const isImages = takesImages(request.inputs) && !takesTokens(request.inputs);
-    return isImages ? (await images()).openImageRows(path, request) : openTexts(path, request);
-  }
+  const kind = request && dataKindOf(path);
+  if (kind === 'images') return (await images()).openImageFolder(path, request!);
+  if (kind === 'rows') return await openRows(path, request!);
   const found = extension ? `its name ends in ${extension}` : 'its name has no extension';
   throw new OnnxLoraError('invalid-argument', `${path} is not a data file: ${found}`, {
     hint: `Give a ${Object.keys(openers).join(' or ')} file with an array for every input of the model, texts in a ${rowExtensions.join(', ')} file, or a folder with a folder of images for each class.`,
   });
 }
 
+/** Rows hold what the model takes: texts, or paths of images. */
+async function openRows(path: string, request: DataRequest): Promise<Dataset> {
+  const isImages = takesImages(request.inputs) && !takesTokens(request.inputs);
+  refuseIdle(path, request, isImages);
+  return isImages ? (await images()).openImageRows(path, request) : openTexts(path, request);
+}
+
+/** @throws OnnxLoraError `invalid-argument` for options of what the model does not take */
+function refuseIdle(path: string, request: DataRequest, isImages: boolean): void {
+  const [found, of] = isImages ? ['images', 'texts'] : ['texts', 'images'];
+  const keys = isImages ? textOptionKeys : imageOptionKeys;
+  const idle = keys.find((key) => request[key] !== undefined && request[key] !== true);
+  if (idle === undefined) return;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `\`${idle}\` has no effect on the ${found} that ${path} holds for this model`,
+    { hint: `Leave it out: it is for models that take ${of}.` },
+  );
+}
+
 /** Loaded where it is needed: it brings a library of native code. */
 function images() {
   return import('./images/open.js');
-}
-
-function isFolder(path: string): boolean {
-  return kindOf(path) === 'folder';
 }

@@ -41,6 +41,20 @@ export interface OptionTexts {
   readonly defaultText?: string | undefined;
 }
 
+/** All options of a call, with their defaults. */
+export type Values = Readonly<Record<string, unknown>>;
+
+/** A rule on all options together, where none by names says it. */
+export interface Condition {
+  readonly holds: (options: Values) => boolean;
+  /** After "has no effect", where it does not hold: ``at `temperature` 0``. */
+  readonly otherwise: string | ((options: Values) => string);
+  /** After "Leave it out, or": what makes it have an effect. */
+  readonly remedy: string;
+  /** As the help says it: `for texts`. */
+  readonly text?: string | undefined;
+}
+
 /** When an option has an effect; where it has none, giving it is an error. */
 export interface OptionRules {
   /** Only with one of these options: given, or true by default. */
@@ -53,6 +67,8 @@ export interface OptionRules {
   readonly except?: Readonly<Record<string, readonly string[]>> | undefined;
   /** Says nothing without all of these options. */
   readonly requires?: readonly string[] | undefined;
+  /** Only where all of these hold. */
+  readonly when?: readonly Condition[] | undefined;
 }
 
 /** Defaults that depend on another option. */
@@ -181,7 +197,8 @@ export function restricted<T extends OptionTable>(table: T, rules: OptionRules):
     const isNarrow = option.needs !== undefined || option.only !== undefined;
     const { needs, only } = isNarrow ? option : rules;
     const notWith = [...(option.notWith ?? []), ...(rules.notWith ?? [])];
-    return [key, { ...option, needs, only, notWith }];
+    const when = [...(option.when ?? []), ...(rules.when ?? [])];
+    return [key, { ...option, needs, only, notWith, when }];
   });
   return Object.fromEntries(entries) as T;
 }

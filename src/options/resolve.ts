@@ -8,10 +8,9 @@ import {
   type OptionsOf,
   type OptionTable,
   type ResolvedOf,
+  type Values,
 } from './option.js';
 import { oneOf, shapeOf } from './schemas.js';
-
-type Values = Readonly<Record<string, unknown>>;
 
 /**
  * @param command what has these options, for messages
@@ -34,23 +33,42 @@ export function resolveOptions<T extends OptionTable>(
   for (const key of Object.keys(values)) {
     if (values[key] !== undefined && !Object.hasOwn(table, key)) throw unknown(key, table, command);
   }
-  const resolved: Record<string, unknown> = {};
+  const own: Record<string, unknown> = {};
   for (const [key, option] of Object.entries(table)) {
     const value = values[key] ?? option.default;
-    if (value !== undefined) resolved[key] = checked(key, option, value);
+    if (value !== undefined) own[key] = checked(key, option, value);
     else if (option.required) throw missing(key, option, command);
+  }
+  const resolved = withDefaults(table, own);
+  checkEffects(table, values, resolved);
+  return resolved as ResolvedOf<T>;
+}
+
+/** The options, and the defaults of those that are not given. */
+function withDefaults(table: OptionTable, given: Values): Values {
+  const resolved: Record<string, unknown> = {};
+  for (const [key, option] of Object.entries(table)) {
+    const value = given[key] ?? option.default;
+    if (value !== undefined) resolved[key] = value;
   }
   for (const [key, { defaultBy }] of Object.entries(table)) {
     const value = defaultBy?.defaults[String(resolved[defaultBy.key])];
     if (value !== undefined) resolved[key] ??= value;
   }
+  return resolved;
+}
+
+/**
+ * @param resolved the same options with their defaults
+ * @throws OnnxLoraError `invalid-argument` naming the first option without effect beside the others
+ */
+function checkEffects(table: OptionTable, given: Values, resolved: Values): void {
   // Rivals first: one that has no effect itself is what is wrong.
   const rivals = new Set(Object.values(table).flatMap(({ notWith }) => notWith ?? []));
   for (const key of new Set([...rivals, ...Object.keys(table)])) {
     const option = table[key];
-    if (option && isTold(values[key], option)) checkEffect(key, option, resolved);
+    if (option && isTold(given[key], option)) checkEffect(key, option, resolved);
   }
-  return resolved as ResolvedOf<T>;
 }
 
 /** Those of the options that a table has, for a command that is a part of another. */
@@ -75,7 +93,7 @@ function isTold(value: unknown, option: Option): boolean {
 }
 
 function checkEffect(key: string, option: Option, resolved: Values): void {
-  const { needs, only, notWith, except = {}, requires } = option;
+  const { needs, only, notWith, except = {}, requires, when } = option;
   const isOn = (other: string) => resolved[other] !== undefined && resolved[other] !== false;
   const isAmong = ([other, values]: readonly [string, readonly string[]]) =>
     values.includes(String(resolved[other]));
@@ -89,6 +107,13 @@ function checkEffect(key: string, option: Option, resolved: Values): void {
       ([other, values]) => `${quoted(other)} ${oneOf(values)}`,
     );
     throw idle(key, 'without', wanted);
+  }
+  const unmet = when?.find(({ holds }) => !holds(resolved));
+  if (unmet) {
+    const hint = `Leave it out, or ${unmet.remedy}.`;
+    const { otherwise } = unmet;
+    const where = typeof otherwise === 'string' ? otherwise : otherwise(resolved);
+    throw invalid(`${quoted(key)} has no effect ${where}`, hint);
   }
   const lack = requires?.find((other) => !isOn(other));
   if (lack !== undefined) throw invalid(`${quoted(key)} needs ${quoted(lack)}`, 'Give both.');

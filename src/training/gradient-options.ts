@@ -1,16 +1,17 @@
 /** The options of gradients of weights, by themselves: whoever lists options has no need of what computes them. */
-import { dataOption, dataOptions } from '../data/data-options.js';
+import { dataOption } from '../data/data-options.js';
 import { noteOption, workOptions } from '../onnx/write-options.js';
 import { seedOption } from '../options/common.js';
 import { handler, type OptionsOf, option } from '../options/option.js';
 import { whole } from '../options/schemas.js';
 import { providerOption, threadsOption } from '../runtime/options.js';
+import { lossDataOptions } from './loss-data-options.js';
 import { batchSizeOption, guardOption, lossSettings } from './loss-settings.js';
 
 /** Options of the gradients of weights: the data, and the loss. */
 export const gradientOptions = {
   ...dataOption,
-  ...dataOptions,
+  ...lossDataOptions,
   ...lossSettings,
   ...guardOption,
   /** Batches to look at; default 8. */

@@ -75,7 +75,9 @@ function options({ data, batches }: Started, loss: LossName): TrainOptions {
 /** The step graph's bytes. */
 async function emitted(patched: string, how: TrainOptions): Promise<Uint8Array> {
   const emitStepGraph = files.fresh('step.onnx');
-  await runTraining(patched, resolveTrainOptions({ ...how, emitStepGraph }));
+  // Those of the course are of no use to a step.
+  const { lr, schedule, shuffle, steps, provider, ...step } = how;
+  await runTraining(patched, resolveTrainOptions({ ...step, emitStepGraph }));
   return readFileSync(emitStepGraph);
 }
 

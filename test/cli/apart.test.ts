@@ -5,7 +5,7 @@ import { expect, it } from 'vitest';
 import { encodeSafetensors } from '../../src/formats/safetensors-output.js';
 import { patchFile, trained } from '../support/adapters.js';
 import { model as modelBytes, node, tensor, value } from '../support/models.js';
-import { run, temporaryFolder, zooFile } from './run.js';
+import { run, runProcess, temporaryFolder, zooFile } from './run.js';
 
 /** The built library: its sources have no file that another process could start. */
 const built = new URL('../../dist/src/index.js', import.meta.url).href;
@@ -34,10 +34,14 @@ it.skipIf(process.platform === 'win32')('says that a file was cut off meanwhile'
     'if (process.argv[1]?.includes("apart-child")) process.kill(process.pid, "SIGBUS");',
   );
   const env = { NODE_OPTIONS: `--require ${JSON.stringify(hook)}` };
-  const merged = await run(folder, ['merge', 'p.onnx', '-o', 'm.onnx'], env);
+  const merged = await runProcess(folder, ['merge', 'p.onnx', '-o', 'm.onnx'], env);
   expect(merged.code).toBe(1);
   expect(merged.stderr).toContain('changed meanwhile, which ended the check of m.onnx (SIGBUS)');
-  const patched = await run(folder, ['patch', 'model.onnx', '-o', 'n.onnx', '--verify'], env);
+  const patched = await runProcess(
+    folder,
+    ['patch', 'model.onnx', '-o', 'n.onnx', '--verify'],
+    env,
+  );
   expect(patched.code).toBe(1);
   expect(patched.stderr).toContain('changed meanwhile, which ended the run of model.onnx (SIGBUS)');
 });

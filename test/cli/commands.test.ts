@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { providerNames } from '../../src/runtime/provider-names.js';
 import { insertInto, trained } from '../support/adapters.js';
-import { folderWithModel, run, temporaryFolder, zooFile } from './run.js';
+import { folderWithModel, run, runProcess, temporaryFolder, zooFile } from './run.js';
 
 const peftLine = /trainable params: [\d,]+ \|\| all params: [\d,]+ \|\| trainable%: \d+\.\d{4}\n$/;
 
@@ -69,7 +69,7 @@ describe('patch', () => {
 
   it('never colours what no terminal shows', async () => {
     const env = { FORCE_COLOR: '1', CI: '1' };
-    const { stdout } = await run(folderWithModel(), ['patch', 'model.onnx'], env);
+    const { stdout } = await runProcess(folderWithModel(), ['patch', 'model.onnx'], env);
     expect(stdout).not.toContain('\u001b');
   });
 });
@@ -284,7 +284,7 @@ describe('a failure', () => {
     const folder = folderWithModel();
     const hook = join(folder, 'break.cjs');
     writeFileSync(hook, 'require("node:fs").fstatSync = () => { throw new TypeError("boom"); };');
-    const { code, stdout, stderr } = await run(folder, ['inspect', 'model.onnx', '--json'], {
+    const { code, stdout, stderr } = await runProcess(folder, ['inspect', 'model.onnx', '--json'], {
       NODE_OPTIONS: `--require ${JSON.stringify(hook)}`,
     });
     expect(code).toBe(70);

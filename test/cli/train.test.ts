@@ -155,14 +155,14 @@ describe('the step graph of --emit-step-graph', () => {
   it.each(['1', '2'])('trains by its manifest alone, %s batches an update', async (accumulate) => {
     const folder = await folderOf('mlp-regression');
     const course = ['--steps', '4', '--lr', '0.01', '--schedule', 'constant', '--no-shuffle'];
-    const how = [...course, '--batch-size', '16', '--accumulate', accumulate];
-    const emitted = await run(
-      folder,
-      train('mlp-regression', ...how, '--emit-step-graph', 'step.onnx'),
-    );
+    const how = ['--batch-size', '16', '--accumulate', accumulate];
+    const emitted = await run(folder, [
+      ...['train', 'model.lora.onnx', '--data', 'data.safetensors', '--loss', 'mse'],
+      ...[...how, '--emit-step-graph', 'step.onnx'],
+    ]);
     expect(emitted.stdout).toBe('wrote step.onnx: the training step, with its manifest\n');
     expect(existsSync(join(folder, 'model.trained.onnx'))).toBe(false);
-    await run(folder, train('mlp-regression', ...how, '--log', 'run.jsonl'));
+    await run(folder, train('mlp-regression', ...course, ...how, '--log', 'run.jsonl'));
     const expected = linesOf(join(folder, 'run.jsonl'));
 
     const batches = Number(accumulate);

@@ -252,7 +252,7 @@ describe('patch with structure auto', () => {
   const patched = async (weights: Weights, options: Parameters<typeof patch>[1]) => {
     const notes: string[] = [];
     const { adapters } = await patch(file(weights), {
-      ...{ structure: 'auto', rank: 8, output: folder.fresh(), provider: 'cpu' },
+      ...{ structure: 'auto', rank: 8, output: folder.fresh() },
       onNote: (text) => notes.push(text),
       ...options,
     });
@@ -262,7 +262,7 @@ describe('patch with structure auto', () => {
 
   it('gives layers what the data want', async () => {
     const data = samples(changes.diagonal, 512);
-    const options = { data, loss: 'mse', batchSize: 64 } as const;
+    const options = { data, loss: 'mse', batchSize: 64, provider: 'cpu' } as const;
     const { found, notes } = await patched({ a: zeros }, options);
     expect(found).toEqual(['a diagonal 4']);
     expect(notes).toContain(`structure auto: diagonal; from the gradient on ${data}`);

@@ -54,8 +54,11 @@ export function tinyOptions(
   { data }: TinyRun,
   more: Partial<TrainOptions> = {},
 ): ResolvedTrainOptions {
-  const given = { data, loss: 'mse', batchSize: 4, lr: 0.01, provider: 'cpu', threads: 1 } as const;
-  return resolveTrainOptions({ ...given, ...more });
+  const given = { data, loss: 'mse', batchSize: 4 } as const;
+  const course = { lr: 0.01, provider: 'cpu', threads: 1 } as const;
+  // A step that is only written has no course.
+  const run = more.emitStepGraph === undefined ? course : {};
+  return resolveTrainOptions({ ...given, ...run, ...more });
 }
 
 /** Trains; the output has a name of its own in `files`. */

@@ -1,7 +1,7 @@
 /** Adapter sets as files, in every format that is written. */
 
 import { readFileSync, statSync } from 'node:fs';
-import { basename, extname, join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { kindOf } from '../../formats/path-kind.js';
 import { safetensorsPieces } from '../../formats/safetensors-output.js';
@@ -10,33 +10,12 @@ import { makeFolder } from '../../onnx/new-folder.js';
 import { checkOutput, type OutputFile, type WriteOptions, writeFiles } from '../../onnx/write.js';
 import type { AdapterFormat } from '../structure/choices.js';
 import type { AdapterContents } from './adapter-contents.js';
-import {
-  type PeftContents,
-  type PeftOptions,
-  type PeftSummary,
-  peftContents,
-} from './export-peft.js';
+import { type PeftContents, type PeftSummary, peftContents } from './export-peft.js';
+import { formatOf } from './format-of.js';
 import { onnxAdapterPieces } from './onnx-adapter.js';
 import type { AdapterOutputOptions } from './output-options.js';
 
 export type { AdapterOutputOptions };
-
-/**
- * The format that a path names: by its ending, or a PEFT folder where it has none, ends in a slash, or
- * is a folder already.
- * @throws OnnxLoraError `invalid-argument` for another ending
- */
-export function formatOf(output: string): AdapterFormat {
-  const ending = extname(output);
-  if (ending === '.safetensors') return 'safetensors';
-  if (ending === '.onnx_adapter') return 'onnx_adapter';
-  if (ending === '' || /[/\\]$/.test(output) || isFolder(output)) return 'peft';
-  throw new OnnxLoraError(
-    'invalid-argument',
-    `${output}: its ending names no adapter format, expected .safetensors, .onnx_adapter, or none for a PEFT folder`,
-    { hint: 'Give the output a known ending, or name the format with `format`.' },
-  );
-}
 
 /**
  * The files that adapters at a path are written to, as far as there is a folder for them.
@@ -113,7 +92,6 @@ export async function adapterFiles(
 ): Promise<AdapterOutput & { readonly files: readonly OutputFile[] }> {
   const { output } = options;
   const format = options.format ?? formatOf(output);
-  if (format !== 'peft') checkNoPeftOptions(format, options);
   switch (format) {
     case 'safetensors':
       return { output, format, files: [{ path: output, pieces: own() }] };
@@ -124,15 +102,6 @@ export async function adapterFiles(
       return { output, format, peft: peft.summary, files: peftFiles(output, peft) };
     }
   }
-}
-
-function checkNoPeftOptions(format: AdapterFormat, options: PeftOptions): void {
-  const ofPeft = ['peftType', 'peftRank', 'peftPrefix', 'baseModel'] as const;
-  const idle = ofPeft.find((key) => options[key] !== undefined);
-  if (idle === undefined) return;
-  throw new OnnxLoraError('invalid-argument', `\`${idle}\` has no effect on ${format} files`, {
-    hint: "It is for PEFT folders: `output: FOLDER`, or `format: 'peft'`.",
-  });
 }
 
 /**

@@ -1,8 +1,27 @@
 /** Options of the file of adapters, and of its format. */
 import { type WriteOptions, writeOptions } from '../../onnx/write-options.js';
-import { type OptionsOf, option } from '../../options/option.js';
+import {
+  type Condition,
+  type OptionsOf,
+  option,
+  restricted,
+  type Values,
+} from '../../options/option.js';
 import { choice, path, text, whole } from '../../options/schemas.js';
-import { adapterFormats, peftTypes } from '../structure/choices.js';
+import { type AdapterFormat, adapterFormats, peftTypes } from '../structure/choices.js';
+import { formatByName } from './format-of.js';
+
+/** A path whose ending says nothing is refused for that. */
+const isPeft: Condition = {
+  holds: (options) => ['peft', undefined].includes(writtenFormat(options)),
+  otherwise: (options) => `on ${writtenFormat(options)} files`,
+  remedy: "write a PEFT folder: `output: FOLDER`, or `format: 'peft'`",
+};
+
+function writtenFormat({ format, output }: Values): AdapterFormat | undefined {
+  if (format !== undefined) return format as AdapterFormat;
+  return typeof output === 'string' ? formatByName(output) : undefined;
+}
 
 /** Texts on a written PEFT folder. */
 export const peftOptions = {
@@ -58,7 +77,7 @@ export const adapterOutputOptions = {
     summary: 'format of the output',
     example: '--format safetensors',
   }),
-  ...peftOptions,
+  ...restricted(peftOptions, { when: [isPeft] }),
   ...writeOptions,
 };
 

@@ -2,7 +2,14 @@
 import * as v from 'valibot';
 import { OnnxLoraError } from '../../errors.js';
 import { seedOption } from '../../options/common.js';
-import { type OptionsOf, option, type ResolvedOf } from '../../options/option.js';
+import {
+  type Condition,
+  type OptionRules,
+  type OptionsOf,
+  option,
+  type ResolvedOf,
+  restricted,
+} from '../../options/option.js';
 import { resolveOptions } from '../../options/resolve.js';
 import {
   choice,
@@ -15,6 +22,17 @@ import {
   whole,
 } from '../../options/schemas.js';
 import { providerNames } from '../../runtime/provider-names.js';
+
+/** @param key that says nothing at this value either way */
+function ofDraws(key?: string, usual?: number): OptionRules {
+  const isDrawn: Condition = {
+    holds: (options) => options.temperature !== 0 || (key !== undefined && options[key] === usual),
+    otherwise: 'at `temperature` 0, which always takes the likeliest token',
+    remedy: 'give a temperature: 0.7, for example',
+    text: 'with `temperature` above 0',
+  };
+  return { when: [isDrawn] };
+}
 
 /** Options of the choice of the next token, and of when to stop. */
 export const samplingOptions = {
@@ -39,6 +57,7 @@ export const samplingOptions = {
     group: 'Sampling',
     value: 'K',
     default: 0,
+    ...ofDraws('topK', 0),
     summary: 'draws from the K likeliest tokens; 0 from all',
     example: '--temperature 0.7 --top-k 40',
   }),
@@ -47,6 +66,7 @@ export const samplingOptions = {
     group: 'Sampling',
     value: 'P',
     default: 1,
+    ...ofDraws('topP', 1),
     summary: 'draws from the likeliest tokens that together have probability P',
     example: '--temperature 0.7 --top-p 0.9',
   }),
@@ -65,7 +85,7 @@ export const samplingOptions = {
     summary: 'a text that ends the answer',
     example: '--stop "###"',
   }),
-  ...seedOption,
+  ...restricted(seedOption, ofDraws()),
 };
 
 /** The model, opened once for many prompts. */
@@ -159,16 +179,7 @@ export type ResolvedGenerator = ResolvedOf<typeof generatorOptions>;
 
 /** @throws OnnxLoraError `invalid-argument` naming the option */
 export function resolveSampling(options: SamplingOptions): ResolvedSampling {
-  const resolved = resolveOptions(samplingOptions, options, 'generate');
-  const { temperature, topK, topP } = resolved;
-  const drawn = { topK: topK > 0, topP: topP < 1, seed: options.seed !== undefined };
-  const [idle] = Object.entries(drawn).flatMap(([key, isGiven]) => (isGiven ? [key] : []));
-  if (temperature > 0 || idle === undefined) return resolved;
-  throw new OnnxLoraError(
-    'invalid-argument',
-    `\`${idle}\` has no effect at \`temperature\` 0, which always takes the likeliest token`,
-    { hint: 'Leave it out, or give a temperature: 0.7, for example.' },
-  );
+  return resolveOptions(samplingOptions, options, 'generate');
 }
 
 /** @throws OnnxLoraError `invalid-argument` naming the option */

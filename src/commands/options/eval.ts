@@ -1,13 +1,14 @@
-import { dataOption, dataOptions } from '../../data/data-options.js';
+import { dataOption } from '../../data/data-options.js';
 import { forceFor, noteOption, writeOptions } from '../../onnx/write-options.js';
 import { type OptionsOf, option, type ResolvedOf } from '../../options/option.js';
 import { list, path, text } from '../../options/schemas.js';
 import { providerOption, threadsOption } from '../../runtime/options.js';
+import { lossDataOptions } from '../../training/loss-data-options.js';
 import { batchSizeOption, guardOption, lossSettings } from '../../training/loss-settings.js';
 
 export const evalOptions = {
   ...dataOption,
-  ...dataOptions,
+  ...lossDataOptions,
   ...lossSettings,
   ...batchSizeOption,
   /** Limits that the measures have to meet, as `accuracy>=0.9`. */

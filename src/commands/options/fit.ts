@@ -32,6 +32,7 @@ export const fitOptions = {
   blocks: option(whole(1), {
     group: 'Adapters',
     value: 'K',
+    except: { structure: ['global'] },
     defaultText: 'auto: 2, 4 and 8',
     summary: 'most blocks along a dimension',
     example: '--blocks 4',

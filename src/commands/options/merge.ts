@@ -1,6 +1,6 @@
 import { type BindOptions, bindOptions } from '../../adapters/binding/bind-options.js';
 import { quantizedPolicies } from '../../adapters/fold/quantized-policy.js';
-import { dataOption, dataOptions } from '../../data/data-options.js';
+import { dataOption } from '../../data/data-options.js';
 import {
   type OutputOptions,
   outputOption,
@@ -9,6 +9,7 @@ import {
 } from '../../onnx/write-options.js';
 import { type OptionsOf, option, optional, restricted, varied } from '../../options/option.js';
 import { choice, number, path, toggle } from '../../options/schemas.js';
+import { lossDataOptions } from '../../training/loss-data-options.js';
 import { batchSizeOption, modelOutputOption } from '../../training/loss-settings.js';
 import { lossChoice, ownLossOptions } from '../../training/losses/index.js';
 import { checkOptions, toleranceOption, type VerifyOptions } from './check.js';
@@ -43,6 +44,7 @@ export const mergeOptions = {
     group: 'Adapters',
     value: 'HOW',
     default: 'keep',
+    notWith: ['to'],
     summary:
       'weights stored as integers: refuse to fold into them (keep), make floats of them (dequantize), or round the sum to the same bits (requantize)',
     example: '--quantized requantize',
@@ -72,11 +74,13 @@ export const mergeOptions = {
     example: 'onnx-lora merge model.lora.onnx --no-verify',
   }),
   ...restricted({ ...toleranceOption, ...checkOptions }, { needs: ['verify'] }),
+  /** The execution provider; default `cpu`. */
+  provider: varied(checkOptions.provider, { needs: ['verify', 'data'] }),
   /** Samples: the loss of the model before and after the fold is measured on them. */
   data: varied(optional(dataOption.data), { requires: ['loss'], notWith: ['adapter', 'name'] }),
   ...restricted(
     {
-      ...{ ...dataOptions, loss: optional(lossChoice.loss), ...lossOptions },
+      ...{ ...lossDataOptions, loss: optional(lossChoice.loss), ...lossOptions },
       ...{ ...modelOutputOption, ...batchSizeOption },
     },
     { needs: ['data'] },

@@ -9,7 +9,14 @@ import { selectionOptions } from '../../adapters/targets/selection-options.js';
 import { dataOption } from '../../data/data-options.js';
 import { noteOption, outputOption, writeOptions } from '../../onnx/write-options.js';
 import { seedOption } from '../../options/common.js';
-import { type OptionsOf, option, optional, restricted, varied } from '../../options/option.js';
+import {
+  type Condition,
+  type OptionsOf,
+  option,
+  optional,
+  restricted,
+  varied,
+} from '../../options/option.js';
 import { path, text, toggle, union } from '../../options/schemas.js';
 import { gradientOptions } from '../../training/gradient-options.js';
 import { modelOutputOption } from '../../training/loss-settings.js';
@@ -68,11 +75,38 @@ const startData = {
   ...restricted({ loss: optional(loss), ...ofData }, { needs: ['data'] }),
 };
 
+/** Plain LoRA has one block, but for layers that a pattern gives another structure. */
+const hasBlocks: Condition = {
+  holds: ({ structure, structurePattern = [] }) =>
+    structure !== 'global' || (structurePattern as readonly string[]).length > 0,
+  otherwise: 'with `structure` global, which is one block',
+  remedy: 'choose another structure',
+};
+
+/** Slots begin empty. */
+const isCheckOfSlots: Condition = {
+  holds: ({ slots, verify }) => !slots || verify === true,
+  otherwise: 'with `slots` without `verify`',
+  remedy: 'add `verify`',
+};
+
+/** Zeros are the same whatever the seed. */
+const isRandom: Condition = {
+  holds: ({ init, structure, head, verify }) =>
+    init !== 'zero' || structure === 'auto' || head !== undefined || verify === true,
+  otherwise: 'with `init` zero: nothing is drawn at random',
+  remedy: 'choose other initial values',
+};
+
 export const patchOptions = {
   ...restricted(selectionOptions, { notWith: ['adapter'] }),
   ...restricted(shapeOptions, notNew),
   /** K, the most blocks along a dimension; default 4. */
-  blocks: varied(shapeOptions.blocks, { ...notNew, except: { structure: ['auto'] } }),
+  blocks: varied(shapeOptions.blocks, {
+    ...notNew,
+    except: { structure: ['auto'] },
+    when: [hasBlocks],
+  }),
   ...restricted(perNodeOption, { notWith: ['adapter'] }),
   ...restricted(partsOption, notNew),
   ...restricted(headOption, notNew),
@@ -103,12 +137,13 @@ export const patchOptions = {
   /** The execution provider. Default `cpu`; for the gradient on `data` `auto`. */
   provider: varied(optional(checkOptions.provider), {
     defaultText: 'cpu; for the gradient on `data` auto',
+    needs: ['verify', 'data'],
     notWith: ['adapter'],
   }),
   ...outputOption('model.lora.onnx', 'model.lora.onnx, with `slots` model.slots.onnx'),
   ...writeOptions,
   ...noteOption,
-  ...restricted(seedOption, { notWith: ['adapter'] }),
+  ...restricted(seedOption, { notWith: ['adapter'], when: [isCheckOfSlots, isRandom] }),
 };
 
 /** Options of `patch`. */

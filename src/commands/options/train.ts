@@ -1,8 +1,10 @@
 import { headOption } from '../../adapters/edit/adapter-options.js';
-import { dataOption, dataOptions } from '../../data/data-options.js';
+import { ofRows } from '../../data/data-kind.js';
+import { dataOption } from '../../data/data-options.js';
 import { noteOption, outputOption, writeOptions } from '../../onnx/write-options.js';
 import { seedOption } from '../../options/common.js';
 import {
+  type Condition,
   type OptionsOf,
   option,
   type ResolvedOf,
@@ -12,6 +14,7 @@ import {
 import { resolveOptions } from '../../options/resolve.js';
 import { path, toggle } from '../../options/schemas.js';
 import { providerOption, threadsOption } from '../../runtime/options.js';
+import { lossDataOptions } from '../../training/loss-data-options.js';
 import { guardOption, lossSettings } from '../../training/loss-settings.js';
 import { lossTrainOptions } from '../../training/losses/index.js';
 import {
@@ -66,12 +69,38 @@ const runOutputs = {
 };
 
 const ofRuns = { notWith: ['emitStepGraph'] };
+const { epochs, steps } = lengthOptions;
+const { lr, schedule, warmup } = stepOptions;
+
+/** A step that is only written runs once, for its check. */
+const runsStep: Condition = {
+  holds: ({ emitStepGraph, guard }) => emitStepGraph === undefined || guard === true,
+  otherwise: 'with `emitStepGraph` and `guard: false`: nothing runs',
+  remedy: 'leave out `guard: false`',
+};
+
+/** The dropout of a step that is only written is fed by whoever runs it. */
+const isRandom: Condition = {
+  holds: ({ emitStepGraph, guard, shuffle, dropout, head }) =>
+    head !== undefined || (emitStepGraph === undefined ? shuffle || dropout !== 0 : guard) === true,
+  otherwise: 'where nothing is drawn at random',
+  remedy: 'let something be drawn: the order of the samples, `dropout`, or the start of a `head`',
+};
+
+const [ofTexts] = ofRows.when;
+
+/** Of texts that are read, and of those that the model writes. */
+const hasTexts: Condition = {
+  ...ofTexts,
+  holds: (options) => options.samplePrompt !== undefined || ofTexts.holds(options),
+  remedy: `${ofTexts.remedy} or a \`samplePrompt\``,
+};
 
 export const trainOptions = {
   ...dataOption,
-  ...sampleOptions,
-  evalData: varied(sampleOptions.evalData, ofRuns),
-  ...dataOptions,
+  ...restricted(sampleOptions, ofRuns),
+  ...lossDataOptions,
+  tokenizer: varied(lossDataOptions.tokenizer, { when: [hasTexts] }),
   ...lossSettings,
   ...lossTrainOptions,
   ...theNameOption,
@@ -84,11 +113,12 @@ export const trainOptions = {
     example: '--train-bias',
   }),
   ...lengthOptions,
+  ...restricted({ epochs, steps }, ofRuns),
   ...stepOptions,
+  ...restricted({ lr, schedule, warmup }, ofRuns),
   ...evaluationOptions,
   ...restricted(writingOptions, ofRuns),
-  ...checkpointOptions,
-  checkpoint: varied(checkpointOptions.checkpoint, ofRuns),
+  ...restricted(checkpointOptions, ofRuns),
   ...guardOption,
   ...restricted(runOutputs, ofRuns),
   /** Write the step graph here instead of running it. */
@@ -99,9 +129,9 @@ export const trainOptions = {
     example: '--emit-step-graph step.onnx',
   }),
   ...writeOptions,
-  ...providerOption,
-  ...threadsOption,
-  ...seedOption,
+  ...restricted(providerOption, ofRuns),
+  ...restricted(threadsOption, { when: [runsStep] }),
+  ...restricted(seedOption, { when: [isRandom] }),
   ...noteOption,
 };
 

@@ -1,5 +1,5 @@
 /** Saves what a run leaves: the model, its adapters, the curve and the report. */
-import { formatOf } from '../../adapters/files/adapter-output.js';
+import { formatOf } from '../../adapters/files/format-of.js';
 import { kindOf } from '../../formats/path-kind.js';
 import { writeFiles } from '../../onnx/write.js';
 import { lossCurveSvg } from '../../report/curve.js';

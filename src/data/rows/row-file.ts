@@ -5,6 +5,7 @@ import { OnnxLoraError } from '../../errors.js';
 import type { ByteSource } from '../../onnx/byte-source.js';
 import { FileSource } from '../../onnx/source.js';
 import type { WorkOptions } from '../../onnx/write.js';
+import type { RowExtension } from '../data-kind.js';
 import { BadRow } from './bad-row.js';
 import { separatedValues } from './csv.js';
 import { jsonLines } from './jsonl.js';
@@ -12,21 +13,14 @@ import { type UnpackedFile, unpackParquet } from './parquet/unpack.js';
 import type { OpenFormat, Row, RowFormat, RowRecord } from './row.js';
 import { RowIndex } from './row-index.js';
 
+const PARQUET = '.parquet';
+
 const formats: Readonly<Record<string, OpenFormat>> = {
   '.jsonl': jsonLines,
   '.ndjson': jsonLines,
   '.csv': separatedValues(','),
   '.tsv': separatedValues('\t'),
-};
-
-const PARQUET = '.parquet';
-
-export const rowExtensions: readonly string[] = [...Object.keys(formats), PARQUET];
-
-/** Whether the ending of a name is that of a file of rows. */
-export function isRowFile(path: string): boolean {
-  return rowExtensions.includes(extname(path).toLowerCase());
-}
+} satisfies Record<Exclude<RowExtension, typeof PARQUET>, OpenFormat>;
 
 export interface RowFileOptions extends WorkOptions {
   /** Leave bad rows out, and count them. */

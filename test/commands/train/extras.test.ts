@@ -389,17 +389,21 @@ describe('a head and biases together', () => {
     const before = readFileSync(patched);
     const folder = dirname(patched);
     const emitStepGraph = join(folder, 'step.onnx');
-    await train(patched, { ...options, output: undefined, emitStepGraph });
-    const step = openModel(emitStepGraph);
+    // A step that is only written has no course.
+    const ofRuns = { output: undefined, provider: undefined, lr: undefined, steps: undefined };
+    const step = { ...options, ...ofRuns };
+    await train(patched, { ...step, emitStepGraph });
+    const written = openModel(emitStepGraph);
     const manifest = JSON.parse(
-      step.metadata.find(({ key }) => key === STEP_MANIFEST_KEY)!.value(),
+      written.metadata.find(({ key }) => key === STEP_MANIFEST_KEY)!.value(),
     );
-    step.close();
+    written.close();
     const names = manifest.parameters.map(({ name }: { name: string }) => name);
     expect(names).toContain('lora/default/head/weight');
     expect(names.filter((name: string) => name.endsWith('.bias')).length).toBeGreaterThan(0);
-    const overwrite = { ...options, output: undefined, emitStepGraph: patched, force: true };
-    await failure(() => train(patched, overwrite), 'invalid-argument');
+    const overwrite = { ...step, emitStepGraph: patched, force: true };
+    const refused = await failure(() => train(patched, overwrite), 'invalid-argument');
+    expect(refused.message).toContain('is an input');
     await failure(
       () => train(patched, { ...options, plot: patched, force: true }),
       'invalid-argument',

@@ -200,7 +200,8 @@ describe('a language model in a conversation', () => {
     });
     const path = zooModel('llama-causal');
     const loss = 'causal-lm';
-    const expected = await measure(path, { data: folder.write(arrays, 'x.safetensors'), loss });
+    const ofArrays = { data: folder.write(arrays, 'x.safetensors'), tokenizer: undefined };
+    const expected = await measure(path, { ...ofArrays, loss });
     const tokenizer = chatTokenizer(folder, template);
     const data = jsonl(chats.map(({ messages }) => ({ messages })));
     const found = await measure(path, { data, loss, tokenizer });
