@@ -48,6 +48,7 @@ const CONSTANTS = [
   ...[0, 16, 24, 32].map((at) => tensor(`at${at}`, [1], [at], 'int64')),
   tensor('last', [1], [-1], 'int64'),
   tensor('bias', [32], randomNumbers(5, 32)),
+  tensor('out', [16, 8], randomNumbers(6, 128)),
 ];
 
 /** One layer for all, and what reads it. */
@@ -244,6 +245,28 @@ it('trains, folds and goes as the adapters of separate layers do', async () => {
   expectClose({ y: other.y }, { y: one.y }, 1e-5);
   const { targets } = await inspect(other.trained);
   expect(targets[0]!.adapters.map(({ part }) => part?.first)).toEqual([0, 16, 24]);
+});
+
+it('leaves the graph of a builder under the paths that PyTorch has', async () => {
+  const out = node('MatMul', ['o0', 'out'], 'z', {}, '/model/layers.0/attn/o_proj/MatMul');
+  const path = packed(QKV, '/model/layers.0/attn/qkv_proj', [split('sizes', 3), out]);
+  const [patched, extracted] = [folder.fresh(), folder.fresh('out')];
+  await patch(path, { rank: 4, blocks: 1, output: patched });
+  await extract(patched, { output: extracted, format: 'peft' });
+  const file = openSafetensors(join(extracted, 'adapter_model.safetensors'));
+  const modules = ['k_proj', 'o_proj', 'q_proj', 'v_proj'];
+  expect([...file.tensors.keys()].filter((key) => key.includes('lora_A')).sort()).toEqual(
+    modules.map((name) => `base_model.model.model.layers.0.self_attn.${name}.lora_A.weight`),
+  );
+  const { adapters } = await apply(path, extracted, { output: folder.fresh() });
+  expect(adapters).toHaveLength(4);
+  // Whisper's may be of its encoder or its decoder.
+  const cross = node('MatMul', ['x', 'w'], 'c', {}, '/model/layers.0/cross_attn/q_proj/MatMul');
+  const other = packed(QKV, '/model/layers.0/attn/qkv_proj', [split('sizes', 3), out, cross]);
+  await patch(other, { targets: ['o_proj'], output: patched, force: true });
+  await extract(patched, { output: extracted, format: 'peft', force: true });
+  const kept = openSafetensors(join(extracted, 'adapter_model.safetensors')).tensors.keys();
+  expect([...kept][0]).toContain('layers.0.attn.o_proj');
 });
 
 it('takes the columns of a part from the graph, whatever the other parts are', async () => {

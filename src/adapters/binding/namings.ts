@@ -3,6 +3,7 @@
  * a naming counts only for a graph that shows it, because two of them may turn different modules into one
  * path, as those of an encoder and a decoder.
  */
+import { BUILT_DECODER } from '../targets/built-names.js';
 
 interface Naming {
   /** The models and files with these names, for readers of this table. */
@@ -16,7 +17,7 @@ interface Naming {
 const namings: readonly Naming[] = [
   {
     of: 'decoders of ONNX Runtime GenAI: Phi, LFM2, Granite',
-    sign: /(^|\.)layers\.\d+\.attn\.o_proj$/,
+    sign: BUILT_DECODER,
     paths: [
       [/\.self_attn\.(out_proj|dense)$/, '.attn.o_proj'],
       [/\.feed_forward\.w1$/, '.mlp.gate_proj'],

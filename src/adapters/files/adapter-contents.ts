@@ -3,7 +3,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { storedTensor } from '../../graph/constants.js';
 import { finalReaders } from '../../graph/readers.js';
 import type { FloatName } from '../../onnx/dtype.js';
-import type { Node } from '../../onnx/model.js';
+import type { Model, Node } from '../../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../../onnx/tensor.js';
 import type { ReplacingTensor } from '../edit/replaced.js';
 import { readFactors } from '../factors/factors.js';
@@ -13,6 +13,7 @@ import type { ModelManifest, PatchedAdapter } from '../model/manifest.js';
 import type { PatchedModel } from '../model/patched.js';
 import type { Slot } from '../model/slot-manifest.js';
 import { slotFinder } from '../model/slot-names.js';
+import { isBuiltDecoder } from '../targets/built-names.js';
 import { modulePath } from '../targets/module-path.js';
 import type { LinearLayer } from '../targets/target.js';
 import type { AdapterFile, StoredAdapter } from './adapter-file.js';
@@ -51,6 +52,8 @@ export interface AdapterContents {
    * otherwise.
    */
   readonly renaming?: string | undefined;
+  /** The graph has names of a builder's for what PyTorch calls `self_attn`; unknown in a file. */
+  readonly isBuilt?: boolean | undefined;
 }
 
 /** An adapter set of a model; numbers are read when asked for. */
@@ -77,7 +80,13 @@ export function contentsOfModel(
     trained: trainedTensors(patched, set, reader, layers),
     hasHead: set.head !== undefined,
     renaming: first && renamingOf(layerOf(first)?.module, first.name),
+    isBuilt: isBuilt(patched.model, layers),
   };
+}
+
+/** PyTorch's exporters write the names that modules have. */
+function isBuilt({ producer }: Model, layers: readonly NamedLayer[]): boolean {
+  return !producer.startsWith('pytorch') && isBuiltDecoder(layers.map(({ module }) => module));
 }
 
 type NamedLayer = LinearLayer & { readonly module: string };

@@ -15,6 +15,7 @@ import { kindOf } from '../kinds/index.js';
 import type { AdapterKind } from '../kinds/kind.js';
 import type { PeftType } from '../structure/choices.js';
 import { isPlain, structureOf } from '../structure/structure.js';
+import { pathInPyTorch } from '../targets/built-names.js';
 import type { AdapterContents, OutgoingAdapter } from './adapter-contents.js';
 import {
   alphaFor,
@@ -80,10 +81,11 @@ export async function peftContents(
   contents: AdapterContents,
   options: PeftOptions = {},
 ): Promise<PeftContents> {
-  const { label, adapters, hasHead } = contents;
+  const { label, adapters, hasHead, isBuilt } = contents;
   if (hasHead) throw headless(label);
   if (adapters.length === 0) throw withoutAdapters(label);
-  const renamed = renamer(options.peftPrefix);
+  const asModel = renamer(options.peftPrefix);
+  const renamed = isBuilt ? (path: string) => pathInPyTorch(asModel(path)) : asModel;
   const modules = peftModules(contents, renamed);
   const trained = trainedParameters(contents, new Set(modules), renamed);
   const common = {
