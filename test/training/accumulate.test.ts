@@ -48,8 +48,21 @@ function dataOf(samples: readonly number[], own: Readonly<Record<string, unknown
 
 const ofTokens = { labels: ['int64', [SAMPLES, LENGTH], labels.flat()] };
 const teacher = [...randomNumbers(2, SAMPLES * LENGTH * CLASSES)];
-const cases: Readonly<Record<string, readonly [LossName, Readonly<Record<string, unknown>>]>> = {
+/** The loss, its data, and options of its own, some of which training alone has. */
+type Case = readonly [LossName, Readonly<Record<string, unknown>>, Own?];
+interface Own {
+  readonly measured?: Partial<TrainOptions>;
+  readonly trained?: Partial<TrainOptions>;
+}
+const weighted: Own = {
+  measured: { classWeights: [0.5, 1, 3] },
+  trained: { labelSmoothing: 0.2 },
+};
+
+const cases: Readonly<Record<string, Case>> = {
   'cross-entropy': ['cross-entropy', ofTokens],
+  'cross-entropy with weights and smoothing': ['cross-entropy', ofTokens, weighted],
+  'focal with weights and smoothing': ['focal', ofTokens, weighted],
   'causal-lm': ['causal-lm', ofTokens],
   kl: ['kl', { ...ofTokens, teacher: ['float32', [SAMPLES, LENGTH, CLASSES], teacher] }],
   mse: ['mse', { target: ['float32', [SAMPLES, LENGTH, CLASSES], teacher] }],
@@ -84,42 +97,45 @@ function distance(a: readonly number[], b: readonly number[]): number {
   return Math.max(...a.map((value, i) => Math.abs(value - b[i]!))) / largest;
 }
 
-describe.each(Object.entries(cases))('%s', (_, [loss, own]) => {
-  it.each([
-    ['without clipping', {}],
-    ['clipped behind the sum', { clip: 0.05 }],
-  ])('%s, batches of different weights make the update of one large batch', async (_, more) => {
-    const path = await frames();
-    const data = dataOf([0, 1, 2, 4], own);
-    const how = { ...sgd, ...more, loss };
-    const whole = await adaptersOf(path, data, { ...how, batchSize: 4 });
-    const parts = await adaptersOf(path, data, { ...how, batchSize: 1, accumulate: 4 });
-    expect(distance(parts.numbers, whole.numbers)).toBeLessThan(1e-6);
-    for (const [i, { loss, gradNorm }] of whole.records.entries()) {
-      expect(parts.records[i]!.loss / loss).toBeCloseTo(1, 5);
-      expect(parts.records[i]!.gradNorm / gradNorm).toBeCloseTo(1, 5);
-    }
-  });
+describe.each(Object.entries(cases))(
+  '%s',
+  (_, [loss, own, { measured = {}, trained = {} } = {}]) => {
+    it.each([
+      ['without clipping', {}],
+      ['clipped behind the sum', { clip: 0.05 }],
+    ])('%s, batches of different weights make the update of one large batch', async (_, more) => {
+      const path = await frames();
+      const data = dataOf([0, 1, 2, 4], own);
+      const how = { ...sgd, ...more, ...measured, ...trained, loss };
+      const whole = await adaptersOf(path, data, { ...how, batchSize: 4 });
+      const parts = await adaptersOf(path, data, { ...how, batchSize: 1, accumulate: 4 });
+      expect(distance(parts.numbers, whole.numbers)).toBeLessThan(1e-6);
+      for (const [i, { loss, gradNorm }] of whole.records.entries()) {
+        expect(parts.records[i]!.loss / loss).toBeCloseTo(1, 5);
+        expect(parts.records[i]!.gradNorm / gradNorm).toBeCloseTo(1, 5);
+      }
+    });
 
-  it('the smaller batch at the end of an epoch weighs as much as is in it', async () => {
-    const path = await frames();
-    const data = dataOf([0, 1, 2, 3, 4], own);
-    const how = { ...sgd, loss };
-    const whole = await adaptersOf(path, data, { ...how, batchSize: 5 });
-    const parts = await adaptersOf(path, data, { ...how, batchSize: 3, accumulate: 2 });
-    expect(distance(parts.numbers, whole.numbers)).toBeLessThan(1e-6);
-  });
+    it('the smaller batch at the end of an epoch weighs as much as is in it', async () => {
+      const path = await frames();
+      const data = dataOf([0, 1, 2, 3, 4], own);
+      const how = { ...sgd, ...measured, ...trained, loss };
+      const whole = await adaptersOf(path, data, { ...how, batchSize: 5 });
+      const parts = await adaptersOf(path, data, { ...how, batchSize: 3, accumulate: 2 });
+      expect(distance(parts.numbers, whole.numbers)).toBeLessThan(1e-6);
+    });
 
-  it('is evaluated to the same loss in batches of any size', async () => {
-    const path = await frames();
-    const data = dataOf([0, 1, 2, 3, 4], own);
-    const how = { data, loss, provider: 'cpu', threads: 1 } as const;
-    const { loss: whole } = await evaluate(path, { ...how, batchSize: 5 });
-    for (const batchSize of [1, 2, 3]) {
-      expect((await evaluate(path, { ...how, batchSize })).loss / whole).toBeCloseTo(1, 6);
-    }
-  });
-});
+    it('is evaluated to the same loss in batches of any size', async () => {
+      const path = await frames();
+      const data = dataOf([0, 1, 2, 3, 4], own);
+      const how = { data, loss, ...measured, provider: 'cpu', threads: 1 } as const;
+      const { loss: whole } = await evaluate(path, { ...how, batchSize: 5 });
+      for (const batchSize of [1, 2, 3]) {
+        expect((await evaluate(path, { ...how, batchSize })).loss / whole).toBeCloseTo(1, 6);
+      }
+    });
+  },
+);
 
 describe('a batch in which no label counts', () => {
   it.each(['adamw', 'sgd'] as const)(
