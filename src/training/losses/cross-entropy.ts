@@ -145,17 +145,32 @@ function spreadTarget(
   };
 }
 
-/** @throws OnnxLoraError `invalid-argument` for weights that are not one for each class */
+/** @throws OnnxLoraError `invalid-argument` for weights that are not one for each class, or of no use */
 export function checkClassWeights(
   { name, shape }: Logits,
-  { classWeights }: Pick<ClassOptions, 'classWeights'>,
+  {
+    classWeights,
+    labelSmoothing = 0,
+  }: Partial<Pick<ClassOptions, 'classWeights' | 'labelSmoothing'>>,
 ): void {
   if (!classWeights) return;
+  checkSmoothed(classWeights, labelSmoothing);
   const classes = shape?.at(-1);
   if (typeof classes !== 'number' || classes === classWeights.length) return;
   throw new OnnxLoraError(
     'invalid-argument',
     `${classWeights.length} class weights for the ${classes} classes of ${name}`,
     { hint: 'Give one weight for each class, in the order of the classes.' },
+  );
+}
+
+/** Rows of a class without weight would have a loss by smoothing, and no part in what it is the mean of. */
+function checkSmoothed(classWeights: readonly number[], labelSmoothing: number): void {
+  const without = classWeights.indexOf(0);
+  if (without < 0 || labelSmoothing === 0) return;
+  throw new OnnxLoraError(
+    'invalid-argument',
+    `class ${without} has the weight 0, and with \`labelSmoothing\` the loss still moves by its samples, of which the mean counts none`,
+    { hint: 'Give the class a small weight, or leave its samples out with `ignoreIndex`.' },
   );
 }

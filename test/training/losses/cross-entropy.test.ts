@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { failure } from '../../support/files.js';
 import {
   array,
   expectLike,
@@ -107,6 +108,18 @@ test.each([11, 12, 13, 17, 18, 21])(
     const found = await runLoss('cross-entropy', rows, { labels: array([3, 0, -100]) }, options);
     const reference = crossEntropy([3, 0, -100], { smoothing: 0.2, weights: classWeights });
     expectLike(found, rows, reference);
+  },
+);
+
+test.each(['cross-entropy', 'focal'] as const)(
+  '%s is told of a class without weight whose samples would still move it',
+  async (loss) => {
+    const options = { classWeights: [1, 0, 2, 1], labelSmoothing: 0.1 };
+    const smoothed = () => runLoss(loss, z, { labels }, options);
+    const { message } = await failure(smoothed, 'invalid-argument');
+    expect(message).toContain('class 1 has the weight 0, and with `labelSmoothing`');
+    const plain = await runLoss(loss, z, { labels }, { ...options, labelSmoothing: 0 });
+    expect(plain.weight).toBeGreaterThan(0);
   },
 );
 
