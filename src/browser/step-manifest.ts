@@ -1,6 +1,6 @@
 /** The manifest of a step graph, read and checked; pages have no packages for that. */
 import { OnnxLoraError } from '../errors.js';
-import { scalarsByName } from '../training/optimizers/scalars.js';
+import { stepNumbers } from '../training/optimizers/scalars.js';
 import { STEP_MANIFEST_KEY, type StepManifest } from '../training/step-format.js';
 import { metadataOf } from './onnx-file.js';
 
@@ -73,7 +73,7 @@ const manifestCheck = object({
   scalars: recordOf(text),
   renamed: optional(recordOf(text)),
   optimizer: object({
-    name: is('an optimizer', (value) => Object.keys(scalarsByName).includes(value as string)),
+    name: text,
     betas: listOf(number),
     accumulate: is('1 or more', (value) => Number.isSafeInteger(value) && (value as number) > 0),
   }),
@@ -93,7 +93,10 @@ export function stepManifestOf(model: Uint8Array): StepManifest {
   const version = isObject(manifest) ? manifest.version : undefined;
   if (version !== 1 && version !== 2 && version !== 3)
     throw notAStepGraph(manifest === undefined, version);
-  const problem = manifestCheck(manifest, 'manifest') ?? misplaced(manifest as StepManifest);
+  const problem =
+    manifestCheck(manifest, 'manifest') ??
+    misplaced(manifest as StepManifest) ??
+    notComputed(manifest as StepManifest);
   if (problem !== undefined) throw damaged(problem);
   return manifest as StepManifest;
 }
@@ -129,6 +132,14 @@ function misplaced(manifest: StepManifest): string | undefined {
   const wanted = Object.values(adapterFile.tensors);
   if (new Set(wanted).size < wanted.length) return 'two tensors are the same parameter';
   return undefined;
+}
+
+/** A scalar that the graph is fed and a page does not know: of an optimizer that came later. */
+function notComputed(manifest: StepManifest): string | undefined {
+  const own = Object.keys(stepNumbers(manifest.optimizer));
+  const known = new Set(['lr', 'accumulated_weight', 'apply', ...own]);
+  const other = Object.keys(manifest.scalars).find((name) => !known.has(roleOf(manifest, name)));
+  return other === undefined ? undefined : `the scalar ${other} is not one that is known here`;
 }
 
 function notAStepGraph(isMissing: boolean, version: unknown): OnnxLoraError {

@@ -1,7 +1,7 @@
 /** Trains with an emitted step graph, in any build of ONNX Runtime. */
 import type { InferenceSession, Tensor } from 'onnxruntime-node';
 import { OnnxLoraError } from '../errors.js';
-import { scalarsAt, scalarsByName } from '../training/optimizers/scalars.js';
+import { scalarsAt, stepNumbers } from '../training/optimizers/scalars.js';
 import type { StepManifest } from '../training/step-format.js';
 import { adapterBytes } from './adapter-bytes.js';
 import { float32Of } from './onnx-file.js';
@@ -141,9 +141,9 @@ export class StepTrainer {
 
   private scalars(lr: number): Record<string, Tensor> {
     const { scalars } = this.manifest;
-    const { name: optimizer, betas } = this.manifest.optimizer;
+    const { betas } = this.manifest.optimizer;
     const values = Object.entries({
-      ...scalarsAt(scalarsByName[optimizer]({ betas }), lr, this.updates + 1),
+      ...scalarsAt(stepNumbers({ betas }), lr, this.updates + 1),
       accumulated_weight: this.weight,
     });
     const tensors: Record<string, Tensor> = {

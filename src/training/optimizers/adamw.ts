@@ -1,7 +1,7 @@
 import { option } from '../../options/option.js';
 import { positive } from '../../options/schemas.js';
 import type { Optimizer } from './optimizer.js';
-import { scalarsByName } from './scalars.js';
+import { stepNumbers } from './scalars.js';
 import { betasOption, lrOption, weightDecayOption } from './shared-options.js';
 
 const options = {
@@ -28,7 +28,10 @@ export const adamW: Optimizer<'adamw', 'm' | 'v', 'correction1' | 'correction2',
   summary: 'Adam with decoupled weight decay',
   options,
   moments: () => ['m', 'v'],
-  scalars: scalarsByName.adamw,
+  scalars(options) {
+    const { correction1, correction2 } = stepNumbers(options);
+    return { correction1, correction2 };
+  },
   update(math, x, { betas, eps, weightDecay }) {
     const { number, add, sub, mul, div, sqrt, scale, each, decayed } = math;
     const m = add(scale(x.m, betas[0]), scale(x.g, 1 - betas[0]));

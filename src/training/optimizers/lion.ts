@@ -1,5 +1,4 @@
 import type { Optimizer } from './optimizer.js';
-import { scalarsByName } from './scalars.js';
 import { betasOption, lrOption, weightDecayOption } from './shared-options.js';
 
 const options = {
@@ -19,7 +18,7 @@ export const lion: Optimizer<'lion', 'm', never, typeof options> = {
     'Lion, which moves every number by the learning rate and uses only the sign of the average gradient',
   options,
   moments: () => ['m'],
-  scalars: scalarsByName.lion,
+  scalars: () => ({}),
   update({ add, sub, mul, sign, scale, each, decayed }, x, { betas: [beta1, beta2], weightDecay }) {
     const mixed = add(scale(x.m, beta1), scale(x.g, 1 - beta1));
     return {

@@ -9,20 +9,14 @@ interface Numbers {
   readonly betas: readonly [number, number];
 }
 
-const none = () => ({});
-
-/** By the names of the optimizers. */
-export const scalarsByName = {
-  sgd: none,
-  lion: none,
-  adamw: ({ betas }: Numbers) => ({
-    correction1: {
-      meaning: `1 - ${betas[0]}^t, t = 1, 2, … counts updates`,
-      at: (t: number) => 1 - betas[0] ** t,
-    },
-    correction2: { meaning: `1 - ${betas[1]}^t`, at: (t: number) => 1 - betas[1] ** t },
-  }),
-} as const;
+/** All of them by name; each optimizer takes its own. */
+export const stepNumbers = ({ betas }: Numbers) => ({
+  correction1: {
+    meaning: `1 - ${betas[0]}^t, t = 1, 2, … counts updates`,
+    at: (t: number) => 1 - betas[0] ** t,
+  },
+  correction2: { meaning: `1 - ${betas[1]}^t`, at: (t: number) => 1 - betas[1] ** t },
+});
 
 /** The scalars of update `t`, counted from 1, with the learning rate. */
 export function scalarsAt(

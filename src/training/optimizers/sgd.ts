@@ -1,7 +1,6 @@
 import { option } from '../../options/option.js';
 import { notNegative } from '../../options/schemas.js';
 import type { Optimizer } from './optimizer.js';
-import { scalarsByName } from './scalars.js';
 import { lrOption, weightDecayOption } from './shared-options.js';
 
 const options = {
@@ -23,7 +22,7 @@ export const sgd: Optimizer<'sgd', 'm', never, typeof options> = {
   summary: 'SGD with momentum',
   options,
   moments: ({ momentum }) => (momentum === 0 ? [] : ['m']),
-  scalars: scalarsByName.sgd,
+  scalars: () => ({}),
   update({ add, sub, mul, scale, each, decay }, x, { weightDecay, momentum }) {
     const full = weightDecay === 0 ? x.g : add(x.g, decay(x.theta, weightDecay));
     const m = momentum === 0 ? full : add(scale(x.m, momentum), full);
