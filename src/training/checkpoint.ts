@@ -9,6 +9,7 @@ import { openSafetensors, type SafetensorsFile } from '../formats/safetensors.js
 import { safetensorsPieces } from '../formats/safetensors-output.js';
 import { fileError } from '../onnx/source.js';
 import { writeFiles } from '../onnx/write.js';
+import { ownOptimizerOptions } from './optimizers/index.js';
 
 const FORMAT = 'onnx-lora-checkpoint';
 const FILE = 'checkpoint.safetensors';
@@ -150,9 +151,10 @@ function damaged(path: string, problem: string): OnnxLoraError {
 }
 
 // A run that diverged can only go on with other values of these.
-const ADJUSTABLE = [
-  ...['lr', 'lrRatio', 'schedule', 'warmup', 'weightDecay', 'betas', 'eps', 'momentum', 'clip'],
-];
+const ADJUSTABLE = new Set([
+  ...Object.keys(ownOptimizerOptions),
+  ...['lrRatio', 'schedule', 'warmup', 'clip'],
+]);
 
 // Settings that older checkpoints do not name, with what they were then.
 const SINCE: Settings = { lrRatio: 1 };
@@ -170,11 +172,13 @@ export function checkSettings(
   force: boolean,
 ): string[] {
   const saved = { ...SINCE, ...recorded };
-  const keys = [...new Set([...Object.keys(saved), ...Object.keys(now)])];
+  // An option of optimizers that the checkpoint does not name came later: its optimizer has none such.
+  const isLater = (key: string) => !Object.hasOwn(saved, key) && key in ownOptimizerOptions;
+  const keys = Object.keys({ ...saved, ...now }).filter((key) => !isLater(key));
   // A setting that nobody gave is null, or has no name in the checkpoint at all.
   const different = keys.filter((key) => (saved[key] ?? null) !== (now[key] ?? null));
   const changes = different.map((key) => `${key} was ${saved[key]}, is ${now[key]}`);
-  const areAdjustable = different.every((key) => ADJUSTABLE.includes(key));
+  const areAdjustable = different.every((key) => ADJUSTABLE.has(key));
   if (changes.length === 0 || (force && areAdjustable)) return changes;
   const listed = changes.join('; ');
   const otherwise = areAdjustable
