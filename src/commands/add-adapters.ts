@@ -13,7 +13,7 @@ import { type Division, divideLayers } from '../adapters/model/layer-parts.js';
 import type { Layer } from '../adapters/model/layers.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import { OnnxLoraError } from '../errors.js';
-import { startAdapters } from '../fitting/init/start.js';
+import { initializeAdapters } from '../fitting/init/initialize.js';
 import { hasPackedModules } from '../formats/model-folder/packed-modules.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { checkOutput } from '../onnx/write.js';
@@ -89,9 +89,9 @@ async function insertNew(
     onGuard: (guard: GuardReport) => Object.assign(found, { guard }),
   };
   const planned = planAdapters(layers, await settled(opened, layers, listening));
-  const start = await startAdapters(patched, reader, planned, listening);
-  const { tensors, deviation } = start;
-  const adapters = await initialized(opened, start.adapters);
+  const init = await initializeAdapters(patched, reader, planned, listening);
+  const { tensors, deviation } = init;
+  const adapters = await initialized(opened, init.adapters);
   const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
   const extras = { head: newHead(options), tensors };
   const set = options.name ?? DEFAULT_NAME;

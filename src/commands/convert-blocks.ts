@@ -8,6 +8,7 @@ import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import { findLinearLayers, type LinearLayer } from '../adapters/targets/index.js';
 import { NameAuthority } from '../graph/names.js';
 import { ValueIndex } from '../graph/uses.js';
+import { frobenius } from '../linalg/products.js';
 import { NewDataFile } from '../onnx/data-file.js';
 import { byteLength, toFloat64 } from '../onnx/dtype.js';
 import { type Computed, MessageEdit } from '../onnx/edit.js';
@@ -128,8 +129,8 @@ async function writeReference(
         read.push({
           node: nodeLabel(node),
           weight: weight.name,
-          error: norm(found, matrix.values),
-          norm: norm(matrix.values),
+          error: frobenius(found.map((value, i) => value - matrix.values[i]!)),
+          norm: frobenius(matrix.values),
           steps: greatestStep(matrix, found, format),
         });
         yield bytes;
@@ -142,8 +143,4 @@ async function writeReference(
     edit.setPayload(node.inputFields[weight.input]!, encodeString(tensor.name));
   }
   await writeWithData(model, root, output, {}, dataFile, 'forget');
-}
-
-function norm(values: Float64Array, less?: Float64Array): number {
-  return Math.sqrt(values.reduce((sum, value, i) => sum + (value - (less?.[i] ?? 0)) ** 2, 0));
 }

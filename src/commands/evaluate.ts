@@ -8,6 +8,7 @@ import { openDataset } from '../data/open-dataset.js';
 import { dataRequest } from '../data/request.js';
 import { OnnxLoraError } from '../errors.js';
 import { checkOutput, type WorkOptions, writeFiles } from '../onnx/write.js';
+import { DEFAULT_SEED } from '../options/common.js';
 import { resolveOptions } from '../options/resolve.js';
 import { type EvaluationReport, evaluationPage } from '../report/evaluation-page.js';
 import type { ProviderName } from '../runtime/provider-names.js';
@@ -20,6 +21,7 @@ import { batchShapes, symbolSizes } from '../training/layers/data-shapes.js';
 import { buildLossGraph } from '../training/loss-graph.js';
 import { lossOptions } from '../training/loss-settings.js';
 import { labelRequest, metricsFor } from '../training/losses/index.js';
+import { PAIR } from '../training/losses/pairs.js';
 import type { Metrics } from '../training/metrics/metric.js';
 import { apart, runsApart } from './apart.js';
 import { checkExpectations, type Expectation, parseExpectations } from './expectations.js';
@@ -168,7 +170,7 @@ async function measureOn(data: Dataset, opened: OpenedModel, options: Options) {
   const evaluator = await Evaluator.open(model, graph, { provider: used, threads, optimization });
   try {
     const onBatch = (done: number, total: number) => breathe(done, total, options);
-    const metrics = metricsFor(options.loss, { ...options, group: Math.max(2, batches.group) });
+    const metrics = metricsFor(options.loss, { ...options, group: Math.max(PAIR, batches.group) });
     const { measures, leftOut, warnings, problem } = await evaluator.run(
       batches,
       metrics,
@@ -197,7 +199,7 @@ async function prepare({ model, patched, reader }: OpenedModel, data: Dataset, o
     inputShapes: batchShapes(model.graph.inputs, data, options.batchSize, false),
     lossOptions: lossOptions(options, model.graph.inputs, data),
   });
-  const inOrder = { ...options, shuffle: false, seed: 0 };
+  const inOrder = { ...options, shuffle: false, seed: DEFAULT_SEED };
   const batches = await Batches.of(data, model, graph, inOrder, options);
   if (batches.unused.length > 0) {
     options.onNote?.(`${data.label}: nothing reads ${batches.unused.join(', ')}`);

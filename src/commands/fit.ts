@@ -3,7 +3,11 @@ import type { PeftSummary } from '../adapters/files/export-peft.js';
 import { storedPieces } from '../adapters/files/stored-pieces.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import type { AdapterFormat } from '../adapters/structure/choices.js';
-import { parameterCount, type StructureName } from '../adapters/structure/structure.js';
+import {
+  DEFAULT_RANK,
+  parameterCount,
+  type StructureName,
+} from '../adapters/structure/structure.js';
 import { OnnxLoraError } from '../errors.js';
 import { type Grid, gridsFor, structureAt } from '../fitting/fit/candidates.js';
 import type { ChangedTensor } from '../fitting/fit/changed.js';
@@ -24,7 +28,7 @@ import { isSameFile } from '../onnx/same-file.js';
 import { dtypeOf } from '../onnx/tensor.js';
 import type { ResolvedOf } from '../options/option.js';
 import { resolveOptions } from '../options/resolve.js';
-import { DEFAULT_RANK, type FitOptions, fitOptions } from './options/fit.js';
+import { type FitOptions, fitOptions } from './options/fit.js';
 import { inputFiles } from './output.js';
 
 export type { FitOptions };

@@ -47,6 +47,10 @@ export function sumOfSquares(values: Floats): number {
   return sum;
 }
 
+export function frobenius(values: Floats): number {
+  return Math.sqrt(sumOfSquares(values));
+}
+
 /** Runs of rows of a matrix, in order. */
 function* panels({ data, rows, columns }: Matrix): Generator<{ panel: Matrix; start: number }> {
   const height = Math.max(1, Math.floor(PANEL_ELEMENTS / columns));

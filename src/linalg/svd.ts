@@ -3,6 +3,7 @@
  * randomized block Krylov method for large ones (Musco and Musco, https://arxiv.org/abs/1504.05477).
  */
 import { Matrix as DenseMatrix, SingularValueDecomposition } from 'ml-matrix';
+import { DEFAULT_SEED } from '../options/common.js';
 import { krylovSvd } from './krylov.js';
 import { type Floats, type Matrix, sumOfSquares } from './products.js';
 import type { TruncatedSvd } from './truncated-svd.js';
@@ -26,7 +27,7 @@ export async function truncatedSvd(
   rows: number,
   columns: number,
   rank: number,
-  { seed = 0 }: SvdOptions = {},
+  { seed = DEFAULT_SEED }: SvdOptions = {},
 ): Promise<TruncatedSvd> {
   const matrix = { data, rows, columns };
   const limit = Math.min(rank, rows, columns);

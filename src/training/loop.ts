@@ -13,6 +13,7 @@ import type { RunLog } from './log.js';
 import { LossMeans } from './loss-means.js';
 import { LossScale } from './loss-scale.js';
 import { metricsFor } from './losses/index.js';
+import { PAIR } from './losses/pairs.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { ConfusionMatrix } from './metrics/confusion.js';
 import { stepScalars } from './optimizers/index.js';
@@ -327,7 +328,7 @@ export class TrainingLoop {
 
   private async evaluate({ evaluator, batches }: NonNullable<LoopParts['evaluation']>) {
     const theta = await this.theta();
-    const metricOptions = { ...this.options, group: Math.max(2, batches.group) };
+    const metricOptions = { ...this.options, group: Math.max(PAIR, batches.group) };
     const metrics = metricsFor(this.options.loss, metricOptions);
     const value = { dtype: 'float32', dims: [theta.length], data: theta } as const;
     const found = await evaluator.run(batches, metrics, value, (done, total) => {

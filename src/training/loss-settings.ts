@@ -11,6 +11,7 @@ import {
   losses,
   ownLossOptions,
 } from './losses/index.js';
+import { PAIR, TRIPLE } from './losses/pairs.js';
 
 export const modelOutputOption = {
   /** The output that the loss looks at. May be left out where the model has one. */
@@ -63,9 +64,9 @@ export function lossOptions(
   { keys }: Dataset,
 ): LossOptions {
   const isTriple = inputs.some(
-    ({ name, shape }) => groupOf(keys.get(name)?.shape ?? [], shape) === 3,
+    ({ name, shape }) => groupOf(keys.get(name)?.shape ?? [], shape) === TRIPLE,
   );
   const own = Object.keys({ ...losses[loss].options, ...losses[loss].trainOptions });
   const given = Object.fromEntries(own.map((key) => [key, options[key as keyof LossOptions]]));
-  return { ...given, dataKeys: [...keys.keys()], group: isTriple ? 3 : 2 };
+  return { ...given, dataKeys: [...keys.keys()], group: isTriple ? TRIPLE : PAIR };
 }

@@ -126,7 +126,7 @@ function reached({ parameters, trained }: ForwardGraph): Parameter[] {
 }
 
 /** The gradients of the loss times its scale, by parameter. */
-async function scaledGradients(forward: ForwardGraph, options: StepOptions) {
+async function scaledGradients(forward: ForwardGraph, options: ResolvedStep) {
   const { graph, loss, seeds, composites, constants } = forward;
   const types = await inferTypes(graph, forward.probe);
   const scale = lossScaleIn(graph, options);
@@ -199,10 +199,7 @@ interface Scale {
   readonly input: string | undefined;
 }
 
-function lossScaleIn(
-  graph: GraphBuilder,
-  { lossScale = 1, feedsLossScale = false }: StepOptions,
-): Scale {
+function lossScaleIn(graph: GraphBuilder, { lossScale, feedsLossScale }: ResolvedStep): Scale {
   if (!feedsLossScale) return { value: lossScale, input: undefined };
   const input = graph.fresh('loss_scale');
   graph.inputs.push({ name: input, dtype: 'float32', shape: [] });

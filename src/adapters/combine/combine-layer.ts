@@ -1,6 +1,7 @@
 /** The adapters of one layer as one. */
 
 import { OnnxLoraError } from '../../errors.js';
+import { DEFAULT_SEED } from '../../options/common.js';
 import { generatorFor } from '../../random.js';
 import { fitStructure } from '../factors/fit-structure.js';
 import type { Factors } from '../factors/norms.js';
@@ -8,7 +9,13 @@ import { denseDelta, plainFactors } from '../factors/plain.js';
 import { truncated } from '../factors/truncate.js';
 import type { OutgoingAdapter } from '../files/adapter-contents.js';
 import type { CombineMethod } from '../structure/choices.js';
-import { isPlain, planStructure, type Structure, structureOf } from '../structure/structure.js';
+import {
+  DEFAULT_BLOCKS,
+  isPlain,
+  planStructure,
+  type Structure,
+  structureOf,
+} from '../structure/structure.js';
 import { areAlike, concatenated } from './concatenate.js';
 import type { CombinedLayer, Part } from './layers.js';
 import type { MethodOptions } from './method-options.js';
@@ -92,7 +99,7 @@ function structureFor(
   const [first] = records as [(typeof records)[number]];
   const rank = options.rank ?? Math.max(...records.map((record) => record.rank));
   if (options.structure !== undefined || !areAlike(parts)) {
-    const { structure = 'global', blocks = 4 } = options;
+    const { structure = 'global', blocks = DEFAULT_BLOCKS } = options;
     return { structure: planStructure(first.in, first.out, { structure, rank, blocks }), rank };
   }
   // A block of a localized adapter has R/K ranks, whatever became of K in a layer that K does not divide.
@@ -112,7 +119,7 @@ function structureFor(
 function deltaOf(
   { name, parts }: CombinedLayer,
   method: CombineMethod,
-  { density = 1, seed = 0 }: MethodOptions,
+  { density = 1, seed = DEFAULT_SEED }: MethodOptions,
 ): Float64Array {
   const dense = parts.map(({ adapter, weight, input }) => ({
     delta: denseDelta(adapter),

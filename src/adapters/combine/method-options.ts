@@ -1,7 +1,7 @@
 import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option, restricted } from '../../options/option.js';
 import { choice, part, whole } from '../../options/schemas.js';
-import { structures } from '../structure/structure.js';
+import { DEFAULT_BLOCKS, structures } from '../structure/structure.js';
 
 /** Options of how the changes of several adapters become one. */
 export const methodOptions = {
@@ -36,7 +36,7 @@ export const methodOptions = {
     group: 'Adapters',
     value: 'K',
     only: { structure: ['localized', 'diagonal'] },
-    default: 4,
+    default: DEFAULT_BLOCKS,
     summary: 'most blocks along a dimension',
     example: '--structure localized --blocks 2',
   }),

@@ -3,7 +3,7 @@ import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, list, number, text, toggle, whole } from '../../options/schemas.js';
 import { inits, kindNames, partChoices, patchStructures } from '../structure/choices.js';
-import { scalings, structures } from '../structure/structure.js';
+import { DEFAULT_BLOCKS, DEFAULT_RANK, scalings, structures } from '../structure/structure.js';
 import { selectionOptions } from '../targets/selection-options.js';
 
 /** Of every layer, where a slot is as well. */
@@ -41,7 +41,7 @@ export const shapeOptions = {
   rank: option(whole(1), {
     group: 'Adapters',
     value: 'R',
-    default: 16,
+    default: DEFAULT_RANK,
     summary: 'rank of the plain LoRA with as many parameters',
     example: '--rank 8',
   }),
@@ -49,7 +49,7 @@ export const shapeOptions = {
   blocks: option(whole(1), {
     group: 'Adapters',
     value: 'K',
-    default: 4,
+    default: DEFAULT_BLOCKS,
     summary: 'most blocks along a dimension; 1 gives plain LoRA',
     example: '--blocks 2',
   }),

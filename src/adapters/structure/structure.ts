@@ -21,6 +21,11 @@ export const structures = ['localized', 'diagonal', 'global'] as const;
 /** The division of a weight into blocks. */
 export type StructureName = (typeof structures)[number];
 
+/** The rank of adapters where nothing else is asked for. */
+export const DEFAULT_RANK = 16;
+/** K of adapters where nothing else is asked for. */
+export const DEFAULT_BLOCKS = 4;
+
 /** Rules for the scale, by alpha: alpha / R, or alpha / √R (rsLoRA). */
 export const scalings = ['standard', 'rslora'] as const;
 /** The rule for the scale of an adapter, by alpha and rank. */

@@ -3,14 +3,12 @@ import {
   adapterOutputOptions,
 } from '../../adapters/files/output-options.js';
 import { fitStructures } from '../../adapters/structure/choices.js';
+import { DEFAULT_RANK } from '../../adapters/structure/structure.js';
 import { type Selection, selectionOptions } from '../../adapters/targets/selection-options.js';
 import { seedOption } from '../../options/common.js';
 import { type OptionsOf, option } from '../../options/option.js';
 import { choice, share, toggle, whole } from '../../options/schemas.js';
 import { newNameOption } from './name.js';
-
-/** The rank if neither a budget nor an error is given. */
-export const DEFAULT_RANK = 16;
 
 export const fitOptions = {
   ...selectionOptions,

@@ -6,7 +6,7 @@ import type { PatchedModel } from '../../adapters/model/patched.js';
 import { numberPatterns } from '../../adapters/targets/patterns.js';
 import { patternValues } from '../../adapters/targets/select.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import type { StartOptions } from '../init/start.js';
+import type { InitOptions } from '../init/initialize.js';
 import { adviseLayers } from './advise-layers.js';
 import { gradientEvidence, weightEvidence } from './evidence.js';
 
@@ -26,7 +26,7 @@ export async function autoStructures(
   patched: PatchedModel,
   reader: TensorReader,
   layers: readonly Layer[],
-  options: StartOptions & AutoOptions,
+  options: InitOptions & AutoOptions,
 ): Promise<Pick<AdapterOptions, 'structure' | 'blocks' | 'structurePattern'>> {
   const { rank, data, loss, seed, signal, onProgress, onNote } = options;
   const ranks = patternValues(layers, numberPatterns(options.rankPattern, 'rank'), 'rank');

@@ -7,6 +7,7 @@ import {
 } from '../../adapters/factors/fit-structure.js';
 import type { FitStructure } from '../../adapters/structure/choices.js';
 import {
+  DEFAULT_BLOCKS,
   isPlain,
   parameterCount,
   planStructure,
@@ -30,7 +31,7 @@ const AUTO_BLOCKS = [2, 4, 8];
 /** The grids to try; with `auto`, plain LoRA is the first of them. */
 export function gridsFor(structure: FitStructure, blocks: number | undefined): Grid[] {
   if (structure === 'global') return [{ structure, blocks: 1 }];
-  if (structure !== 'auto') return [{ structure, blocks: blocks ?? 4 }];
+  if (structure !== 'auto') return [{ structure, blocks: blocks ?? DEFAULT_BLOCKS }];
   const sizes = blocks === undefined ? AUTO_BLOCKS : [blocks];
   return [
     { structure: 'global', blocks: 1 },

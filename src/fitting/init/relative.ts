@@ -13,7 +13,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { sumOfSquares } from '../../linalg/products.js';
 import type { FloatName } from '../../onnx/dtype.js';
 import type { TensorReader } from '../../onnx/tensor.js';
-import { gridOf } from './principal-start.js';
+import { gridOf } from './pissa.js';
 
 /**
  * Initial values from the weights (`init: 'pissa'`) split W into W' + s·A₀·B₀, and the model keeps W'. For those

@@ -6,6 +6,7 @@ import { retrieval } from '../metrics/retrieval.js';
 import { meanCrossEntropy } from './cross-entropy.js';
 import type { Logits, Loss } from './loss.js';
 import { cast, END, reduce, sizeOf, slice } from './operators.js';
+import { PAIR } from './pairs.js';
 
 // As PyTorch's normalize: a vector of zeros stays one.
 const SHORTEST = 1e-12;
@@ -41,7 +42,7 @@ export const mnr = {
   trainOptions: {},
   takes: '[2 · pairs, size]: the anchors, then their positives (then negatives)',
   ranks: [2, 2],
-  add(graph, logits, _addInput, { scale, group = 2 }) {
+  add(graph, logits, _addInput, { scale, group = PAIR }) {
     const { dtype } = logits;
     const { norm, embeddings } = normalized(graph, logits);
     const [anchors, candidates] = parts(graph, logits, embeddings, group);

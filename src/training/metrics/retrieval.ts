@@ -1,3 +1,4 @@
+import { PAIR } from '../losses/pairs.js';
 import type { MetricAccumulator, MetricOptions } from './metric.js';
 import { type Row, rowsOf } from './rows.js';
 
@@ -8,7 +9,7 @@ const DEPTHS = [1, 5, 10];
  * by cosine, of embeddings [2B, H] with B anchors before their B positives, and B negatives after them in
  * [3B, H]. Compares every anchor with everything else.
  */
-export function retrieval({ group = 2 }: MetricOptions): MetricAccumulator {
+export function retrieval({ group = PAIR }: MetricOptions): MetricAccumulator {
   const [anchors, positives, negatives]: [Row[], Row[], Row[]] = [[], [], []];
   return {
     add(embeddings) {

@@ -1,5 +1,5 @@
 /**
- * A start in the weight itself (PiSSA, https://arxiv.org/abs/2404.02948): the adapter takes over what
+ * Initial values in the weight itself (PiSSA, https://arxiv.org/abs/2404.02948): the adapter takes over what
  * its structure says best of the weight, block by block, and the model keeps the rest:
  *
  *     s·A·B = the best fit of W      W' = W - s·A·B
@@ -30,7 +30,7 @@ import { nodeLabel } from '../../onnx/model.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 
 /** An adapter that starts in its weight, and what the weight keeps. */
-export interface PrincipalStart {
+export interface PissaInit {
   readonly adapter: NewAdapter;
   readonly rest: NewTensor;
   /** |W - (W' + s·A·B)| / |W|, once `rest` was written. */
@@ -42,12 +42,12 @@ export interface PrincipalStart {
  * @throws OnnxLoraError `unsupported` for a weight that cannot be replaced: one that is quantized, that
  * is in a body, or that other nodes read; `invalid-model` for one that is not finite
  */
-export async function principalStart(
+export async function pissaInit(
   patched: PatchedModel,
   reader: TensorReader,
   adapter: NewAdapter,
   seed: number,
-): Promise<PrincipalStart> {
+): Promise<PissaInit> {
   const { layer, record } = adapter;
   const { weight } = layer.linear[0]!;
   if (record.scale === 0) throw noScale(layer);

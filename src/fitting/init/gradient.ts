@@ -1,5 +1,5 @@
 /**
- * A start in the direction of the first step: the columns of A are the left singular vectors of each
+ * Initial values in the direction of the first step: the columns of A are the left singular vectors of each
  * block of the gradient G = dL/dΔW over the first batches, and B is zero. The gradient of B is then
  * `s·Aᵀ·G`, so that the first step moves the weight along `A·Aᵀ·G`, the best fit of G that the structure
  * has (Eckart and Young). LoRA-GA (https://arxiv.org/abs/2407.05000) starts B in the gradient as well,
@@ -27,28 +27,28 @@ import {
 } from '../../training/weight-gradients.js';
 
 /** The data and the loss whose gradient gives A. */
-export type GradientStartOptions = GradientOptions & GuardListener;
+export type GradientInitOptions = GradientOptions & GuardListener;
 
 /**
- * The same adapters with such an A. A direction that the gradient does not have keeps its start.
+ * The same adapters with such an A. A direction that the gradient does not have keeps its initial values.
  * @throws OnnxLoraError `unsupported` for a layer that has no gradient; those of {@link weightGradients}
  */
-export async function gradientStart(
+export async function gradientInit(
   patched: PatchedModel,
   reader: TensorReader,
   adapters: readonly NewAdapter[],
-  options: GradientStartOptions,
+  options: GradientInitOptions,
 ): Promise<NewAdapter[]> {
   const layers = adapters.map(({ layer }) => layer);
-  const started = new Map<NewAdapter['layer'], NewAdapter>();
+  const initialized = new Map<NewAdapter['layer'], NewAdapter>();
   const byLayer = new Map(adapters.map((adapter) => [adapter.layer, adapter]));
   const own = { ...pickOptions(gradientOptions, options), onGuard: options.onGuard };
   for await (const result of weightGradients(patched, reader, layers, own)) {
     if ('refusal' in result) throw noGradient(result.layer.module, result.refusal);
     const adapter = byLayer.get(result.layer)!;
-    started.set(result.layer, await directed(adapter, result, options.seed));
+    initialized.set(result.layer, await directed(adapter, result, options.seed));
   }
-  return layers.map((layer) => started.get(layer)!);
+  return layers.map((layer) => initialized.get(layer)!);
 }
 
 async function directed(

@@ -8,20 +8,20 @@ import type { NewTensor } from '../../onnx/encode.js';
 import type { TensorReader } from '../../onnx/tensor.js';
 import type { GradientOptions } from '../../training/gradient-options.js';
 import type { GuardListener } from '../../training/weight-gradients.js';
-import type { PrincipalStart } from './principal-start.js';
+import type { PissaInit } from './pissa.js';
 
 type GradientOf = Omit<GradientOptions, 'data' | 'loss'> & {
   readonly [K in 'data' | 'loss']?: GradientOptions[K] | undefined;
 };
 
 /** Options of initial values: with `init: 'gradient'` on data, which are given then. */
-export interface StartOptions extends GradientOf, GuardListener {
+export interface InitOptions extends GradientOf, GuardListener {
   readonly init: InitName;
   readonly seed: number;
 }
 
 /** Adapters with their numbers, and tensors that the model gets with them. */
-export interface Started {
+export interface Initialized {
   readonly adapters: readonly NewAdapter[];
   readonly tensors: readonly NewTensor[];
   /**
@@ -32,23 +32,23 @@ export interface Started {
 }
 
 /**
- * Gives planned adapters their start.
+ * Gives planned adapters their initial values.
  * @throws OnnxLoraError `invalid-argument` for data without a use, or none where they are needed; those
- * of `principalStart` and `gradientStart`
+ * of `pissaInit` and `gradientInit`
  */
-export async function startAdapters(
+export async function initializeAdapters(
   patched: PatchedModel,
   reader: TensorReader,
   adapters: readonly NewAdapter[],
-  options: StartOptions,
-): Promise<Started> {
+  options: InitOptions,
+): Promise<Initialized> {
   const { init, data, loss } = options;
   if (init === 'gradient') {
     if (data === undefined || loss === undefined)
       throw missing(data === undefined ? 'data' : 'loss');
     const all = { ...options, data, loss };
-    const { gradientStart } = await import('./gradient-start.js');
-    return { adapters: await gradientStart(patched, reader, adapters, all), tensors: [] };
+    const { gradientInit } = await import('./gradient.js');
+    return { adapters: await gradientInit(patched, reader, adapters, all), tensors: [] };
   }
   if (init === 'pissa') return inWeights(patched, reader, adapters, options);
   return { adapters, tensors: [] };
@@ -58,19 +58,19 @@ async function inWeights(
   patched: PatchedModel,
   reader: TensorReader,
   adapters: readonly NewAdapter[],
-  { seed, signal, onProgress }: StartOptions,
-): Promise<Started> {
-  const { principalStart } = await import('./principal-start.js');
-  const starts: PrincipalStart[] = [];
+  { seed, signal, onProgress }: InitOptions,
+): Promise<Initialized> {
+  const { pissaInit } = await import('./pissa.js');
+  const inits: PissaInit[] = [];
   for (const [done, adapter] of adapters.entries()) {
     onProgress?.({ phase: 'decompose', done, total: adapters.length, unit: 'weights' });
     if (signal?.aborted) throw new OnnxLoraError('aborted', 'interrupted');
-    starts.push(await principalStart(patched, reader, adapter, seed));
+    inits.push(await pissaInit(patched, reader, adapter, seed));
   }
   return {
-    adapters: starts.map(({ adapter }) => adapter),
-    tensors: starts.map(({ rest }) => rest),
-    deviation: () => Math.max(...starts.map(({ deviation }) => deviation())),
+    adapters: inits.map(({ adapter }) => adapter),
+    tensors: inits.map(({ rest }) => rest),
+    deviation: () => Math.max(...inits.map(({ deviation }) => deviation())),
   };
 }
 
