@@ -14,7 +14,7 @@ const columns: Column<PeftModule>[] = [
 
 /** The type of the folder, and the way each adapter went where not all went as they are. */
 export function peftLines({ type, reason, modules }: PeftSummary, ui: Ui): string[] {
-  const name = type.toUpperCase();
+  const name = `PEFT type ${type.toUpperCase()}`;
   if (modules.every(({ form }) => form === 'same')) return [name];
   return [ui.table(columns, modules), '', reason ? `${name}: ${printable(reason)}` : name];
 }

@@ -2,9 +2,10 @@
 import { extname } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import { openNpz } from '../formats/npz.js';
+import { kindOf } from '../formats/path-kind.js';
 import { openSafetensors } from '../formats/safetensors.js';
 import { resolveOptions } from '../options/resolve.js';
-import { dataKindOf, rowExtensions, type TensorExtension } from './data-kind.js';
+import { dataKindOf, rowExtensions, type TensorExtension, tensorExtensions } from './data-kind.js';
 import { imageOptionKeys, textOptionKeys } from './data-options.js';
 import type { Dataset } from './dataset.js';
 import { takesImages } from './images/plan.js';
@@ -41,6 +42,7 @@ const openers: Readonly<Record<string, Opener>> = {
  */
 export async function openDataset(path: string, given?: DataRequest): Promise<Dataset> {
   const request = given && resolveOptions(requestOptions, given, 'openDataset');
+  if (kindOf(path) === 'none') throw missing(path);
   const extension = extname(path).toLowerCase();
   const open = Object.hasOwn(openers, extension) ? openers[extension] : undefined;
   if (open) {
@@ -54,8 +56,20 @@ export async function openDataset(path: string, given?: DataRequest): Promise<Da
   if (kind === 'rows') return await openRows(path, request!);
   const found = extension ? `its name ends in ${extension}` : 'its name has no extension';
   throw new OnnxLoraError('invalid-argument', `${path} is not a data file: ${found}`, {
-    hint: `Give a ${Object.keys(openers).join(' or ')} file with an array for every input of the model, texts in a ${rowExtensions.join(', ')} file, or a folder with a folder of images for each class.`,
+    hint: `Give ${KINDS}.`,
   });
+}
+
+const KINDS = `a ${tensorExtensions.join(' or ')} file with an array for every input of the model, texts in a ${rowExtensions.slice(0, -1).join(', ')} or ${rowExtensions.at(-1)} file, or a folder with a folder of images for each class`;
+
+function missing(path: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'file-not-found',
+    `${path} does not exist: there are no samples to read`,
+    {
+      hint: `Check the path, which is taken relative to the current folder. Samples are ${KINDS}.`,
+    },
+  );
 }
 
 /** Rows hold what the model takes: texts, or paths of images. */

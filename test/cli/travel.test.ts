@@ -25,7 +25,7 @@ describe('extract', () => {
     const { code, stdout } = await run(folder, words('extract patched1.onnx -o adapter/'));
     expect({ code, stdout }).toEqual({
       code: 0,
-      stdout: 'GRALORA\nwrote adapter/: 2 adapters (peft)\n',
+      stdout: 'PEFT type GRALORA\nwrote adapter/: 2 adapters (peft)\n',
     });
     const files = readdirSync(join(folder, 'adapter')).sort();
     expect(files).toEqual(['adapter_config.json', 'adapter_model.safetensors']);
@@ -37,7 +37,7 @@ describe('extract', () => {
     const { stdout } = await run(folder, words(line));
     expect(stdout).toMatch(/^module +form +rank +error\n/);
     expect(stdout).toMatch(/\nencoder\.layer\.0\.attention\.self\.query +truncated +4 +0\.\d+\n/);
-    expect(stdout).toMatch(/\nLORA\nwrote adapter: 2 adapters \(peft\)\n$/);
+    expect(stdout).toMatch(/\nPEFT type LORA\nwrote adapter: 2 adapters \(peft\)\n$/);
   });
 
   it('says why it is not GRALORA', async () => {

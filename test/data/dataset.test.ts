@@ -146,8 +146,9 @@ describe('openDataset', () => {
     ['data', 'its name has no extension'],
     ['data.constructor', 'its name ends in .constructor'],
   ])('refuses %s', async (name, reason) => {
-    const { message, hint } = await failure(() => openDataset(name), 'invalid-argument');
-    expect(message).toBe(`${name} is not a data file: ${reason}`);
+    const path = folder.write(new Uint8Array(1), name);
+    const { message, hint } = await failure(() => openDataset(path), 'invalid-argument');
+    expect(message).toBe(`${path} is not a data file: ${reason}`);
     expect(hint).toContain('.safetensors or .npz');
   });
 
@@ -189,6 +190,16 @@ describe('openDataset', () => {
     await failure(() => openDataset(path), 'invalid-data');
     await failure(() => openDataset(join(folder.path, 'none.npz')), 'file-not-found');
   });
+
+  it.each(['none.npz', 'none.csv', 'none.txt', 'none'])(
+    'says that %s is not there',
+    async (name) => {
+      const path = join(folder.path, name);
+      const { message, hint } = await failure(() => openDataset(path), 'file-not-found');
+      expect(message).toBe(`${path} does not exist: there are no samples to read`);
+      expect(hint).toMatch(/relative to the current folder.*\.safetensors or \.npz.*\.csv.*folder/);
+    },
+  );
 
   it('says when the file became shorter meanwhile', async () => {
     const path = folder.write(safetensors({ x: ['float32', [4], 1] }), 'data.safetensors');
