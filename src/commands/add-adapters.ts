@@ -118,11 +118,9 @@ function divisionOf(path: string, { parts, ...options }: NewAdapterOptions): Div
 
 /** The option that makes adapters of all columns of a weight at once. */
 function readerOfAll({
-  kind,
   init,
   structure,
-}: Pick<NewAdapterOptions, 'kind' | 'init' | 'structure'>): string | undefined {
-  if (kinds[kind].readsWeight) return `\`kind\` ${kind}`;
+}: Pick<NewAdapterOptions, 'init' | 'structure'>): string | undefined {
   if (init === 'pissa' || init === 'gradient') return `\`init\` ${init}`;
   return structure === 'auto' ? '`structure` auto' : undefined;
 }

@@ -126,9 +126,10 @@ describe('new adapters', () => {
     expect(sameFiles(base, path)).toBe(true);
   });
 
-  it.each(['dora', 'hira'] as const)('of %s change the whole weight, and fold', async (kind) => {
+  it.each(['dora', 'hira'] as const)('of %s change the weight in their columns', async (kind) => {
     const path = packed();
-    const { output } = await patched(path, { kind, targets: ['all'] });
+    const { output, adapters } = await patched(path, { kind, targets: ['all'] });
+    expect(adapters).toHaveLength(4);
     expectClose(await run(output, x), await run(path, x), 1e-6);
     const merged = folder.fresh();
     const { verification } = await merge(await trainedOn(output), { output: merged });
@@ -165,10 +166,17 @@ const data = () =>
 
 async function trainedOn(path: string, more = {}): Promise<string> {
   const output = folder.fresh();
-  const options = { loss: 'mse', batchSize: 2, steps: 4, lr: 0.02, threads: 1, ...more } as const;
+  const options = { loss: 'mse', batchSize: 2, steps: 4, lr: 0.02, threads: 1 } as const;
   await runTraining(
     path,
-    resolveTrainOptions({ ...options, data: data(), modelOutput: 'y', provider: 'cpu', output }),
+    resolveTrainOptions({
+      ...options,
+      data: data(),
+      modelOutput: 'y',
+      provider: 'cpu',
+      output,
+      ...more,
+    }),
   );
   return output;
 }
@@ -179,28 +187,53 @@ const factorsOf = async (path: string) => {
   return openSafetensors(join(output, 'adapter_model.safetensors'));
 };
 
-it('trains, folds and leaves as the adapters of separate layers do', async () => {
-  const [path, apart] = [packed(), separate()];
-  expectClose(await run(path, x), await run(apart, x), 1e-5);
-  const [one, other] = await Promise.all(
-    [apart, path].map(async (base) => {
-      const { output } = await patched(base, { hybrid: 1 });
-      return trainedOn(output);
-    }),
-  );
-  const [expected, found] = [await factorsOf(one!), await factorsOf(other!)];
-  expect([...found.tensors.keys()].sort()).toEqual([...expected.tensors.keys()].sort());
-  for (const name of expected.tensors.keys()) {
-    const difference = maxDifference(found.readFloat64(name), expected.readFloat64(name));
-    expect(difference, name).toBeLessThan(1e-6);
-  }
-  const [merged, base] = [folder.fresh(), folder.fresh()];
-  const { verification } = await merge(other!, { output: merged });
-  expect(verification).toMatchObject({ passed: true, proven: true });
-  expectClose(await run(merged, x), await run(one!, x), 1e-5);
-  await unpatch(other!, { output: base });
-  expect(sameFiles(base, path)).toBe(true);
+/** Options of a run that is stopped after its second step. */
+function stopping() {
+  const controller = new AbortController();
+  const onProgress = ({ phase, done }: { phase: string; done: number }) => {
+    if (phase === 'training' && done === 2) controller.abort();
+  };
+  return { signal: controller.signal, onProgress };
+}
+
+it('goes on from a checkpoint as if it had not stopped', async () => {
+  const { output } = await patched(packed());
+  const options = { data: data() };
+  const whole = await trainedOn(output, options);
+  const checkpoint = folder.fresh('checkpoints');
+  const stopped = () => trainedOn(output, { ...options, checkpoint, ...stopping() });
+  await failure(stopped, 'aborted');
+  const resumed = await trainedOn(output, { ...options, checkpoint, resume: true });
+  expect(sameFiles(resumed, whole)).toBe(true);
 });
+
+const forms = [{ kind: 'lora', hybrid: 1 }, { kind: 'dora' }, { kind: 'hira', blocks: 1 }] as const;
+
+it.each(forms)(
+  'trains, folds and leaves as the adapters of separate layers do: %o',
+  async (form) => {
+    const [path, apart] = [packed(), separate()];
+    expectClose(await run(path, x), await run(apart, x), 1e-5);
+    const [one, other] = await Promise.all(
+      [apart, path].map(async (base) => {
+        const { output } = await patched(base, form);
+        return trainedOn(output);
+      }),
+    );
+    const [expected, found] = [await factorsOf(one!), await factorsOf(other!)];
+    expect([...found.tensors.keys()].sort()).toEqual([...expected.tensors.keys()].sort());
+    for (const name of expected.tensors.keys()) {
+      const difference = maxDifference(found.readFloat64(name), expected.readFloat64(name));
+      expect(difference, name).toBeLessThan(1e-6);
+    }
+    const [merged, base] = [folder.fresh(), folder.fresh()];
+    const { verification } = await merge(other!, { output: merged });
+    expect(verification).toMatchObject({ passed: true, proven: true });
+    expectClose(await run(merged, x), await run(one!, x), 1e-5);
+    await unpatch(other!, { output: base });
+    expect(sameFiles(base, path)).toBe(true);
+  },
+);
 
 it('takes two sets, which fold and leave one by one', async () => {
   const path = packed();

@@ -27,8 +27,8 @@ export interface Member {
 type Parts = readonly (StoredAdapter | undefined)[];
 
 /**
- * The adapters of the parts of a fused layer, each in its own columns. Where a kind reads the whole weight
- * there is one for all of them; a part without one stays as it is. Parts of one width are then a
+ * The adapters of the parts of a fused layer, each in its own columns; a part without one stays as it is. Beside
+ * a convolution there is one for all of them. Parts of one width are then a
  * grid of as many columns of blocks; others are stacked into one block that is zero where a part has
  * nothing to do.
  * @param shown the widths of the parts, where the graph shows them
@@ -51,7 +51,8 @@ export function fuseAdapters(
   }
   const widths = partWidths(weight.out, parts, shown);
   if (typeof widths === 'string') return `${layer.module} has ${weight.out} outputs, and ${widths}`;
-  const areOwn = present(parts).every(({ record }) => !kindOf(record).readsWeight);
+  const kinds = new Set(present(parts).map(({ record }) => kindOf(record)));
+  const areOwn = kinds.size === 1 || ![...kinds].some(({ readsWeight }) => readsWeight);
   if (areOwn && geometry.kind !== 'channels') return partAdapters(layer, widths, parts);
   const own = fusedOwn(parts);
   if (typeof own === 'string') return own;

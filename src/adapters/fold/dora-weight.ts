@@ -2,7 +2,7 @@ import { OnnxLoraError } from '../../errors.js';
 import { byteLength, fromFloat64 } from '../../onnx/dtype.js';
 import { checkFold } from '../structure/finite.js';
 import type { BaseWeight } from './base-weight.js';
-import type { FoldRule } from './folded-weight.js';
+import type { FoldRule, OwnColumns } from './folded-weight.js';
 import type { RowFactors } from './row-factors.js';
 import { sums } from './sums.js';
 
@@ -16,7 +16,7 @@ export const doraWeight: FoldRule = (fold) => {
   async function* chunks() {
     const all = deltas(factor);
     const found = await columnNorms({ weight, transposed, factor }, all);
-    const gains = gainsOf(own.magnitude!(), found, label);
+    const gains = gainsOf(own, found, label);
     let [deltaSquares, weightSquares] = [0, 0];
     for await (const { start, panel } of sums(weight, all)) {
       const { before, after } = panel;
@@ -56,18 +56,26 @@ function columnOf(transposed: boolean, start: number, i: number, columns: number
   return transposed ? start + Math.floor(i / columns) : i % columns;
 }
 
-function gainsOf(magnitude: Float64Array, norms: Float64Array, label: string): Float64Array {
-  return magnitude.map((wanted, column) => {
-    const norm = norms[column]!;
-    const gain = wanted / norm;
-    if (Number.isFinite(gain)) return gain;
-    throw new OnnxLoraError(
-      'invalid-adapter',
-      `${label}: column ${column} of its weight and adapter has the norm ${norm}, and the magnitude ${wanted}`,
-      {
-        node: label,
-        hint: 'The training run diverged, or the file is damaged. Nothing was written.',
-      },
-    );
-  });
+/** m / ‖W + ΔW‖ of the columns that adapters have; others stay as they are. */
+function gainsOf(own: readonly OwnColumns[], norms: Float64Array, label: string): Float64Array {
+  const gains = new Float64Array(norms.length).fill(1);
+  for (const { first, numbers } of own) {
+    for (const [i, wanted] of numbers.magnitude!().entries()) {
+      gains[first + i] = gainOf(first + i, wanted, norms[first + i]!, label);
+    }
+  }
+  return gains;
+}
+
+function gainOf(column: number, wanted: number, norm: number, label: string): number {
+  const gain = wanted / norm;
+  if (Number.isFinite(gain)) return gain;
+  throw new OnnxLoraError(
+    'invalid-adapter',
+    `${label}: column ${column} of its weight and adapter has the norm ${norm}, and the magnitude ${wanted}`,
+    {
+      node: label,
+      hint: 'The training run diverged, or the file is damaged. Nothing was written.',
+    },
+  );
 }

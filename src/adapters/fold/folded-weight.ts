@@ -15,13 +15,19 @@ export interface FoldNorms {
   lost?: number;
 }
 
+/** The numbers of an adapter beside its factors, and the first column of W that they are for. */
+export interface OwnColumns {
+  readonly first: number;
+  readonly numbers: OwnNumbers;
+}
+
 /** A weight and what is to be folded into it. */
 export interface Fold {
   readonly weight: BaseWeight;
   /** ΔW of each adapter as the file stores the weight, divided by a number. */
   deltas(divisor: number): readonly RowFactors[];
-  /** The numbers that an adapter has beside its factors. */
-  readonly own: OwnNumbers;
+  /** The numbers that each adapter has beside its factors. */
+  readonly own: readonly OwnColumns[];
   /** The layer computes with `factor` times the stored weight. */
   readonly factor: number;
   /** The stored rows are columns of W. */

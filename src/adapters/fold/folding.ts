@@ -312,7 +312,11 @@ export class Folding {
     const rowFactors = ({ record, factors }: Delta, divisor: number) =>
       new RowFactors(structureOf(record), factors(), record.scale / divisor, transposed);
     this.folded.push({ sites: group, weight: tensorName(weight), kind, norms });
-    const { fold, own = {} } = deltas[0]!;
+    const { fold } = deltas[0]!;
+    const own = deltas.map(({ record, own: numbers = {} }) => ({
+      first: record.part?.first ?? 0,
+      numbers,
+    }));
     return fold({
       ...{ weight: base, own, factor: weight.factor, transposed, norms, label },
       deltas: (divisor) => deltas.map((delta) => rowFactors(delta, divisor)),

@@ -31,7 +31,10 @@ export const dora: AdapterKind = {
   weightChange: scaledWeight,
   fold: doraWeight,
   init: async (context, adapter) => {
-    const magnitude = await normsOf(context, adapter.layer.linear[0]!);
+    const { part, out } = adapter.record;
+    const first = part?.first ?? 0;
+    const all = await normsOf(context, adapter.layer.linear[0]!);
+    const magnitude = all.slice(first, first + out);
     return { ...adapter, own: { ...adapter.own, magnitude: () => magnitude } };
   },
   peft: { ...lora.peft, keys: { magnitude: 'lora_magnitude_vector' } },

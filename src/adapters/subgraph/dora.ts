@@ -11,7 +11,7 @@ import type { FloatName } from '../../onnx/dtype.js';
 import type { Structure } from '../structure/structure.js';
 import type { LinearLayer, OpenLayer } from '../targets/index.js';
 import { amongColumns, isReadTransposed, updateAsRead } from './dense.js';
-import { ownColumns } from './part.js';
+import { ownColumns, wideVector } from './part.js';
 import { productWith } from './same-operator.js';
 import { type Change, product, type WeightChange } from './subgraph.js';
 import type { SubgraphBuilder } from './subgraph-builder.js';
@@ -23,13 +23,15 @@ export const scaledColumns: Change = (b, place) => {
   const parts = adaptedWeight(b, layer, structure, tensors);
   const gain = b.node('gain', 'Div', [own!.magnitude!, parts.norms]);
   if (mayBeVector(layer)) {
-    const changed = changeOfWeight(b, layer, dtype, { ...parts, gain });
+    const changed = changeOfWeight(b, layer, structure, dtype, { ...parts, gain });
     return productWith(b, layer, b.cast('change_cast', changed, dtype, layer.weight.dtype));
   }
   const delta = product(b, place);
   const excess = b.node('excess', 'Sub', [gain, b.number('one', 1, dtype)]);
-  const factor = (leaf: string, value: string) =>
-    alongOutput(b, layer, leaf, b.cast(`${leaf}_cast`, value, dtype, layer.weight.dtype));
+  const factor = (leaf: string, value: string) => {
+    const wide = wideVector(b, `${leaf}_wide`, value, structure);
+    return alongOutput(b, layer, leaf, b.cast(`${leaf}_cast`, wide, dtype, layer.weight.dtype));
+  };
   const layersProduct = withoutBias(b, layer, base);
   const scaledProduct = b.node('scaled_product', 'Mul', [
     layersProduct,
@@ -44,7 +46,8 @@ export const scaledWeight: WeightChange = (b, adapted) => {
   const { layer, structure, tensors } = adapted;
   const parts = adaptedWeight(b, layer, structure, tensors);
   const gain = b.node('gain', 'Div', [tensors.own!.magnitude!, parts.norms]);
-  return amongColumns(b, changeOfWeight(b, layer, tensors.dtype, { ...parts, gain }), adapted);
+  const change = changeOfWeight(b, layer, structure, tensors.dtype, { ...parts, gain });
+  return amongColumns(b, change, adapted);
 };
 
 /** W and W + s·A·B as the node reads its weight, and the norms of its columns, [out]. */
@@ -67,7 +70,8 @@ function adaptedWeight(
   const own = ownColumns(b, weight.name, structure, isTransposed ? 0 : 1);
   const stored = b.cast('weight_cast', own, weight.dtype, dtype);
   // A kernel has further axes, all of size 1.
-  const dims = isTransposed ? [weight.out, weight.in] : [weight.in, weight.out];
+  const { out } = structure;
+  const dims = isTransposed ? [out, weight.in] : [weight.in, out];
   const isMatrix = weight.constant?.dims.length === 2;
   const matrix = isMatrix ? stored : b.reshape('weight_matrix', stored, dims);
   const scaled =
@@ -90,10 +94,11 @@ function mayBeVector({ geometry }: OpenLayer): boolean {
 function changeOfWeight(
   b: SubgraphBuilder,
   layer: LinearLayer,
+  { out }: Structure,
   dtype: FloatName,
   { weight, adapted, gain }: AdaptedWeight & { gain: string },
 ): string {
-  const { out, factor } = layer.weight;
+  const { factor } = layer.weight;
   const column = isReadTransposed(layer.weight) ? b.reshape('gain_axes', gain, [out, 1]) : gain;
   const change = b.node('weight_change', 'Sub', [
     b.node('adapted_scaled', 'Mul', [adapted, column]),

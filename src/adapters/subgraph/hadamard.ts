@@ -3,8 +3,8 @@
  * runtime computes it once, when it loads, and keeps it beside W.
  */
 import { isDequantized } from '../targets/weight.js';
-import { amongColumns, updateAsRead } from './dense.js';
-import { ownColumns } from './part.js';
+import { amongColumns, isReadTransposed, updateAsRead } from './dense.js';
+import { ownColumns, wideColumns } from './part.js';
 import { productWith } from './same-operator.js';
 import { type Change, likeBase, type WeightChange } from './subgraph.js';
 
@@ -15,9 +15,12 @@ export const hadamardProduct: Change = (b, { layer, structure, tensors, base }) 
   const ones = geometry.kind === 'channels' ? Array<number>(geometry.spatial).fill(1) : [];
   const shaped =
     ones.length > 0 ? b.reshape('update_kernel', update, [weight.out, weight.in, ...ones]) : update;
-  const stored = b.cast('weight_cast', weight.name, weight.dtype, dtype);
+  const axis = isReadTransposed(weight) ? 0 : 1;
+  const own = ownColumns(b, weight.name, structure, axis);
+  const stored = b.cast('weight_cast', own, weight.dtype, dtype);
   const change = b.node('weight_change', 'Mul', [stored, shaped]);
-  const product = productWith(b, layer, b.cast('change_cast', change, dtype, weight.dtype));
+  const wide = wideColumns(b, 'change_wide', change, structure, axis);
+  const product = productWith(b, layer, b.cast('change_cast', wide, dtype, weight.dtype));
   // See matrixDelta: a second reader of the base keeps its operator from another kernel.
   return isDequantized(weight) ? likeBase(b, product, base) : product;
 };

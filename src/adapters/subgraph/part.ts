@@ -33,10 +33,23 @@ export function ownColumns(b: SubgraphBuilder, value: string, s: Structure, axis
   return b.slice('own_columns', value, { axis, start: first, end: first + s.out });
 }
 
-/** A matrix [rows, out] as wide as the layer. */
-export function wideColumns(b: SubgraphBuilder, leaf: string, value: string, s: Structure): string {
+/** A matrix [rows, out] as wide as the layer; with the axis 0 one of [out, rows]. */
+export function wideColumns(
+  b: SubgraphBuilder,
+  leaf: string,
+  value: string,
+  s: Structure,
+  axis = 1,
+): string {
   const [before, behind] = around(s);
-  return before + behind === 0 ? value : b.pad(leaf, value, [0, before, 0, behind]);
+  if (before + behind === 0) return value;
+  return b.pad(leaf, value, axis === 1 ? [0, before, 0, behind] : [before, 0, behind, 0]);
+}
+
+/** A vector of the part's columns as one of all the layer's. */
+export function wideVector(b: SubgraphBuilder, leaf: string, value: string, s: Structure): string {
+  const [before, behind] = around(s);
+  return before + behind === 0 ? value : b.pad(leaf, value, [before, behind]);
 }
 
 /** Rows [N, Kout, out/Kout] of the part as rows of the layer: [N, columns]; others stay as they are. */

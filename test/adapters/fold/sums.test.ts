@@ -126,7 +126,7 @@ it('rounds a folded weight once, and gives the norms of what was there and what 
       const { weight, delta, stored, expected } = example(c);
       const norms = { delta: 0, weight: 0 };
       const folded = foldedWeight({
-        ...{ weight, deltas: () => [delta], own: {}, factor: 1, transposed: c.transposed },
+        ...{ weight, deltas: () => [delta], own: [], factor: 1, transposed: c.transposed },
         ...{ norms, label: 'layer' },
       });
       const bytes = await collect([folded]);
