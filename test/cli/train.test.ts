@@ -10,17 +10,28 @@ import { unbalanced } from '../support/markup.js';
 import { expectClose, expectSame, feed, run as outputsOf } from '../support/run.js';
 import { zooSamples } from '../support/samples.js';
 import { zooFeeds } from '../support/zoo.js';
-import { type Finished, finished, run, start, temporaryFolder } from './run.js';
+import { type Finished, finished, run, start, temporaryFolder, zooFile } from './run.js';
 
 const losses = { 'mlp-regression': 'mse', 'bert-cls-torchscript': 'cross-entropy' } as const;
 type Case = keyof typeof losses;
 
+/** What a case makes, made once. */
+function once<T>(make: (name: Case) => T): (name: Case) => T {
+  const made = new Map<Case, T>();
+  return (name) => {
+    if (!made.has(name)) made.set(name, make(name));
+    return made.get(name)!;
+  };
+}
+
+const patchedOf = once((name) => insertInto(zooFile(`${name}/model.onnx`), { rank: 8 }));
+const samplesOf = once((name) => zooSamples(name, 'lora', 5));
+
 /** A folder with a base model, the same with fresh adapters, and its recorded training data. */
 async function folderOf(name: Case): Promise<string> {
   const folder = temporaryFolder({ 'model.onnx': `${name}/model.onnx` });
-  const patched = await insertInto(join(folder, 'model.onnx'), { rank: 8 });
-  writeFileSync(join(folder, 'model.lora.onnx'), patched);
-  writeFileSync(join(folder, 'data.safetensors'), zooSamples(name, 'lora', 5));
+  writeFileSync(join(folder, 'model.lora.onnx'), await patchedOf(name));
+  writeFileSync(join(folder, 'data.safetensors'), samplesOf(name));
   return folder;
 }
 
@@ -249,11 +260,12 @@ async function stepsIn(path: string, count: number): Promise<void> {
 describe.skipIf(process.platform === 'win32')('a run that is stopped', () => {
   const course = ['--steps', '60', '--lr', '0.01', '--save-adapter', 'a.safetensors'];
 
-  async function unbroken(): Promise<Buffer> {
-    const folder = await folderOf('bert-cls-torchscript');
-    await run(folder, train('bert-cls-torchscript', ...course));
+  /** The adapters of a run that is not stopped. */
+  const unbroken = once(async (name) => {
+    const folder = await folderOf(name);
+    await run(folder, train(name, ...course));
     return readFileSync(join(folder, 'a.safetensors'));
-  }
+  });
 
   /** Where the machine was busy elsewhere, and the run over before the signal came: once more. */
   async function interrupted(
@@ -289,14 +301,18 @@ describe.skipIf(process.platform === 'win32')('a run that is stopped', () => {
     expect(Number(step)).toBeLessThan(60);
     expect(stderr).not.toMatch(/^\s+at /m);
     expect(readdirSync(folder)).not.toContain('model.trained.onnx');
-    expect((await resumed(folder, checkpoint!)).equals(await unbroken())).toBe(true);
+    expect(
+      (await resumed(folder, checkpoint!)).equals(await unbroken('bert-cls-torchscript')),
+    ).toBe(true);
   });
 
   it('by force resumes to the same bits from its last checkpoint', async () => {
     const more = ['--checkpoint', 'kept', '--checkpoint-every', '3'];
     const { folder, code } = await interrupted('SIGKILL', ...more);
     expect(code).toBe(null);
-    expect((await resumed(folder, 'kept')).equals(await unbroken())).toBe(true);
+    expect((await resumed(folder, 'kept')).equals(await unbroken('bert-cls-torchscript'))).toBe(
+      true,
+    );
   });
 });
 
