@@ -4,7 +4,7 @@
  */
 import type { GraphBuilder } from '../../graph/builder.js';
 import { byName, optionsByChoice } from '../../options/by-choice.js';
-import { type OptionTable, option, type ResolvedOf } from '../../options/option.js';
+import { type OptionTable, option } from '../../options/option.js';
 import { pickOptions, resolveOptions } from '../../options/resolve.js';
 import { choice } from '../../options/schemas.js';
 import { adamW } from './adamw.js';
@@ -37,11 +37,17 @@ export const optimizerChoice = {
 /** The options of all optimizers. */
 export const ownOptimizerOptions = optionsByChoice('optimizer', byName(list));
 
-type Numbers = ResolvedOf<typeof ownOptimizerOptions>;
-type Settled = { readonly [K in Exclude<keyof Numbers, 'lr'>]-?: NonNullable<Numbers[K]> };
-
 /** The numbers of all optimizers; each reads those that it brings as options. */
-export interface Hyperparameters extends Settled {}
+export interface Hyperparameters {
+  /** Weight decay: decoupled from the gradient, but added to it by SGD. */
+  readonly weightDecay: number;
+  /** Of AdamW and Lion. */
+  readonly betas: readonly [number, number];
+  /** Of AdamW. */
+  readonly eps: number;
+  /** Of SGD. */
+  readonly momentum: number;
+}
 
 /** An optimizer with its numbers; those that are left out are as it has them by default. */
 export type OptimizerOptions = {
