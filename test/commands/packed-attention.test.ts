@@ -1,4 +1,5 @@
 /** Attention that multiplies with the weights of query, key and value as one: adapters join the weight. */
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { withModel } from '../../src/adapters/model/opened.js';
@@ -348,6 +349,19 @@ it('has the gradient of its weight that separate layers have', async () => {
   const options = { init: 'gradient', data: data(), loss: 'mse', batchSize: 2 } as const;
   const { adapters } = await patched(packed(), { ...options, targets: ['qkv_dense'] });
   expect(adapters).toHaveLength(1);
+});
+
+it.each([
+  ['another input of the node', '"input":1', '"input":2'],
+  ['a weight that it does not add to', '"base":"w"', '"base":"b"'],
+  ['a layer whose output it is beside', '"input":1', '"inpot":1'],
+])('a manifest that says of %s is damaged', async (_, from, to) => {
+  const { output } = await patched(packed(), { targets: ['query'] });
+  const bytes = readFileSync(output).toString('latin1');
+  expect(bytes).toContain(from);
+  const changed = Buffer.from(bytes.replace(from, to), 'latin1');
+  const opening = () => unpatch(folder.write(changed), { output: folder.fresh() });
+  await failure(opening, 'invalid-manifest');
 });
 
 describe('what an operator does not show is refused:', () => {
