@@ -1,16 +1,22 @@
 /** Shapes of caches with the sizes that the rest of the model shows. */
 import { ValueIndex } from '../graph/uses.js';
+import { wideNumber } from '../graph/widen.js';
 import type { Dim, Model, ValueInfo } from '../onnx/model.js';
 import { type CacheSizes, cacheSizes } from '../runtime/cache-sizes.js';
 import { isPast } from './text/inputs.js';
 
 /** The inputs, those that are caches with numbers for heads and their size where these are known. */
 export function sizedInputs(model: Model): readonly ValueInfo[] {
-  const { inputs } = model.graph;
+  const inputs = model.graph.inputs.map(widened);
   const past = inputs.filter(({ name }) => isPast(name));
   if (!past.some(hasOpenSizes)) return inputs;
   const sizes = cacheSizes(model, new ValueIndex(model));
   return inputs.map((input) => (past.includes(input) ? withSizes(input, sizes) : input));
+}
+
+/** Runs take float32 in the place of bfloat16, of which there are no arrays. */
+function widened(input: ValueInfo): ValueInfo {
+  return { ...input, dataType: wideNumber(input.dataType) };
 }
 
 /** Whether more is open than rows and tokens. */

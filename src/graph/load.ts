@@ -7,7 +7,7 @@ import {
   fromIntegers,
   isConvertible,
 } from '../onnx/dtype.js';
-import type { AttributeValue, Integer, NewNode } from '../onnx/encode.js';
+import type { AttributeValue, Integer, NewNode, NewTensor } from '../onnx/encode.js';
 import { AttributeField } from '../onnx/fields.js';
 import { MemorySource } from '../onnx/memory-source.js';
 import type { ValueInfo } from '../onnx/model.js';
@@ -15,7 +15,9 @@ import { allGraphs, type Graph, type Model, type Tensor } from '../onnx/model.js
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { type Field, fieldsOf, readBigInts, readFloats } from '../onnx/wire.js';
 import { GraphBuilder, type ValueSpec } from './builder.js';
+import { writeOutHeadNorms } from './head-norms.js';
 import { type InlinedAttribute, type InlinedNode, inline, type NodePlaces } from './inline.js';
+import { isConvertedAtOnce, wideAttribute, widening, wideType } from './widen.js';
 
 /** The value of a graph input in every run. */
 export interface FixedInput {
@@ -29,7 +31,8 @@ export interface FixedInput {
 
 /**
  * Copies the structure; weights stay in their files. Constant nodes become initializers, functions and
- * Ifs with a constant condition their nodes.
+ * Ifs with a constant condition their nodes. bfloat16 becomes float32, and norms of heads inside attention nodes
+ * of their own: not every runtime has kernels for these.
  * @param fixed inputs to replace by constants
  * @throws OnnxLoraError `unsupported` for what has no place in a builder (sparse tensors)
  */
@@ -65,6 +68,7 @@ export function loadPlaced(
   for (const node of nodes) {
     if (!addConstant(builder, model, reader, node)) builder.add(loadNode(node));
   }
+  writeOutHeadNorms(builder);
   return { graph: builder, places };
 }
 
@@ -85,8 +89,25 @@ function addTensor(
   name: string,
 ): void {
   const dtype = dtypeOf(tensor, model);
-  const data = reader.span(tensor) ?? reader.bytes(tensor);
-  builder.addInitializer({ name, dtype, dims: tensor.dims, data });
+  const { dims } = tensor;
+  if (dtype === 'bfloat16') addWide(builder, reader, tensor, name);
+  else builder.addInitializer({ name, dtype, dims, data: dataOf(reader, tensor) });
+}
+
+function addWide(builder: GraphBuilder, reader: TensorReader, tensor: Tensor, name: string): void {
+  const { dims } = tensor;
+  if (isConvertedAtOnce(dims)) {
+    const data = new Uint8Array(reader.float32(tensor).buffer);
+    builder.addInitializer({ name, dtype: 'float32', dims, data });
+    return;
+  }
+  const narrow = builder.fresh(`${name}/bfloat16`);
+  builder.addInitializer({ name: narrow, dtype: 'bfloat16', dims, data: dataOf(reader, tensor) });
+  builder.add(widening(narrow, name));
+}
+
+function dataOf(reader: TensorReader, tensor: Tensor): NewTensor['data'] {
+  return reader.span(tensor) ?? reader.bytes(tensor);
 }
 
 /** Whether the node is a Constant, which becomes an initializer. */
@@ -138,7 +159,7 @@ const ROUNDS_ACTIVATIONS = 4;
 function loadNode(node: InlinedNode): NewNode {
   const attributes = [...node.attributes]
     .filter(([name, { i }]) => !(name === 'accuracy_level' && i === ROUNDS_ACTIVATIONS))
-    .map(([name, attribute]) => [name, attributeValue(attribute)]);
+    .map(([name, attribute]) => [name, wideAttribute(name, attributeValue(attribute))]);
   const { name, opType, domain, inputs, outputs } = node;
   return { name, opType, domain, inputs, outputs, attributes: Object.fromEntries(attributes) };
 }
@@ -179,5 +200,5 @@ function listed<T>(
 }
 
 function spec({ name, dataType, shape }: ValueInfo): ValueSpec {
-  return { name, dtype: findDataType(dataType), shape };
+  return { name, dtype: wideType(findDataType(dataType)), shape };
 }

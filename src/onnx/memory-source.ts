@@ -3,12 +3,13 @@ import type { ByteSource } from './byte-source.js';
 
 /** Bytes already in memory. */
 export class MemorySource implements ByteSource {
-  readonly path = undefined;
   readonly size: number;
 
   constructor(
     private readonly bytes: Uint8Array,
     readonly label = '<memory>',
+    /** Where it would be as a file: its external data are in that folder. */
+    readonly path: string | undefined = undefined,
   ) {
     this.size = bytes.byteLength;
   }

@@ -1,4 +1,5 @@
 /** Do two models compute the same? */
+import { join } from 'node:path';
 import { OnnxLoraError } from '../errors.js';
 import type { DataTypeName } from '../onnx/dtype.js';
 import type { Model } from '../onnx/model.js';
@@ -11,6 +12,7 @@ import { callback, choice, notNegative, object } from '../options/schemas.js';
 import { comparedOutputs, type Outputs } from './difference.js';
 import { Findings, type Rounding } from './findings.js';
 import { type ProviderName, providerNames } from './provider-names.js';
+import { folderOf, runnableForm } from './runnable-form.js';
 import { openSession, type Session } from './session.js';
 import type { Feeds } from './tensor-value.js';
 import { defaultTolerance, roundingLevel } from './tolerance.js';
@@ -176,13 +178,27 @@ async function runAll(
 }
 
 /** A session of the model. */
-export function openSource(
+export async function openSource(
   source: ModelSource,
   provider: ProviderName | undefined,
 ): Promise<Session> {
+  const form = await formOf(source, provider ?? 'cpu');
+  if (form) return openSession(form.bytes, { provider, externalFolder: form.externalFolder });
   if ('path' in source) return openSession(source.path, { provider });
   const { externalFolder } = source;
   return openSession(source.bytes, { provider, externalFolder });
+}
+
+/** The form in which a model runs here, if it is another one. */
+async function formOf(source: ModelSource, provider: ProviderName) {
+  const model = parseSource(source);
+  try {
+    const externalFolder = folderOf(model);
+    const bytes = await runnableForm(model, provider, externalFolder);
+    return bytes && { bytes, externalFolder };
+  } finally {
+    model.close();
+  }
 }
 
 function progressOf(total: number, { signal, onProgress }: WorkOptions): () => void {
@@ -222,5 +238,8 @@ function roundingBetween(
 }
 
 function parseSource(source: ModelSource): Model {
-  return 'path' in source ? openModel(source.path) : parseModel(new MemorySource(source.bytes));
+  if ('path' in source) return openModel(source.path);
+  const { bytes, externalFolder } = source;
+  const path = externalFolder === undefined ? undefined : join(externalFolder, 'model.onnx');
+  return parseModel(new MemorySource(bytes, undefined, path));
 }

@@ -4,8 +4,9 @@
 const CACHE =
   /^(?:present|past|new_past|updated_past)(?:[._\d]|_?key|$)|(?:^|[._])(?:kv_?)?cache(?:[._\d]|$)|key_values/i;
 
-/** The only output that is not a cache; undefined where there are several, or none. */
+/** The only output that is not a cache, or the one called `logits`; undefined where there are several others, or none. */
 export function defaultOutput(outputs: readonly string[]): string | undefined {
   const others = outputs.filter((name) => !CACHE.test(name));
+  if (others.includes('logits')) return 'logits';
   return others.length === 1 ? others[0] : outputs.length === 1 ? outputs[0] : undefined;
 }

@@ -1,11 +1,10 @@
 /** The loss over a whole dataset, without training. */
 
-import { realpathSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { constantsFirst } from '../graph/constants-first.js';
 import { prune } from '../graph/prune.js';
 import { collect } from '../onnx/edit.js';
 import type { Model } from '../onnx/model.js';
+import { folderOf } from '../runtime/runnable-form.js';
 import { type OpenSessionOptions, openSession, type Session } from '../runtime/session.js';
 import type { TensorValue } from '../runtime/tensor-value.js';
 import type { Batches } from './batches.js';
@@ -13,11 +12,6 @@ import { feedsIn } from './input-names.js';
 import type { LossGraph } from './loss-graph.js';
 import { probabilityWarning } from './losses/probabilities.js';
 import type { MetricAccumulator, Metrics } from './metrics/metric.js';
-
-/** The folder whose files a session may refer to; links are followed, as the runtime does it. */
-export function folderOf({ source }: Model): string | undefined {
-  return source.path === undefined ? undefined : dirname(realpathSync(source.path));
-}
 
 /** The result of an evaluation. */
 export interface Evaluation {

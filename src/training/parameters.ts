@@ -44,9 +44,9 @@ export function readFromVector(
   flat: string,
   parameters: readonly Parameter[],
 ): void {
+  for (const { name } of parameters) removeConstant(graph, name);
   const start = graph.nodes.length;
   for (const { name, shape, dtype, offset, length } of parameters) {
-    graph.initializers.delete(name);
     const part = sliceOf(graph, flat, offset, offset + length);
     const wide = dtype !== 'float32';
     const shaped = wide ? graph.fresh(`${name}/float32`) : name;
@@ -55,6 +55,13 @@ export function readFromVector(
   }
   const added = graph.nodes.splice(start);
   graph.nodes.unshift(...added);
+}
+
+/** A constant, be it one that a node makes of another. */
+function removeConstant(graph: GraphBuilder, name: string): void {
+  if (graph.initializers.delete(name)) return;
+  const place = graph.nodes.findIndex(({ outputs }) => outputs.includes(name));
+  graph.nodes.splice(place, 1);
 }
 
 /** The gradients of all parameters as one vector, in their order. */

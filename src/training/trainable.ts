@@ -6,6 +6,7 @@ import type { PatchedModel } from '../adapters/model/patched.js';
 import { OnnxLoraError } from '../errors.js';
 import { ancestorsOf } from '../graph/ancestors.js';
 import type { GraphBuilder } from '../graph/builder.js';
+import { wideType } from '../graph/widen.js';
 import { dtypeOf } from '../onnx/tensor.js';
 import { layOut, type Parameter, sizeOf } from './parameters.js';
 
@@ -75,7 +76,7 @@ function tensorNames(adapter: PatchedAdapter): string[] {
 
 function tensorOf(patched: PatchedModel, name: string) {
   const tensor = patched.constant(name);
-  return { name, shape: tensor.dims, dtype: dtypeOf(tensor, patched.model) };
+  return { name, shape: tensor.dims, dtype: wideType(dtypeOf(tensor, patched.model)) };
 }
 
 function parted<T>(items: readonly T[], belongs: (item: T) => boolean): [T[], T[]] {

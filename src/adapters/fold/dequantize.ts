@@ -1,12 +1,14 @@
 /**
  * Quantized weights as floating-point matrices, computed by ONNX Runtime with the model's own
- * operators, so that no quantization format is interpreted twice.
+ * operators, so that no quantization format is interpreted twice. Of bfloat16, which has no kernels, they are computed
+ * in float32 and rounded at the end.
  */
 
 import { OnnxLoraError } from '../../errors.js';
 import { isComputing, isStep, MAX_WEIGHT_STEPS, storedTensor } from '../../graph/constants.js';
 import type { Value, ValueIndex } from '../../graph/uses.js';
-import { dataTypeNumber, type FloatName } from '../../onnx/dtype.js';
+import { wideAttribute, wideType } from '../../graph/widen.js';
+import { dataTypeNumber, type FloatName, fromFloat32 } from '../../onnx/dtype.js';
 import { type Piece, totalLength } from '../../onnx/edit.js';
 import {
   type AttributeValue,
@@ -83,7 +85,7 @@ function identityRows(start: number, end: number, size: number, dtype: FloatName
   for (let row = start; row < end; row++) {
     data[(row - start) * size + row] = dtype === 'float16' ? FLOAT16_ONE : 1;
   }
-  return { dtype, dims: [end - start, size], data };
+  return { dtype: wideType(dtype), dims: [end - start, size], data };
 }
 
 const FLOAT16_ONE = 0x3c00;
@@ -95,7 +97,7 @@ export function weightOfIntegers(
   { node, integers, scale, zeroPoint }: IntegerProduct,
 ): BaseWeight {
   const { in: rows, out: columns, dtype, transposed } = weight;
-  const to = { to: { int: dataTypeNumber(dtype) } };
+  const to = { to: { int: dataTypeNumber(wideType(dtype)) } };
   const steps: NewNode[] = [];
   const step = (opType: string, inputs: string[], attributes = {}) => {
     const name = `weight ${steps.length}`;
@@ -169,23 +171,24 @@ async function open(
   { nodes, constants, fed, output }: Computation,
   dtype: FloatName,
 ): Promise<Evaluator> {
-  if (dtype !== 'float32' && dtype !== 'float16') {
+  if (dtype === 'float64') {
     throw new OnnxLoraError(
       'unsupported',
-      `${nodeLabel(node)}: its weight dequantizes to ${dtype}, only float32 and float16 can be folded into`,
+      `${nodeLabel(node)}: its weight dequantizes to ${dtype}, only types of 32 and 16 bits can be folded into`,
       { node: nodeLabel(node), hint: 'Merge into the model before quantization instead.' },
     );
   }
   const pieces = [
     ...constantRecords(context, node, constants),
     ...nodes.flatMap((one) => nodeRecord(one)),
-    ...fed.flatMap((name) => record(GraphField.input, floatValue(name, dtype))),
-    ...record(GraphField.output, floatValue(output, dtype)),
+    ...fed.flatMap((name) => record(GraphField.input, floatValue(name, wideType(dtype)))),
+    ...record(GraphField.output, floatValue(output, wideType(dtype))),
   ];
   const session = await openSession(modelBytes(context.model, pieces));
   return {
     run: async (feeds) => {
       const values = (await session.run(feeds)).get(output)!.data as Float32Array | Uint16Array;
+      if (dtype === 'bfloat16') return fromFloat32(dtype, values as Float32Array);
       return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
     },
     release: () => session.release(),
@@ -217,7 +220,11 @@ function constantRecords(context: WeightContext, node: Node, names: readonly str
     if (stored) {
       const { tensor } = stored;
       const dtype = dtypeOf(tensor, model);
-      return initializerRecord({ name, dtype, dims: tensor.dims, data: reader.bytes(tensor) });
+      const data =
+        dtype === 'bfloat16'
+          ? fromFloat32('float32', reader.float32(tensor))
+          : reader.bytes(tensor);
+      return initializerRecord({ name, dtype: wideType(dtype), dims: tensor.dims, data });
     }
     const made = value?.producer;
     const isKnown = made && (isStep(made) || isComputing(made) || made.opType === 'Constant');
@@ -226,7 +233,7 @@ function constantRecords(context: WeightContext, node: Node, names: readonly str
     const attributes = Object.fromEntries(
       [...made.attributes].map(([key, { field }]) => [
         key,
-        { raw: model.source.read(field.value, field.end), captures: [] },
+        wideAttribute(key, { raw: model.source.read(field.value, field.end), captures: [] }),
       ]),
     );
     return [

@@ -13,12 +13,14 @@ import {
   pagedAttention,
   scaledDotProductAttention,
 } from './attention.js';
+import { causalConv } from './causal-conv.js';
 import { fusedConv, fusedGemm } from './fused-activation.js';
 import { groupQueryAttention } from './group-query-attention.js';
 
 const decompositions: Readonly<Record<string, Decomposition>> = {
   Attention: scaledDotProductAttention,
   'com.microsoft:Attention': attention,
+  'com.microsoft:CausalConvWithState': causalConv,
   'com.microsoft:DecoderMaskedMultiHeadAttention': decoderMaskedMultiHeadAttention,
   'com.microsoft:FusedConv': fusedConv,
   'com.microsoft:FusedGemm': fusedGemm,

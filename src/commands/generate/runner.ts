@@ -4,6 +4,7 @@ import { AdapterSession } from '../../adapters/slots/adapter-session.js';
 import { OnnxLoraError } from '../../errors.js';
 import type { Model } from '../../onnx/model.js';
 import type { ProviderName } from '../../runtime/provider-names.js';
+import { folderOf, runnableForm } from '../../runtime/runnable-form.js';
 import { openSession } from '../../runtime/session.js';
 import type { Feeds } from '../../runtime/tensor-value.js';
 import type { Runner } from './decoder.js';
@@ -48,7 +49,12 @@ export async function openRunner(
     return new SlottedRunner(session, own);
   }
   if (given.length > 0) throw slots ? optionalSlots(path) : noSlots(path);
-  const session = await openSession(path, { threads, provider });
+  const externalFolder = folderOf(model);
+  const form = await runnableForm(model, provider, externalFolder);
+  const session = await openSession(form ?? path, {
+    ...{ threads, provider },
+    externalFolder: form && externalFolder,
+  });
   return {
     ...{ adapters: [], adapter: undefined, own: new Set(), outputs: session.outputs },
     run: (feeds) => session.run(feeds),

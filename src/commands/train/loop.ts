@@ -2,10 +2,10 @@
 import type { Dataset } from '../../data/dataset.js';
 import { collect } from '../../onnx/edit.js';
 import { TensorBoardLog } from '../../report/tensorboard.js';
+import { folderOf } from '../../runtime/runnable-form.js';
 import { openStatefulSession, type StatefulSession } from '../../runtime/stateful-session.js';
 import type { Batches } from '../../training/batches.js';
 import type { Checkpoint } from '../../training/checkpoint.js';
-import { folderOf } from '../../training/evaluator.js';
 import { RunLog } from '../../training/log.js';
 import { type LoopParts, TrainingLoop } from '../../training/loop.js';
 import type { ResolvedTrainOptions } from '../options/train.js';

@@ -17,7 +17,7 @@ export interface SequenceInput {
 export interface PastInput {
   readonly name: string;
   readonly dtype: DataTypeName;
-  /** Without the batch axis; 0 at the axis of tokens, or the room that the cache must have. */
+  /** Without the batch axis; 0 at the axis of tokens, or the room that the cache must have. A state has no such axis. */
   readonly shape: readonly number[];
 }
 
@@ -78,6 +78,8 @@ export function sequenceInput({ name, shape, dataType }: ValueInfo): SequenceInp
 }
 
 const CACHE_RANK = 4;
+/** [batch, channels, width] */
+const STATE_RANK = 3;
 
 /** A cache that may have to hold some tokens from the start, whatever they are: no run reads them. */
 export interface CacheInput extends ValueInfo {
@@ -91,6 +93,10 @@ export function pastInput({ name, shape, dataType, room = 0 }: CacheInput): Past
   const free = rest.filter((dim) => typeof dim !== 'number');
   if (shape?.length === CACHE_RANK && free.length === 1 && isFeedable(dtype)) {
     return { name, dtype, shape: rest.map((dim) => (typeof dim === 'number' ? dim : room)) };
+  }
+  // States of convolutions and the like are zero before the first token.
+  if (shape?.length === STATE_RANK && free.length === 0 && isFeedable(dtype)) {
+    return { name, dtype, shape: rest as number[] };
   }
   const found = shape ? `[${shape.map((dim) => dim ?? '?').join(', ')}]` : 'of any shape';
   throw unsupported(

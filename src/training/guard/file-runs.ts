@@ -9,12 +9,12 @@ import type { Model, Tensor } from '../../onnx/model.js';
 import { placeIn } from '../../onnx/place-in.js';
 import { deviationOf } from '../../runtime/deviation.js';
 import type { Outputs } from '../../runtime/difference.js';
+import { folderOf, runnableForm } from '../../runtime/runnable-form.js';
 import { openSession, type Session } from '../../runtime/session.js';
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
-import { folderOf } from '../evaluator.js';
 
 /**
- * ONNX Runtime without its optimizations, some of which compute something else: sums in half precision
+ * In the form that runs here, where that is another one. ONNX Runtime without its optimizations, some of which compute something else: sums in half precision
  * without their roundings, quantized products with activations of 8 bits.
  */
 export class FileRuns {
@@ -72,7 +72,8 @@ export class FileRuns {
     // One run: laying weights out for many would take longer than it saves, and copies them.
     const options = { threads, optimization, prepacking: false } as const;
     const externalFolder = folderOf(model);
-    const bytes = await withOutputs(model, inner, externalFolder);
+    const form = await runnableForm(model, 'cpu', externalFolder, inner);
+    const bytes = form ?? (await withOutputs(model, inner, externalFolder));
     return openSession(bytes, { ...options, externalFolder });
   }
 }

@@ -2,8 +2,8 @@
 import { partOf } from '../../graph/part.js';
 import { collect } from '../../onnx/edit.js';
 import type { Outputs } from '../../runtime/difference.js';
+import { folderOf } from '../../runtime/runnable-form.js';
 import { type OpenSessionOptions, openSession } from '../../runtime/session.js';
-import { folderOf } from '../evaluator.js';
 import type { Guarded } from './guarded.js';
 
 /**
