@@ -3,6 +3,7 @@ import type { ValueSpec } from '../graph/builder.js';
 import { isFloating } from '../onnx/dtype.js';
 import { elementCount } from '../onnx/model.js';
 import { type Feeds, type TensorValue, tensorToFloat64 } from '../runtime/tensor-value.js';
+import { isPast, roleOf } from './text/inputs.js';
 
 /** The input that says which positions are padding. */
 export const PADDING_MASK = 'attention_mask';
@@ -13,7 +14,7 @@ export const PADDING_MASK = 'attention_mask';
  * [B, S] too, all of it is `ignoreIndex`.
  *
  * Gives the batch back as it is where that cannot be said: the mask's second axis is fixed or has no
- * name, another array has the same length but is not of ids in the model's axis of that name (a
+ * name, another array has the same length but is not of tokens, nor of ids in the model's axis of that name (a
  * convolution over float frames sees padding, and a mean over targets counts it), or nothing is
  * padding.
  * @param inputs of the model
@@ -30,10 +31,14 @@ export function trimPadding(
     return feeds;
   }
   const sequences = [...feeds].filter(([, { dims }]) => dims[1] === length);
+  // The mask of a decoder with a cache counts the tokens before this run as well: its axis has a name of its own.
+  const hasCache = inputs.some(({ name }) => isPast(name));
+  const isOfTokens = ({ name, shape }: ValueSpec) =>
+    shape?.[1] === axis || (hasCache && roleOf(name) && typeof shape?.[1] === 'string');
   const canBeCut = sequences.every(([name, value]) => {
     const spec = inputs.find((input) => input.name === name);
-    if (spec)
-      return spec.shape?.[1] === axis && (name === PADDING_MASK || !isFloating(value.dtype));
+    if (name === PADDING_MASK) return true;
+    if (spec) return isOfTokens(spec) && !isFloating(value.dtype);
     return name === 'labels' && value.dims.length === 2;
   });
   if (!canBeCut) return feeds;

@@ -33,6 +33,18 @@ test('a batch is cut to its longest row', () => {
   expect(feeds.get('input_ids')!.dims).toEqual([2, 4]);
 });
 
+test('a mask that counts the tokens in a cache too has an axis of its own', () => {
+  const cache: ValueSpec = {
+    ...{ name: 'past_key_values.0.key', dtype: 'float32' },
+    shape: ['batch', 2, 'past', 8],
+  };
+  const decoder = [{ ...inputs[0]!, shape: ['batch', 'tokens'] }, inputs[1]!, cache];
+  const empty = { dtype: 'float32', dims: [2, 2, 0, 8], data: new Float32Array() } as const;
+  const trimmed = trimPadding(withFeed(cache.name, empty), decoder, -100);
+  expect(trimmed.get('input_ids')!.dims).toEqual([2, 3]);
+  expect(trimmed.get('attention_mask')!.dims).toEqual([2, 3]);
+});
+
 test('labels of tokens are cut too, but not where one of them counts', () => {
   const ignored = int64([2, 4], [1, 2, 3, -100, 1, -100, -100, -100]);
   const trimmed = trimPadding(withFeed('labels', ignored), inputs, -100);

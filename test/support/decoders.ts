@@ -1,4 +1,5 @@
 /** Small decoders with a key-value cache, of one layer and random weights. */
+import { fromFloat64, toFloat64 } from '../../src/onnx/dtype.js';
 import { randomNumbers } from './adapters.js';
 import { body, type ModelParts, model, node, tensor, value } from './models.js';
 
@@ -11,6 +12,10 @@ interface DecoderOptions {
   readonly attention?: 'parts' | 'gqa';
   /** Of the outputs that continue the cache. */
   readonly present?: string;
+  /** Of all floats; `rounded` is float32 with the numbers that bfloat16 has. */
+  readonly floats?: 'float32' | 'bfloat16' | 'rounded';
+  /** Norms of the heads of q and k: as inputs of GroupQueryAttention, or as nodes before it. */
+  readonly norms?: 'inside' | 'before';
   /** Gives zeros for the keys of the next run: a cache that is wrong. */
   readonly forgets?: boolean;
 }
@@ -22,9 +27,11 @@ export function decoder(options: DecoderOptions = {}): Uint8Array {
 
 function partsOf(options: DecoderOptions): ModelParts {
   const { attention = 'parts', present = 'present', forgets = false } = options;
+  const { floats = 'float32', norms } = options;
+  const type = floats === 'rounded' ? 'float32' : floats;
   const cache = (length: string) => ['batch_size', 1, length, WIDTH];
   const names = ['key', 'value'];
-  return {
+  const parts: ModelParts = {
     opset: 20,
     nodes: [
       node('Gather', ['table', 'input_ids'], 'tokens'),
@@ -33,7 +40,7 @@ function partsOf(options: DecoderOptions): ModelParts {
       ...['q', 'k', 'v'].map((one) =>
         node('MatMul', ['h', `w${one}`], one, {}, `/attn/${one}/MatMul`),
       ),
-      ...(attention === 'gqa' ? grouped(present) : inParts(present, forgets)),
+      ...(attention === 'gqa' ? grouped(present, norms) : inParts(present, forgets)),
       node('Add', ['h', 'attended'], 'mixed'),
       node('MatMul', ['mixed', 'head'], 'logits', {}, '/lm_head/MatMul'),
     ],
@@ -46,19 +53,34 @@ function partsOf(options: DecoderOptions): ModelParts {
       tensor('head', [WIDTH, VOCABULARY], randomNumbers(7, VOCABULARY * WIDTH, 1)),
       ...[tensor('zero', [], [0], 'int64'), tensor('step', [], [1], 'int64')],
       ...[tensor('one', [1], [1], 'int64'), tensor('last', [1], [-1], 'int64')],
+      ...['q', 'k'].map((one, i) => tensor(`${one}_gain`, [WIDTH], randomNumbers(8 + i, WIDTH, 1))),
       ...[tensor('closed', [], [-1e9]), tensor('scale', [], [WIDTH ** -0.5])],
     ],
     inputs: [
       value('input_ids', ['batch_size', 'sequence'], 'int64'),
       value('attention_mask', ['batch_size', 'total'], 'int64'),
       value('position_ids', ['batch_size', 'sequence'], 'int64'),
-      ...names.map((name) => value(`past_key_values.0.${name}`, cache('past_sequence_length'))),
+      ...names.map((name) =>
+        value(`past_key_values.0.${name}`, cache('past_sequence_length'), type),
+      ),
     ],
     outputs: [
-      value('logits', ['batch_size', 'sequence', VOCABULARY]),
-      ...names.map((name) => value(`${present}.0.${name}`, cache('total'))),
+      value('logits', ['batch_size', 'sequence', VOCABULARY], type),
+      ...names.map((name) => value(`${present}.0.${name}`, cache('total'), type)),
     ],
   };
+  return floats === 'float32' ? parts : { ...parts, initializers: roundedTo(type, parts) };
+}
+
+/** The floats of a model with the numbers that bfloat16 has, in a type. */
+function roundedTo(type: 'float32' | 'bfloat16', { initializers = [] }: ModelParts) {
+  return initializers.map((one) => {
+    const { name, dims, dataType, rawData } = one;
+    if (dataType !== 1) return one;
+    const size = (dims as number[]).reduce((a, b) => a * b, 1);
+    const narrow = fromFloat64('bfloat16', toFloat64('float32', rawData!, size));
+    return tensor(name!, dims as number[], toFloat64('bfloat16', narrow, size), type);
+  });
 }
 
 /** The decoder with its inputs as other exporters write them. */
@@ -176,8 +198,16 @@ function without(inputs: NonNullable<ModelParts['inputs']>, left: readonly strin
   return inputs.filter((one) => !left.includes(names([one])[0]!));
 }
 
-function grouped(present: string) {
+function grouped(present: string, norms: DecoderOptions['norms']) {
+  const [q, k] = norms === 'before' ? ['q_normed', 'k_normed'] : ['q', 'k'];
+  const gains = norms === 'inside' ? [...Array<string>(7).fill(''), 'q_gain', 'k_gain'] : [];
+  const before = ['q', 'k'].map((one) =>
+    node('SimplifiedLayerNormalization', [one, `${one}_gain`], `${one}_normed`, {
+      ...{ axis: -1, epsilon: { float: 1e-6 } },
+    }),
+  );
   return [
+    ...(norms === 'before' ? before : []),
     node('ReduceSum', ['attention_mask', 'one'], 'lengths', { keepdims: 0 }),
     node('Sub', ['lengths', 'step'], 'ends'),
     node('Cast', ['ends'], 'seqlens', { to: 6 }),
@@ -186,7 +216,7 @@ function grouped(present: string) {
     node('Cast', ['total_64'], 'total_32', { to: 6 }),
     node(
       'com.microsoft:GroupQueryAttention',
-      ['q', 'k', 'v', 'past_key_values.0.key', 'past_key_values.0.value', 'seqlens', 'total_32'],
+      [q!, k!, 'v', ...PAST, 'seqlens', 'total_32', ...gains],
       ['attended', `${present}.0.key`, `${present}.0.value`],
       { num_heads: 1, kv_num_heads: 1 },
     ),

@@ -106,7 +106,8 @@ it.each([
   [['logits', 'present_0', 'past_key_values.1'], 'logits'],
   [['present'], 'present'],
   [['h', 'y'], undefined],
-  [['logits', 'last_hidden_state'], undefined],
+  [['logits', 'last_hidden_state'], 'logits'],
+  [['start_logits', 'end_logits'], undefined],
 ])('of the outputs %j a loss looks at %j', (outputs, expected) => {
   expect(defaultOutput(outputs)).toBe(expected);
 });

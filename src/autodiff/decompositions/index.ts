@@ -16,6 +16,7 @@ import {
 import { causalConv } from './causal-conv.js';
 import { fusedConv, fusedGemm } from './fused-activation.js';
 import { groupQueryAttention } from './group-query-attention.js';
+import { mixtureOfExperts, quantizedMixtureOfExperts } from './mixture-of-experts.js';
 
 const decompositions: Readonly<Record<string, Decomposition>> = {
   Attention: scaledDotProductAttention,
@@ -25,8 +26,10 @@ const decompositions: Readonly<Record<string, Decomposition>> = {
   'com.microsoft:FusedConv': fusedConv,
   'com.microsoft:FusedGemm': fusedGemm,
   'com.microsoft:GroupQueryAttention': groupQueryAttention,
+  'com.microsoft:MoE': mixtureOfExperts,
   'com.microsoft:MultiHeadAttention': multiHeadAttention,
   'com.microsoft:PagedAttention': pagedAttention,
+  'com.microsoft:QMoE': quantizedMixtureOfExperts,
 };
 
 export function isComposed({ opType, domain = '' }: NewNode): boolean {
