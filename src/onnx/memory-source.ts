@@ -8,7 +8,7 @@ export class MemorySource implements ByteSource {
   constructor(
     private readonly bytes: Uint8Array,
     readonly label = '<memory>',
-    /** Where it would be as a file: its external data are in that folder. */
+    /** The place that it would have as a file: its external data are in that folder. */
     readonly path: string | undefined = undefined,
   ) {
     this.size = bytes.byteLength;
