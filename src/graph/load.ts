@@ -14,6 +14,7 @@ import type { ValueInfo } from '../onnx/model.js';
 import { allGraphs, type Graph, type Model, type Tensor } from '../onnx/model.js';
 import { dtypeOf, type TensorReader } from '../onnx/tensor.js';
 import { type Field, fieldsOf, readBigInts, readFloats } from '../onnx/wire.js';
+import { addZeroBiases } from './attention-bias.js';
 import { GraphBuilder, type ValueSpec } from './builder.js';
 import { writeOutHeadNorms } from './head-norms.js';
 import { type InlinedAttribute, type InlinedNode, inline, type NodePlaces } from './inline.js';
@@ -69,6 +70,7 @@ export function loadPlaced(
     if (!addConstant(builder, model, reader, node)) builder.add(loadNode(node));
   }
   writeOutHeadNorms(builder);
+  addZeroBiases(builder);
   return { graph: builder, places };
 }
 

@@ -4,6 +4,7 @@
  */
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { lacksBias } from '../graph/attention-bias.js';
 import { hasHeadNorms } from '../graph/head-norms.js';
 import { loadGraph } from '../graph/load.js';
 import { hasBfloat16 } from '../graph/widen.js';
@@ -23,9 +24,10 @@ export function folderOf({ source }: Model): string | undefined {
 /** Why the file itself does not run on a provider; undefined where it should. */
 export function obstacleOf(model: Model, provider: ProviderName): string | undefined {
   if (hasBfloat16(model)) return 'bfloat16 is computed in float32';
-  const isCpu = provider === 'cpu';
-  const hasNorms = isCpu && model.graph.nodes.some(hasHeadNorms);
-  return hasNorms ? 'norms of heads are computed in nodes of their own' : undefined;
+  if (provider !== 'cpu') return undefined;
+  const { nodes } = model.graph;
+  if (nodes.some(hasHeadNorms)) return 'norms of heads are computed in nodes of their own';
+  return nodes.some(lacksBias) ? 'attention has a bias of zeros' : undefined;
 }
 
 /**

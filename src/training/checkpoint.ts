@@ -150,10 +150,10 @@ function damaged(path: string, problem: string): OnnxLoraError {
   });
 }
 
-// A run that diverged can only go on with other values of these.
+// A run that diverged can only go on with other values of these; other samples to evaluate train nothing else.
 const ADJUSTABLE = new Set([
   ...Object.keys(ownOptimizerOptions),
-  ...['lrRatio', 'schedule', 'warmup', 'clip'],
+  ...['lrRatio', 'schedule', 'warmup', 'clip', 'evalSamples'],
 ]);
 
 // Settings that older checkpoints do not name, with what they were then.
@@ -161,7 +161,7 @@ const SINCE: Settings = { lrRatio: 1 };
 
 /**
  * Checks that a run is the one that a checkpoint was taken of.
- * @param force lets the settings of the optimizer differ
+ * @param force lets the settings of the optimizer differ, and the samples that are evaluated
  * @returns those that do, in words
  * @throws OnnxLoraError `checkpoint` naming the settings that differ
  */
@@ -172,8 +172,9 @@ export function checkSettings(
   force: boolean,
 ): string[] {
   const saved = { ...SINCE, ...recorded };
-  // An option of optimizers that the checkpoint does not name came later: its optimizer has none such.
-  const isLater = (key: string) => !Object.hasOwn(saved, key) && key in ownOptimizerOptions;
+  // Older checkpoints do not name these: an option of an optimizer that came later, what is evaluated.
+  const isLater = (key: string) =>
+    !Object.hasOwn(saved, key) && (key in ownOptimizerOptions || key === 'evalSamples');
   const keys = Object.keys({ ...saved, ...now }).filter((key) => !isLater(key));
   // A setting that nobody gave is null, or has no name in the checkpoint at all.
   const different = keys.filter((key) => (saved[key] ?? null) !== (now[key] ?? null));

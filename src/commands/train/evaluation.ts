@@ -11,6 +11,7 @@ export interface Evaluation {
   /** Released by the caller. */
   readonly evaluator: Evaluator;
   readonly batches: Batches;
+  readonly data: Dataset;
   readonly guard: GuardReport | undefined;
 }
 
@@ -34,5 +35,5 @@ export async function openEvaluation(
   const optimization = guard?.optimization;
   const options = { provider, threads, optimization };
   const evaluator = await Evaluator.open(context.patched.model, forward, options);
-  return { evaluator, batches, guard };
+  return { evaluator, batches, data, guard };
 }

@@ -73,10 +73,11 @@ async function trainOn(context: RunContext, data: Dataset): Promise<TrainResult>
   const { options, patched } = context;
   const provider = await chosenProvider(options);
   const step = await buildStep(context, data, provider.used);
-  const settings = settingsOf(options, step.forward, [data], patched.model.source.size);
-  const checkpoint = checkpointToResume(options, step.graph, settings);
   const guard = await context.guard(step, provider.used);
   const evaluation = await openEvaluation(context, data, provider.used);
+  const samples = { trained: data, evaluated: evaluation?.data };
+  const settings = settingsOf(options, step.forward, samples, patched.model.source.size);
+  const checkpoint = checkpointToResume(options, step.graph, settings);
   const writing = await openWriting(context, step, data, { provider, guard });
   const session = await openStep(context, step, checkpoint, { provider, guard });
   try {

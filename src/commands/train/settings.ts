@@ -11,14 +11,19 @@ import { type ResolvedTrainOptions, trainOptions } from '../options/train.js';
 
 const lossKeys = Object.keys({ ...lossSettings, ...lossTrainOptions });
 
+/** The data of a run. */
+export interface Samples {
+  readonly trained: Pick<Dataset, 'size' | 'recipe'>;
+  readonly evaluated: Pick<Dataset, 'size' | 'recipe'> | undefined;
+}
+
 /**
  * Everything that the numbers of a run depend on.
- * @param data what is trained on, and what is evaluated with
  */
 export function settingsOf(
   options: ResolvedTrainOptions,
   { set }: ForwardGraph,
-  data: readonly Dataset[],
+  { trained, evaluated }: Samples,
   modelBytes: number,
 ): Settings {
   const { batchSize, accumulate, shuffle, seed, optimizer, lr, lrRatio, schedule } = options;
@@ -28,8 +33,10 @@ export function settingsOf(
     ...{ clip, dropout, steps, trainBias },
     ...listed(recordedOptions(options)),
     ...notByDefault(options, ['epochs', ...lossKeys]),
-    samples: data.map(({ size }) => size).join(' and '),
-    ...recipesOf(data),
+    samples: String(trained.size),
+    ...(trained.recipe === undefined ? {} : { recipe: trained.recipe }),
+    // The best evaluation so far is one of the same samples.
+    evalSamples: evaluated ? [evaluated.size, evaluated.recipe].filter(Boolean).join(', ') : null,
     adapters: createHash('sha256').update(JSON.stringify(set)).digest('hex').slice(0, 16),
     modelBytes,
   };
@@ -54,10 +61,4 @@ function notByDefault(options: ResolvedTrainOptions, keys: readonly string[]): S
     return [key, isUsual ? null : given[key]];
   });
   return listed(Object.fromEntries(entries));
-}
-
-/** Nothing for arrays, which are what they are. */
-function recipesOf(data: readonly Dataset[]): Settings {
-  const recipes = data.flatMap(({ recipe }) => (recipe === undefined ? [] : [recipe]));
-  return recipes.length === 0 ? {} : { recipe: recipes.join('; ') };
 }

@@ -37,7 +37,7 @@ const left: Readonly<Record<string, string>> = {
   name: 'chooses the adapters, which are compared',
   head: 'is one of the adapters, which are compared',
   lossScale: 'a power of two, which rounds nothing; its value goes on with the checkpoint',
-  evalData: measured,
+  evalData: 'which samples: their number and recipe are compared as `evalSamples`',
   evalEvery: measured,
   earlyStop: measured,
   keepBest: measured,
@@ -66,7 +66,10 @@ const left: Readonly<Record<string, string>> = {
 };
 
 const options = resolveTrainOptions({ data: 'data.safetensors', loss: 'mse' });
-const compared = settingsOf(options, { set: {} } as ForwardGraph, [], 0);
+const twelve = { size: 12 };
+const of = (evaluated?: { size: number; recipe?: string }) =>
+  settingsOf(options, { set: {} } as ForwardGraph, { trained: twelve, evaluated }, 0);
+const compared = of();
 
 it('a checkpoint is compared in every option that the numbers of a run depend on', () => {
   const others = Object.keys(trainOptions).filter((key) => !Object.hasOwn(compared, key));
@@ -76,4 +79,14 @@ it('a checkpoint is compared in every option that the numbers of a run depend on
 it('a checkpoint from before an optimizer came with an option of its own is resumed', () => {
   const { eps: _, ...older } = compared;
   expect(checkSettings('run', older, compared, false)).toEqual([]);
+});
+
+it('other samples to evaluate are named, and taken where that is wanted', () => {
+  const [before, after] = [of({ size: 5 }), of({ size: 7, recipe: 'text in 64 tokens' })];
+  expect(() => checkSettings('run', before, after, false)).toThrow(
+    /evalSamples was 5, is 7, text in 64 tokens/,
+  );
+  expect(checkSettings('run', before, after, true)).toHaveLength(1);
+  const { evalSamples: _, ...older } = before;
+  expect(checkSettings('run', older, after, false)).toEqual([]);
 });
