@@ -98,9 +98,23 @@ export function pastInput({ name, shape, dataType, room = 0 }: CacheInput): Past
   if (shape?.length === STATE_RANK && free.length === 0 && isFeedable(dtype)) {
     return { name, dtype, shape: rest as number[] };
   }
+  if (name === PAGED) throw paged(name);
   const found = shape ? `[${shape.map((dim) => dim ?? '?').join(', ')}]` : 'of any shape';
   throw unsupported(
     `the model's input ${name} is ${found}, expected [batch, heads, tokens, size] with any number of tokens, so that it can be empty`,
+  );
+}
+
+/** The lengths of the samples in a cache of pages. */
+const PAGED = 'past_sequence_lengths';
+
+function paged(name: string): OnnxLoraError {
+  return new OnnxLoraError(
+    'unsupported',
+    `the model's input ${name} belongs to PagedAttention, whose cache a server keeps in pages`,
+    {
+      hint: 'Train the same model built without it (GroupQueryAttention): its adapters fit this one as well.',
+    },
   );
 }
 
