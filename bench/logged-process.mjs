@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 
 const POLL_MS = 10;
+const WATCH_MS = 1000;
 
 /**
  * @typedef {object} LoggedRun
@@ -15,9 +16,10 @@ const POLL_MS = 10;
 /**
  * Memory is read from /proc: Linux only.
  * @param {string} command @param {string[]} args @param {string} log the JSONL file that it writes
+ * @param {(pid: number) => void} [watch] called every WATCH_MS while it runs
  * @returns {Promise<LoggedRun>}
  */
-export function runLogged(command, args, log) {
+export function runLogged(command, args, log, watch) {
   rmSync(log, { force: true });
   return new Promise((resolve, reject) => {
     const started = performance.now();
@@ -30,11 +32,13 @@ export function runLogged(command, args, log) {
       if (firstStepMs === undefined && existsSync(log) && readFileSync(log, 'utf8').includes('\n'))
         firstStepMs = performance.now() - started;
     }, POLL_MS);
+    const watching = watch && setInterval(() => watch(child.pid), WATCH_MS);
     child.stdout.on('data', (data) => (output += data));
     child.stderr.on('data', (data) => (messages += data));
     child.on('error', reject);
     child.on('close', (code) => {
       clearInterval(poll);
+      clearInterval(watching);
       if (code !== 0) return reject(new Error(`${command} ended with ${code}:\n${messages}`));
       const lines = readFileSync(log, 'utf8').trim().split('\n').map(JSON.parse);
       const steps = lines.filter(({ loss }) => loss !== undefined);

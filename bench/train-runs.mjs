@@ -28,14 +28,17 @@ export const BATCHES = 4;
 /**
  * @param {Subject} one @param {number} steps
  * @param {string[]} [options] further ones of `train`
+ * @param {string} [provider] that runs it
+ * @param {(pid: number) => void} [watch] called every second while it runs
  */
-export function trainOurs(one, steps, options = []) {
+export function trainOurs(one, steps, options = [], provider = 'cpu', watch) {
   const log = `${one.patched}.jsonl`;
   const files = ['--data', one.data, '--log', log, '-o', `${one.patched}.out`, '--force'];
   const loop = ['--batch-size', String(one.batch), '--steps', String(steps), '--no-shuffle'];
-  const fixed = '--lr 1e-4 --schedule constant --clip 1 --provider cpu --json'.split(' ');
+  const fixed = '--lr 1e-4 --schedule constant --clip 1 --json'.split(' ');
   const command = [CLI, 'train', one.patched, ...files, ...loop, '--loss', one.loss, ...fixed];
-  return runLogged(process.execPath, [...command, ...options], log);
+  command.push('--provider', provider);
+  return runLogged(process.execPath, [...command, ...options], log, watch);
 }
 
 /** Median time of a step. @param {import('./logged-process.mjs').LoggedRun} run */

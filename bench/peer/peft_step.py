@@ -2,7 +2,7 @@
 
     python peft_step.py [--shape bert|llama|vit] [--model FOLDER] [--data FILE.safetensors] [--log FILE.jsonl]
                         [--steps 30] [--rank 16] [--blocks 4] [--lora] [--attention eager|sdpa]
-                        [--compile] [--bf16] [--profile]
+                        [--compile] [--bf16] [--device cpu|cuda] [--profile]
 
 Without --model, shapes.py builds one; without --data, a batch is drawn. Prints one line of JSON: times
 in milliseconds, memory in bytes.
@@ -39,6 +39,7 @@ def parse_options():
     parser.add_argument("--attention", choices=["eager", "sdpa"], default="eager")
     parser.add_argument("--fused", action="store_true", help="PyTorch's fused AdamW")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--device", default="cpu", help="where torch runs: cuda for a GPU")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--profile", action="store_true", help="print the most expensive operators")
     return parse_shape(parser)
@@ -68,7 +69,10 @@ def batches(options, shape):
     rows = len(samples["labels"])
     at = 0
     while True:
-        yield {name: tensor[at : at + options.batch] for name, tensor in samples.items()}
+        yield {
+            name: tensor[at : at + options.batch].to(options.device)
+            for name, tensor in samples.items()
+        }
         at = (at + options.batch) % rows
 
 
@@ -86,7 +90,7 @@ def make_step(model, options, shape):
 
     def step(batch):
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+        with torch.autocast(options.device, torch.bfloat16, enabled=options.bf16):
             loss = shape.loss(forward(run, batch), batch["labels"])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -119,7 +123,7 @@ def main():
     memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     imported_bytes = memory()
 
-    model = add_adapters(load_model(options, shape), options, shape).train()
+    model = add_adapters(load_model(options, shape), options, shape).to(options.device).train()
     step, trainable = make_step(model, options, shape)
     data = batches(options, shape)
     log = open(options.log, "w") if options.log else None
