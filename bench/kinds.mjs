@@ -76,7 +76,7 @@ await inTemporaryFolder({ bytes: 1e9 }, async (folder) => {
   const path = data(folder);
   const forms = [
     { structure: 'localized', blocks: 4 },
-    { structure: 'global', blocks: 1 },
+    { structure: 'global' },
   ];
   const rows = [];
   const results = [];

@@ -49,7 +49,7 @@ async function build(folder) {
     await patch(base, { output: paths[name], rank, ...options });
     randomiseAdapters(paths[name]);
   };
-  await add('global', { structure: 'global', blocks: 1 });
+  await add('global', { structure: 'global' });
   for (const structure of ['diagonal', 'localized']) {
     for (const k of blocks) await add(`${structure} K=${k}`, { structure, blocks: k });
   }
