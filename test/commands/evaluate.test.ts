@@ -183,7 +183,7 @@ describe('what cannot be evaluated', () => {
     ['no batch', { batchSize: 0 }, /^`batchSize` is 0, expected a whole number/],
     ['an option of another loss', { blank: 3 }, /^`blank` has no effect without `loss` ctc$/],
     ['an output that is not there', { modelOutput: 'z' }, /has no output z, it has: y$/],
-    ['data of another kind', { data: 'data.txt' }, /^data\.txt is not a data file/],
+    ['data of another kind', { data: 'README.md' }, /^README\.md is not a data file/],
   ])('%s', async (_, options, message) => {
     const { model, options: good } = await golden('mlp-regression', 'lora', 1);
     const failed = await failure(
