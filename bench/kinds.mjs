@@ -74,10 +74,7 @@ await inTemporaryFolder({ bytes: 1e9 }, async (folder) => {
   const base = join(folder, 'encoder.onnx');
   await encoder(base, { hidden, layers });
   const path = data(folder);
-  const forms = [
-    { structure: 'localized', blocks: 4 },
-    { structure: 'global' },
-  ];
+  const forms = [{ structure: 'localized', blocks: 4 }, { structure: 'global' }];
   const rows = [];
   const results = [];
   for (const form of forms) {
