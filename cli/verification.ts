@@ -18,15 +18,21 @@ export async function chosenProvider(
   return used;
 }
 
-/** The numbers in one line, and what they leave open in a second one; none where nothing was checked. */
-export function verificationLines(verification: Verification | undefined): string[] {
+/**
+ * The numbers in one line, and what they leave open in a second one; none where nothing was checked.
+ * @param stored the type of weights that were read back
+ */
+export function verificationLines(
+  verification: Verification | undefined,
+  stored = 'integers',
+): string[] {
   if (!verification) return [];
   const { samples, maxAbsDiff, maxRelDiff, tolerance, moved, weights } = verification;
   const difference = `max |Δ| ${measure(maxAbsDiff)}, relative ${measure(maxRelDiff)}`;
   const effect = moved ? ` where the adapters move ${measure(moved.maxRelDiff)}` : '';
   const compared = `${plural(samples, 'sample')}${weights ? ' beside floats of the same numbers' : ''}`;
   return [
-    `verification: ${readBackText(weights)}${compared}, ${difference}${effect}, tolerance ${measure(tolerance)}, ${verdict(verification)}`,
+    `verification: ${readBackText(weights, stored)}${compared}, ${difference}${effect}, tolerance ${measure(tolerance)}, ${verdict(verification)}`,
     ...doubtLines(verification),
   ];
 }
@@ -38,9 +44,9 @@ function verdict({ passed, proven }: Verification): string {
 }
 
 /** The weights that were read back, which prove the fold where rounding hides it from the outputs. */
-function readBackText(weights: Verification['weights']): string {
+function readBackText(weights: Verification['weights'], stored: string): string {
   if (!weights) return '';
-  return `${plural(weights.count, 'weight')} in integers read back, at most ${measure(weights.worst)} of the rounding allowed; `;
+  return `${plural(weights.count, 'weight')} in ${stored} read back, at most ${measure(weights.worst)} of the rounding allowed; `;
 }
 
 function doubtLines({ passed, proven, reason }: Verification): string[] {

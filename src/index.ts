@@ -69,7 +69,7 @@ export {
   type CombineResult,
   combine,
 } from './commands/combine.js';
-export type { QuantizedWeight } from './commands/convert-blocks.js';
+export type { QuantizedWeight } from './commands/converted.js';
 export { type EvaluateOptions, type EvaluateResult, evaluate } from './commands/evaluate.js';
 export type { Expectation } from './commands/expectations.js';
 export { type ExtractOptions, type ExtractResult, extract } from './commands/extract.js';

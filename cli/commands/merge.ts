@@ -88,7 +88,7 @@ function columnsFor(merged: readonly MergedWeight[]): Column<MergedWeight>[] {
   ];
 }
 
-/** The products in integers, and the check of them. */
+/** Nodes that read rounded weights, and the check of them. */
 function quantizedLines(quantized: QuantizedResult | undefined): string[] {
   if (!quantized) return [];
   const { to, nodes, weights = [], verification } = quantized;
@@ -97,9 +97,13 @@ function quantizedLines(quantized: QuantizedResult | undefined): string[] {
     (list) => Math.sqrt(list.reduce(squares, 0)),
   );
   const share = norm ? `, |Q(W) - W| / ||W|| ${measure(error! / norm)}` : '';
+  const isHalf = to === 'fp16';
+  const readers = isHalf
+    ? `${plural(nodes, 'node')} on float16`
+    : `${plural(nodes, 'product')} in integers`;
   return [
-    `${to}: ${plural(nodes, 'product')} in integers${share}`,
-    ...verificationLines(verification),
+    `${to}: ${readers}${share}`,
+    ...verificationLines(verification, isHalf ? 'float16' : 'integers'),
   ];
 }
 

@@ -18,21 +18,10 @@ import { temporaryFolder } from '../onnx/temporary.js';
 import { encodeString } from '../onnx/wire.js';
 import type { WorkOptions, WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/verification.js';
+import { judged, type QuantizedWeight, type ReadWeight } from './converted.js';
 import type { VerifyOptions } from './options/check.js';
 import { writeWithData } from './output.js';
 import { verifyOn } from './verify.js';
-
-/** A weight that was rounded to integers. */
-export interface QuantizedWeight {
-  /** The node that multiplies with it. */
-  readonly node: string;
-  /** Name of the tensor that it was. */
-  readonly weight: string;
-  /** |Q(W) - W|, the Frobenius norm. */
-  readonly error: number;
-  /** |W|. */
-  readonly norm: number;
-}
 
 /**
  * Writes the model at `path` with MatMulNBits in the place of every MatMul by a stored matrix.
@@ -74,27 +63,10 @@ export async function checkBlocks(
     const found = await withModel(path, ({ model }) =>
       verifyOn(model, { path: reference }, { path: output }, options),
     );
-    return { weights: read, verification: judged(found, read) };
+    return { weights: read, verification: judged(found, read, 'integers', 'steps') };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}
-
-type ReadWeight = QuantizedWeight & { readonly steps: number };
-
-function judged(found: Verification, read: readonly ReadWeight[]): Verification {
-  const wrong = read.find(({ steps }) => !(steps <= 1));
-  const passed = found.passed && !wrong;
-  return {
-    ...found,
-    passed,
-    proven: passed && read.length > 0,
-    weights: { count: read.length, worst: Math.max(0, ...read.map(({ steps }) => steps)) },
-    ...(read.length === 0 ? { reason: 'no weight of the model became integers' } : {}),
-    ...(wrong
-      ? { reason: `a number of ${wrong.weight} is ${wrong.steps.toPrecision(2)} steps off` }
-      : {}),
-  };
 }
 
 /** The model of floats with the numbers that another one has in integers. */

@@ -8,11 +8,11 @@ import { temporaryFolder } from '../onnx/temporary.js';
 import { checkOutput } from '../onnx/write.js';
 import { resolveOptions } from '../options/resolve.js';
 import type { Verification } from '../runtime/verification.js';
-import type { QuantizedWeight } from './convert-blocks.js';
+import type { QuantizedWeight } from './converted.js';
 import { foldInto } from './fold-adapters.js';
 import { filesOfModel } from './inputs.js';
 import { onModel, withTokenizer } from './model-folder.js';
-import { mergeOptions } from './options/merge.js';
+import { type FoldTarget, mergeOptions } from './options/merge.js';
 import { defaultOutput } from './output.js';
 import { type MergeOptions, type Unmerged, withUnmerged } from './unmerged.js';
 
@@ -63,15 +63,15 @@ export interface MergeResult {
     /** Of the output. */
     readonly after: number;
   };
-  /** The rounding to integers of `to`. */
+  /** The rounding of `to`. */
   readonly quantized?: QuantizedResult;
 }
 
-/** The result's weights in integers. */
+/** The result's weights in fewer bits. */
 export interface QuantizedResult {
   /** As asked for. */
-  readonly to: 'q4' | 'q8';
-  /** Products that read integers now. */
+  readonly to: 'q4' | 'q8' | 'fp16';
+  /** Products that read integers now; with `fp16`, nodes that read numbers of float16. */
   readonly nodes: number;
   /** Their weights, unless the check was left out. */
   readonly weights?: readonly QuantizedWeight[];
@@ -112,33 +112,40 @@ async function mergeFile(path: string, options: MergeOptions): Promise<MergeResu
 }
 
 /** Folds into floats beside the output, which the result is made of. */
-async function mergeTo(
-  path: string,
-  to: NonNullable<MergeOptions['to']>,
-  options: MergeOptions,
-): Promise<MergeResult> {
+async function mergeTo(path: string, to: FoldTarget, options: MergeOptions): Promise<MergeResult> {
   const { output = defaultOutput(path, 'merged') } = options;
-  const format = {
-    bits: to === 'q4' ? 4 : 8,
-    blockSize: 32,
-    symmetric: options.symmetric ?? true,
-  } as const;
   checkOutput(output, filesOfModel(path), options.force ?? false);
-  const { checkBlocks, writeInBlocks } = await import('./convert-blocks.js');
+  const { write, check } = await conversionTo(to, options.symmetric ?? true);
   const folder = temporaryFolder('onnx-lora-merge-');
   try {
     const floats = join(folder, basename(output));
     const folded = await mergeAsIs(path, { ...options, output: floats, quantized: 'dequantize' });
-    const nodes = await writeInBlocks(floats, output, format, options);
-    const result = { ...folded, output, quantized: { to, nodes: nodes.length } };
+    const nodes = await write(floats, output, options);
+    const result = { ...folded, output, quantized: { to, nodes } };
     if (options.verify === false) return result;
-    const { weights, verification } = await checkBlocks(floats, output, format, options);
+    const { weights, verification } = await check(floats, output, options);
     const lost = new Map(weights.map(({ node, error }) => [node, error]));
     const merged = folded.merged.map((one) => withLost(one, lost));
-    return { ...result, merged, quantized: { to, nodes: nodes.length, weights, verification } };
+    return { ...result, merged, quantized: { to, nodes, weights, verification } };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Writes a model of floats in another form, and proves the result. */
+async function conversionTo(to: FoldTarget, symmetric: boolean) {
+  if (to === 'fp16') {
+    const { checkHalf: check, writeInHalf: write } = await import('./convert-half.js');
+    return { check, write };
+  }
+  const { checkBlocks, writeInBlocks } = await import('./convert-blocks.js');
+  const format = { bits: to === 'q4' ? 4 : 8, blockSize: 32, symmetric } as const;
+  return {
+    check: (floats: string, output: string, options: MergeOptions) =>
+      checkBlocks(floats, output, format, options),
+    write: async (floats: string, output: string, options: MergeOptions) =>
+      (await writeInBlocks(floats, output, format, options)).length,
+  };
 }
 
 function withLost(one: MergedWeight, errors: ReadonlyMap<string, number>): MergedWeight {

@@ -22,6 +22,7 @@ interface Change {
 export class NewDataFile {
   private readonly changes = new Map<Field, Change>();
   private readonly added: NewTensor[] = [];
+  private readonly dropped = new Map<Field, TensorPlace>();
 
   /** @param location the file's name, as the model will refer to it */
   constructor(
@@ -31,7 +32,7 @@ export class NewDataFile {
   ) {}
 
   get isEmpty(): boolean {
-    return this.changes.size === 0 && this.added.length === 0;
+    return this.touched().size === 0 && this.added.length === 0;
   }
 
   /** Gives an external tensor other bytes of the same length. */
@@ -44,11 +45,15 @@ export class NewDataFile {
     this.added.push(tensor);
   }
 
+  /** Says that the edit takes an external tensor out: the others of its file move here without its bytes. */
+  drop(place: TensorPlace): void {
+    this.dropped.set(place.tensor.field, place);
+  }
+
   /** The locations whose contents move into this file. */
   touched(): Set<string> {
-    const locations = new Set<string>();
-    for (const { place } of this.changes.values()) locations.add(locationOf(place));
-    return locations;
+    const changed = [...this.changes.values()].map(({ place }) => place);
+    return new Set([...changed, ...this.dropped.values()].map(locationOf));
   }
 
   /** Points the model's tensors to this file. @returns the file's contents */
@@ -56,8 +61,11 @@ export class NewDataFile {
     const contents = new Contents();
     const offsets = new Map<Field, number>();
     const places = placesByLocation(this.model);
+    const thinned = new Set([...this.dropped.values()].map(locationOf));
     for (const moved of this.touched()) {
-      this.moveFile(moved, places.get(moved) ?? [], contents, offsets);
+      const inFile = places.get(moved) ?? [];
+      if (thinned.has(moved)) this.moveTensors(moved, inFile, contents, offsets);
+      else this.moveFile(moved, inFile, contents, offsets);
     }
     const { location } = this;
     for (const place of allTensors(this.model)) {
@@ -73,6 +81,27 @@ export class NewDataFile {
         graph.append(...inputRecord(tensor.name, tensor.dtype, tensor.dims));
     }
     return contents.pieces;
+  }
+
+  /** Moves what is left of a file, tensor by tensor; those that share all their bytes still do. */
+  private moveTensors(
+    location: string,
+    places: readonly TensorPlace[],
+    contents: Contents,
+    offsets: Map<Field, number>,
+  ): void {
+    const source = this.files.source(location);
+    const moved = new Map<string, number>();
+    for (const place of places) {
+      const { field } = place.tensor;
+      if (this.dropped.has(field)) continue;
+      const changed = this.changes.get(field)?.data;
+      const [start, end] = [offsetOf(place), Math.min(endOf(place), source.size)];
+      const key = changed ? `${field.start}` : `${start} to ${end}`;
+      const offset = moved.get(key) ?? contents.append([changed ?? { source, start, end }]);
+      moved.set(key, offset);
+      offsets.set(field, offset);
+    }
   }
 
   private moveFile(

@@ -23,7 +23,7 @@ export interface Verification {
     readonly maxRelDiff: number;
   };
   /**
-   * Weights that were rounded to integers, read back from the file; then the reference multiplies with what was
+   * Weights that were rounded to integers or float16, read back from the file; then the reference multiplies with what was
    * read, in floats.
    */
   readonly weights?: {
@@ -32,7 +32,7 @@ export interface Verification {
     /**
      * The greatest error, over what is allowed; at most 1 where passed. Of sums that were rounded again: over
      * that of the least scale that cuts off nothing, of numbers that share one; and every number is the nearest that
-     * its integer can say. Of `to`: over one step of the block.
+     * its integer can say. Of `to`: over one step of the block, or over one rounding to float16.
      */
     readonly worst: number;
   };

@@ -123,13 +123,14 @@ function addTensors(
 }
 
 /** Removes the weights that only these layers read. */
-function removeUnread({ values, root }: BlockEdit, layers: readonly LinearLayer[]): void {
+function removeUnread({ values, root, dataFile }: BlockEdit, layers: readonly LinearLayer[]): void {
   const readers = new Set<Node | undefined>(layers.map(({ node }) => node));
   for (const { node, weight } of layers) {
     const value = values.resolve(node.graph, weight.name);
     if (!value || value.isInput || !value.uses.every((use) => readers.has(use.node))) continue;
     const stored = value.initializer ?? value.producer;
     if (stored) graphEdit(root, value.graph).remove(stored.field);
+    if (weight.constant!.tensor.data.kind === 'external') dataFile.drop(weight.constant!);
   }
 }
 

@@ -18,7 +18,8 @@ import { nameOption } from './name.js';
 // A fold has a scale of its own.
 const { scale: _, ...lossOptions } = ownLossOptions;
 
-export const foldTargets = ['q4', 'q8'] as const;
+export const foldTargets = ['q4', 'q8', 'fp16'] as const;
+export type FoldTarget = (typeof foldTargets)[number];
 
 export const mergeOptions = {
   /** Folds the adapters of this file instead of those in the model. */
@@ -49,20 +50,23 @@ export const mergeOptions = {
       'weights stored as integers: refuse to fold into them (keep), make floats of them (dequantize), or round the sum to the same bits (requantize)',
     example: '--quantized requantize',
   }),
-  /** Numbers of the result: MatMul in blocks of 4 or 8 bits. Adapted weights become floats first. */
+  /**
+   * Numbers of the result: MatMul in blocks of 4 or 8 bits, or matrices stored as float16 and computed with in
+   * float32. Adapted weights become floats first.
+   */
   to: option(choice(foldTargets), {
     group: 'Output',
-    value: 'BITS',
+    value: 'FORM',
     except: { quantized: ['requantize'] },
     summary:
-      'store the result in 4 or 8 bits: every MatMul becomes MatMulNBits, in blocks of 32, with the bytes of the quantizer of ONNX Runtime',
+      'store the result in fewer bits: q4, q8: every MatMul becomes MatMulNBits, in blocks of 32, with the bytes of the quantizer of ONNX Runtime; fp16: matrices are stored as float16, with a Cast in front of what computes with them in float32',
     example: '--to q4',
   }),
-  /** With `to`: no zero points; default true. */
+  /** With `to` q4 and q8: no zero points; default true. */
   symmetric: option(toggle, {
     group: 'Output',
     default: true,
-    needs: ['to'],
+    only: { to: ['q4', 'q8'] },
     summary: 'store a zero point for each block, too',
     example: '--to q4 --no-symmetric',
   }),
