@@ -48,3 +48,17 @@ it.each(lines)('%s: onnx-lora %s', (_, line) => {
   expect(commands.map(({ name }) => name)).toContain(command);
   expect(flagsOf(line).filter((flag) => !isKnown(flag, command))).toEqual([]);
 });
+
+it('the README links to the limits of the exact start, which name every known one', () => {
+  expect(readFileSync(`${root}/README.md`, 'utf8')).toContain('](docs/limits.md#exact-start)');
+  const [, section = ''] = readFileSync(`${root}/docs/limits.md`, 'utf8').split('## Exact start');
+  const text = section.split('\n## ')[0]!.replace(/\s+/g, ' ');
+  for (const one of [
+    'a residual added directly after a MatMul',
+    'a LayerNormalization directly after a layer',
+    'a BatchNormalization after a MatMul',
+    'statically quantized models (QuantizeLinear around layers), with open sizes',
+  ]) {
+    expect(text).toContain(one);
+  }
+});

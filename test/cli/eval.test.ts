@@ -89,7 +89,11 @@ describe('eval --expect', () => {
       /^error: "accuracy=0.9" is not an expectation.*\n {2}/,
     ],
     ['an unknown loss', ['--loss', 'mean'], /^error: --loss is "mean", expected cross-entropy, /],
-    ['data that are not there', ['--data', 'none.npz'], /^error: none\.npz does not exist\n/],
+    [
+      'data that are not there',
+      ['--data', 'none.npz'],
+      /^error: none\.npz does not exist: there are no samples to read\n/,
+    ],
     ['too few weights', ['--class-weights', '1'], /^error: 1 class weights for the 3 classes of/],
   ])('%s is the fault of the input', async (_, more, message) => {
     const { code, stdout, stderr } = await run(folderWithData(), evaluate(...more));
