@@ -12,6 +12,7 @@ import {
   resolveLocation,
   type TensorPlace,
 } from '../onnx/external.js';
+import { MAX_MESSAGE_BYTES } from '../onnx/limits.js';
 import type { Model } from '../onnx/model.js';
 import { isTensorDropped, setLocation } from '../onnx/rewrite.js';
 import { FileSource } from '../onnx/source.js';
@@ -24,9 +25,6 @@ import {
   readOriginalNames,
   writeOriginalNames,
 } from './original-names.js';
-
-/** Protobuf messages end here, for every reader. */
-const MAX_MESSAGE_BYTES = 2 ** 31 - 1;
 
 const kinds = ['lora', 'slots', 'trained', 'merged', 'base'] as const;
 export type OutputKind = (typeof kinds)[number];

@@ -16,10 +16,11 @@ import type { NameAuthority } from '../../graph/names.js';
 import { finalReaders } from '../../graph/readers.js';
 import type { Use, Value } from '../../graph/uses.js';
 import type { NewDataFile } from '../../onnx/data-file.js';
-import { type FloatName, isConvertible, toFloat64 } from '../../onnx/dtype.js';
+import { byteLength, type FloatName, isConvertible, toFloat64 } from '../../onnx/dtype.js';
 import type { Computed, MessageEdit } from '../../onnx/edit.js';
 import { type NewTensor, nodeRecord } from '../../onnx/encode.js';
 import type { TensorPlace } from '../../onnx/external.js';
+import { MAX_MESSAGE_BYTES } from '../../onnx/limits.js';
 import { elementCount, type Node, nodeLabel, type Tensor } from '../../onnx/model.js';
 import { addInitializer, graphEdit, setTensorData } from '../../onnx/rewrite.js';
 import { encodeString } from '../../onnx/wire.js';
@@ -87,6 +88,8 @@ export class Folding {
   private readonly readNow = new Set<Value>();
   private readonly removed: Set<Node | Tensor>;
   private readonly changed = new Set<Tensor>();
+  /** Floats in the place of integers go to a data file: the model would become too large with them. */
+  private spills = false;
 
   constructor(
     private readonly context: WeightContext,
@@ -106,6 +109,7 @@ export class Folding {
         this.context,
         sites.map(({ layer }) => layer),
       );
+    if (this.policy === 'dequantize') this.spills = this.growsBeyond(MAX_MESSAGE_BYTES, sites);
     for (const group of groupBy(sites, storageOf)) {
       const variants = groupBy(group, variantOf);
       if (variants.length === 1 && this.canReplace(group)) this.replace(group);
@@ -113,6 +117,13 @@ export class Folding {
         this.requantize(variants);
       else this.splitAll(variants);
     }
+  }
+
+  private growsBeyond(limit: number, sites: readonly FoldSite[]): boolean {
+    const floats = sites
+      .filter(({ layer }) => isInIntegers(layer))
+      .map(({ layer: { weight } }) => byteLength(weight.dtype, weight.in * weight.out));
+    return floats.reduce((sum, size) => sum + size, this.context.model.source.size) > limit;
   }
 
   private canReplace(group: readonly FoldSite[]): boolean {
@@ -235,7 +246,7 @@ export class Folding {
     const name = this.names.fresh(`${from}_merged`);
     const tensor = { name, dtype, dims, data };
     const stored = this.leaving.places.get(constant.tensor)?.tensor ?? constant.tensor;
-    if (stored.data.kind === 'external') this.dataFile.add(tensor);
+    if (this.spills || stored.data.kind === 'external') this.dataFile.add(tensor);
     else addInitializer(this.root, this.context.model, tensor);
     return name;
   }
@@ -288,7 +299,7 @@ export class Folding {
       const stored = storedTensor(this.context.values, node.graph, name)?.tensor;
       return stored?.data.kind === 'external';
     });
-    if (isOutside) this.dataFile.add(tensor);
+    if (this.spills || isOutside) this.dataFile.add(tensor);
     else addInitializer(this.root, this.context.model, tensor);
   }
 
