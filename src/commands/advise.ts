@@ -148,7 +148,7 @@ export async function adviseHere(path: string, options: Options): Promise<Advise
       ...inputsOf(options),
       ...(tuned === undefined ? [] : filesOfModel(tuned)),
     ];
-    if (writeConfig !== undefined) checkOutput(writeConfig, read, options.force);
+    if (writeConfig !== undefined) checkOutput(writeConfig, read, options.force, 'writeConfig');
     const { layers, skipped } = chooseLayers(opened.patched, options);
     const selection = selectionOf(options);
     const found: { guard?: GuardReport } = {};

@@ -102,7 +102,7 @@ export async function evaluateHere(path: string, options: Options): Promise<Eval
   const start = performance.now();
   const { loss, expect = [], html } = options;
   const inputs = html === undefined ? [] : [...filesOfModel(path), ...inputsOf(options)];
-  if (html !== undefined) checkOutput(html, inputs, options.force);
+  if (html !== undefined) checkOutput(html, inputs, options.force, 'html');
   const names = Object.keys(metricsFor(loss).result());
   const wanted = parseExpectations(expect, ['loss', ...names]);
   const measured = await measure(path, options);

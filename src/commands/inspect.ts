@@ -69,7 +69,7 @@ export async function inspect(path: string, given: InspectOptions = {}): Promise
     const { html } = options;
     if (html === undefined) return examine(opened).result;
     const inputs = [...inputFiles(opened.model), ...inputsOf(options)];
-    checkOutput(html, inputs, options.force ?? false);
+    checkOutput(html, inputs, options.force ?? false, 'html');
     const { result, blocks } = examine(opened, { blocks: true });
     const page = new TextEncoder().encode(inspectPage(result, blocks));
     await writeFiles([{ path: html, pieces: [page] }], inputs, options);

@@ -125,29 +125,35 @@ async function takeBack({ path, isNew, placed }: Written): Promise<void> {
 /**
  * Refuses an output path that cannot be written to, before any work is done for it.
  * @param inputs files and folders that are read
+ * @param option names the path
  * @throws OnnxLoraError `output-exists`, `invalid-argument`, `file-not-found`, `not-a-file`
  */
-export function checkOutput(path: string, inputs: readonly string[], force: boolean): void {
+export function checkOutput(
+  path: string,
+  inputs: readonly string[],
+  force: boolean,
+  option = 'output',
+): void {
   if (!statusOf(dirname(path))?.isDirectory()) {
     throw new OnnxLoraError('file-not-found', `${path}: its folder does not exist`, {
-      hint: 'Create the folder first, or name another place with `output`.',
+      hint: `Create the folder first, or name another place with \`${option}\`.`,
     });
   }
   if (inputs.some((input) => isReadFrom(input, path))) {
     throw new OnnxLoraError('invalid-argument', `${path} is an input; inputs are never modified`, {
-      hint: 'Name another place with `output`.',
+      hint: `Name another place with \`${option}\`.`,
     });
   }
   const existing = statusOf(path);
   if (existing) checkRegular(path, existing);
   if ((existing || linkStatusOf(path)) && !force) {
-    throw alreadyThere(path);
+    throw alreadyThere(path, option);
   }
 }
 
-function alreadyThere(path: string): OnnxLoraError {
+function alreadyThere(path: string, option = 'output'): OnnxLoraError {
   return new OnnxLoraError('output-exists', `${path} exists already`, {
-    hint: 'Replace it with `force: true`, or name another place with `output`.',
+    hint: `Replace it with \`force: true\`, or name another place with \`${option}\`.`,
   });
 }
 

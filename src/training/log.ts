@@ -34,7 +34,7 @@ export class RunLog {
     if ((resumedFrom > 0 || resume) && existsSync(path)) {
       log.goOn(path, resumedFrom);
     } else {
-      checkOutput(path, [], force);
+      checkOutput(path, [], force, 'log');
       withFile(path, () => writeFileSync(path, ''));
     }
     return log;

@@ -205,7 +205,9 @@ describe('inspect', () => {
     expect(readFileSync(join(folder, 'page.html'), 'utf8')).toMatch(/^<!doctype html>/i);
     const again = await run(folder, ['inspect', 'model.onnx', '--html', 'page.html']);
     expect(again.code).toBe(1);
-    expect(again.stderr).toMatch(/page\.html exists already/);
+    expect(again.stderr).toMatch(
+      /page\.html exists already\n.* name another place with --html\.\n/,
+    );
   });
 });
 

@@ -342,12 +342,17 @@ describe('what cannot be trained', () => {
     [
       'a second output that exists',
       ['--plot', 'model.onnx', '--data', 'none.npz'],
-      /^error: model\.onnx exists already\n/,
+      /^error: model\.onnx exists already\n.* name another place with --plot\.\n/,
     ],
     [
       'a log that exists',
       ['--log', 'model.onnx', '--data', 'none.npz'],
-      /^error: model\.onnx exists already\n/,
+      /^error: model\.onnx exists already\n.* name another place with --log\.\n/,
+    ],
+    [
+      'a page in no folder',
+      ['--report', 'none/page.html', '--data', 'none.npz'],
+      /: its folder does not exist\n.* name another place with --report\.\n/,
     ],
     ['one file for two outputs', ['--plot', 'a', '--log', './a'], /^error: \.\/a is to hold two/],
     ['a file for a folder', ['--checkpoint', 'model.onnx'], /^error: model\.onnx is a file, exp/],

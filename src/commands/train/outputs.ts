@@ -21,11 +21,14 @@ export function checkOutputs(model: Model, output: string, options: ResolvedTrai
   const { saveAdapter, plot, report, log, resume, force, checkpoint, tensorboard } = options;
   const inputs = runInputs(model, options);
   const adapterFiles = given(saveAdapter).flatMap(adapterFilesAt);
-  for (const path of given(output, ...adapterFiles, plot, report)) checkOutput(path, inputs, force);
+  checkOutput(output, inputs, force);
+  for (const path of adapterFiles) checkOutput(path, inputs, force, 'saveAdapter');
+  for (const path of given(plot)) checkOutput(path, inputs, force, 'plot');
+  for (const path of given(report)) checkOutput(path, inputs, force, 'report');
   // A resumed run goes on with its log, and every run with its checkpoint.
-  for (const path of given(log)) checkOutput(path, inputs, force || resume);
+  for (const path of given(log)) checkOutput(path, inputs, force || resume, 'log');
   const checkpoints = given(checkpoint).map(checkpointFile);
-  for (const path of checkpoints.filter(hasFolder)) checkOutput(path, inputs, true);
+  for (const path of checkpoints.filter(hasFolder)) checkOutput(path, inputs, true, 'checkpoint');
   const files = given(output, `${output}.data`, ...adapterFiles, plot, report, log);
   checkDistinct([...files, ...checkpoints]);
   for (const option of ['checkpoint', 'tensorboard'] as const) checkFolder(option, options[option]);
