@@ -6,6 +6,7 @@ import { choice, list, object, text, toggle, union } from '../../options/schemas
 import { feedsOf, type GivenFeeds } from '../../runtime/given-feeds.js';
 import { type ProviderName, providerNames } from '../../runtime/provider-names.js';
 import { resolveProvider } from '../../runtime/providers.js';
+import { folderOf, runnableForm } from '../../runtime/runnable-form.js';
 import { openSession, type Session, type ValueMeta } from '../../runtime/session.js';
 import { type OpenSessionOptions, sessionOptions } from '../../runtime/session-options.js';
 import type { Feeds, TensorValue } from '../../runtime/tensor-value.js';
@@ -130,7 +131,12 @@ export class AdapterSession {
       opened.files.openAll();
       // The base goes before the model comes: only one of them is in memory at a time.
       const base = guard ? await runBase(opened, options.threads) : undefined;
-      const session = await openSession(path, how);
+      const externalFolder = folderOf(opened.model);
+      const form = await runnableForm(opened.model, provider, externalFolder);
+      const session = await openSession(form ?? path, {
+        ...how,
+        externalFolder: form && externalFolder,
+      });
       const report = base && (await compareWithBase(opened, slots, session, base));
       return new AdapterSession(opened, slots, session, report);
     } catch (error) {

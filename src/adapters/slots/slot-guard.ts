@@ -2,13 +2,12 @@
  * The guard of a slotted model: with nothing in its slots it has to compute what its base does, which is
  * the file without them.
  */
-import { realpathSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { OnnxLoraError } from '../../errors.js';
 import { collect } from '../../onnx/edit.js';
 import type { Model } from '../../onnx/model.js';
 import { deviationOf } from '../../runtime/deviation.js';
 import { comparedOutputs, type Outputs } from '../../runtime/difference.js';
+import { folderOf, runnableForm } from '../../runtime/runnable-form.js';
 import { findWorkingInputs } from '../../runtime/samples.js';
 import { openSession, type Session } from '../../runtime/session.js';
 import type { Feeds } from '../../runtime/tensor-value.js';
@@ -47,12 +46,14 @@ export async function runBase(opened: OpenedModel, threads: number | undefined):
 }
 
 async function runOnce(base: Model, threads: number | undefined): Promise<BaseRun> {
-  const { path } = base.source;
-  const session = await openSession(await collect([{ source: base.source, ...base.range }]), {
-    threads,
-    optimization: 'disabled',
-    externalFolder: path === undefined ? undefined : dirname(realpathSync(path)),
-  });
+  const externalFolder = folderOf(base);
+  const form = await runnableForm(base, 'cpu', externalFolder);
+  const session = await openSession(
+    form ?? (await collect([{ source: base.source, ...base.range }])),
+    {
+      ...{ threads, optimization: 'disabled', externalFolder },
+    },
+  );
   try {
     const [feeds] = await findWorkingInputs(session, base, 0, 1);
     const [outputs, again] = [await session.run(feeds!), await session.run(feeds!)];

@@ -3,6 +3,8 @@
  * as a model that says the same in float32, with the norms as nodes of their own.
  */
 import { describe, expect, it } from 'vitest';
+import { AdapterSession } from '../../../src/adapters/slots/adapter-session.js';
+import { extract } from '../../../src/commands/extract.js';
 import { generate } from '../../../src/commands/generate/generate.js';
 import { merge } from '../../../src/commands/merge.js';
 import { resolveTrainOptions } from '../../../src/commands/options/train.js';
@@ -11,16 +13,26 @@ import { runTraining } from '../../../src/commands/train/run.js';
 import { dataTypeNumber } from '../../../src/onnx/dtype.js';
 import { openModel } from '../../../src/onnx/parse.js';
 import { openSession } from '../../../src/runtime/session.js';
-import { tensorFromNumbers } from '../../../src/runtime/tensor-value.js';
+import { type Feeds, tensorFromNumbers } from '../../../src/runtime/tensor-value.js';
 import { tokenizerPath } from '../../data/text/tokenizers.js';
+import { patchFile, trained as withNumbers } from '../../support/adapters.js';
 import { decoder } from '../../support/decoders.js';
 import { failure, temporaryFolder } from '../../support/files.js';
 import { logOf } from '../../training/tiny.js';
 
 const files = temporaryFolder();
 const how = { provider: 'cpu', threads: 1 } as const;
-const none = new Float64Array();
 const tokenizer = tokenizerPath('unigram');
+
+/** Three tokens, and an empty cache. */
+function feeds(): Feeds {
+  const row = tensorFromNumbers('int64', [1, 3], Float64Array.of(1, 1, 1));
+  const past = tensorFromNumbers('float32', [1, 1, 0, 8], new Float64Array());
+  return new Map([
+    ...['input_ids', 'attention_mask', 'position_ids'].map((name) => [name, row] as const),
+    ...['key', 'value'].map((name) => [`past_key_values.0.${name}`, past] as const),
+  ]);
+}
 
 /** Patches, trains and folds a model. */
 async function trained(bytes: Uint8Array) {
@@ -51,22 +63,9 @@ describe.each([
   ],
 ])('a model with %s', (_, own, twin) => {
   it('does not run as it is', async () => {
-    const row = (count: number) =>
-      tensorFromNumbers(
-        'int64',
-        [1, count],
-        Float64Array.from({ length: count }, () => 1),
-      );
-    const past = (name: string) =>
-      [name, tensorFromNumbers('float32', [1, 1, 0, 8], none)] as const;
     await failure(async () => {
       const session = await openSession(own, { provider: 'cpu' });
-      await session.run(
-        new Map([
-          ...['input_ids', 'attention_mask', 'position_ids'].map((name) => [name, row(3)] as const),
-          ...['key', 'value'].map((name) => past(`past_key_values.0.${name}`)),
-        ]),
-      );
+      await session.run(feeds());
     }, 'runtime');
   });
 
@@ -77,6 +76,29 @@ describe.each([
       expect(loss).toBeCloseTo(expected.losses[i]!, 4);
     expect(found.guard).toMatchObject({ passed: true });
     expect(found.merged.verification).toMatchObject({ passed: true, proven: true });
+  });
+
+  it('takes adapters in slots as its twin does', async () => {
+    const outputs = [own, twin].map(async (bytes) => {
+      const base = files.write(bytes, 'base.onnx');
+      const { output: slotted } = await patch(base, { slots: true, output: files.fresh() });
+      const output = files.fresh();
+      await patchFile(base, output, { rank: 4, factors: withNumbers });
+      const session = await AdapterSession.open(slotted, how);
+      try {
+        const adapter = await extract(output, { output: files.fresh('a.safetensors') });
+        session.load('a', adapter.output);
+        const { data } = (await session.run(feeds(), { adapters: 'a' })).get('logits')!;
+        return { passed: session.guard?.passed, logits: [...(data as Float32Array)] };
+      } finally {
+        await session.release();
+      }
+    });
+    const [found, expected] = await Promise.all(outputs);
+    expect(found!.passed).toBe(true);
+    expect(Math.max(...found!.logits)).toBeGreaterThan(1);
+    for (const [i, value] of found!.logits.entries())
+      expect(value).toBeCloseTo(expected!.logits[i]!, 3);
   });
 
   it('writes what its twin writes', async () => {
