@@ -63,11 +63,19 @@ function labelRule(feed: Feed, needs: DataNeeds): Rule {
   // The losses look labels up as int32.
   const limit = classes ?? 2 ** 31;
   const range =
-    classes === undefined ? `0 to ${limit - 1}` : `0 to ${limit - 1} (${limit} classes)`;
+    classes === undefined ? `0 to ${limit - 1}` : `0 to ${limit - 1} (${classText(limit, needs)})`;
   const accepts: Accepts = (taken) => taken === ignoreIndex || (taken >= 0 && taken < limit);
   const rule = everyElement(feed, accepts, `${range}, or ${ignoreIndex} to leave it out`);
   const lack = `key ${feed.key} has no label that counts, all are ${ignoreIndex}`;
   return { ...rule, ...counting(needs, (taken) => taken !== ignoreIndex, rule, lack) };
+}
+
+/** Of tokens: an encoder's states may stand where logits of the vocabulary should. */
+function classText(classes: number, { labelKind, indexBounds }: DataNeeds): string {
+  const { limit = 0 } = indexBounds?.get('input_ids') ?? {};
+  const isHeadless = labelKind === 'tokens' && limit > classes;
+  const aside = `; the model looks up ${limit} tokens, so its output is not logits of them: it may lack the head`;
+  return `${classes} classes${isHeadless ? aside : ''}`;
 }
 
 /** The ids as labels: those that are text by the mask. */

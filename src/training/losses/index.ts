@@ -210,6 +210,8 @@ function checkFits(graph: GraphBuilder, name: LossName, loss: Loss, output: Mode
     );
   }
   const rankFits = !shape || (shape.length >= least && shape.length <= most);
+  const unfit = rankFits ? loss.unfit?.(output, graph.inputs) : undefined;
+  if (unfit) throw new OnnxLoraError('invalid-argument', unfit.problem, { hint: unfit.hint });
   if (isConvertible(dtype) && rankFits) return;
   const dims = shape?.map((dim) => dim ?? '?').join(', ');
   throw new OnnxLoraError(

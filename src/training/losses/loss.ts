@@ -110,6 +110,11 @@ export interface Loss<O extends OptionTable = OptionTable, T extends OptionTable
   /** Shapes of the output that fit, in words, and their ranks. */
   readonly takes: string;
   readonly ranks: readonly [least: number, most: number];
+  /** The reason why an output of such a rank does not fit either, and what to do. */
+  unfit?(
+    output: ModelOutput,
+    inputs: readonly ValueSpec[],
+  ): { readonly problem: string; readonly hint: string } | undefined;
   /** The operator after the logits that some models end in, and that the loss contains itself. */
   readonly contains?: 'Softmax' | 'Sigmoid';
   add(
