@@ -109,8 +109,13 @@ function labelsOf(feeds: Feeds, { ids, mask, ignoreIndex }: OwnLabels): TensorVa
   const labels = (data as BigInt64Array).slice();
   if (mask !== undefined) {
     const counted = tensorToFloat64(feeds.get(mask)!);
+    const length = dims.at(-1)!;
+    // Padding in front of the first token does not predict it.
+    let isPaddedBefore = false;
     for (let i = 0; i < labels.length; i++) {
-      if (counted[i] === 0) labels[i] = BigInt(ignoreIndex);
+      if (i % length === 0) isPaddedBefore = counted[i] === 0;
+      if (counted[i] === 0 || isPaddedBefore) labels[i] = BigInt(ignoreIndex);
+      if (counted[i] !== 0) isPaddedBefore = false;
     }
   }
   return { dtype: 'int64', dims, data: labels };

@@ -82,6 +82,19 @@ describe('arrays for a decoder', () => {
     expect((await evaluate(path, { ...how, data: dataOf(ofIds) })).loss).toBe(expected.loss);
   });
 
+  it('may have their padding on the left', async () => {
+    const path = files.write(decoder());
+    const padded = (ids: number[], mask: number[]) => ({
+      input_ids: ['int64', [2, 4], ids],
+      attention_mask: ['int64', [2, 4], mask],
+    });
+    const right = padded([5, 6, 7, 0, 1, 2, 3, 4], [1, 1, 1, 0, 1, 1, 1, 1]);
+    const left = padded([0, 5, 6, 7, 1, 2, 3, 4], [0, 1, 1, 1, 1, 1, 1, 1]);
+    const expected = await evaluate(path, { ...how, data: dataOf(right) });
+    const found = await evaluate(path, { ...how, data: dataOf(left) });
+    expect(found.loss).toBeCloseTo(expected.loss, 5);
+  });
+
   it('train, too', async () => {
     const patched = await insertInto(decoder(), { rank: 2, blocks: 1, targets: ['all'] });
     const run = { model: files.write(patched), data: dataOf(ofIds) };
