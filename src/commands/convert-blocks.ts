@@ -1,6 +1,5 @@
 /** A model with its products in blocks of integers, and the proof that it computes with the same weights. */
-import { rmSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { type BlockFormat, greatestStep } from '../adapters/fold/block-codes.js';
 import { weightByIdentity } from '../adapters/fold/dequantize.js';
 import { blockLayers, matrixOf, toBlocks } from '../adapters/fold/to-blocks.js';
@@ -14,14 +13,17 @@ import { byteLength, toFloat64 } from '../onnx/dtype.js';
 import { type Computed, MessageEdit } from '../onnx/edit.js';
 import { nodeLabel } from '../onnx/model.js';
 import { addInitializer, graphEdit } from '../onnx/rewrite.js';
-import { temporaryFolder } from '../onnx/temporary.js';
 import { encodeString } from '../onnx/wire.js';
 import type { WorkOptions, WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/verification.js';
-import { judged, type QuantizedWeight, type ReadWeight } from './converted.js';
+import {
+  type Converted,
+  checkConverted,
+  type QuantizedWeight,
+  type ReadWeight,
+} from './converted.js';
 import type { VerifyOptions } from './options/check.js';
 import { writeWithData } from './output.js';
-import { verifyOn } from './verify.js';
 
 /**
  * Writes the model at `path` with MatMulNBits in the place of every MatMul by a stored matrix.
@@ -53,20 +55,10 @@ export async function checkBlocks(
   format: BlockFormat,
   options: VerifyOptions & WorkOptions,
 ): Promise<{ readonly weights: readonly QuantizedWeight[]; readonly verification: Verification }> {
-  const folder = temporaryFolder('onnx-lora-check-');
-  try {
-    const reference = join(folder, 'reference.onnx');
-    const read: ReadWeight[] = [];
-    await withModel(output, (quantized) =>
-      withModel(path, (floats) => writeReference(floats, quantized, reference, format, read)),
-    );
-    const found = await withModel(path, ({ model }) =>
-      verifyOn(model, { path: reference }, { path: output }, options),
-    );
-    return { weights: read, verification: judged(found, read, 'integers', 'steps') };
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  const words = { became: 'integers', unit: 'steps' };
+  const writer: Converted['writeReference'] = (floats, written, reference) =>
+    writeReference(floats, written, reference, format);
+  return await checkConverted({ path, output, words, writeReference: writer }, options);
 }
 
 /** The model of floats with the numbers that another one has in integers. */
@@ -75,8 +67,8 @@ async function writeReference(
   quantized: OpenedModel,
   output: string,
   format: BlockFormat,
-  read: ReadWeight[],
-): Promise<void> {
+): Promise<readonly ReadWeight[]> {
+  const read: ReadWeight[] = [];
   const values = new ValueIndex(quantized.model);
   const byOutput = new Map(
     findLinearLayers(quantized.model, values).flatMap((one): [string, LinearLayer][] =>
@@ -115,4 +107,5 @@ async function writeReference(
     edit.setPayload(node.inputFields[weight.input]!, encodeString(tensor.name));
   }
   await writeWithData(model, root, output, {}, dataFile, 'forget');
+  return read;
 }

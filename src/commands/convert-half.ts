@@ -1,6 +1,5 @@
 /** A model with its matrices in float16, and the proof that it computes with the nearest numbers. */
-import { rmSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { type HalfWeight, halfWeights, numbersOf, toHalf } from '../adapters/fold/to-half.js';
 import { type OpenedModel, withModel } from '../adapters/model/opened.js';
 import { ValueIndex } from '../graph/uses.js';
@@ -10,13 +9,11 @@ import { findDataType, fromFloat32, toFloat32 } from '../onnx/dtype.js';
 import { type Computed, MessageEdit } from '../onnx/edit.js';
 import { elementCount, type Node, nodeLabel } from '../onnx/model.js';
 import { setTensorData } from '../onnx/rewrite.js';
-import { temporaryFolder } from '../onnx/temporary.js';
 import type { WorkOptions, WriteOptions } from '../onnx/write.js';
 import type { Verification } from '../runtime/verification.js';
-import { judged, type QuantizedWeight, type ReadWeight } from './converted.js';
+import { checkConverted, type QuantizedWeight, type ReadWeight } from './converted.js';
 import type { VerifyOptions } from './options/check.js';
 import { writeWithData } from './output.js';
-import { verifyOn } from './verify.js';
 
 /**
  * Writes the model at `path` with its matrices of float32 in float16, and a Cast to float32 behind each.
@@ -47,20 +44,8 @@ export async function checkHalf(
   output: string,
   options: VerifyOptions & WorkOptions,
 ): Promise<{ readonly weights: readonly QuantizedWeight[]; readonly verification: Verification }> {
-  const folder = temporaryFolder('onnx-lora-check-');
-  try {
-    const reference = join(folder, 'reference.onnx');
-    const read: ReadWeight[] = [];
-    await withModel(output, (written) =>
-      withModel(path, (floats) => writeReference(floats, written, reference, read)),
-    );
-    const found = await withModel(path, ({ model }) =>
-      verifyOn(model, { path: reference }, { path: output }, options),
-    );
-    return { weights: read, verification: judged(found, read, 'float16', 'roundings') };
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  const words = { became: 'float16', unit: 'roundings' };
+  return await checkConverted({ path, output, words, writeReference }, options);
 }
 
 /** The model of float32 with the numbers that another one has in float16. */
@@ -68,8 +53,8 @@ async function writeReference(
   { model, files, reader }: OpenedModel,
   written: OpenedModel,
   output: string,
-  read: ReadWeight[],
-): Promise<void> {
+): Promise<readonly ReadWeight[]> {
+  const read: ReadWeight[] = [];
   const root = new MessageEdit(model.source, model.range);
   const dataFile = new NewDataFile(model, files, `${basename(output)}.data`);
   for (const weight of halfWeights(model, new ValueIndex(model), reader)) {
@@ -87,6 +72,7 @@ async function writeReference(
     else setTensorData(root, place, data);
   }
   await writeWithData(model, root, output, {}, dataFile, 'forget');
+  return read;
 }
 
 /** The numbers in the file; NaN where it has no such tensor, which is as far off as can be. */

@@ -2,7 +2,7 @@
  * bfloat16 as float32, which holds all of it: CPUs have hardly any kernels for it, and the binding no arrays.
  * Roundings to bfloat16 between operators are left out.
  */
-import { type DataTypeName, dataTypeNumber } from '../onnx/dtype.js';
+import { type DataTypeName, dataTypeNumber, fromFloat32, toFloat32 } from '../onnx/dtype.js';
 import type { AttributeValue, NewNode } from '../onnx/encode.js';
 import { elementCount, type Model } from '../onnx/model.js';
 import { onnx } from '../onnx/proto.js';
@@ -46,19 +46,23 @@ export function wideAttribute(name: string, value: AttributeValue): AttributeVal
   return 'raw' in value ? wideRaw(name, value) : value;
 }
 
-/** The number of ConstantOfShape is a tensor. */
+/** The number of ConstantOfShape. */
+const NUMBER = 'value';
+
 function wideRaw(
   name: string,
   value: Extract<AttributeValue, { readonly raw: Uint8Array }>,
 ): AttributeValue {
+  // Bodies, which may hold weights, are not looked at.
+  if (name !== NUMBER && !TYPES.has(name)) return value;
   const attribute = onnx.AttributeProto.decode(value.raw);
   const { t } = attribute;
   if (TYPES.has(name) && Number(attribute.i) === NARROW) return { int: WIDE };
   if (t?.dataType !== NARROW) return value;
   const codes = t.rawData?.length
-    ? new Uint16Array(Uint8Array.from(t.rawData).buffer)
-    : Uint16Array.from(t.int32Data ?? []);
-  const bytes = new Uint8Array(Uint32Array.from(codes, (code) => code * 2 ** 16).buffer);
+    ? t.rawData
+    : new Uint8Array(Uint16Array.from(t.int32Data ?? []).buffer);
+  const bytes = fromFloat32('float32', toFloat32('bfloat16', codes, codes.byteLength / 2));
   const wide = { ...t, dataType: WIDE, rawData: bytes, int32Data: [] };
   return { ...value, raw: onnx.AttributeProto.encode({ ...attribute, t: wide }).finish() };
 }

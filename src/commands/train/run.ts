@@ -74,31 +74,28 @@ async function trainOn(context: RunContext, data: Dataset): Promise<TrainResult>
   const provider = await chosenProvider(options);
   const step = await buildStep(context, data, provider.used);
   const guard = await context.guard(step, provider.used);
-  const evaluation = await openEvaluation(context, data, provider.used);
-  const samples = { trained: data, evaluated: evaluation?.data };
-  const settings = settingsOf(options, step.forward, samples, patched.model.source.size);
-  const checkpoint = checkpointToResume(options, step.graph, settings);
-  const writing = await openWriting(context, step, data, { provider, guard });
-  const session = await openStep(context, step, checkpoint, { provider, guard });
+  const opened: { release(): Promise<void> }[] = [];
   try {
+    const evaluation = await openEvaluation(context, data, provider.used);
+    if (evaluation) opened.push(evaluation.evaluator);
+    const samples = { trained: data, evaluated: evaluation?.data };
+    const settings = settingsOf(options, step.forward, samples, patched.model.source.size);
+    const checkpoint = checkpointToResume(options, step.graph, settings);
+    const writing = await openWriting(context, step, data, { provider, guard });
+    if (writing) opened.push(writing);
+    const session = await openStep(context, step, checkpoint, { provider, guard });
+    opened.push(session);
     // Last, so that a run that cannot start leaves none.
     const log = openLog(options, checkpoint);
-    const loop = newLoop(context, step, checkpoint, {
-      session,
-      evaluation,
-      writing,
-      log,
-      settings,
-    });
+    const parts = { session, evaluation, writing, log, settings };
+    const loop = newLoop(context, step, checkpoint, parts);
     const finished = { context, data, provider, step, loop };
     const saved = await kept(loop, async () =>
       saveRun({ ...finished, settings, log }, await loop.run()),
     );
     return trainResult({ ...finished, guard, evaluation, session, saved });
   } finally {
-    await session.release();
-    await evaluation?.evaluator.release();
-    await writing?.release();
+    for (const one of opened.reverse()) await one.release();
   }
 }
 
